@@ -1,0 +1,250 @@
+//! The engine: an encoder's forward and backward passes over packed batches, on CPU.
+//!
+//! A batch is cut into chunks of whole sequences; a chunk goes through the whole model on one thread, and the gradients
+//! of the weights are then summed over chunks in their order, cut by weight. How a batch is cut depends on the batch
+//! alone, so results do not depend on the thread count. Buffers are kept from call to call.
+//!
+//! The last layer computes the first token of each sequence alone, the only one that the head reads, unless all hidden
+//! states are asked for.
+
+mod backward;
+mod chunk;
+mod gradients;
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::{DropoutRng, EncoderConfig, Error, Gradients, Layout, Parameters};
+use chunk::{Chunk, Context, Dropouts};
+
+/// Tokens that one chunk aims for: enough for efficient products, few enough to keep a small machine's cores equally
+/// busy.
+const CHUNK_TOKENS: usize = 256;
+
+/// Rows of tokens without padding.
+#[derive(Clone, Copy, Debug)]
+pub struct PackedInput<'a> {
+    /// `[T]`
+    pub input_ids: &'a [u32],
+    /// `[T]`; read by models that have token types.
+    pub token_type_ids: &'a [u32],
+    /// `[B + 1]`: row `b` is the tokens from `starts[b]` up to `starts[b + 1]`.
+    pub starts: &'a [u32],
+}
+
+/// Whether dropout is on.
+#[derive(Clone, Copy, Debug)]
+pub enum Mode<'a> {
+    /// Dropout by these masks; everything that [`Encoder::backward`] needs is kept.
+    Train(&'a DropoutRng),
+    /// No dropout, nothing kept.
+    Eval,
+}
+
+/// What a forward pass returns besides the logits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capture {
+    /// The embeddings' and each layer's output, for every token.
+    pub hidden_states: bool,
+}
+
+impl Capture {
+    /// The logits alone.
+    pub const LOGITS: Self = Self { hidden_states: false };
+    /// Hidden states too.
+    pub const HIDDEN_STATES: Self = Self { hidden_states: true };
+}
+
+/// What a forward pass returns.
+#[derive(Clone, Debug, Default)]
+pub struct EncoderOutput {
+    /// `[B, num_labels]`, before softmax.
+    pub logits: Vec<f32>,
+    /// `num_layers + 1` times `[T, hidden]` if captured, else empty.
+    pub hidden_states: Vec<Vec<f32>>,
+}
+
+/// An encoder's engine with its buffers. Weights are passed to each call.
+pub struct Encoder {
+    config: EncoderConfig,
+    layout: Arc<Layout>,
+    chunks: Vec<Chunk>,
+    /// Chunks of the last forward pass, and its masks if it was for training.
+    active: usize,
+    dropout: Option<DropoutRng>,
+}
+
+impl Encoder {
+    /// An engine for encoders of this configuration.
+    pub fn new(config: &EncoderConfig) -> Result<Self, Error> {
+        config.validate()?;
+        let layout = Layout::new(config);
+        Ok(Self { config: config.clone(), layout, chunks: Vec::new(), active: 0, dropout: None })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
+    }
+
+    /// The layout of its parameters.
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// Runs the encoder and its head.
+    ///
+    /// Refuses token ids, types and lengths that the model does not have.
+    pub fn forward(
+        &mut self,
+        parameters: &Parameters,
+        input: PackedInput<'_>,
+        capture: Capture,
+        mode: Mode<'_>,
+    ) -> Result<EncoderOutput, Error> {
+        check_input(&self.config, input)?;
+        let ranges = cut(input.starts);
+        self.active = ranges.len();
+        if self.chunks.len() < ranges.len() {
+            self.chunks.resize_with(ranges.len(), Chunk::default);
+        }
+        self.dropout = match mode {
+            Mode::Train(rng) => Some(*rng),
+            Mode::Eval => None,
+        };
+        let dropouts = self.dropout.as_ref().map(|rng| Dropouts::new(&self.config, rng));
+        let context = Context {
+            config: &self.config,
+            layout: &self.layout,
+            parameters,
+            dropouts: dropouts.as_ref(),
+            keep_all: capture.hidden_states || dropouts.is_some(),
+            all_rows: capture.hidden_states,
+        };
+        let chunks = &mut self.chunks[..ranges.len()];
+        chunks.par_iter_mut().zip(&ranges).for_each(|(chunk, rows)| chunk.forward(&context, input, rows.clone()));
+
+        let mut output = EncoderOutput::default();
+        for chunk in chunks.iter() {
+            output.logits.extend_from_slice(chunk.logits());
+        }
+        if capture.hidden_states {
+            output.hidden_states = (0..=self.config.num_layers)
+                .map(|layer| chunks.iter().flat_map(|chunk| chunk.hidden_state(layer)).copied().collect())
+                .collect();
+        }
+        Ok(output)
+    }
+
+    /// Adds the gradient of a loss to `gradients`, given its gradient in the logits of the last forward pass, which
+    /// must have been in training mode. Each forward pass serves one backward pass.
+    ///
+    /// # Shapes
+    /// - `d_logits`: `[B, num_labels]`
+    pub fn backward(
+        &mut self,
+        parameters: &Parameters,
+        d_logits: &[f32],
+        gradients: &mut Gradients,
+    ) -> Result<(), Error> {
+        let rng = self.dropout.take().ok_or(Error::NoForward)?;
+        let chunks = &mut self.chunks[..self.active];
+        let expected: usize = chunks.iter().map(|chunk| chunk.logits().len()).sum();
+        if d_logits.len() != expected {
+            return Err(Error::Batch(format!("{} gradients for {expected} logits", d_logits.len())));
+        }
+        let dropouts = Dropouts::new(&self.config, &rng);
+        let context = Context {
+            config: &self.config,
+            layout: &self.layout,
+            parameters,
+            dropouts: Some(&dropouts),
+            keep_all: true,
+            all_rows: false,
+        };
+        let mut rest = d_logits;
+        let mut work = Vec::with_capacity(chunks.len());
+        for chunk in chunks.iter_mut() {
+            let (head, tail) = rest.split_at(chunk.logits().len());
+            work.push((chunk, head));
+            rest = tail;
+        }
+        work.into_par_iter().for_each(|(chunk, d_logits)| chunk.backward(&context, d_logits));
+        gradients::sum_over_chunks(&context, chunks, gradients);
+        Ok(())
+    }
+}
+
+/// Cuts rows into chunks of about [`CHUNK_TOKENS`], an even number of them where there are rows enough.
+fn cut(starts: &[u32]) -> Vec<std::ops::Range<usize>> {
+    let rows = starts.len() - 1;
+    let tokens = (starts[rows] - starts[0]) as usize;
+    let count = (2 * tokens.div_ceil(2 * CHUNK_TOKENS)).clamp(1, rows.max(1));
+    let mut ranges = Vec::with_capacity(count);
+    let mut from = 0;
+    for chunk in 1..=count {
+        let goal = starts[0] as usize + tokens * chunk / count;
+        // The boundary nearest to the goal, leaving at least a row on both sides.
+        let mut to = from + 1;
+        while to < rows - (count - chunk) && (starts[to + 1] as usize + starts[to] as usize) <= 2 * goal {
+            to += 1;
+        }
+        if chunk == count {
+            to = rows;
+        }
+        ranges.push(from..to);
+        from = to;
+    }
+    ranges
+}
+
+fn check_input(config: &EncoderConfig, input: PackedInput<'_>) -> Result<(), Error> {
+    let PackedInput { input_ids, token_type_ids, starts } = input;
+    if starts.len() < 2 || starts[0] != 0 || starts[starts.len() - 1] as usize != input_ids.len() {
+        return Err(Error::Batch(format!("starts do not span the {} tokens", input_ids.len())));
+    }
+    if token_type_ids.len() != input_ids.len() {
+        return Err(Error::Batch(format!("{} token types for {} tokens", token_type_ids.len(), input_ids.len())));
+    }
+    let limit = config.max_length();
+    for (row, pair) in starts.windows(2).enumerate() {
+        let length = pair[1].saturating_sub(pair[0]) as usize;
+        if length == 0 || length > limit {
+            return Err(Error::RowLength { row, length, limit });
+        }
+    }
+    if let Some(position) = input_ids.iter().position(|&id| id as usize >= config.vocab_size) {
+        let id = input_ids[position];
+        return Err(Error::TokenOutOfRange { id, position, vocabulary: config.vocab_size });
+    }
+    if config.type_vocab_size > 0 {
+        if let Some(found) = token_type_ids.iter().find(|&&id| id as usize >= config.type_vocab_size) {
+            return Err(Error::Batch(format!("token type {found}, the model has {}", config.type_vocab_size)));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_cover_all_rows_in_order() {
+        for (rows, length) in [(1, 5), (2, 400), (3, 1), (32, 16), (64, 128), (7, 300)] {
+            let starts: Vec<u32> = (0..=rows).map(|row| row * length).collect();
+            let ranges = cut(&starts);
+            assert_eq!(ranges[0].start, 0);
+            assert_eq!(ranges[ranges.len() - 1].end, rows as usize);
+            assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start));
+            assert!(ranges.iter().all(|range| !range.is_empty()), "{rows} x {length}: {ranges:?}");
+        }
+    }
+
+    #[test]
+    fn equal_rows_make_equal_chunks() {
+        let starts: Vec<u32> = (0..=32).map(|row| row * 16).collect();
+        assert_eq!(cut(&starts), [0..16, 16..32]);
+    }
+}

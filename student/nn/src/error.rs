@@ -1,0 +1,61 @@
+//! What can be wrong with a model's description, its tensors or a batch.
+
+/// An error of this crate; the message names the field, tensor or token, what was found and what was expected.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A field of `config.json` that is absent.
+    #[error("config.json has no `{field}`")]
+    MissingField {
+        /// The field's name.
+        field: String,
+    },
+    /// A field of `config.json` that holds something else than it should.
+    #[error("config.json: `{field}` is {found}, expected {expected}")]
+    BadField {
+        /// The field's name.
+        field: String,
+        /// What stands there.
+        found: String,
+        /// What could stand there.
+        expected: String,
+    },
+    /// A tensor whose shape contradicts the configuration.
+    #[error("tensor `{name}` is {found:?}, the config says {expected:?}")]
+    Shape {
+        /// The tensor's name.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that follows from the configuration.
+        expected: Vec<usize>,
+    },
+    /// A token id beyond the embedding table.
+    #[error("token id {id} at position {position} of the batch is beyond the vocabulary of {vocabulary}")]
+    TokenOutOfRange {
+        /// The id.
+        id: u32,
+        /// Its index in the packed batch.
+        position: usize,
+        /// Rows of the embedding table.
+        vocabulary: usize,
+    },
+    /// A row that is empty or longer than the position table.
+    #[error("row {row} of the batch has {length} tokens, the model takes 1 to {limit}")]
+    RowLength {
+        /// The row's index in the batch.
+        row: usize,
+        /// Its tokens.
+        length: usize,
+        /// The most the model takes.
+        limit: usize,
+    },
+    /// A packed batch whose parts do not fit together.
+    #[error("malformed batch: {0}")]
+    Batch(String),
+    /// A backward pass without the forward pass in training mode that it belongs to.
+    #[error("backward needs a forward pass in training mode before it")]
+    NoForward,
+    /// An error of the candle twin.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}

@@ -1,0 +1,179 @@
+//! The parameters of an encoder and their Hugging Face names, one row a parameter.
+//!
+//! Loading, export and the student's initialisation read the same rows.
+
+use crate::{EncoderConfig, Family};
+
+/// A parameter, whatever its family calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Slot {
+    /// `[vocabulary, embedding]`
+    WordEmbeddings,
+    /// `[positions, embedding]`
+    PositionEmbeddings,
+    /// `[types, embedding]`; not in DistilBERT.
+    TypeEmbeddings,
+    /// `[embedding]`
+    EmbeddingNormWeight,
+    /// `[embedding]`
+    EmbeddingNormBias,
+    /// `[hidden, embedding]`; ELECTRA alone, where the two differ.
+    EmbeddingProjectionWeight,
+    /// `[hidden]`
+    EmbeddingProjectionBias,
+    /// A parameter of the layer with this index.
+    Layer(usize, LayerSlot),
+    /// `[hidden, hidden]`: the first linear map of the classification head.
+    HeadDenseWeight,
+    /// `[hidden]`
+    HeadDenseBias,
+    /// `[labels, hidden]`: the last linear map.
+    HeadOutputWeight,
+    /// `[labels]`
+    HeadOutputBias,
+}
+
+/// A parameter of one encoder layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names say it; shapes stand in `Layout`")]
+pub enum LayerSlot {
+    QueryWeight,
+    KeyWeight,
+    ValueWeight,
+    QueryBias,
+    KeyBias,
+    ValueBias,
+    AttentionOutputWeight,
+    AttentionOutputBias,
+    AttentionNormWeight,
+    AttentionNormBias,
+    IntermediateWeight,
+    IntermediateBias,
+    OutputWeight,
+    OutputBias,
+    OutputNormWeight,
+    OutputNormBias,
+}
+
+use LayerSlot::*;
+
+/// Slot, name in the BERT kin, name in DistilBERT. In the order of the flat buffer: query, key and value stand side by
+/// side, so that one product serves neighbours.
+#[rustfmt::skip]
+pub(crate) const LAYER: [(LayerSlot, &str, &str); 16] = [
+    (QueryWeight,           "attention.self.query.weight",       "attention.q_lin.weight"),
+    (KeyWeight,             "attention.self.key.weight",         "attention.k_lin.weight"),
+    (ValueWeight,           "attention.self.value.weight",       "attention.v_lin.weight"),
+    (QueryBias,             "attention.self.query.bias",         "attention.q_lin.bias"),
+    (KeyBias,               "attention.self.key.bias",           "attention.k_lin.bias"),
+    (ValueBias,             "attention.self.value.bias",         "attention.v_lin.bias"),
+    (AttentionOutputWeight, "attention.output.dense.weight",     "attention.out_lin.weight"),
+    (AttentionOutputBias,   "attention.output.dense.bias",       "attention.out_lin.bias"),
+    (AttentionNormWeight,   "attention.output.LayerNorm.weight", "sa_layer_norm.weight"),
+    (AttentionNormBias,     "attention.output.LayerNorm.bias",   "sa_layer_norm.bias"),
+    (IntermediateWeight,    "intermediate.dense.weight",         "ffn.lin1.weight"),
+    (IntermediateBias,      "intermediate.dense.bias",           "ffn.lin1.bias"),
+    (OutputWeight,          "output.dense.weight",               "ffn.lin2.weight"),
+    (OutputBias,            "output.dense.bias",                 "ffn.lin2.bias"),
+    (OutputNormWeight,      "output.LayerNorm.weight",           "output_layer_norm.weight"),
+    (OutputNormBias,        "output.LayerNorm.bias",             "output_layer_norm.bias"),
+];
+
+/// Slot and name, the same in every family, before the layers.
+#[rustfmt::skip]
+pub(crate) const EMBEDDINGS: [(Slot, &str); 7] = [
+    (Slot::WordEmbeddings,            "embeddings.word_embeddings.weight"),
+    (Slot::PositionEmbeddings,        "embeddings.position_embeddings.weight"),
+    (Slot::TypeEmbeddings,            "embeddings.token_type_embeddings.weight"),
+    (Slot::EmbeddingNormWeight,       "embeddings.LayerNorm.weight"),
+    (Slot::EmbeddingNormBias,         "embeddings.LayerNorm.bias"),
+    (Slot::EmbeddingProjectionWeight, "embeddings_project.weight"),
+    (Slot::EmbeddingProjectionBias,   "embeddings_project.bias"),
+];
+
+/// Slot and full name of the head: BERT, RoBERTa and ELECTRA, DistilBERT.
+#[rustfmt::skip]
+pub(crate) const HEAD: [(Slot, &str, &str, &str); 4] = [
+    (Slot::HeadDenseWeight,  "bert.pooler.dense.weight", "classifier.dense.weight",    "pre_classifier.weight"),
+    (Slot::HeadDenseBias,    "bert.pooler.dense.bias",   "classifier.dense.bias",      "pre_classifier.bias"),
+    (Slot::HeadOutputWeight, "classifier.weight",        "classifier.out_proj.weight", "classifier.weight"),
+    (Slot::HeadOutputBias,   "classifier.bias",          "classifier.out_proj.bias",   "classifier.bias"),
+];
+
+/// What the encoder's own parameters are prefixed with in a checkpoint that has a head.
+pub fn prefix(family: Family) -> &'static str {
+    match family {
+        Family::Bert => "bert.",
+        Family::Roberta => "roberta.",
+        Family::Electra => "electra.",
+        Family::DistilBert => "distilbert.",
+    }
+}
+
+/// The name that `transformers` gives the parameter in a sequence-classification model of the family.
+pub fn hugging_face_name(family: Family, slot: Slot) -> String {
+    if let Slot::Layer(index, part) = slot {
+        let (_, bert, distilbert) = LAYER[part as usize];
+        return match family {
+            Family::DistilBert => format!("distilbert.transformer.layer.{index}.{distilbert}"),
+            _ => format!("{}encoder.layer.{index}.{bert}", prefix(family)),
+        };
+    }
+    if let Some((_, name)) = EMBEDDINGS.iter().find(|(candidate, _)| *candidate == slot) {
+        return format!("{}{name}", prefix(family));
+    }
+    let row = HEAD.iter().find(|row| row.0 == slot);
+    let (_, bert, dense, distilbert) = row.expect("every slot is a layer's, an embedding's or the head's");
+    match family {
+        Family::Bert => bert,
+        Family::Roberta | Family::Electra => dense,
+        Family::DistilBert => distilbert,
+    }
+    .to_string()
+}
+
+/// Whether the parameter belongs to the classification head.
+pub fn is_head(slot: Slot) -> bool {
+    HEAD.iter().any(|(head, ..)| *head == slot)
+}
+
+/// Every parameter of the encoder with its shape, in the order of the flat buffer.
+pub(crate) fn slots(config: &EncoderConfig) -> Vec<(Slot, Vec<usize>)> {
+    let (e, h, i) = (config.embedding_size, config.hidden_size, config.intermediate_size);
+    let mut slots = Vec::new();
+    for (slot, _) in EMBEDDINGS {
+        let shape = match slot {
+            Slot::WordEmbeddings => vec![config.vocab_size, e],
+            Slot::PositionEmbeddings => vec![config.max_positions, e],
+            Slot::TypeEmbeddings if config.type_vocab_size == 0 => continue,
+            Slot::TypeEmbeddings => vec![config.type_vocab_size, e],
+            Slot::EmbeddingProjectionWeight | Slot::EmbeddingProjectionBias if !config.projects_embeddings() => continue,
+            Slot::EmbeddingProjectionWeight => vec![h, e],
+            Slot::EmbeddingProjectionBias => vec![h],
+            _ => vec![e],
+        };
+        slots.push((slot, shape));
+    }
+    for layer in 0..config.num_layers {
+        for (part, ..) in LAYER {
+            let shape = match part {
+                QueryWeight | KeyWeight | ValueWeight | AttentionOutputWeight => vec![h, h],
+                IntermediateWeight => vec![i, h],
+                OutputWeight => vec![h, i],
+                IntermediateBias => vec![i],
+                _ => vec![h],
+            };
+            slots.push((Slot::Layer(layer, part), shape));
+        }
+    }
+    for (slot, ..) in HEAD {
+        let shape = match slot {
+            Slot::HeadDenseWeight => vec![h, h],
+            Slot::HeadDenseBias => vec![h],
+            Slot::HeadOutputWeight => vec![config.num_labels, h],
+            _ => vec![config.num_labels],
+        };
+        slots.push((slot, shape));
+    }
+    slots
+}

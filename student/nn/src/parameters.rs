@@ -1,0 +1,217 @@
+//! Parameters and gradients: one flat `f32` buffer each, with named views.
+//!
+//! Optimiser, clipping, accumulation and checkpoint each touch one buffer.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::names::{hugging_face_name, slots};
+use crate::random::Normal;
+use crate::{EncoderConfig, Error, LayerSlot, Slot};
+
+/// Where each parameter stands in the flat buffer.
+#[derive(Debug)]
+pub struct Layout {
+    entries: Vec<Entry>,
+    index: HashMap<Slot, usize>,
+    len: usize,
+}
+
+/// One parameter of a [`Layout`].
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Which one.
+    pub slot: Slot,
+    /// Its Hugging Face name.
+    pub name: String,
+    /// Its shape, row major.
+    pub shape: Vec<usize>,
+    /// Its place in the flat buffer.
+    pub range: Range<usize>,
+}
+
+impl Entry {
+    /// Whether weight decay applies: to matrices and tables, not to biases and norms.
+    pub fn decays(&self) -> bool {
+        self.shape.len() > 1
+    }
+}
+
+impl Layout {
+    /// The layout of an encoder; the same configuration gives the same layout.
+    pub fn new(config: &EncoderConfig) -> Arc<Self> {
+        let mut entries = Vec::new();
+        let mut index = HashMap::new();
+        let mut len = 0;
+        for (slot, shape) in slots(config) {
+            let count: usize = shape.iter().product();
+            index.insert(slot, entries.len());
+            let name = hugging_face_name(config.family, slot);
+            entries.push(Entry { slot, name, shape, range: len..len + count });
+            len += count;
+        }
+        Arc::new(Self { entries, index, len })
+    }
+
+    /// All parameters, in the order of the buffer.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The parameter, if the encoder has it.
+    pub fn entry(&self, slot: Slot) -> Option<&Entry> {
+        self.index.get(&slot).map(|&i| &self.entries[i])
+    }
+
+    /// Number of scalars.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no parameters.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// From the start of one parameter to the end of another that stands behind it.
+    pub(crate) fn span(&self, first: Slot, last: Slot) -> Range<usize> {
+        self.range(first).start..self.range(last).end
+    }
+
+    fn range(&self, slot: Slot) -> Range<usize> {
+        // Slots come from the same configuration as the layout, so absence is a bug here and not an input's fault.
+        let entry = self.entry(slot).unwrap_or_else(|| panic!("{slot:?} is not in this layout"));
+        entry.range.clone()
+    }
+}
+
+/// The weights of one encoder.
+#[derive(Clone, Debug)]
+pub struct Parameters {
+    layout: Arc<Layout>,
+    data: Vec<f32>,
+}
+
+impl Parameters {
+    /// All zero.
+    pub fn zeros(layout: Arc<Layout>) -> Self {
+        let data = vec![0.0; layout.len()];
+        Self { layout, data }
+    }
+
+    /// As BERT starts: matrices and tables normal with deviation 0.02, norms one, biases and the padding row zero.
+    ///
+    /// Each parameter draws from its own stream, keyed by seed and name.
+    pub fn random(layout: Arc<Layout>, pad_token_id: usize, seed: u64) -> Self {
+        let mut parameters = Self::zeros(layout.clone());
+        for entry in layout.entries() {
+            parameters.randomize(entry.slot, pad_token_id, seed);
+        }
+        parameters
+    }
+
+    /// Starts one parameter anew, as [`random`](Self::random) does.
+    pub fn randomize(&mut self, slot: Slot, pad_token_id: usize, seed: u64) {
+        let Some(entry) = self.layout.clone().entry(slot).cloned() else { return };
+        let values = &mut self.data[entry.range.clone()];
+        if is_norm_weight(slot) {
+            values.fill(1.0);
+        } else if entry.shape.len() == 1 {
+            values.fill(0.0);
+        } else {
+            Normal::new(seed, &entry.name, 0.02).fill(values);
+            if slot == Slot::WordEmbeddings {
+                let width = entry.shape[1];
+                values[pad_token_id * width..(pad_token_id + 1) * width].fill(0.0);
+            }
+        }
+    }
+
+    /// Where each parameter stands.
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// One parameter's values.
+    pub fn get(&self, slot: Slot) -> &[f32] {
+        &self.data[self.layout.range(slot)]
+    }
+
+    /// One parameter's values, to change.
+    pub fn get_mut(&mut self, slot: Slot) -> &mut [f32] {
+        let range = self.layout.range(slot);
+        &mut self.data[range]
+    }
+
+    /// Sets one parameter from a tensor of this shape.
+    pub fn set(&mut self, slot: Slot, name: &str, shape: &[usize], values: &[f32]) -> Result<(), Error> {
+        let range = self.layout.range(slot);
+        let expected = &self.layout.entry(slot).map(|e| e.shape.clone()).unwrap_or_default();
+        if shape != expected.as_slice() || values.len() != range.len() {
+            return Err(Error::Shape { name: name.into(), found: shape.to_vec(), expected: expected.clone() });
+        }
+        self.data[range].copy_from_slice(values);
+        Ok(())
+    }
+
+    pub(crate) fn layer(&self, layer: usize, part: LayerSlot) -> &[f32] {
+        self.get(Slot::Layer(layer, part))
+    }
+
+    pub(crate) fn span(&self, first: Slot, last: Slot) -> &[f32] {
+        &self.data[self.layout.span(first, last)]
+    }
+
+    /// The whole buffer.
+    pub fn flat(&self) -> &[f32] {
+        &self.data
+    }
+
+    /// The whole buffer, to change.
+    pub fn flat_mut(&mut self) -> &mut [f32] {
+        &mut self.data
+    }
+}
+
+/// The gradient of a loss in every parameter; backward adds into it.
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    layout: Arc<Layout>,
+    data: Vec<f32>,
+}
+
+impl Gradients {
+    /// All zero.
+    pub fn zeros(layout: Arc<Layout>) -> Self {
+        let data = vec![0.0; layout.len()];
+        Self { layout, data }
+    }
+
+    /// Where each parameter stands.
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// The gradient in one parameter.
+    pub fn get(&self, slot: Slot) -> &[f32] {
+        &self.data[self.layout.range(slot)]
+    }
+
+    /// The whole buffer.
+    pub fn flat(&self) -> &[f32] {
+        &self.data
+    }
+
+    /// The whole buffer, to change.
+    pub fn flat_mut(&mut self) -> &mut [f32] {
+        &mut self.data
+    }
+}
+
+fn is_norm_weight(slot: Slot) -> bool {
+    matches!(
+        slot,
+        Slot::EmbeddingNormWeight | Slot::Layer(_, LayerSlot::AttentionNormWeight | LayerSlot::OutputNormWeight)
+    )
+}

@@ -1,0 +1,63 @@
+//! Cuts a model's word embeddings to the pieces that a pruned tokenizer kept.
+//!
+//! Rows move and do not change, so on texts of kept pieces every output is the same, bit for bit.
+
+use nn::hf::HfConfig;
+use nn::{Layout, Parameters, Slot};
+
+/// The model with the vocabulary that `kept` describes: the old id of each new one, the padding piece among them.
+///
+/// `None` if an id is beyond the vocabulary or the padding piece is missing.
+pub fn prune(config: &HfConfig, parameters: &Parameters, kept: &[u32]) -> Option<(HfConfig, Parameters)> {
+    let old = &config.encoder;
+    if kept.iter().any(|&id| id as usize >= old.vocab_size) {
+        return None;
+    }
+    let mut pruned = config.clone();
+    pruned.encoder.vocab_size = kept.len();
+    pruned.encoder.pad_token_id = kept.iter().position(|&id| id as usize == old.pad_token_id)?;
+    // RoBERTa counts positions from the padding index, which must therefore stay where it is.
+    if pruned.encoder.position_offset() != old.position_offset() {
+        return None;
+    }
+    let mut weights = Parameters::zeros(Layout::new(&pruned.encoder));
+    for entry in weights.layout().clone().entries() {
+        let (to, from) = (weights.get_mut(entry.slot), parameters.get(entry.slot));
+        if entry.slot == Slot::WordEmbeddings {
+            let width = old.embedding_size;
+            for (row, &id) in to.chunks_exact_mut(width).zip(kept) {
+                row.copy_from_slice(&from[id as usize * width..(id as usize + 1) * width]);
+            }
+        } else {
+            to.copy_from_slice(from);
+        }
+    }
+    Some((pruned, weights))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nn::{Capture, PackedInput};
+
+    #[test]
+    fn outputs_do_not_change_by_a_bit() {
+        let json = serde_json::json!({"model_type": "bert", "vocab_size": 50, "hidden_size": 24,
+            "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40, "max_position_embeddings": 32});
+        let config = nn::hf::read_config(&json).expect("a BERT");
+        let parameters = Parameters::random(Layout::new(&config.encoder), 0, 9);
+        let kept = [0, 3, 7, 8, 20, 49];
+        let (pruned, weights) = prune(&config, &parameters, &kept).expect("ids of the vocabulary");
+        let logits = |config: &HfConfig, parameters: &Parameters, input_ids: &[u32]| {
+            let mut model = crate::Student::new(config.clone(), parameters.clone()).expect("valid");
+            let input = PackedInput { input_ids, token_type_ids: &[0; 6], starts: &[0, 4, 6] };
+            model.forward(input, Capture::HIDDEN_STATES, nn::Mode::Eval).expect("forward")
+        };
+        let before = logits(&config, &parameters, &[3, 49, 20, 8, 7, 3]);
+        let after = logits(&pruned, &weights, &[1, 5, 4, 3, 2, 1]);
+        assert_eq!(before.logits, after.logits);
+        assert_eq!(before.hidden_states, after.hidden_states);
+        assert!(prune(&config, &parameters, &[3, 7]).is_none(), "without the padding piece");
+        assert!(prune(&config, &parameters, &[0, 50]).is_none(), "beyond the vocabulary");
+    }
+}

@@ -1,0 +1,187 @@
+//! The weights that a student starts from: chosen layers of its teacher, or random ones.
+//!
+//! Turning a BERT into a DistilBERT (Sanh et al., 2019): embeddings and chosen layers are copied, the pooler is dropped,
+//! and the first token type's embedding, which every token of a single text has, is added to the positions.
+
+use nn::{EncoderConfig, Family, Layout, Parameters, Slot, names};
+
+/// Which teacher layers a student is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layers {
+    /// Evenly spread, first and last included: `round(i * (teacher - 1) / (student - 1))`.
+    Uniform,
+    /// From the bottom.
+    First,
+    /// From the top.
+    Last,
+    /// These, from the bottom up.
+    Listed(Vec<usize>),
+}
+
+/// Why a student cannot start from a teacher.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A listed layer that the teacher does not have.
+    #[error("layer {layer} is not one of the teacher's {layers} (0 to {last})")]
+    NoSuchLayer {
+        /// The layer asked for.
+        layer: usize,
+        /// How many there are.
+        layers: usize,
+        /// The last one.
+        last: usize,
+    },
+    /// More layers than the teacher has.
+    #[error("{wanted} layers cannot be taken from a teacher of {layers}; ask for fewer, or for random ones")]
+    TooManyLayers {
+        /// The number asked for.
+        wanted: usize,
+        /// The number there is.
+        layers: usize,
+    },
+    /// A list of another length than the number of layers.
+    #[error("{listed} layers are listed for a student of {wanted}")]
+    OtherCount {
+        /// How many are listed.
+        listed: usize,
+        /// The student's number.
+        wanted: usize,
+    },
+    /// A size in which teacher and student must agree.
+    #[error("a student with {field} {student} cannot start from a teacher with {teacher}; start it at random")]
+    OtherSize {
+        /// The field.
+        field: &'static str,
+        /// The student's.
+        student: usize,
+        /// The teacher's.
+        teacher: usize,
+    },
+}
+
+/// The teacher layer that each student layer starts from.
+pub fn choose_layers(layers: &Layers, teacher: usize, student: usize) -> Result<Vec<usize>, Error> {
+    if student > teacher && !matches!(layers, Layers::Listed(_)) {
+        return Err(Error::TooManyLayers { wanted: student, layers: teacher });
+    }
+    let chosen: Vec<usize> = match layers {
+        // A single layer has no last one to reach: it starts from the first.
+        Layers::Uniform if student == 1 => vec![0],
+        Layers::Uniform => (0..student).map(|i| (2 * i * (teacher - 1) + student - 1) / (2 * (student - 1))).collect(),
+        Layers::First => (0..student).collect(),
+        Layers::Last => (teacher - student..teacher).collect(),
+        Layers::Listed(listed) => listed.clone(),
+    };
+    if chosen.len() != student {
+        return Err(Error::OtherCount { listed: chosen.len(), wanted: student });
+    }
+    match chosen.iter().find(|&&layer| layer >= teacher) {
+        Some(&layer) => Err(Error::NoSuchLayer { layer, layers: teacher, last: teacher - 1 }),
+        None => Ok(chosen),
+    }
+}
+
+/// Weights for a student from its teacher's embeddings and these layers; the head starts at random.
+pub fn from_teacher(
+    config: &EncoderConfig,
+    teacher_config: &EncoderConfig,
+    teacher: &Parameters,
+    layers: &[usize],
+    seed: u64,
+) -> Result<Parameters, Error> {
+    let sizes = [
+        ("vocabulary", config.vocab_size, teacher_config.vocab_size),
+        ("hidden size", config.hidden_size, teacher_config.hidden_size),
+        ("embedding size", config.embedding_size, teacher_config.embedding_size),
+        ("intermediate size", config.intermediate_size, teacher_config.intermediate_size),
+        ("attention heads", config.num_heads, teacher_config.num_heads),
+        ("maximum length", config.max_length(), teacher_config.max_length()),
+    ];
+    if let Some(&(field, student, teacher)) = sizes.iter().find(|(_, student, teacher)| student != teacher) {
+        return Err(Error::OtherSize { field, student, teacher });
+    }
+    let mut parameters = Parameters::random(Layout::new(config), config.pad_token_id, seed);
+    for entry in parameters.layout().clone().entries() {
+        let source = match entry.slot {
+            Slot::Layer(layer, part) => Slot::Layer(layers[layer], part),
+            slot if names::is_head(slot) => continue,
+            slot => slot,
+        };
+        let (to, from) = (parameters.get_mut(entry.slot), teacher.get(source));
+        if entry.slot == Slot::PositionEmbeddings {
+            copy_positions(config, teacher_config, to, from);
+            if config.type_vocab_size == 0 && teacher_config.type_vocab_size > 0 {
+                let first_type = &teacher.get(Slot::TypeEmbeddings)[..config.embedding_size];
+                for row in to.chunks_exact_mut(config.embedding_size) {
+                    row.iter_mut().zip(first_type).for_each(|(value, first_type)| *value += first_type);
+                }
+            }
+        } else {
+            to.copy_from_slice(from);
+        }
+    }
+    Ok(parameters)
+}
+
+/// Copies the rows that positions take, which RoBERTa counts from another index.
+fn copy_positions(config: &EncoderConfig, teacher: &EncoderConfig, to: &mut [f32], from: &[f32]) {
+    let width = config.embedding_size;
+    let (to_start, from_start) = (config.position_offset() * width, teacher.position_offset() * width);
+    to[to_start..].copy_from_slice(&from[from_start..]);
+}
+
+/// The configuration of a DistilBERT, or of a smaller BERT, in its teacher's likeness: the same vocabulary, activation
+/// and maximum length.
+pub fn configure(
+    family: Family,
+    teacher: &EncoderConfig,
+    num_layers: usize,
+    hidden_size: usize,
+    num_heads: usize,
+    intermediate_size: usize,
+    dropout: f32,
+) -> EncoderConfig {
+    EncoderConfig {
+        family,
+        vocab_size: teacher.vocab_size,
+        embedding_size: hidden_size,
+        hidden_size,
+        num_layers,
+        num_heads,
+        intermediate_size,
+        max_positions: teacher.max_length(),
+        pad_token_id: teacher.pad_token_id,
+        type_vocab_size: if family == Family::DistilBert { 0 } else { teacher.type_vocab_size },
+        layer_norm_epsilon: 1e-12,
+        activation: teacher.activation,
+        hidden_dropout: dropout,
+        attention_dropout: dropout,
+        classifier_dropout: dropout,
+        num_labels: teacher.num_labels,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_spread_as_promised() {
+        let uniform = |teacher, student| choose_layers(&Layers::Uniform, teacher, student).expect("fits");
+        assert_eq!(uniform(6, 3), [0, 3, 5]); // round(2.5) = 3
+        assert_eq!(uniform(12, 6), [0, 2, 4, 7, 9, 11]); // DistilBERT's own
+        assert_eq!(uniform(12, 12), (0..12).collect::<Vec<_>>());
+        assert_eq!(uniform(6, 1), [0]);
+        assert_eq!(uniform(4, 2), [0, 3]);
+        assert_eq!(choose_layers(&Layers::First, 6, 2).expect("fits"), [0, 1]);
+        assert_eq!(choose_layers(&Layers::Last, 6, 2).expect("fits"), [4, 5]);
+    }
+
+    #[test]
+    fn layers_that_are_not_there_are_refused() {
+        let error = |layers, teacher, student| choose_layers(&layers, teacher, student).expect_err("refused").to_string();
+        assert_eq!(error(Layers::Listed(vec![0, 6]), 6, 2), "layer 6 is not one of the teacher's 6 (0 to 5)");
+        assert!(error(Layers::Uniform, 2, 3).contains("3 layers cannot be taken from a teacher of 2"));
+        assert!(error(Layers::Listed(vec![0, 1]), 6, 3).contains("2 layers are listed for a student of 3"));
+    }
+}

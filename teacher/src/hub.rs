@@ -1,0 +1,251 @@
+//! Finds a model's files where people keep them: in a folder, in the cache that Python's `huggingface_hub` shares, or
+//! on the Hub. What is in the files is for others to read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use self::remote::HubModel;
+use crate::Error;
+
+mod remote;
+
+pub use remote::{Download, OnDownload};
+
+/// How to look for a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HubOptions {
+    /// Branch, tag or commit; `main` when none is given.
+    pub revision: Option<String>,
+    /// Use the cache alone, as the variable HF_HUB_OFFLINE also asks.
+    pub offline: bool,
+}
+
+/// Where the files of a model lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelFiles {
+    /// The model as it was asked for.
+    pub name: String,
+    /// The local folder; none for a model of the Hub.
+    pub folder: Option<PathBuf>,
+    /// The commit the files are of; none for a local folder.
+    pub commit: Option<String>,
+    /// `config.json`.
+    pub config: PathBuf,
+    /// One file, or the shards in order of their names.
+    pub weights: Vec<PathBuf>,
+    /// `tokenizer.json`.
+    pub tokenizer_json: Option<PathBuf>,
+    /// `tokenizer_config.json`.
+    pub tokenizer_config: Option<PathBuf>,
+    /// `special_tokens_map.json`.
+    pub special_tokens_map: Option<PathBuf>,
+    /// `vocab.txt`, of WordPiece.
+    pub vocab_txt: Option<PathBuf>,
+    /// `vocab.json`, of byte-pair encoding.
+    pub vocab_json: Option<PathBuf>,
+    /// `merges.txt`, of byte-pair encoding.
+    pub merges_txt: Option<PathBuf>,
+}
+
+/// Finds a model by the path of its folder or by its name on the Hub (`owner/name`, or an old name without an owner). A
+/// folder of that name wins.
+pub fn locate(name_or_path: &str, options: &HubOptions) -> Result<ModelFiles, Error> {
+    HubEnvironment::from_env().locate(name_or_path, options, None)
+}
+
+/// [`locate`], with word of every download's progress.
+pub fn locate_with_progress(
+    name_or_path: &str,
+    options: &HubOptions,
+    on_download: OnDownload,
+) -> Result<ModelFiles, Error> {
+    HubEnvironment::from_env().locate(name_or_path, options, Some(on_download))
+}
+
+/// What the environment says about the Hub. A field that is none is left to `hf-hub`, which reads HF_ENDPOINT, HF_HOME,
+/// HF_HUB_CACHE, HF_TOKEN and their like itself.
+#[derive(Clone, Default)]
+struct HubEnvironment {
+    endpoint: Option<String>,
+    cache: Option<PathBuf>,
+    token: Option<String>,
+    /// Before a request is repeated for the first time; it doubles each time after.
+    pause: Option<Duration>,
+    offline: bool,
+}
+
+impl HubEnvironment {
+    fn from_env() -> Self {
+        let offline = std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| is_yes(&value));
+        Self {
+            offline,
+            ..Self::default()
+        }
+    }
+
+    fn locate(
+        &self,
+        name_or_path: &str,
+        options: &HubOptions,
+        on_download: Option<OnDownload>,
+    ) -> Result<ModelFiles, Error> {
+        let path = Path::new(name_or_path);
+        if path.is_dir() {
+            if let Some(revision) = &options.revision {
+                return Err(Error::RevisionOfFolder {
+                    folder: path.to_owned(),
+                    revision: revision.clone(),
+                });
+            }
+            return collect(name_or_path, &Folder(path));
+        }
+        if path.exists() {
+            return Err(Error::NotAFolder { path: path.to_owned() });
+        }
+        if !is_hub_name(name_or_path) {
+            return Err(Error::NoSuchFolder {
+                name: name_or_path.to_owned(),
+            });
+        }
+        collect(name_or_path, &HubModel::open(self, name_or_path, options, on_download)?)
+    }
+}
+
+/// Somewhere the files of one model are.
+trait Source {
+    /// The file of this name, or none when there is none.
+    fn find(&self, file: &str) -> Result<Option<PathBuf>, Error>;
+    /// What to say when something that is needed is not there.
+    fn missing(&self, wanted: &str, way_out: &'static str) -> Error;
+    fn folder(&self) -> Option<PathBuf>;
+    fn commit(&self) -> Option<String>;
+}
+
+struct Folder<'a>(&'a Path);
+
+impl Source for Folder<'_> {
+    fn find(&self, file: &str) -> Result<Option<PathBuf>, Error> {
+        let path = self.0.join(file);
+        Ok(path.is_file().then_some(path))
+    }
+
+    fn missing(&self, wanted: &str, way_out: &'static str) -> Error {
+        Error::MissingFile {
+            place: self.0.display().to_string(),
+            wanted: wanted.to_owned(),
+            way_out,
+        }
+    }
+
+    fn folder(&self) -> Option<PathBuf> {
+        Some(self.0.to_owned())
+    }
+
+    fn commit(&self) -> Option<String> {
+        None
+    }
+}
+
+const CONFIG_FILE: &str = "config.json";
+
+/// The forms that weights come in, the better one first: one file, or an index of several.
+const WEIGHTS: [(&str, &str); 2] = [
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+];
+
+fn collect(name: &str, source: &dyn Source) -> Result<ModelFiles, Error> {
+    let no_config = "give a folder, or the name of a model, as `save_pretrained` writes it";
+    let config = source
+        .find(CONFIG_FILE)?
+        .ok_or_else(|| source.missing(CONFIG_FILE, no_config))?;
+    Ok(ModelFiles {
+        name: name.to_owned(),
+        folder: source.folder(),
+        commit: source.commit(),
+        config,
+        tokenizer_json: source.find("tokenizer.json")?,
+        tokenizer_config: source.find("tokenizer_config.json")?,
+        special_tokens_map: source.find("special_tokens_map.json")?,
+        vocab_txt: source.find("vocab.txt")?,
+        vocab_json: source.find("vocab.json")?,
+        merges_txt: source.find("merges.txt")?,
+        // Last, so that whatever else is amiss shows before the long download.
+        weights: weights(source)?,
+    })
+}
+
+fn weights(source: &dyn Source) -> Result<Vec<PathBuf>, Error> {
+    for (whole, index) in WEIGHTS {
+        if let Some(file) = source.find(whole)? {
+            return Ok(vec![file]);
+        }
+        if let Some(index) = source.find(index)? {
+            let incomplete = "its index names it: copy or download the model again";
+            return shards(&index)?
+                .iter()
+                .map(|shard| source.find(shard)?.ok_or_else(|| source.missing(shard, incomplete)))
+                .collect();
+        }
+    }
+    let convert = "weights of TensorFlow or Flax are not read: load and save the model with `transformers` first";
+    Err(source.missing("model.safetensors or pytorch_model.bin", convert))
+}
+
+/// The files that an index of weights names.
+fn shards(index: &Path) -> Result<BTreeSet<String>, Error> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let wrong = |finding: String| Error::ShardIndex {
+        path: index.to_owned(),
+        finding,
+    };
+    let text = std::fs::read(index).map_err(|source| Error::Read {
+        path: index.to_owned(),
+        source,
+    })?;
+    let index: Index = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+    let shards: BTreeSet<String> = index.weight_map.into_values().collect();
+    if shards.is_empty() {
+        return Err(wrong("`weight_map` is empty".to_owned()));
+    }
+    // A name that leads out of the model's folder would read somebody else's file.
+    let plain = |name: &str| name.ends_with(".safetensors") || name.ends_with(".bin");
+    match shards
+        .iter()
+        .find(|shard| !plain(shard) || shard.contains(['/', '\\', ':']))
+    {
+        Some(shard) => Err(wrong(format!(
+            "`weight_map` names `{shard}`, expected the plain name of a weights file"
+        ))),
+        None => Ok(shards),
+    }
+}
+
+/// How `huggingface_hub` reads a switch.
+fn is_yes(value: &str) -> bool {
+    ["1", "ON", "YES", "TRUE"]
+        .iter()
+        .any(|yes| value.eq_ignore_ascii_case(yes))
+}
+
+/// `owner/name`, or `name` alone, in the letters that the Hub allows.
+fn is_hub_name(name: &str) -> bool {
+    let is_part = |part: &str| {
+        let letters = part
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        letters && !part.is_empty() && !part.starts_with(['.', '-']) && !part.contains("..")
+    };
+    name.len() <= 96 && name.split('/').count() <= 2 && name.split('/').all(is_part)
+}
+
+#[cfg(test)]
+mod loopback;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! A frozen model: found on the Hub or in a folder, loaded, run.
+//!
+//! [`locate`] finds a model's files, [`load`] reads them, and a [`Teacher`] says what it thinks of packed batches.
+//! What it said is stored by the crate `cache`.
+
+mod error;
+mod hub;
+mod load;
+mod weights;
+
+pub use error::Error;
+pub use hub::{Download, HubOptions, ModelFiles, OnDownload, locate, locate_with_progress};
+pub use load::{LoadedModel, load, read_config};
+pub use weights::{RawTensor, read_tensors};
+
+use nn::hf::HfConfig;
+use nn::{Capture, Encoder, EncoderOutput, Mode, PackedInput, Parameters};
+
+/// A model that is run and never changed: no dropout, no gradients.
+pub struct Teacher {
+    config: HfConfig,
+    parameters: Parameters,
+    encoder: Encoder,
+}
+
+impl Teacher {
+    /// A teacher of this configuration and these weights.
+    pub fn new(config: HfConfig, parameters: Parameters) -> Result<Self, nn::Error> {
+        let encoder = Encoder::new(&config.encoder)?;
+        Ok(Self { config, parameters, encoder })
+    }
+
+    /// What the model is, class names included.
+    pub fn config(&self) -> &HfConfig {
+        &self.config
+    }
+
+    /// Its weights.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Runs it over a packed batch.
+    pub fn forward(&mut self, input: PackedInput<'_>, capture: Capture) -> Result<EncoderOutput, nn::Error> {
+        self.encoder.forward(&self.parameters, input, capture, Mode::Eval)
+    }
+}
+
+/// A hash of names, shapes and values of all weights, as hexadecimal: the same model gives the same hash, whatever file
+/// format or number format without loss it was stored in.
+pub fn weights_hash(parameters: &Parameters) -> String {
+    let mut entries: Vec<_> = parameters.layout().entries().iter().collect();
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut hasher = blake3::Hasher::new();
+    for entry in entries {
+        hasher.update(&(entry.name.len() as u64).to_le_bytes()).update(entry.name.as_bytes());
+        hasher.update(&(entry.shape.len() as u64).to_le_bytes());
+        for size in &entry.shape {
+            hasher.update(&(*size as u64).to_le_bytes());
+        }
+        let mut bytes = Vec::with_capacity(1 << 16);
+        for chunk in parameters.get(entry.slot).chunks(1 << 14) {
+            bytes.clear();
+            bytes.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
+            hasher.update(&bytes);
+        }
+    }
+    hasher.finalize().to_hex().to_string()
+}

@@ -1,0 +1,84 @@
+//! From the tensors of a checkpoint to an encoder's parameters, whatever the family calls them.
+//!
+//! Checkpoints differ: with the family's prefix or without, `gamma`/`beta` for norms, heads of other tasks, position ids
+//! stored as tensors. The names come from [`nn::names`].
+
+use std::collections::BTreeMap;
+
+use nn::hf::HfConfig;
+use nn::{Layout, Parameters, Slot, names};
+use serde_json::Value;
+
+use crate::hub::ModelFiles;
+use crate::weights::{RawTensor, read_tensors};
+use crate::Error;
+
+/// A model as its files describe it.
+#[derive(Clone, Debug)]
+pub struct LoadedModel {
+    /// What `config.json` says.
+    pub config: HfConfig,
+    /// The weights; those of [`missing_head`](Self::missing_head) are zero.
+    pub parameters: Parameters,
+    /// Parameters of the classification head that the checkpoint does not have.
+    pub missing_head: Vec<Slot>,
+    /// Tensors of the checkpoint that the encoder has no use for.
+    pub unused: Vec<String>,
+}
+
+/// Reads `config.json` and the weights of a located model.
+///
+/// Refuses a config that contradicts the weights (tensor, found, expected), and a checkpoint that lacks part of the
+/// encoder. A head that is missing altogether is reported, for the caller to start at random or to refuse.
+pub fn load(files: &ModelFiles) -> Result<LoadedModel, Error> {
+    let config = read_config(files)?;
+    let mut tensors: BTreeMap<String, (String, RawTensor)> = BTreeMap::new();
+    for (name, tensor) in read_tensors(files)? {
+        tensors.insert(canonical(&name), (name, tensor));
+    }
+    let weights = &files.weights[0];
+    let layout = Layout::new(&config.encoder);
+    let mut parameters = Parameters::zeros(layout.clone());
+    let mut missing_head = Vec::new();
+    for entry in layout.entries() {
+        match tensors.remove(&canonical(&entry.name)) {
+            Some((name, tensor)) => parameters
+                .set(entry.slot, &name, &tensor.shape, &tensor.data)
+                .map_err(|source| Error::Model { path: weights.clone(), source })?,
+            None if names::is_head(entry.slot) => missing_head.push(entry.slot),
+            None => return Err(Error::MissingTensor { path: weights.clone(), name: entry.name.clone() }),
+        }
+    }
+    let layers = config.encoder.num_layers;
+    if let Some((name, _)) = tensors.iter().find_map(|(key, value)| (layer_of(key)? >= layers).then_some(value)) {
+        return Err(Error::ExtraLayer { path: weights.clone(), name: name.clone(), layers });
+    }
+    let unused = tensors.into_values().map(|(name, _)| name).collect();
+    Ok(LoadedModel { config, parameters, missing_head, unused })
+}
+
+/// Reads and checks `config.json` alone.
+pub fn read_config(files: &ModelFiles) -> Result<HfConfig, Error> {
+    let path = &files.config;
+    let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    let json: Value =
+        serde_json::from_slice(&bytes).map_err(|source| Error::BadJson { path: path.clone(), source })?;
+    nn::hf::read_config(&json).map_err(|source| Error::Model { path: path.clone(), source })
+}
+
+/// A tensor's name without the family's prefix and with today's names for norms.
+fn canonical(name: &str) -> String {
+    let prefixes = ["bert.", "roberta.", "electra.", "distilbert."];
+    let bare = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+    match bare.rsplit_once('.') {
+        Some((stem, "gamma")) => format!("{stem}.weight"),
+        Some((stem, "beta")) => format!("{stem}.bias"),
+        _ => bare.to_string(),
+    }
+}
+
+/// The layer index in a canonical name of an encoder layer's tensor.
+fn layer_of(name: &str) -> Option<usize> {
+    let rest = name.strip_prefix("encoder.layer.").or_else(|| name.strip_prefix("transformer.layer."))?;
+    rest.split('.').next()?.parse().ok()
+}
