@@ -80,10 +80,7 @@ struct HubEnvironment {
 impl HubEnvironment {
     fn from_env() -> Self {
         let offline = std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| is_yes(&value));
-        Self {
-            offline,
-            ..Self::default()
-        }
+        Self { offline, ..Self::default() }
     }
 
     fn locate(
@@ -95,10 +92,7 @@ impl HubEnvironment {
         let path = Path::new(name_or_path);
         if path.is_dir() {
             if let Some(revision) = &options.revision {
-                return Err(Error::RevisionOfFolder {
-                    folder: path.to_owned(),
-                    revision: revision.clone(),
-                });
+                return Err(Error::RevisionOfFolder { folder: path.to_owned(), revision: revision.clone() });
             }
             return collect(name_or_path, &Folder(path));
         }
@@ -106,9 +100,7 @@ impl HubEnvironment {
             return Err(Error::NotAFolder { path: path.to_owned() });
         }
         if !is_hub_name(name_or_path) {
-            return Err(Error::NoSuchFolder {
-                name: name_or_path.to_owned(),
-            });
+            return Err(Error::NoSuchFolder { name: name_or_path.to_owned() });
         }
         collect(name_or_path, &HubModel::open(self, name_or_path, options, on_download)?)
     }
@@ -133,11 +125,7 @@ impl Source for Folder<'_> {
     }
 
     fn missing(&self, wanted: &str, way_out: &'static str) -> Error {
-        Error::MissingFile {
-            place: self.0.display().to_string(),
-            wanted: wanted.to_owned(),
-            way_out,
-        }
+        Error::MissingFile { place: self.0.display().to_string(), wanted: wanted.to_owned(), way_out }
     }
 
     fn folder(&self) -> Option<PathBuf> {
@@ -152,16 +140,12 @@ impl Source for Folder<'_> {
 const CONFIG_FILE: &str = "config.json";
 
 /// The forms that weights come in, the better one first: one file, or an index of several.
-const WEIGHTS: [(&str, &str); 2] = [
-    ("model.safetensors", "model.safetensors.index.json"),
-    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-];
+const WEIGHTS: [(&str, &str); 2] =
+    [("model.safetensors", "model.safetensors.index.json"), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
 
 fn collect(name: &str, source: &dyn Source) -> Result<ModelFiles, Error> {
     let no_config = "give a folder, or the name of a model, as `save_pretrained` writes it";
-    let config = source
-        .find(CONFIG_FILE)?
-        .ok_or_else(|| source.missing(CONFIG_FILE, no_config))?;
+    let config = source.find(CONFIG_FILE)?.ok_or_else(|| source.missing(CONFIG_FILE, no_config))?;
     Ok(ModelFiles {
         name: name.to_owned(),
         folder: source.folder(),
@@ -201,14 +185,8 @@ fn shards(index: &Path) -> Result<BTreeSet<String>, Error> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let wrong = |finding: String| Error::ShardIndex {
-        path: index.to_owned(),
-        finding,
-    };
-    let text = std::fs::read(index).map_err(|source| Error::Read {
-        path: index.to_owned(),
-        source,
-    })?;
+    let wrong = |finding: String| Error::ShardIndex { path: index.to_owned(), finding };
+    let text = std::fs::read(index).map_err(|source| Error::Read { path: index.to_owned(), source })?;
     let index: Index = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
     let shards: BTreeSet<String> = index.weight_map.into_values().collect();
     if shards.is_empty() {
@@ -216,30 +194,21 @@ fn shards(index: &Path) -> Result<BTreeSet<String>, Error> {
     }
     // A name that leads out of the model's folder would read somebody else's file.
     let plain = |name: &str| name.ends_with(".safetensors") || name.ends_with(".bin");
-    match shards
-        .iter()
-        .find(|shard| !plain(shard) || shard.contains(['/', '\\', ':']))
-    {
-        Some(shard) => Err(wrong(format!(
-            "`weight_map` names `{shard}`, expected the plain name of a weights file"
-        ))),
+    match shards.iter().find(|shard| !plain(shard) || shard.contains(['/', '\\', ':'])) {
+        Some(shard) => Err(wrong(format!("`weight_map` names `{shard}`, expected the plain name of a weights file"))),
         None => Ok(shards),
     }
 }
 
 /// How `huggingface_hub` reads a switch.
 fn is_yes(value: &str) -> bool {
-    ["1", "ON", "YES", "TRUE"]
-        .iter()
-        .any(|yes| value.eq_ignore_ascii_case(yes))
+    ["1", "ON", "YES", "TRUE"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
 }
 
 /// `owner/name`, or `name` alone, in the letters that the Hub allows.
 fn is_hub_name(name: &str) -> bool {
     let is_part = |part: &str| {
-        let letters = part
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        let letters = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         letters && !part.is_empty() && !part.starts_with(['.', '-']) && !part.contains("..")
     };
     name.len() <= 96 && name.split('/').count() <= 2 && name.split('/').all(is_part)

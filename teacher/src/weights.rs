@@ -34,10 +34,7 @@ pub fn read_tensors(files: &ModelFiles) -> Result<BTreeMap<String, RawTensor>, E
         };
         for (tensor, raw) in read {
             if tensors.contains_key(&tensor) {
-                return Err(Error::TensorTwice {
-                    path: path.clone(),
-                    tensor,
-                });
+                return Err(Error::TensorTwice { path: path.clone(), tensor });
             }
             tensors.insert(tensor, raw);
         }
@@ -46,40 +43,25 @@ pub fn read_tensors(files: &ModelFiles) -> Result<BTreeMap<String, RawTensor>, E
 }
 
 fn read_safetensors(path: &Path) -> Result<Vec<(String, RawTensor)>, Error> {
-    let unreadable = |source| Error::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| Error::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     // SAFETY: like every reader of mapped weights, this trusts that nobody truncates the file meanwhile; what it holds
     // is checked.
     #[expect(unsafe_code, reason = "memory mapping")]
     let bytes = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
     refuse_lfs_pointer(path, &bytes)?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| Error::Weights {
-        path: path.to_owned(),
-        finding: header_finding(&error, &bytes),
-    })?;
+    let tensors = SafeTensors::deserialize(&bytes)
+        .map_err(|error| Error::Weights { path: path.to_owned(), finding: header_finding(&error, &bytes) })?;
     let mut read = Vec::with_capacity(tensors.len());
     for (name, view) in tensors.iter() {
         match to_f32(&view) {
             Numbers::Floats(data) => {
-                read.push((
-                    name.to_owned(),
-                    RawTensor {
-                        shape: view.shape().to_vec(),
-                        data,
-                    },
-                ));
+                read.push((name.to_owned(), RawTensor { shape: view.shape().to_vec(), data }));
             }
             Numbers::Integers => {}
             Numbers::Unknown => {
                 let (tensor, dtype) = (name.to_owned(), view.dtype().to_string());
-                return Err(Error::TensorType {
-                    path: path.to_owned(),
-                    tensor,
-                    dtype,
-                });
+                return Err(Error::TensorType { path: path.to_owned(), tensor, dtype });
             }
         }
     }
@@ -134,10 +116,7 @@ fn header_finding(error: &SafeTensorError, bytes: &[u8]) -> String {
 /// Reads what `torch.save` wrote. Candle's reader knows the few classes of tensors and runs no code.
 fn read_pickle(path: &Path) -> Result<Vec<(String, RawTensor)>, Error> {
     let file_bytes = refuse_other_containers(path)?;
-    let wrong = |finding: String| Error::Weights {
-        path: path.to_owned(),
-        finding,
-    };
+    let wrong = |finding: String| Error::Weights { path: path.to_owned(), finding };
     // The reader takes a well-made pickle for granted and panics at some others.
     let guarded = |read: &dyn Fn() -> candle_core::Result<Vec<(String, RawTensor)>>| {
         catch_unwind(AssertUnwindSafe(read))
@@ -171,20 +150,13 @@ fn read_pickle(path: &Path) -> Result<Vec<(String, RawTensor)>, Error> {
 /// Whether a tensor is no larger than the file: `torch.save` does not compress, so a larger one is a lie that would
 /// cost all memory.
 fn fits(info: &TensorInfo, file_bytes: u64) -> bool {
-    let bytes = info
-        .layout
-        .dims()
-        .iter()
-        .try_fold(info.dtype.size_in_bytes(), |bytes, &dim| bytes.checked_mul(dim));
+    let bytes = info.layout.dims().iter().try_fold(info.dtype.size_in_bytes(), |bytes, &dim| bytes.checked_mul(dim));
     bytes.is_some_and(|bytes| bytes as u64 <= file_bytes)
 }
 
 /// Looks at how the file begins, and returns how long it is.
 fn refuse_other_containers(path: &Path) -> Result<u64, Error> {
-    let unreadable = |source| Error::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| Error::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     let file_bytes = file.metadata().map_err(unreadable)?.len();
     let mut start = Vec::new();
@@ -198,10 +170,7 @@ fn refuse_other_containers(path: &Path) -> Result<u64, Error> {
         return Err(Error::OldPickle { path: path.to_owned() });
     }
     let finding = format!("{file_bytes} bytes that are no zip file, as torch.save writes it");
-    Err(Error::Weights {
-        path: path.to_owned(),
-        finding,
-    })
+    Err(Error::Weights { path: path.to_owned(), finding })
 }
 
 fn refuse_lfs_pointer(path: &Path, start: &[u8]) -> Result<(), Error> {

@@ -77,16 +77,8 @@ impl Loopback {
     }
 
     fn start(files: &[(&str, &[u8])], token: Option<String>) -> Self {
-        let files = files
-            .iter()
-            .map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec()))
-            .collect();
-        let shared = Arc::new(Shared {
-            files,
-            token,
-            faults: Mutex::default(),
-            requests: Mutex::default(),
-        });
+        let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
+        let shared = Arc::new(Shared { files, token, faults: Mutex::default(), requests: Mutex::default() });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let served = Arc::clone(&shared);
@@ -138,11 +130,7 @@ impl Shared {
         }
         let mut bytes = format!("{head}\r\n").into_bytes();
         if !is_head {
-            let length = if answer.cut.is_some() {
-                answer.body.len() / 2
-            } else {
-                answer.body.len()
-            };
+            let length = if answer.cut.is_some() { answer.body.len() / 2 } else { answer.body.len() };
             bytes.extend(&answer.body[..length]);
         }
         let _ = stream.write_all(&bytes);
@@ -152,79 +140,40 @@ impl Shared {
         let (method, path) = request.line.split_once(' ').unwrap();
         let fault = self.next_fault(method, path);
         if let Some(FaultKind::Status(status)) = fault {
-            return Answer {
-                status,
-                body: b"<html>something went wrong</html>".to_vec(),
-                ..Answer::default()
-            };
+            return Answer { status, body: b"<html>something went wrong</html>".to_vec(), ..Answer::default() };
         }
         let expected = self.token.as_ref().map(|token| format!("Bearer {token}"));
         if expected.is_some() && expected != request.authorization {
             let headers = vec![("X-Error-Message", "Invalid username or password.".to_owned())];
-            return Answer {
-                status: 401,
-                headers,
-                ..Answer::default()
-            };
+            return Answer { status: 401, headers, ..Answer::default() };
         }
         // The Hub leads an old name without an owner to its new place.
         if let Some(rest) = path.strip_prefix("/tiny/resolve/") {
             let headers = vec![("Location", format!("/{MODEL}/resolve/{rest}"))];
-            return Answer {
-                status: 307,
-                headers,
-                ..Answer::default()
-            };
+            return Answer { status: 307, headers, ..Answer::default() };
         }
         if let Some(rest) = path.strip_prefix("/api/models/") {
-            let known = rest == MODEL
-                || rest
-                    .strip_prefix(&format!("{MODEL}/revision/"))
-                    .is_some_and(|revision| is_known(revision));
-            return Answer {
-                status: if known { 200 } else { 404 },
-                body: b"{}".to_vec(),
-                ..Answer::default()
-            };
+            let known = rest == MODEL || rest.strip_prefix(&format!("{MODEL}/revision/")).is_some_and(is_known);
+            return Answer { status: if known { 200 } else { 404 }, body: b"{}".to_vec(), ..Answer::default() };
         }
-        let Some((revision, file)) = path
-            .strip_prefix(&format!("/{MODEL}/resolve/"))
-            .and_then(|rest| rest.split_once('/'))
+        let Some((revision, file)) =
+            path.strip_prefix(&format!("/{MODEL}/resolve/")).and_then(|rest| rest.split_once('/'))
         else {
-            return Answer {
-                status: 404,
-                ..Answer::default()
-            };
+            return Answer { status: 404, ..Answer::default() };
         };
         if !is_known(revision) {
-            return Answer {
-                status: 404,
-                ..Answer::default()
-            };
+            return Answer { status: 404, ..Answer::default() };
         }
         let mut headers = vec![("X-Repo-Commit", COMMIT.to_owned())];
         let Some(body) = self.files.get(file) else {
-            return Answer {
-                status: 404,
-                headers,
-                ..Answer::default()
-            };
+            return Answer { status: 404, headers, ..Answer::default() };
         };
         let etag = format!("\"{}\"", blake3::hash(body).to_hex());
         headers.push(("ETag", etag.clone()));
         if request.if_none_match == Some(etag) {
-            return Answer {
-                status: 304,
-                headers,
-                ..Answer::default()
-            };
+            return Answer { status: 304, headers, ..Answer::default() };
         }
-        Answer {
-            status: 200,
-            headers,
-            body: body.clone(),
-            cut: fault,
-        }
+        Answer { status: 200, headers, body: body.clone(), cut: fault }
     }
 
     fn next_fault(&self, method: &str, path: &str) -> Option<FaultKind> {
@@ -244,11 +193,7 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next()?.ok()?;
     let line = first.strip_suffix(" HTTP/1.1")?.to_owned();
-    let mut request = Request {
-        line,
-        authorization: None,
-        if_none_match: None,
-    };
+    let mut request = Request { line, authorization: None, if_none_match: None };
     for line in lines {
         let line = line.ok()?;
         let Some((name, value)) = line.split_once(": ") else {

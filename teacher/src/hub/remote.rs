@@ -66,26 +66,14 @@ impl HubModel {
         if let Some(pause) = environment.pause {
             builder = builder.retry_base_delay(pause);
         }
-        let settings = |error: HFError| Error::HubSettings {
-            finding: with_causes(&error),
-        };
+        let settings = |error: HFError| Error::HubSettings { finding: with_causes(&error) };
         let client = builder.build().map_err(settings)?;
         let (endpoint, cache) = (client.endpoint().to_owned(), client.cache_dir().to_owned());
         let (owner, short_name) = hf_hub::split_id(name);
-        let repository = hf_hub::HFClientSync::from_inner(client)
-            .map_err(settings)?
-            .model(owner, short_name);
+        let repository = hf_hub::HFClientSync::from_inner(client).map_err(settings)?.model(owner, short_name);
         let offline = options.offline || environment.offline;
-        let mut model = Self {
-            repository,
-            name: name.to_owned(),
-            endpoint,
-            cache,
-            revision,
-            commit: None,
-            offline,
-            on_download,
-        };
+        let mut model =
+            Self { repository, name: name.to_owned(), endpoint, cache, revision, commit: None, offline, on_download };
         model.commit = model.find(CONFIG_FILE)?.and_then(|config| commit_of(&config));
         Ok(model)
     }
@@ -96,12 +84,7 @@ impl HubModel {
 
     /// Asks the cache alone.
     fn cached(&self, file: &str) -> Result<PathBuf, HFError> {
-        self.repository
-            .download_file()
-            .filename(file)
-            .revision(self.revision())
-            .local_files_only(true)
-            .send()
+        self.repository.download_file().filename(file).revision(self.revision()).local_files_only(true).send()
     }
 
     /// Asks the Hub, once.
@@ -132,42 +115,18 @@ impl HubModel {
         let (name, endpoint, file) = (self.name.clone(), self.endpoint.clone(), file.to_owned());
         match error {
             HFError::AuthRequired { context } | HFError::Forbidden { context } => {
-                let message = context
-                    .server_message
-                    .map(|message| format!(": {message}"))
-                    .unwrap_or_default();
-                Error::Denied {
-                    name,
-                    endpoint,
-                    status: context.status.as_u16(),
-                    message,
-                }
+                let message = context.server_message.map(|message| format!(": {message}")).unwrap_or_default();
+                Error::Denied { name, endpoint, status: context.status.as_u16(), message }
             }
-            HFError::Http { context } | HFError::RateLimited { context, .. } => Error::HubFailed {
-                name,
-                endpoint,
-                file,
-                finding: context.status.to_string(),
-            },
-            error @ HFError::Request { .. } => Error::Unreachable {
-                name,
-                endpoint,
-                file,
-                finding: with_causes(&error),
-            },
+            HFError::Http { context } | HFError::RateLimited { context, .. } => {
+                Error::HubFailed { name, endpoint, file, finding: context.status.to_string() }
+            }
+            error @ HFError::Request { .. } => {
+                Error::Unreachable { name, endpoint, file, finding: with_causes(&error) }
+            }
             HFError::CacheLockTimeout { path } => Error::CacheLocked { name, file, lock: path },
-            HFError::Io(source) => Error::HubCache {
-                name,
-                file,
-                cache: self.cache.clone(),
-                source,
-            },
-            error => Error::HubFailed {
-                name,
-                endpoint,
-                file,
-                finding: with_causes(&error),
-            },
+            HFError::Io(source) => Error::HubCache { name, file, cache: self.cache.clone(), source },
+            error => Error::HubFailed { name, endpoint, file, finding: with_causes(&error) },
         }
     }
 }
@@ -194,46 +153,24 @@ impl Source for HubModel {
             }
         }
         let (name, endpoint, file) = (self.name.clone(), self.endpoint.clone(), file.to_owned());
-        Err(Error::Incomplete {
-            name,
-            endpoint,
-            file,
-            attempts: ATTEMPTS,
-            finding,
-        })
+        Err(Error::Incomplete { name, endpoint, file, attempts: ATTEMPTS, finding })
     }
 
     fn missing(&self, wanted: &str, way_out: &'static str) -> Error {
         let (name, endpoint, wanted) = (self.name.clone(), self.endpoint.clone(), wanted.to_owned());
         if self.offline {
-            return Error::NotInCache {
-                name,
-                revision: self.revision.clone(),
-                wanted,
-                cache: self.cache.clone(),
-            };
+            return Error::NotInCache { name, revision: self.revision.clone(), wanted, cache: self.cache.clone() };
         }
         // The Hub answers alike for a file, a revision and a model that are not there.
         if self.commit.is_none() {
             if matches!(self.repository.exists().send(), Ok(false)) {
                 return Error::NoSuchModel { name, endpoint };
             }
-            if matches!(
-                self.repository.revision_exists().revision(&self.revision).send(),
-                Ok(false)
-            ) {
-                return Error::NoSuchRevision {
-                    name,
-                    revision: self.revision.clone(),
-                    endpoint,
-                };
+            if matches!(self.repository.revision_exists().revision(&self.revision).send(), Ok(false)) {
+                return Error::NoSuchRevision { name, revision: self.revision.clone(), endpoint };
             }
         }
-        Error::MissingFile {
-            place: format!("`{name}` on {endpoint}"),
-            wanted,
-            way_out,
-        }
+        Error::MissingFile { place: format!("`{name}` on {endpoint}"), wanted, way_out }
     }
 
     fn folder(&self) -> Option<PathBuf> {
@@ -283,19 +220,11 @@ impl ProgressHandler for Watch {
                 Some(file) => (file.bytes_completed, file.total_bytes),
                 None => return,
             },
-            DownloadEvent::AggregateProgress {
-                bytes_completed,
-                total_bytes,
-                ..
-            } => (*bytes_completed, *total_bytes),
+            DownloadEvent::AggregateProgress { bytes_completed, total_bytes, .. } => (*bytes_completed, *total_bytes),
             DownloadEvent::Complete => return,
         };
         if let Some(on_download) = &self.on_download {
-            on_download(&Download {
-                file: self.file.clone(),
-                bytes,
-                total_bytes,
-            });
+            on_download(&Download { file: self.file.clone(), bytes, total_bytes });
         }
     }
 }
@@ -318,12 +247,8 @@ fn commit_of(config: &Path) -> Option<String> {
 
 /// Whether Git could have a reference of this name. It becomes a path in the cache, so it must not lead out of it.
 fn is_revision(revision: &str) -> bool {
-    let letters = revision
-        .chars()
-        .all(|letter| !letter.is_control() && !" \\:?*[~^".contains(letter));
-    let parts = revision
-        .split('/')
-        .all(|part| !part.is_empty() && !part.starts_with('.'));
+    let letters = revision.chars().all(|letter| !letter.is_control() && !" \\:?*[~^".contains(letter));
+    let parts = revision.split('/').all(|part| !part.is_empty() && !part.starts_with('.'));
     letters && parts && !revision.contains("..")
 }
 

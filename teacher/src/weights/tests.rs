@@ -6,19 +6,10 @@ use super::*;
 #[test]
 fn every_float_becomes_f32() {
     let numbers = [1.0_f32, -0.5, 0.25, 3.0, 0.0, -2.0];
-    let f16s: Vec<u8> = numbers
-        .iter()
-        .flat_map(|&number| f16::from_f32(number).to_le_bytes())
-        .collect();
-    let bf16s: Vec<u8> = numbers
-        .iter()
-        .flat_map(|&number| bf16::from_f32(number).to_le_bytes())
-        .collect();
+    let f16s: Vec<u8> = numbers.iter().flat_map(|&number| f16::from_f32(number).to_le_bytes()).collect();
+    let bf16s: Vec<u8> = numbers.iter().flat_map(|&number| bf16::from_f32(number).to_le_bytes()).collect();
     let f32s: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-    let f64s: Vec<u8> = numbers
-        .iter()
-        .flat_map(|&number| f64::from(number).to_le_bytes())
-        .collect();
+    let f64s: Vec<u8> = numbers.iter().flat_map(|&number| f64::from(number).to_le_bytes()).collect();
     let position_ids: Vec<u8> = (0_i64..6).flat_map(i64::to_le_bytes).collect();
     let path = safetensors_file(&[
         ("f16", Dtype::F16, &f16s),
@@ -28,10 +19,7 @@ fn every_float_becomes_f32() {
         ("position_ids", Dtype::I64, &position_ids),
     ]);
     let tensors = read_tensors(&files(&[path.to_path_buf()])).unwrap();
-    let expected = RawTensor {
-        shape: vec![2, 3],
-        data: numbers.to_vec(),
-    };
+    let expected = RawTensor { shape: vec![2, 3], data: numbers.to_vec() };
     assert_eq!(tensors.keys().collect::<Vec<_>>(), ["bf16", "f16", "f32", "f64"]);
     assert!(tensors.values().all(|tensor| *tensor == expected));
 }
@@ -42,20 +30,14 @@ fn shards_are_put_together() {
     let tensors = read_tensors(&files(&[one.to_path_buf(), two.to_path_buf()])).unwrap();
     assert_eq!(tensors.keys().collect::<Vec<_>>(), ["one", "two"]);
     let error = read_tensors(&files(&[one.to_path_buf(), one.to_path_buf()])).unwrap_err();
-    assert!(
-        matches!(&error, Error::TensorTwice { tensor, .. } if tensor == "one"),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::TensorTwice { tensor, .. } if tensor == "one"), "{error}");
 }
 
 #[test]
 fn a_type_that_is_no_plain_float_is_named() {
     let path = safetensors_file(&[("quantised", Dtype::F8_E4M3, &[0; 6])]);
     let error = read_tensors(&files(&[path.to_path_buf()])).unwrap_err();
-    assert!(
-        matches!(&error, Error::TensorType { tensor, .. } if tensor == "quantised"),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::TensorType { tensor, .. } if tensor == "quantised"), "{error}");
 }
 
 #[test]
@@ -70,18 +52,9 @@ fn a_hostile_header_is_refused() {
         (header("{\"a\":"), "JSON"),
         (header(&deep), "JSON"),
         (header("\u{7f}"), "JSON"),
-        (
-            header(r#"{"a":{"dtype":"F32","shape":[6],"data_offsets":[0,48]}}"#),
-            "invalid shape",
-        ),
-        (
-            header(r#"{"a":{"dtype":"F32","shape":[12],"data_offsets":[0,48]}}"#),
-            "cut off",
-        ),
-        (
-            header(r#"{"a":{"dtype":"F32","shape":[6],"data_offsets":[8,32]}}"#),
-            "invalid offset for tensor `a`",
-        ),
+        (header(r#"{"a":{"dtype":"F32","shape":[6],"data_offsets":[0,48]}}"#), "invalid shape"),
+        (header(r#"{"a":{"dtype":"F32","shape":[12],"data_offsets":[0,48]}}"#), "cut off"),
+        (header(r#"{"a":{"dtype":"F32","shape":[6],"data_offsets":[8,32]}}"#), "invalid offset for tensor `a`"),
         (
             header(r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4611686018427387904],"data_offsets":[0,24]}}"#),
             "overflow",
@@ -110,10 +83,7 @@ fn a_truncated_file_is_refused_wherever_it_ends() {
 #[test]
 fn a_git_lfs_pointer_is_told_apart() {
     for name in ["model.safetensors", "pytorch_model.bin"] {
-        let path = file(
-            name,
-            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4\n",
-        );
+        let path = file(name, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4\n");
         let error = read_tensors(&files(&[path.to_path_buf()])).unwrap_err();
         assert!(matches!(error, Error::LfsPointer { .. }), "{error}");
     }
@@ -123,10 +93,7 @@ fn a_git_lfs_pointer_is_told_apart() {
 fn a_missing_file_is_named() {
     for name in ["/nowhere/model.safetensors", "/nowhere/pytorch_model.bin"] {
         let error = read_tensors(&files(&[PathBuf::from(name)])).unwrap_err();
-        assert!(
-            matches!(&error, Error::Read { path, .. } if *path == PathBuf::from(name)),
-            "{error}"
-        );
+        assert!(matches!(&error, Error::Read { path, .. } if path == Path::new(name)), "{error}");
     }
 }
 
@@ -136,30 +103,12 @@ fn a_missing_file_is_named() {
 fn a_pickle_is_read() {
     let numbers = [1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0];
     let path = torch_file(&[
-        Saved {
-            name: "weight",
-            class: "FloatStorage",
-            shape: [2, 3],
-            bytes: le_bytes(&numbers),
-        },
-        Saved {
-            name: "half",
-            class: "HalfStorage",
-            shape: [2, 3],
-            bytes: half_bytes(&numbers),
-        },
-        Saved {
-            name: "position_ids",
-            class: "LongStorage",
-            shape: [1, 2],
-            bytes: vec![0; 16],
-        },
+        Saved { name: "weight", class: "FloatStorage", shape: [2, 3], bytes: le_bytes(&numbers) },
+        Saved { name: "half", class: "HalfStorage", shape: [2, 3], bytes: half_bytes(&numbers) },
+        Saved { name: "position_ids", class: "LongStorage", shape: [1, 2], bytes: vec![0; 16] },
     ]);
     let tensors = read_tensors(&files(&[path.to_path_buf()])).unwrap();
-    let expected = RawTensor {
-        shape: vec![2, 3],
-        data: numbers.to_vec(),
-    };
+    let expected = RawTensor { shape: vec![2, 3], data: numbers.to_vec() };
     assert_eq!(tensors.keys().collect::<Vec<_>>(), ["half", "weight"]);
     assert!(tensors.values().all(|tensor| *tensor == expected));
 }
@@ -167,12 +116,7 @@ fn a_pickle_is_read() {
 #[test]
 fn a_pickle_that_claims_more_than_the_file_holds() {
     for shape in [[255, 255], [2, 4]] {
-        let path = torch_file(&[Saved {
-            name: "w",
-            class: "FloatStorage",
-            shape,
-            bytes: le_bytes(&[0.0; 6]),
-        }]);
+        let path = torch_file(&[Saved { name: "w", class: "FloatStorage", shape, bytes: le_bytes(&[0.0; 6]) }]);
         let error = read_tensors(&files(&[path.to_path_buf()])).unwrap_err();
         assert!(matches!(error, Error::Weights { .. }), "{error}");
     }
@@ -196,7 +140,7 @@ fn a_damaged_pickle_never_brings_the_process_down() {
         let path = file("pytorch_model.bin", &flipped);
         // Numbers are not protected: candle stops before the zip file's checksums. Shapes and sizes hold.
         if let Ok(tensors) = read_tensors(&files(&[path.to_path_buf()])) {
-            assert!(tensors.values().all(|tensor| tensor.data.len() == tensor.shape.iter().product()));
+            assert!(tensors.values().all(|tensor| tensor.data.len() == tensor.shape.iter().product::<usize>()));
         }
     }
 }
@@ -205,10 +149,7 @@ fn a_damaged_pickle_never_brings_the_process_down() {
 fn the_old_format_of_torch_is_told_apart() {
     let path = file("pytorch_model.bin", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.");
     let error = read_tensors(&files(&[path.to_path_buf()])).unwrap_err();
-    assert!(
-        matches!(error, Error::OldPickle { .. }) && error.to_string().contains("torch.save"),
-        "{error}"
-    );
+    assert!(matches!(error, Error::OldPickle { .. }) && error.to_string().contains("torch.save"), "{error}");
     let path = file("pytorch_model.bin", b"<html>");
     let error = read_tensors(&files(&[path.to_path_buf()])).unwrap_err();
     assert!(matches!(error, Error::Weights { .. }), "{error}");
@@ -260,9 +201,7 @@ fn files(weights: &[PathBuf]) -> ModelFiles {
 
 /// Tensors of shape `[2, 3]` each.
 fn safetensors_file(tensors: &[(&str, Dtype, &[u8])]) -> TestFile {
-    let views = tensors
-        .iter()
-        .map(|&(name, dtype, bytes)| (name, TensorView::new(dtype, vec![2, 3], bytes).unwrap()));
+    let views = tensors.iter().map(|&(name, dtype, bytes)| (name, TensorView::new(dtype, vec![2, 3], bytes).unwrap()));
     file("model.safetensors", &safetensors::serialize(views, None).unwrap())
 }
 
@@ -278,10 +217,7 @@ fn le_bytes(numbers: &[f32]) -> Vec<u8> {
 }
 
 fn half_bytes(numbers: &[f32]) -> Vec<u8> {
-    numbers
-        .iter()
-        .flat_map(|&number| f16::from_f32(number).to_le_bytes())
-        .collect()
+    numbers.iter().flat_map(|&number| f16::from_f32(number).to_le_bytes()).collect()
 }
 
 /// What torch.save makes of a dictionary of tensors: a zip file, nothing compressed, with one pickle that says what the
@@ -289,33 +225,14 @@ fn half_bytes(numbers: &[f32]) -> Vec<u8> {
 fn torch_file(tensors: &[Saved]) -> TestFile {
     let mut pickle = b"\x80\x02}(".to_vec();
     let mut entries = Vec::new();
-    for (
-        number,
-        Saved {
-            name,
-            class,
-            shape: [rows, columns],
-            bytes,
-        },
-    ) in tensors.iter().enumerate()
-    {
+    for (number, Saved { name, class, shape: [rows, columns], bytes }) in tensors.iter().enumerate() {
         let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
         pickle.extend(text(name));
         pickle.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
         pickle.extend([text("storage"), format!("ctorch\n{class}\n").into_bytes()].concat());
-        pickle.extend(
-            [
-                text(&number.to_string()),
-                text("cpu"),
-                vec![b'K', bytes.len() as u8],
-                b"tQ".to_vec(),
-            ]
-            .concat(),
-        );
+        pickle.extend([text(&number.to_string()), text("cpu"), vec![b'K', bytes.len() as u8], b"tQ".to_vec()].concat());
         // Offset, shape, strides, no gradient, no hooks.
-        pickle.extend([
-            b'K', 0, b'K', *rows, b'K', *columns, 0x86, b'K', *columns, b'K', 1, 0x86, 0x89,
-        ]);
+        pickle.extend([b'K', 0, b'K', *rows, b'K', *columns, 0x86, b'K', *columns, b'K', 1, 0x86, 0x89]);
         pickle.extend(b"ccollections\nOrderedDict\n)RtR");
         entries.push((format!("archive/data/{number}"), bytes.clone()));
     }
@@ -349,22 +266,12 @@ fn zip(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
         file.extend([b"PK\x03\x04", &described[..], name.as_bytes(), bytes].concat());
     }
     let count = (entries.len() as u16).to_le_bytes();
-    let (start, length) = (
-        (file.len() as u32).to_le_bytes(),
-        (directory.len() as u32).to_le_bytes(),
-    );
-    [
-        file,
-        directory,
-        [b"PK\x05\x06\0\0\0\0", &count[..], &count, &length, &start, &[0, 0]].concat(),
-    ]
-    .concat()
+    let (start, length) = ((file.len() as u32).to_le_bytes(), (directory.len() as u32).to_le_bytes());
+    [file, directory, [b"PK\x05\x06\0\0\0\0", &count[..], &count, &length, &start, &[0, 0]].concat()].concat()
 }
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0xEDB8_8320 & 0_u32.wrapping_sub(crc & 1))
-        })
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & 0_u32.wrapping_sub(crc & 1)))
     })
 }

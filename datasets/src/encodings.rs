@@ -1,0 +1,163 @@
+//! A tokenised data set: all tokens in one flat buffer, so that ten million rows stay a few gigabytes.
+
+use std::collections::BTreeSet;
+
+/// The first 128 bits of a hash over exactly what a teacher reads of a row: see [`Encodings::key`].
+pub type Key = [u8; 16];
+
+/// The tokens of every row, truncated, with special tokens and without padding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encodings {
+    ids: Vec<u32>,
+    type_ids: Vec<u8>,
+    /// One more than there are rows.
+    starts: Vec<u64>,
+    truncated: Vec<bool>,
+    /// What truncated pairs lost, and what had a say in where they were cut: see [`Encodings::used_ids`].
+    weighed: BTreeSet<u32>,
+}
+
+impl Encodings {
+    pub(crate) fn new() -> Self {
+        Self { ids: Vec::new(), type_ids: Vec::new(), starts: vec![0], truncated: Vec::new(), weighed: BTreeSet::new() }
+    }
+
+    pub(crate) fn push(&mut self, ids: &[u32], type_ids: &[u8], truncated: bool) {
+        self.ids.extend_from_slice(ids);
+        self.type_ids.extend_from_slice(type_ids);
+        self.starts.push(self.ids.len() as u64);
+        self.truncated.push(truncated);
+    }
+
+    pub(crate) fn weigh(&mut self, ids: impl Iterator<Item = u32>) {
+        self.weighed.extend(ids);
+    }
+
+    pub(crate) fn append(&mut self, other: &Self) {
+        let offset = self.ids.len() as u64;
+        self.ids.extend_from_slice(&other.ids);
+        self.type_ids.extend_from_slice(&other.type_ids);
+        self.starts.extend(other.starts.iter().skip(1).map(|start| start + offset));
+        self.truncated.extend_from_slice(&other.truncated);
+        self.weighed.extend(&other.weighed);
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.truncated.len()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.truncated.is_empty()
+    }
+
+    /// The token ids of a row.
+    pub fn ids(&self, row: usize) -> &[u32] {
+        &self.ids[self.span(row)]
+    }
+
+    /// The segment of each token of a row.
+    pub fn type_ids(&self, row: usize) -> &[u8] {
+        &self.type_ids[self.span(row)]
+    }
+
+    /// How many tokens a row has.
+    pub fn length(&self, row: usize) -> u32 {
+        self.span(row).len() as u32
+    }
+
+    /// How many tokens each row has.
+    pub fn lengths(&self) -> Vec<u32> {
+        (0..self.len()).map(|row| self.length(row)).collect()
+    }
+
+    /// How many tokens all rows have together.
+    pub fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether a row was longer than the limit and lost its end.
+    pub fn truncated(&self, row: usize) -> bool {
+        self.truncated[row]
+    }
+
+    /// How many rows were truncated.
+    pub fn truncated_count(&self) -> usize {
+        self.truncated.iter().filter(|truncated| **truncated).count()
+    }
+
+    /// The distinct token ids that these rows depend on, ascending: what to keep of a vocabulary so that each row
+    /// stays as it is. Besides the rows' own ids these are the ones that truncated pairs lost, since where a pair is
+    /// cut depends on how many tokens each of its texts had.
+    pub fn used_ids(&self) -> Vec<u32> {
+        let all = || self.ids.iter().chain(&self.weighed).copied();
+        let mut used = vec![false; all().max().map_or(0, |largest| largest as usize + 1)];
+        for id in all() {
+            used[id as usize] = true;
+        }
+        (0..).zip(used).filter(|(_, used)| *used).map(|(id, _)| id).collect()
+    }
+
+    /// The key of a row in a cache of teacher outputs.
+    ///
+    /// The first 16 bytes of the BLAKE3 hash of, all little-endian and in this order: the number of tokens as a
+    /// u32, each token id as a u32, each type id as a u32. Rows that a model cannot tell apart thus share a key,
+    /// and where a row stands in a file has no part in it.
+    pub fn key(&self, row: usize) -> Key {
+        let span = self.span(row);
+        let mut bytes = Vec::with_capacity(4 + 8 * span.len());
+        bytes.extend_from_slice(&(span.len() as u32).to_le_bytes());
+        bytes.extend(self.ids[span.clone()].iter().flat_map(|id| id.to_le_bytes()));
+        bytes.extend(self.type_ids[span].iter().flat_map(|id| u32::from(*id).to_le_bytes()));
+        let mut key = Key::default();
+        key.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16]);
+        key
+    }
+
+    fn span(&self, row: usize) -> std::ops::Range<usize> {
+        self.starts[row] as usize..self.starts[row + 1] as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(rows: &[(&[u32], &[u8])]) -> Encodings {
+        let mut encodings = Encodings::new();
+        for (ids, type_ids) in rows {
+            encodings.push(ids, type_ids, false);
+        }
+        encodings
+    }
+
+    #[test]
+    fn rows_come_back_as_they_were_pushed() {
+        let mut encodings = of(&[(&[5, 6], &[0, 1]), (&[], &[])]);
+        encodings.append(&of(&[(&[7], &[0]), (&[5, 9, 6], &[0, 0, 1])]));
+        assert_eq!(encodings.len(), 4);
+        assert_eq!((encodings.ids(0), encodings.type_ids(0)), (&[5, 6][..], &[0, 1][..]));
+        assert!(encodings.ids(1).is_empty());
+        assert_eq!(encodings.ids(2), [7]);
+        assert_eq!((encodings.ids(3), encodings.type_ids(3)), (&[5, 9, 6][..], &[0, 0, 1][..]));
+        assert_eq!(encodings.lengths(), [2, 0, 1, 3]);
+        assert_eq!((encodings.tokens(), encodings.truncated_count()), (6, 0));
+        assert_eq!(encodings.used_ids(), [5, 6, 7, 9]);
+    }
+
+    #[test]
+    fn a_key_is_the_hash_of_count_ids_and_type_ids() {
+        let encodings = of(&[(&[101, 0x0102_0304], &[0, 1])]);
+        let bytes = [2, 0, 0, 0, 101, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0, 0, 1, 0, 0, 0];
+        assert_eq!(encodings.key(0), blake3::hash(&bytes).as_bytes()[..16]);
+    }
+
+    #[test]
+    fn a_key_depends_on_what_is_read_and_not_on_where_the_row_stands() {
+        let encodings = of(&[(&[1, 2], &[0, 0]), (&[1, 2], &[0, 1]), (&[1], &[0]), (&[1, 2], &[0, 0])]);
+        assert_eq!(encodings.key(0), encodings.key(3));
+        assert_ne!(encodings.key(0), encodings.key(1));
+        assert_ne!(encodings.key(0), encodings.key(2));
+    }
+}

@@ -1,0 +1,91 @@
+//! What can be wrong with data, labels and tokenizers, each message with the place, the finding and the way out.
+
+use std::io;
+
+/// A refusal by this crate.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say what the fields are
+pub enum Error {
+    #[error("{file}: cannot be opened: {cause}")]
+    Open { file: String, cause: io::Error },
+    #[error("{file}: cannot be read: {cause}")]
+    Read { file: String, cause: io::Error },
+    #[error("{file}: cannot be written: {cause}")]
+    Write { file: String, cause: io::Error },
+    #[error("{file}: unknown kind of data file; known are .tsv, .csv, .jsonl and .json, and each with .gz behind it")]
+    UnknownFormat { file: String },
+    #[error("{file}: holds no rows")]
+    NoRows { file: String },
+    #[error("{file}, line {line}: not valid UTF-8; convert the file to UTF-8 first")]
+    InvalidUtf8 { file: String, line: usize },
+    #[error("{file}: no column `{column}`; there are {}", listed(.found))]
+    NoColumn { file: String, column: String, found: Vec<String> },
+    #[error("{file}, line {line}: {found} columns where the header has {expected}")]
+    ColumnCount { file: String, line: usize, found: usize, expected: usize },
+    #[error("{file}, line {line}: nothing in column `{column}`; fill it in or leave the row out")]
+    MissingText { file: String, line: usize, column: String },
+    #[error("{file}, line {line}: not one JSON object on a line: {reason}")]
+    Json { file: String, line: usize, reason: String },
+    #[error("{file}, line {line}: column `{column}` is {found}, expected {expected}")]
+    WrongType { file: String, line: usize, column: String, found: String, expected: &'static str },
+
+    #[error("no row has a label; name the column that holds them with --label-column")]
+    NoLabels,
+    #[error(
+        "line {id_line} has the number {id} for a label and line {name_line} the name `{name}`; \
+         use names or numbers throughout"
+    )]
+    MixedLabels { id: u32, id_line: usize, name: String, name_line: usize },
+    #[error("every label is `{label}`; a classifier needs at least two classes")]
+    SingleClass { label: String },
+    #[error("line {line}: label {id} would make {} classes, and at most {limit} are supported; \
+             use names if the numbers are not class ids", u64::from(*.id) + 1)]
+    TooManyClasses { id: u32, line: usize, limit: u32 },
+    #[error("{found} class names; a classifier needs at least two classes")]
+    TooFewClasses { found: usize },
+    #[error("the class name `{name}` appears twice (classes {first} and {second})")]
+    DuplicateClass { name: String, first: usize, second: usize },
+    #[error("class {id} has an empty name")]
+    EmptyClassName { id: usize },
+    #[error("line {line}: the model does not know the label `{label}`; it knows {count} classes: {known}")]
+    UnknownLabel { label: String, line: usize, count: usize, known: String },
+    #[error(
+        "line {line}: the label is `{label}`, and the model knows its {count} classes only as LABEL_0 to LABEL_{}; \
+         say which is which with --label-names a,b,c (the class names in the model's order)", .count - 1
+    )]
+    GenericNames { label: String, line: usize, count: usize },
+
+    #[error(
+        "{folder}: no tokenizer.json and no vocab.txt; add the tokenizer files that the model was trained with \
+         (saving them from Python with `AutoTokenizer.from_pretrained(..).save_pretrained(..)` writes tokenizer.json)"
+    )]
+    NoTokenizer { folder: String },
+    #[error("{file}: {reason}")]
+    BadTokenizer { file: String, reason: String },
+    #[error(
+        "vocab.txt: no `{token}`, which is to be the {role}; if the vocabulary spells it otherwise, \
+         tokenizer_config.json says so as `{role}`"
+    )]
+    MissingSpecialToken { token: String, role: &'static str },
+    #[error("--max-length {max_length} leaves no room for text beside {special} special tokens")]
+    MaxLength { max_length: usize, special: usize },
+    #[error("line {line}: the tokenizer fails on this text: {reason}")]
+    Encode { line: usize, reason: String },
+    #[error("{rows} rows; at most {limit} fit one data set")]
+    TooManyRows { rows: usize, limit: u32 },
+    #[error("only a WordPiece vocabulary can be pruned so far, and this tokenizer is {kind}; go on without pruning")]
+    NotWordPiece { kind: &'static str },
+    #[error("token id {id} is not in the tokenizer's vocabulary of {size}")]
+    UnknownTokenId { id: u32, size: usize },
+
+    #[error("{what} is 0; it must be at least 1")]
+    Zero { what: &'static str },
+}
+
+/// `a`, `b` and so on in a message.
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,49 @@
+//! Text rows to token batches: reads labelled text, settles its labels, tokenises it once and cuts it into batches.
+//!
+//! This crate knows no tensor and no device. What a teacher or a student makes of a [`TokenBatch`] is theirs.
+//!
+//! ```no_run
+//! use datasets::{Columns, TextTokenizer, TokenBatch, hold_out, read_rows, reconcile};
+//! use std::path::Path;
+//!
+//! # fn main() -> Result<(), datasets::Error> {
+//! let rows = read_rows(Path::new("train.jsonl.gz"), &Columns::default())?;
+//! let (train, _validation) = hold_out(rows);
+//! let (_names, _labels) = reconcile(&train, None)?;
+//! let tokenizer = TextTokenizer::from_folder(Path::new("teacher"))?;
+//! let encodings = tokenizer.encode(&train, 128)?;
+//! let batch = TokenBatch::gather(&encodings, &[0, 1, 2]);
+//! assert_eq!(batch.starts.len(), 4);
+//! # Ok(())
+//! # }
+//! ```
+
+mod batches;
+mod encodings;
+mod error;
+mod hold_out;
+mod labels;
+mod prune;
+mod rows;
+mod sampler;
+mod tokenizer;
+
+pub use batches::{TokenBatch, forward_batches};
+pub use encodings::{Encodings, Key};
+pub use error::Error;
+pub use hold_out::hold_out;
+pub use labels::{LabelNames, reconcile};
+pub use prune::{PrunedVocabulary, prune_vocabulary};
+pub use rows::{Columns, RawLabel, Row, parse_rows, read_rows};
+pub use sampler::{Epoch, Sampler, order};
+pub use tokenizer::{TextTokenizer, TokenizerFiles};
+
+use serde::{Deserialize, Serialize};
+
+/// What a label says about a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Each text belongs to exactly one class.
+    SingleLabel,
+}

@@ -1,0 +1,145 @@
+//! A pruned vocabulary tokenises what it was pruned for as before, and everything else somehow.
+
+use super::*;
+use crate::{Row, TokenizerFiles};
+use proptest::prelude::*;
+
+const SPECIALS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+
+fn tokenizer(pieces: &[String]) -> TextTokenizer {
+    let vocab = SPECIALS.iter().map(|name| (*name).to_owned()).chain(pieces.iter().cloned()).collect::<Vec<_>>();
+    let vocab = vocab.join("\n");
+    TextTokenizer::from_files(&TokenizerFiles { vocab_txt: Some(vocab.as_bytes()), ..TokenizerFiles::default() })
+        .unwrap()
+}
+
+fn pieces(tokenizer: &TextTokenizer, text: &str) -> Vec<String> {
+    ids(tokenizer, text).into_iter().filter_map(|id| tokenizer.token(id)).collect()
+}
+
+fn ids(tokenizer: &TextTokenizer, text: &str) -> Vec<u32> {
+    let row = Row { text: text.into(), text_b: None, label: None, line: 1 };
+    tokenizer.encode(&[row], 512).unwrap().ids(0).to_vec()
+}
+
+fn owned(pieces: &[&str]) -> Vec<String> {
+    pieces.iter().map(|piece| (*piece).to_owned()).collect()
+}
+
+#[test]
+fn keeps_used_pieces_single_characters_and_specials_in_their_order() {
+    let whole = tokenizer(&owned(&["hello", "h", "world", "##s", "##ld", "wor", "##é", "好", "##"]));
+    let used = ids(&whole, "hello");
+    let pruned = prune_vocabulary(&whole, used.into_iter()).unwrap();
+    assert_eq!(pruned.kept, [0, 1, 2, 3, 4, 5, 6, 8, 11, 12]);
+    assert_eq!(pruned.tokenizer.vocab_size(), 10);
+    assert_eq!(pieces(&pruned.tokenizer, "hello worlds 好"), ["[CLS]", "hello", "[UNK]", "好", "[SEP]"]);
+    assert_eq!(ids(&pruned.tokenizer, "hello"), [2, 5, 3]);
+    let vocab = String::from_utf8(pruned.tokenizer.files().unwrap()["vocab.txt"].clone()).unwrap();
+    assert_eq!(vocab.lines().collect::<Vec<_>>()[5..], ["hello", "h", "##s", "##é", "好"]);
+}
+
+#[test]
+fn special_tokens_far_back_get_new_ids_everywhere() {
+    let config = br#"{"model_max_length": 64, "pad_token": "<p>"}"#;
+    let vocab = b"x\nunused\n[UNK]\nfree\n[SEP]\nyes\n[CLS]\n<p>";
+    let whole = TextTokenizer::from_files(&TokenizerFiles {
+        vocab_txt: Some(vocab),
+        tokenizer_config: Some(config),
+        tokenizer_json: None,
+    })
+    .unwrap();
+    let pruned = prune_vocabulary(&whole, [5].into_iter()).unwrap();
+    assert_eq!(pruned.kept, [0, 2, 4, 5, 6, 7]);
+    assert_eq!(ids(&pruned.tokenizer, "yes free x"), [4, 3, 1, 0, 2]);
+    assert_eq!(pruned.tokenizer.pad_id(), Some(5));
+    assert_eq!(pruned.tokenizer.model_max_length(), Some(64));
+}
+
+#[test]
+fn the_older_post_processor_and_tokens_beyond_the_vocabulary_are_rewritten_too() {
+    let mut json: Value = serde_json::from_str(tokenizer(&owned(&["unused", "a"])).canonical_json()).unwrap();
+    json["post_processor"] = json!({ "type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2] });
+    let mut added = json["added_tokens"][0].clone();
+    (added["id"], added["content"]) = (7.into(), "<url>".into());
+    json["added_tokens"].as_array_mut().unwrap().push(added);
+    let json = json.to_string();
+    let files = TokenizerFiles { tokenizer_json: Some(json.as_bytes()), ..TokenizerFiles::default() };
+    let whole = TextTokenizer::from_files(&files).unwrap();
+    assert_eq!(ids(&whole, "a<url>"), [2, 6, 7, 3]);
+    let pruned = prune_vocabulary(&whole, std::iter::empty()).unwrap();
+    assert_eq!(pruned.kept, [0, 1, 2, 3, 4, 6, 7]);
+    assert_eq!(ids(&pruned.tokenizer, "a<url>"), [2, 5, 6, 3]);
+}
+
+#[test]
+fn ids_that_the_tokenizer_does_not_have_are_refused() {
+    let message = prune_vocabulary(&tokenizer(&[]), [9].into_iter()).unwrap_err().to_string();
+    assert_eq!(message, "token id 9 is not in the tokenizer's vocabulary of 5");
+}
+
+#[test]
+fn pruning_again_changes_nothing() {
+    let whole = tokenizer(&owned(&["ab", "a", "##b", "##bc"]));
+    let once = prune_vocabulary(&whole, ids(&whole, "ab").into_iter()).unwrap();
+    let twice = prune_vocabulary(&once.tokenizer, ids(&once.tokenizer, "ab").into_iter()).unwrap();
+    assert_eq!(once.tokenizer.canonical_json(), twice.tokenizer.canonical_json());
+    assert!(twice.kept.iter().copied().eq(0..twice.kept.len() as u32));
+}
+
+/// The end of a long text falls to single characters in a pruned vocabulary; that must not move the cut.
+#[test]
+fn a_truncated_pair_is_cut_in_the_same_place() {
+    let whole = tokenizer(&owned(&["a", "b", "##b", "bbbb", "c"]));
+    let row = Row { text: "a a a a".into(), text_b: Some("c c c bbbb".into()), label: None, line: 1 };
+    let before = whole.encode(std::slice::from_ref(&row), 8).unwrap();
+    assert!(before.truncated(0) && !before.ids(0).contains(&8));
+    let pruned = prune_vocabulary(&whole, before.used_ids().into_iter()).unwrap();
+    let after = pruned.tokenizer.encode(&[row], 8).unwrap();
+    assert!(after.ids(0).iter().map(|id| pruned.kept[*id as usize]).eq(before.ids(0).iter().copied()));
+}
+
+fn some_pieces() -> impl Strategy<Value = BTreeSet<String>> {
+    prop::collection::btree_set("(##)?[abcd]{1,4}", 0..40)
+}
+
+fn some_texts() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec("([abcd]{1,8} ){1,4}", 1..6)
+}
+
+proptest! {
+    #[test]
+    fn texts_of_kept_pieces_are_tokenised_as_before(vocab in some_pieces(), used in some_texts(), others in some_texts()) {
+        let whole = tokenizer(&vocab.into_iter().collect::<Vec<_>>());
+        let pruned = prune_vocabulary(&whole, used.iter().flat_map(|text| ids(&whole, text))).unwrap();
+        let kept: BTreeSet<u32> = pruned.kept.iter().copied().collect();
+        for text in used.iter().chain(&others) {
+            let before = ids(&whole, text);
+            let after: Vec<u32> =
+                ids(&pruned.tokenizer, text).into_iter().map(|id| pruned.kept[id as usize]).collect();
+            let known = !before.contains(&1);
+            if known && before.iter().all(|id| kept.contains(id)) {
+                prop_assert_eq!(before, after);
+            }
+        }
+    }
+
+    #[test]
+    fn with_a_piece_for_every_character_no_word_changes_between_known_and_unknown(
+        vocab in some_pieces(),
+        used in some_texts(),
+        others in prop::collection::vec("([abcdxy]{1,8} ){1,4}", 1..6),
+    ) {
+        let characters = "abcd".chars().flat_map(|c| [c.to_string(), format!("##{c}")]);
+        let whole = tokenizer(&vocab.into_iter().chain(characters).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>());
+        let pruned = prune_vocabulary(&whole, used.iter().flat_map(|text| ids(&whole, text))).unwrap();
+        for text in used.iter().chain(&others) {
+            let (before, after) = (pieces(&whole, text), pieces(&pruned.tokenizer, text));
+            let unknown = |pieces: &[String]| pieces.iter().filter(|piece| *piece == "[UNK]").count();
+            prop_assert_eq!(unknown(&before), unknown(&after));
+            if before.iter().all(|piece| pruned.tokenizer.token_id(piece).is_some()) {
+                prop_assert_eq!(before, after);
+            }
+        }
+    }
+}

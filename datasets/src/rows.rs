@@ -1,0 +1,175 @@
+//! Reads labelled text: one [`Row`] for each line of a TSV, CSV or JSONL file, plain or gzipped.
+//!
+//! How each format is written is in the modules below; which classes the labels stand for is settled by
+//! [`reconcile`](crate::reconcile).
+
+mod csv;
+mod jsonl;
+mod lines;
+mod tsv;
+
+use crate::Error;
+use flate2::bufread::MultiGzDecoder;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::path::Path;
+
+/// One labelled text, or a pair of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The text, or the first of two. Never blank.
+    pub text: String,
+    /// The second text where the task is about pairs.
+    pub text_b: Option<String>,
+    /// The label as the file has it.
+    pub label: Option<RawLabel>,
+    /// The line of the file that the row starts on, from 1.
+    pub line: usize,
+}
+
+/// A label as the file has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RawLabel {
+    /// A string. One of digits alone may still turn out to be a class id: see [`reconcile`](crate::reconcile).
+    Name(String),
+    /// A JSON integer.
+    Id(u32),
+}
+
+/// Which columns hold what; `None` stands for the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// The text, by default `text`.
+    pub text: Option<String>,
+    /// The second text of a pair, by default `text_b` where there is such a column.
+    pub pair: Option<String>,
+    /// The label, by default `label` where there is such a column.
+    pub label: Option<String>,
+}
+
+/// Reads a file; its extension says the format (`.tsv`, `.csv`, `.jsonl`, `.json`, and each with `.gz`).
+pub fn read_rows(path: &Path, columns: &Columns) -> Result<Vec<Row>, Error> {
+    let name = path.display().to_string();
+    let format = Format::of(&name)?;
+    let file = File::open(path).map_err(|cause| Error::Open { file: name.clone(), cause })?;
+    format.read(&name, BufReader::new(file), columns)
+}
+
+/// As [`read_rows`], from memory; the extension of `name` says the format.
+pub fn parse_rows(name: &str, bytes: &[u8], columns: &Columns) -> Result<Vec<Row>, Error> {
+    Format::of(name)?.read(name, bytes, columns)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Format {
+    kind: Kind,
+    gzipped: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tsv,
+    Csv,
+    Jsonl,
+}
+
+impl Format {
+    fn of(name: &str) -> Result<Self, Error> {
+        let lower = name.to_ascii_lowercase();
+        let (stem, gzipped) = match lower.strip_suffix(".gz") {
+            Some(stem) => (stem, true),
+            None => (lower.as_str(), false),
+        };
+        let kind = match Path::new(stem).extension().and_then(|extension| extension.to_str()) {
+            Some("tsv") => Kind::Tsv,
+            Some("csv") => Kind::Csv,
+            Some("jsonl" | "json") => Kind::Jsonl,
+            _ => return Err(Error::UnknownFormat { file: name.to_owned() }),
+        };
+        Ok(Self { kind, gzipped })
+    }
+
+    fn read(self, file: &str, reader: impl BufRead, columns: &Columns) -> Result<Vec<Row>, Error> {
+        let rows = if self.gzipped {
+            self.read_plain(file, BufReader::new(MultiGzDecoder::new(reader)), columns)
+        } else {
+            self.read_plain(file, reader, columns)
+        }?;
+        if rows.is_empty() {
+            return Err(Error::NoRows { file: file.to_owned() });
+        }
+        Ok(rows)
+    }
+
+    fn read_plain(self, file: &str, reader: impl BufRead, columns: &Columns) -> Result<Vec<Row>, Error> {
+        let reader = without_byte_order_mark(reader).map_err(|cause| Error::Read { file: file.to_owned(), cause })?;
+        match self.kind {
+            Kind::Tsv => tsv::read(file, reader, columns),
+            Kind::Csv => csv::read(file, reader, columns),
+            Kind::Jsonl => jsonl::read(file, reader, columns),
+        }
+    }
+}
+
+fn without_byte_order_mark(mut reader: impl BufRead) -> io::Result<impl BufRead> {
+    let mut head = Vec::new();
+    reader.by_ref().take(3).read_to_end(&mut head)?;
+    if head == b"\xef\xbb\xbf" {
+        head.clear();
+    }
+    Ok(Cursor::new(head).chain(reader))
+}
+
+/// Where a header puts the columns, for the formats that have one.
+struct Header {
+    width: usize,
+    text: usize,
+    pair: Option<usize>,
+    label: Option<usize>,
+    text_name: String,
+}
+
+impl Header {
+    fn find(file: &str, names: &[&str], columns: &Columns) -> Result<Self, Error> {
+        let position = |wanted: &str| names.iter().position(|name| *name == wanted);
+        let named = |wanted: &str| {
+            position(wanted).ok_or_else(|| Error::NoColumn {
+                file: file.to_owned(),
+                column: wanted.to_owned(),
+                found: names.iter().map(|name| (*name).to_owned()).collect(),
+            })
+        };
+        let optional = |wanted: &Option<String>, default: &str| match wanted {
+            Some(wanted) => named(wanted).map(Some),
+            None => Ok(position(default)),
+        };
+        let text_name = columns.text.clone().unwrap_or_else(|| "text".to_owned());
+        Ok(Self {
+            width: names.len(),
+            text: named(&text_name)?,
+            pair: optional(&columns.pair, "text_b")?,
+            label: optional(&columns.label, "label")?,
+            text_name,
+        })
+    }
+
+    /// A row from its cells; an empty pair or label is none.
+    fn row(&self, file: &str, line: usize, cells: &[&str]) -> Result<Row, Error> {
+        if cells.len() != self.width {
+            return Err(Error::ColumnCount { file: file.to_owned(), line, found: cells.len(), expected: self.width });
+        }
+        let filled = |column: Option<usize>| column.map(|column| cells[column]).filter(|cell| !cell.is_empty());
+        if cells[self.text].trim().is_empty() {
+            return Err(Error::MissingText { file: file.to_owned(), line, column: self.text_name.clone() });
+        }
+        Ok(Row {
+            text: cells[self.text].to_owned(),
+            text_b: filled(self.pair).map(str::to_owned),
+            label: filled(self.label).map(|label| RawLabel::Name(label.to_owned())),
+            line,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! JSON lines: one object a line. Other keys than the columns asked for are left alone.
+
+use super::lines::Lines;
+use super::{Columns, RawLabel, Row};
+use crate::Error;
+use serde_json::{Map, Value};
+use std::io::BufRead;
+
+pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns) -> Result<Vec<Row>, Error> {
+    let mut lines = Lines::new(file, reader);
+    let mut rows = Vec::new();
+    let mut named_columns = NamedColumns::new(columns);
+    while let Some(line) = lines.next()? {
+        if line.text.trim().is_empty() {
+            continue;
+        }
+        let object: Map<String, Value> = serde_json::from_str(line.text).map_err(|error| Error::Json {
+            file: file.to_owned(),
+            line: line.number,
+            reason: error.to_string(),
+        })?;
+        named_columns.see(&object);
+        rows.push(Object { file, line: line.number, columns, object }.row()?);
+    }
+    named_columns.check(file)?;
+    Ok(rows)
+}
+
+struct Object<'a> {
+    file: &'a str,
+    line: usize,
+    columns: &'a Columns,
+    object: Map<String, Value>,
+}
+
+impl Object<'_> {
+    fn row(mut self) -> Result<Row, Error> {
+        let columns = self.columns;
+        let text_column = columns.text.as_deref().unwrap_or("text");
+        if !self.object.contains_key(text_column) {
+            return Err(Error::NoColumn {
+                file: format!("{}, line {}", self.file, self.line),
+                column: text_column.to_owned(),
+                found: self.object.keys().cloned().collect(),
+            });
+        }
+        let text = self.string(text_column)?.filter(|text| !text.trim().is_empty()).ok_or_else(|| {
+            Error::MissingText { file: self.file.to_owned(), line: self.line, column: text_column.to_owned() }
+        })?;
+        let text_b = self.string(columns.pair.as_deref().unwrap_or("text_b"))?.filter(|text| !text.is_empty());
+        let label = self.label(columns.label.as_deref().unwrap_or("label"))?;
+        Ok(Row { text, text_b, label, line: self.line })
+    }
+
+    /// Takes a string out of the object; `null` and no such key are `None`.
+    fn string(&mut self, column: &str) -> Result<Option<String>, Error> {
+        match self.object.get_mut(column).map(Value::take) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(self.wrong_type(column, &other, "a string")),
+        }
+    }
+
+    fn label(&mut self, column: &str) -> Result<Option<RawLabel>, Error> {
+        let label = match self.object.get_mut(column).map(Value::take) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(name)) if name.is_empty() => None,
+            Some(Value::String(name)) => Some(RawLabel::Name(name)),
+            Some(value) => {
+                let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+                let expected = "a string, a whole number from 0 up (a class id), or null for no label";
+                Some(RawLabel::Id(id.ok_or_else(|| self.wrong_type(column, &value, expected))?))
+            }
+        };
+        Ok(label)
+    }
+
+    fn wrong_type(&self, column: &str, value: &Value, expected: &'static str) -> Error {
+        let found = match value {
+            Value::Null => "null".to_owned(),
+            Value::Bool(value) => format!("the truth value {value}"),
+            Value::Number(number) => format!("the number {number}"),
+            Value::String(_) => "a string".to_owned(),
+            Value::Array(_) => "a list".to_owned(),
+            Value::Object(_) => "an object".to_owned(),
+        };
+        Error::WrongType { file: self.file.to_owned(), line: self.line, column: column.to_owned(), found, expected }
+    }
+}
+
+/// A pair or label column that the user named must be somewhere in the file; one row may lack it.
+struct NamedColumns<'a> {
+    missing: Vec<&'a str>,
+    first_keys: Option<Vec<String>>,
+}
+
+impl<'a> NamedColumns<'a> {
+    fn new(columns: &'a Columns) -> Self {
+        let missing = [&columns.pair, &columns.label].into_iter().filter_map(Option::as_deref).collect();
+        Self { missing, first_keys: None }
+    }
+
+    fn see(&mut self, object: &Map<String, Value>) {
+        self.first_keys.get_or_insert_with(|| object.keys().cloned().collect());
+        self.missing.retain(|column| !object.contains_key(*column));
+    }
+
+    fn check(self, file: &str) -> Result<(), Error> {
+        match (self.missing.first(), self.first_keys) {
+            (Some(column), Some(found)) => {
+                Err(Error::NoColumn { file: file.to_owned(), column: (*column).to_owned(), found })
+            }
+            _ => Ok(()),
+        }
+    }
+}

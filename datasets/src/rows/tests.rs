@@ -1,0 +1,252 @@
+//! Each format, what is tolerated in it, and each refusal.
+
+use super::*;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use proptest::prelude::*;
+use std::io::Write;
+
+fn parse(name: &str, text: &str) -> Vec<Row> {
+    parse_rows(name, text.as_bytes(), &Columns::default()).unwrap()
+}
+
+fn refusal(name: &str, bytes: impl AsRef<[u8]>) -> String {
+    refusal_with(name, bytes, &Columns::default())
+}
+
+fn refusal_with(name: &str, bytes: impl AsRef<[u8]>, columns: &Columns) -> String {
+    parse_rows(name, bytes.as_ref(), columns).unwrap_err().to_string()
+}
+
+fn row(text: &str, label: Option<&str>, line: usize) -> Row {
+    Row { text: text.into(), text_b: None, label: label.map(|name| RawLabel::Name(name.into())), line }
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn labelled_by(column: &str) -> Columns {
+    Columns { label: Some(column.into()), ..Columns::default() }
+}
+
+#[test]
+fn tsv_knows_no_quotes() {
+    let rows = parse("a.tsv", "label\ttext\nx\tsay \"hi\nx\t\"a\"\"b\"\n");
+    assert_eq!(rows, [row("say \"hi", Some("x"), 2), row("\"a\"\"b\"", Some("x"), 3)]);
+}
+
+#[test]
+fn csv_knows_quotes_and_counts_lines_within_them() {
+    let rows = parse("a.csv", "text,label\n\"a, \"\"b\"\"\nc\",x\nd,y\n");
+    assert_eq!(rows, [row("a, \"b\"\nc", Some("x"), 2), row("d", Some("y"), 4)]);
+}
+
+#[test]
+fn jsonl_takes_names_integers_and_null_for_labels() {
+    let rows = parse(
+        "a.jsonl",
+        "{\"text\":\"a\",\"label\":\"x\"}\n\n{\"text\":\"b\",\"label\":7}\n{\"text\":\"c\",\"label\":null}\n{\"text\":\"d\"}",
+    );
+    let labels: Vec<_> = rows.iter().map(|row| (row.line, row.label.clone())).collect();
+    let name = Some(RawLabel::Name("x".into()));
+    assert_eq!(labels, [(1, name), (3, Some(RawLabel::Id(7))), (4, None), (5, None)]);
+}
+
+#[test]
+fn byte_order_marks_and_windows_line_ends_are_tolerated() {
+    for (name, text) in [
+        ("a.tsv", "\u{feff}text\tlabel\r\na\tx\r\nb\ty\r\n"),
+        ("a.csv", "\u{feff}text,label\r\na,x\r\nb,y\r\n"),
+        ("a.jsonl", "\u{feff}\r\n{\"text\":\"a\",\"label\":\"x\"}\r\n{\"text\":\"b\",\"label\":\"y\"}\r\n"),
+    ] {
+        assert_eq!(parse(name, text), [row("a", Some("x"), 2), row("b", Some("y"), 3)], "{name}");
+    }
+}
+
+#[test]
+fn line_numbers_hold_past_blank_lines() {
+    for (name, text) in [
+        ("a.tsv", "text\tlabel\n\na\tx\n\nb\ty"),
+        ("a.csv", "text,label\n\na,x\n\nb,y"),
+        ("a.csv", "text,label\r\n\r\na,x\r\n\r\nb,y"),
+    ] {
+        assert_eq!(parse(name, text), [row("a", Some("x"), 3), row("b", Some("y"), 5)], "{name}");
+    }
+}
+
+#[test]
+fn pairs_and_empty_cells() {
+    let rows = parse("a.tsv", "text\ttext_b\tlabel\na\tb\t\nc\t\t1\n");
+    assert_eq!((rows[0].text_b.as_deref(), &rows[0].label), (Some("b"), &None));
+    assert_eq!((rows[1].text_b.as_deref(), &rows[1].label), (None, &Some(RawLabel::Name("1".into()))));
+    let rows = parse("a.jsonl", r#"{"text":"a","text_b":"b","label":""}"#);
+    assert_eq!((rows[0].text_b.as_deref(), &rows[0].label), (Some("b"), &None));
+}
+
+#[test]
+fn columns_can_be_named() {
+    let columns =
+        Columns { text: Some("sentence1".into()), pair: Some("sentence2".into()), label: Some("gold".into()) };
+    let expected = Row { text: "a".into(), text_b: Some("b".into()), label: Some(RawLabel::Name("x".into())), line: 2 };
+    let tsv = "text\tgold\tsentence2\tsentence1\n-\tx\tb\ta\n";
+    assert_eq!(parse_rows("a.tsv", tsv.as_bytes(), &columns).unwrap(), std::slice::from_ref(&expected));
+    let json = "\n{\"sentence1\":\"a\",\"sentence2\":\"b\",\"gold\":\"x\",\"text\":3}";
+    assert_eq!(parse_rows("a.jsonl", json.as_bytes(), &columns).unwrap(), [expected]);
+}
+
+#[test]
+fn reads_files_plain_and_gzipped_in_several_members() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        read_rows(&path, &Columns::default())
+    };
+    let expected = [row("a", Some("x"), 2), row("b", Some("y"), 3)];
+    assert_eq!(read("a.TSV", b"text\tlabel\na\tx\nb\ty").unwrap(), expected);
+    let members = [gzip("text\tlabel\na\t"), gzip("x\nb\ty\n")].concat();
+    assert_eq!(read("a.tsv.gz", &members).unwrap(), expected);
+    assert_eq!(parse_rows("a.tsv.gz", &members, &Columns::default()).unwrap(), expected);
+
+    let cut = read("cut.tsv.gz", &members[..members.len() - 9]).unwrap_err().to_string();
+    assert!(cut.contains("cut.tsv.gz: cannot be read"), "{cut}");
+    let plain = read("plain.csv.gz", b"text\na\n").unwrap_err().to_string();
+    assert!(plain.contains("plain.csv.gz: cannot be read"), "{plain}");
+    let missing = read_rows(&folder.path().join("no.tsv"), &Columns::default()).unwrap_err().to_string();
+    assert!(missing.contains("no.tsv: cannot be opened"), "{missing}");
+}
+
+#[test]
+fn files_without_rows_are_refused() {
+    for name in ["a.tsv", "a.csv", "a.jsonl"] {
+        assert_eq!(refusal(name, ""), format!("{name}: holds no rows"));
+        assert_eq!(refusal(name, "\n\n"), format!("{name}: holds no rows"));
+    }
+    assert_eq!(refusal("a.tsv", "text\tlabel\n"), "a.tsv: holds no rows");
+    assert_eq!(refusal("a.csv", "text,label\n"), "a.csv: holds no rows");
+}
+
+#[test]
+fn unknown_extensions_are_refused() {
+    for name in ["a.txt", "a", "a.gz", "a.parquet.gz"] {
+        assert!(refusal(name, "").contains("known are .tsv, .csv, .jsonl and .json"), "{name}");
+    }
+}
+
+#[test]
+fn rows_of_another_width_are_refused() {
+    let tsv = "text\tlabel\tid\na\tx\t1\nb\ty\n";
+    assert_eq!(refusal("a.tsv", tsv), "a.tsv, line 3: 2 columns where the header has 3");
+    let csv = "text,label\r\na,x\r\nb,y,z\r\n";
+    assert_eq!(refusal("a.csv", csv), "a.csv, line 3: 3 columns where the header has 2");
+}
+
+#[test]
+fn invalid_utf8_is_refused_with_its_line() {
+    let message = |name: &str, line| format!("{name}, line {line}: not valid UTF-8; convert the file to UTF-8 first");
+    assert_eq!(refusal("a.tsv", b"text\na\n\xff\n"), message("a.tsv", 3));
+    assert_eq!(refusal("a.csv", b"text,label\na,x\n\xe9,y\n"), message("a.csv", 3));
+    assert_eq!(refusal("a.jsonl", b"{\"text\":\"\xe9\"}\n"), message("a.jsonl", 1));
+}
+
+#[test]
+fn columns_that_are_not_there_are_refused_with_those_that_are() {
+    assert_eq!(refusal("a.tsv", "sentence\tid\n"), "a.tsv: no column `text`; there are `sentence`, `id`");
+    assert_eq!(
+        refusal_with("a.csv", "text,label\na,x\n", &labelled_by("gold")),
+        "a.csv: no column `gold`; there are `text`, `label`"
+    );
+    assert_eq!(
+        refusal_with("a.jsonl", r#"{"text":"a","label":"x"}"#, &labelled_by("gold")),
+        "a.jsonl: no column `gold`; there are `text`, `label`"
+    );
+    assert_eq!(
+        refusal("a.jsonl", "{\"text\":\"a\"}\n{\"sentence\":\"a\",\"id\":1}"),
+        "a.jsonl, line 2: no column `text`; there are `sentence`, `id`"
+    );
+}
+
+#[test]
+fn a_named_label_may_be_missing_from_some_rows_of_jsonl() {
+    let rows = parse_rows("a.jsonl", b"{\"text\":\"a\"}\n{\"text\":\"b\",\"gold\":1}", &labelled_by("gold")).unwrap();
+    assert_eq!((&rows[0].label, &rows[1].label), (&None, &Some(RawLabel::Id(1))));
+}
+
+#[test]
+fn blank_texts_are_refused() {
+    let message = |name: &str| format!("{name}, line 2: nothing in column `text`; fill it in or leave the row out");
+    assert_eq!(refusal("a.tsv", "text\tlabel\n \tx\n"), message("a.tsv"));
+    assert_eq!(refusal("a.csv", "text,label\n,x\n"), message("a.csv"));
+    assert_eq!(refusal("a.jsonl", "{\"text\":\"a\"}\n{\"text\":\"\"}"), message("a.jsonl"));
+    assert_eq!(refusal("a.jsonl", "{\"text\":\"a\"}\n{\"text\":null}"), message("a.jsonl"));
+}
+
+#[test]
+fn json_of_another_type_is_refused() {
+    for (value, found) in [
+        ("4.75", "the number 4.75"),
+        ("-1", "the number -1"),
+        ("4294967296", "the number 4294967296"),
+        ("true", "the truth value true"),
+        ("[1]", "a list"),
+        ("{}", "an object"),
+    ] {
+        let message = refusal("a.jsonl", format!("{{\"text\":\"a\",\"label\":{value}}}"));
+        assert!(message.starts_with(&format!("a.jsonl, line 1: column `label` is {found}, expected")), "{message}");
+    }
+    assert_eq!(
+        refusal("a.jsonl", r#"{"text":3}"#),
+        "a.jsonl, line 1: column `text` is the number 3, expected a string"
+    );
+    for text in ["[", "\"a\"", "{\"text\":", "{} {}"] {
+        assert!(refusal("a.json", text).contains("line 1: not one JSON object on a line"), "{text}");
+    }
+}
+
+fn any_row() -> impl Strategy<Value = (String, Option<String>, Option<String>)> {
+    let text = "[^\\pC]{0,12}[a-zé好\"',\\\\][^\\pC]{0,12}";
+    (text, prop::option::of(text), prop::option::of(text))
+}
+
+fn expected(written: &[(String, Option<String>, Option<String>)]) -> Vec<Row> {
+    written
+        .iter()
+        .zip(2..)
+        .map(|((text, text_b, label), line)| Row {
+            text: text.clone(),
+            text_b: text_b.clone(),
+            label: label.clone().map(RawLabel::Name),
+            line,
+        })
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(written in prop::collection::vec(any_row(), 1..8)) {
+        let mut tsv = "text\ttext_b\tlabel\n".to_owned();
+        let mut jsonl = "\n".to_owned();
+        let mut csv = ::csv::Writer::from_writer(Vec::new());
+        csv.write_record(["text", "text_b", "label"]).unwrap();
+        for (text, text_b, label) in &written {
+            let cells = [text.as_str(), text_b.as_deref().unwrap_or_default(), label.as_deref().unwrap_or_default()];
+            tsv += &(cells.join("\t") + "\n");
+            csv.write_record(cells).unwrap();
+            jsonl += &(serde_json::json!({ "text": text, "text_b": text_b, "label": label }).to_string() + "\n");
+        }
+        let expected = expected(&written);
+        let columns = Columns::default();
+        prop_assert_eq!(&parse_rows("a.tsv", tsv.as_bytes(), &columns).unwrap(), &expected);
+        prop_assert_eq!(&parse_rows("a.tsv.gz", &gzip(&tsv), &columns).unwrap(), &expected);
+        prop_assert_eq!(&parse_rows("a.jsonl", jsonl.as_bytes(), &columns).unwrap(), &expected);
+        prop_assert_eq!(&parse_rows("a.csv", &csv.into_inner().unwrap(), &columns).unwrap(), &expected);
+    }
+
+    #[test]
+    fn no_bytes_bring_a_reader_down(bytes: Vec<u8>, name in "a\\.(tsv|csv|jsonl)(\\.gz)?") {
+        let _ = parse_rows(&name, &bytes, &Columns::default());
+    }
+}

@@ -1,0 +1,171 @@
+//! Which rows make up which optimiser step, and how a step is cut into micro-batches.
+//!
+//! All of it follows from the data, the seed, the epoch and the two sizes: no state is carried from step to step,
+//! so a run resumes at any `(epoch, step)` with the batches it would have had.
+
+use crate::Error;
+
+/// Seeded order and batches of a training set.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    lengths: Vec<u32>,
+    seed: u64,
+    batch_rows: usize,
+    batch_tokens: usize,
+}
+
+/// One pass over all rows: see [`Sampler::epoch`].
+#[derive(Debug, Clone)]
+pub struct Epoch<'a> {
+    sampler: &'a Sampler,
+    order: Vec<u32>,
+}
+
+impl Sampler {
+    /// `lengths` are the tokens of each row, `batch_rows` the rows of an optimiser step, and `batch_tokens` the
+    /// budget of one micro-batch.
+    pub fn new(lengths: Vec<u32>, seed: u64, batch_rows: usize, batch_tokens: usize) -> Result<Self, Error> {
+        for (size, what) in
+            [(lengths.len(), "the number of rows"), (batch_rows, "--batch-rows"), (batch_tokens, "--batch-tokens")]
+        {
+            if size == 0 {
+                return Err(Error::Zero { what });
+            }
+        }
+        Ok(Self { lengths, seed, batch_rows, batch_tokens })
+    }
+
+    /// How many optimiser steps an epoch has. The last one takes the rows that are left, and may be smaller.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.lengths.len().div_ceil(self.batch_rows)
+    }
+
+    /// The rows of one epoch in their order; computed once, then asked for its steps.
+    pub fn epoch(&self, epoch: u64) -> Epoch<'_> {
+        Epoch { sampler: self, order: order(self.seed, epoch, self.lengths.len()) }
+    }
+}
+
+impl Epoch<'_> {
+    /// The rows of this epoch, each once.
+    pub fn order(&self) -> &[u32] {
+        &self.order
+    }
+
+    /// The micro-batches of a step, each with at most `batch_tokens` tokens or a single row that is longer.
+    /// Their rows together are those of the step, in its order. No micro-batches past the last step.
+    pub fn step(&self, step: usize) -> Vec<Vec<u32>> {
+        let rows = self.order.chunks(self.sampler.batch_rows).nth(step).unwrap_or_default();
+        cut(rows, &self.sampler.lengths, self.sampler.batch_tokens)
+    }
+}
+
+/// A permutation of `0..rows` that depends on the seed and the epoch alone: Fisher-Yates with the bytes of a BLAKE3
+/// stream, so that no change of a random-number library can change a run.
+pub fn order(seed: u64, epoch: u64, rows: usize) -> Vec<u32> {
+    let mut hasher = blake3::Hasher::new_derive_key("distill 2026 datasets: order of the rows in an epoch");
+    hasher.update(&seed.to_le_bytes()).update(&epoch.to_le_bytes());
+    let mut stream = hasher.finalize_xof();
+    let mut order: Vec<u32> = (0..rows as u32).collect();
+    let mut bytes = [0; 8];
+    for last in (1..rows).rev() {
+        stream.fill(&mut bytes);
+        // The high half of a 64 by 64 bit product is uniform over `0..=last` to within 2^-32.
+        let chosen = (u128::from(u64::from_le_bytes(bytes)) * (last as u128 + 1)) >> 64;
+        order.swap(last, chosen as usize);
+    }
+    order
+}
+
+/// Cuts rows, in their order, wherever the next one would go over the budget.
+pub(crate) fn cut(rows: &[u32], lengths: &[u32], batch_tokens: usize) -> Vec<Vec<u32>> {
+    let mut batches: Vec<Vec<u32>> = Vec::new();
+    let mut tokens = usize::MAX;
+    for &row in rows {
+        let length = lengths[row as usize] as usize;
+        match batches.last_mut() {
+            Some(batch) if tokens + length <= batch_tokens => {
+                batch.push(row);
+                tokens += length;
+            }
+            _ => {
+                batches.push(vec![row]);
+                tokens = length;
+            }
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_row_comes_once_an_epoch_and_no_batch_goes_over_the_budget(
+            lengths in prop::collection::vec(0u32..50, 1..200),
+            seed: u64,
+            epoch in 0u64..5,
+            batch_rows in 1usize..40,
+            batch_tokens in 1usize..100,
+        ) {
+            let sampler = Sampler::new(lengths.clone(), seed, batch_rows, batch_tokens).unwrap();
+            let epoch = sampler.epoch(epoch);
+            let mut seen = Vec::new();
+            for step in 0..sampler.steps_per_epoch() {
+                let micro_batches = epoch.step(step);
+                let rows: usize = micro_batches.iter().map(Vec::len).sum();
+                let last = step + 1 == sampler.steps_per_epoch();
+                prop_assert!(rows == batch_rows || (last && rows > 0 && rows < batch_rows));
+                for batch in &micro_batches {
+                    let tokens: usize = batch.iter().map(|row| lengths[*row as usize] as usize).sum();
+                    prop_assert!(tokens <= batch_tokens || batch.len() == 1);
+                }
+                seen.extend(micro_batches.into_iter().flatten());
+            }
+            prop_assert!(epoch.step(sampler.steps_per_epoch()).is_empty());
+            prop_assert_eq!(&seen, epoch.order());
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..lengths.len() as u32).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn resumes_at_any_step(seed: u64, epoch in 0u64..3, step in 0usize..10) {
+            let lengths: Vec<u32> = (0..100).map(|row| 3 + row % 17).collect();
+            let through = Sampler::new(lengths.clone(), seed, 10, 64).unwrap();
+            let before: Vec<_> = (0..=step).map(|step| through.epoch(epoch).step(step)).collect();
+            let resumed = Sampler::new(lengths, seed, 10, 64).unwrap();
+            prop_assert_eq!(before.last().unwrap(), &resumed.epoch(epoch).step(step));
+        }
+    }
+
+    #[test]
+    fn seeds_and_epochs_have_orders_of_their_own() {
+        assert_ne!(order(1, 0, 100), order(2, 0, 100));
+        assert_ne!(order(1, 0, 100), order(1, 1, 100));
+        assert_ne!(order(1, 0, 100), (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_order_of_a_seed_never_changes() {
+        assert_eq!(order(7, 3, 10), [4, 6, 1, 3, 9, 2, 5, 8, 0, 7]);
+    }
+
+    #[test]
+    fn each_row_is_first_about_equally_often() {
+        let mut first = [0; 8];
+        for seed in 0..8000 {
+            first[order(seed, 0, 8)[0] as usize] += 1;
+        }
+        assert!(first.iter().all(|count| (850..1150).contains(count)), "{first:?}");
+    }
+
+    #[test]
+    fn nothing_to_batch_is_refused() {
+        assert!(Sampler::new(vec![], 0, 1, 1).is_err());
+        assert!(Sampler::new(vec![1], 0, 0, 1).is_err());
+        assert!(Sampler::new(vec![1], 0, 1, 0).is_err());
+    }
+}

@@ -1,0 +1,254 @@
+//! Tokenizers from each set of files, truncation, and what is written for `transformers`.
+
+use super::*;
+use crate::TokenBatch;
+use serde_json::{Value, json};
+
+const VOCAB: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\nworld\nwor\n##ld\n##s\na\nb\nc\n好\n";
+
+fn from_vocab(vocab: &str, config: Option<&str>) -> Result<TextTokenizer, Error> {
+    TextTokenizer::from_files(&TokenizerFiles {
+        vocab_txt: Some(vocab.as_bytes()),
+        tokenizer_config: config.map(str::as_bytes),
+        ..TokenizerFiles::default()
+    })
+}
+
+fn from_json(json: &str) -> TextTokenizer {
+    TextTokenizer::from_files(&TokenizerFiles { tokenizer_json: Some(json.as_bytes()), ..TokenizerFiles::default() })
+        .unwrap()
+}
+
+fn row(text: &str, text_b: Option<&str>) -> Row {
+    Row { text: text.into(), text_b: text_b.map(str::to_owned), label: None, line: 1 }
+}
+
+fn tokens(tokenizer: &TextTokenizer, text: &str) -> String {
+    let encodings = tokenizer.encode(&[row(text, None)], 64).unwrap();
+    encodings.ids(0).iter().filter_map(|id| tokenizer.token(*id)).collect::<Vec<_>>().join(" ")
+}
+
+fn encode(text: &str, text_b: Option<&str>, max_length: usize) -> (Vec<u32>, Vec<u8>, bool) {
+    let encodings = from_vocab(VOCAB, None).unwrap().encode(&[row(text, text_b)], max_length).unwrap();
+    (encodings.ids(0).to_vec(), encodings.type_ids(0).to_vec(), encodings.truncated(0))
+}
+
+#[test]
+fn vocab_txt_alone_makes_a_bert_tokenizer() {
+    let tokenizer = from_vocab(VOCAB, None).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 14);
+    assert_eq!(tokenizer.pad_id(), Some(0));
+    assert_eq!(tokens(&tokenizer, "Héllo worlds!好"), "[CLS] hello world ##s [UNK] 好 [SEP]");
+    assert_eq!(tokens(&tokenizer, "a [MASK]"), "[CLS] a [MASK] [SEP]");
+    assert_eq!(encode("a", Some("b c"), 64), (vec![2, 10, 3, 11, 12, 3], vec![0, 0, 0, 1, 1, 1], false));
+}
+
+#[test]
+fn vocab_txt_may_have_windows_line_ends_and_no_last_one() {
+    let same = from_vocab(VOCAB.trim_end(), None).unwrap();
+    let windows = from_vocab(&VOCAB.replace('\n', "\r\n"), None).unwrap();
+    let usual = from_vocab(VOCAB, None).unwrap();
+    assert_eq!(usual.canonical_json(), same.canonical_json());
+    assert_eq!(usual.canonical_json(), windows.canonical_json());
+}
+
+#[test]
+fn the_config_decides_on_case_accents_characters_and_special_tokens() {
+    let cased = from_vocab("[PAD]\n[UNK]\n[CLS]\n[SEP]\nA\na\né", Some(r#"{"do_lower_case": false}"#)).unwrap();
+    assert_eq!(tokens(&cased, "A a é"), "[CLS] A a é [SEP]");
+    let accents = from_vocab("[UNK]\n[CLS]\n[SEP]\né\ne", Some(r#"{"strip_accents": false}"#)).unwrap();
+    assert_eq!(tokens(&accents, "É"), "[CLS] é [SEP]");
+    let chinese = from_vocab("[UNK]\n[CLS]\n[SEP]\n好\n##好", Some(r#"{"tokenize_chinese_chars": false}"#)).unwrap();
+    assert_eq!(tokens(&chinese, "好好"), "[CLS] 好 ##好 [SEP]");
+    let config = r#"{"cls_token": "<s>", "sep_token": {"content": "</s>"}, "unk_token": "<u>",
+        "added_tokens_decoder": {"3": {"content": "<url>", "special": true}}}"#;
+    let named = from_vocab("<u>\n<s>\n</s>\n<url>\na", Some(config)).unwrap();
+    assert_eq!(tokens(&named, "a<url>b"), "<s> a <url> <u> </s>");
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let none = TextTokenizer::from_folder(tempfile::tempdir().unwrap().path()).unwrap_err().to_string();
+    assert!(none.contains("no tokenizer.json and no vocab.txt"), "{none}");
+    let no_cls = from_vocab("[UNK]\n[SEP]\na", None).unwrap_err().to_string();
+    assert!(no_cls.contains("no `[CLS]`") && no_cls.contains("`cls_token`"), "{no_cls}");
+    let bad_config = from_vocab(VOCAB, Some("{")).unwrap_err().to_string();
+    assert!(bad_config.starts_with("tokenizer_config.json: "), "{bad_config}");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), "{\"model\": 3}").unwrap();
+    let bad_json = TextTokenizer::from_folder(folder.path()).unwrap_err().to_string();
+    assert!(bad_json.starts_with(&folder.path().join("tokenizer.json").display().to_string()), "{bad_json}");
+}
+
+#[test]
+fn truncation_and_padding_of_the_file_are_reset_and_not_saved() {
+    let plain = from_vocab(VOCAB, None).unwrap();
+    let mut json: Value = serde_json::from_str(plain.canonical_json()).unwrap();
+    json["truncation"] = json!({ "direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0 });
+    json["padding"] = json!({ "strategy": { "Fixed": 12 }, "direction": "Right", "pad_to_multiple_of": null,
+        "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]" });
+    let reset = from_json(&json.to_string());
+    assert_eq!(reset.canonical_json(), plain.canonical_json());
+    assert_eq!(tokens(&reset, "a b c a b c"), "[CLS] a b c a b c [SEP]");
+}
+
+#[test]
+fn long_texts_lose_their_end() {
+    assert_eq!(encode("a b c", None, 5), (vec![2, 10, 11, 12, 3], vec![0; 5], false));
+    assert_eq!(encode("a b c", None, 4), (vec![2, 10, 11, 3], vec![0; 4], true));
+}
+
+#[test]
+fn of_a_pair_the_longer_text_is_cut_first() {
+    let cut = |a, b, max_length| {
+        let (ids, type_ids, truncated) = encode(a, b, max_length);
+        assert_eq!(
+            type_ids.iter().filter(|id| **id == 1).count(),
+            ids.iter().rev().skip(1).take_while(|id| **id != 3).count() + 1
+        );
+        (ids, truncated)
+    };
+    assert_eq!(cut("a a a a", Some("b"), 6), (vec![2, 10, 10, 3, 11, 3], true));
+    assert_eq!(cut("a", Some("b b b b"), 6), (vec![2, 10, 3, 11, 11, 3], true));
+    assert_eq!(cut("a a a", Some("b b b"), 6), (vec![2, 10, 3, 11, 11, 3], true));
+    assert_eq!(cut("a a a a", Some("b b b"), 6), (vec![2, 10, 10, 3, 11, 3], true));
+    assert_eq!(cut("a a", Some("b b"), 7), (vec![2, 10, 10, 3, 11, 11, 3], false));
+}
+
+#[test]
+fn the_ids_in_use_include_what_a_truncated_pair_lost() {
+    let tokenizer = from_vocab(VOCAB, None).unwrap();
+    let used = |rows: &[Row]| tokenizer.encode(rows, 6).unwrap().used_ids();
+    assert_eq!(used(&[row("a a a c", Some("b"))]), [2, 3, 10, 11, 12]);
+    assert_eq!(used(&[row("a a a a c", None)]), [2, 3, 10]);
+}
+
+#[test]
+fn a_limit_without_room_for_text_is_refused() {
+    let tokenizer = from_vocab(VOCAB, None).unwrap();
+    assert!(tokenizer.encode(&[row("a", None)], 2).unwrap_err().to_string().contains("--max-length 2"));
+    assert!(tokenizer.encode(&[row("a", Some("b"))], 3).is_err());
+    assert_eq!(tokenizer.encode(&[row("a", None)], 3).unwrap().length(0), 3);
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_encodings() {
+    let tokenizer = from_vocab(VOCAB, None).unwrap();
+    let text = |number: usize| ["a b ", "hello ", "worlds ", "x "][number % 4].repeat(number % 7 + 1);
+    let rows: Vec<Row> = (0..3 * BLOCK_ROWS / 2).map(|number| row(&text(number), None)).collect();
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| tokenizer.encode(&rows, 12)).unwrap()
+    };
+    let one = on(1);
+    assert_eq!(one, on(3));
+    assert_eq!(one.len(), rows.len());
+    let last = rows.len() - 1;
+    let alone = tokenizer.encode(&rows[last..], 12).unwrap();
+    assert_eq!((one.ids(last), one.key(last)), (alone.ids(0), alone.key(0)));
+    assert_eq!(TokenBatch::gather(&one, &[last as u32]).input_ids, alone.ids(0));
+}
+
+#[test]
+fn progress_is_told_up_to_the_last_row() {
+    let rows = vec![row("a", None); BLOCK_ROWS + 1];
+    let mut told = Vec::new();
+    from_vocab(VOCAB, None).unwrap().encode_with_progress(&rows, 8, |done| told.push(done)).unwrap();
+    assert_eq!(told, [BLOCK_ROWS, BLOCK_ROWS + 1]);
+}
+
+#[test]
+fn a_saved_word_piece_tokenizer_loads_from_either_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = from_vocab(VOCAB, Some(r#"{"do_lower_case": false, "model_max_length": 512}"#)).unwrap();
+    tokenizer.save(folder.path()).unwrap();
+    let text = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(text("vocab.txt"), VOCAB);
+    assert_eq!(text("tokenizer.json"), tokenizer.canonical_json());
+    assert_eq!(TextTokenizer::from_folder(folder.path()).unwrap().canonical_json(), tokenizer.canonical_json());
+    let config: Value = serde_json::from_str(&text("tokenizer_config.json")).unwrap();
+    assert_eq!(
+        config,
+        json!({
+            "cls_token": "[CLS]", "do_lower_case": false, "mask_token": "[MASK]",
+            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"], "model_max_length": 512,
+            "pad_token": "[PAD]", "sep_token": "[SEP]", "strip_accents": null, "tokenize_chinese_chars": true,
+            "tokenizer_class": "BertTokenizer", "unk_token": "[UNK]",
+        })
+    );
+    let specials: Value = serde_json::from_str(&text("special_tokens_map.json")).unwrap();
+    assert_eq!(
+        specials,
+        json!({ "cls_token": "[CLS]", "mask_token": "[MASK]", "pad_token": "[PAD]", "sep_token": "[SEP]",
+            "unk_token": "[UNK]" })
+    );
+    std::fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    let again = TextTokenizer::from_folder(folder.path()).unwrap();
+    assert_eq!(again.canonical_json(), tokenizer.canonical_json());
+    assert_eq!(again.files().unwrap(), tokenizer.files().unwrap());
+}
+
+#[cfg(unix)]
+#[test]
+fn saved_files_can_be_read_by_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let ordinary = folder.path().join("ordinary");
+    std::fs::write(&ordinary, "").unwrap();
+    from_vocab(VOCAB, None).unwrap().save(folder.path()).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&folder.path().join("tokenizer.json")), mode(&ordinary));
+}
+
+#[test]
+fn the_config_written_for_a_student_without_segments_says_so() {
+    let tokenizer = from_vocab(VOCAB, None).unwrap().with_token_type_ids(false).with_model_max_length(256);
+    let config: Value = serde_json::from_slice(&tokenizer.files().unwrap()["tokenizer_config.json"]).unwrap();
+    assert_eq!(config["model_input_names"], json!(["input_ids", "attention_mask"]));
+    assert_eq!(config["model_max_length"], 256);
+    let again = from_vocab(VOCAB, Some(&config.to_string())).unwrap();
+    assert_eq!(again.files().unwrap(), tokenizer.files().unwrap());
+}
+
+#[test]
+fn word_piece_in_parts_that_are_not_berts_is_saved_under_the_general_class() {
+    let mut json: Value = serde_json::from_str(from_vocab(VOCAB, None).unwrap().canonical_json()).unwrap();
+    json["normalizer"] = json!({ "type": "Lowercase" });
+    let config: Value =
+        serde_json::from_slice(&from_json(&json.to_string()).files().unwrap()["tokenizer_config.json"]).unwrap();
+    assert_eq!(config["tokenizer_class"], "PreTrainedTokenizerFast");
+    assert_eq!(config.get("do_lower_case"), None);
+}
+
+#[test]
+fn a_vocabulary_with_holes_is_saved_without_vocab_txt() {
+    let mut json: Value = serde_json::from_str(from_vocab(VOCAB, None).unwrap().canonical_json()).unwrap();
+    json["model"]["vocab"]["好"] = 20.into();
+    let tokenizer = from_json(&json.to_string());
+    assert_eq!(tokenizer.vocab_size(), 21);
+    assert!(!tokenizer.files().unwrap().contains_key("vocab.txt"));
+}
+
+#[test]
+fn other_tokenizers_keep_their_own_files() {
+    let json = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
+        "post_processor": null, "decoder": null,
+        "added_tokens": [{ "id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true }],
+        "model": { "type": "BPE", "vocab": { "<s>": 0, "a": 1, "b": 2, "ab": 3 }, "merges": [["a", "b"]] },
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("tokenizer.json", &json.to_string());
+    write("tokenizer_config.json", "{ \"tokenizer_class\": \"RobertaTokenizer\" }");
+    write("merges.txt", "a b\n");
+    write("model.safetensors", "-");
+    let tokenizer = TextTokenizer::from_folder(folder.path()).unwrap();
+    assert_eq!((tokenizer.kind(), tokenizer.vocab_size()), ("BPE", 4));
+    assert_eq!(tokens(&tokenizer, "aab"), "a ab");
+    let files = tokenizer.files().unwrap();
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["merges.txt", "tokenizer.json", "tokenizer_config.json"]);
+    assert_eq!(files["tokenizer_config.json"], b"{ \"tokenizer_class\": \"RobertaTokenizer\" }");
+    assert!(crate::prune_vocabulary(&tokenizer, [1].into_iter()).unwrap_err().to_string().contains("is BPE"));
+}

@@ -1,0 +1,185 @@
+//! The command line as it is typed: one struct a command, in [`commands`]; shared flags in [`groups`]; checked values
+//! in [`values`]. What the flags mean for a model or a data set is decided by the commands that read them.
+
+mod commands;
+mod groups;
+mod values;
+
+pub(crate) use commands::{
+    CacheArgs, DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs,
+};
+pub(crate) use groups::{ColumnArgs, ComputeArgs, FittingArgs, HubArgs, OutputArgs};
+pub(crate) use values::{DeviceChoice, ExportDtype, Keep, LayerChoice, Setting, StudentFamily};
+
+use clap::{ArgAction, Parser, Subcommand};
+
+/// Distils a large text classifier into a small one: make a teacher, store what it says, train a student, ship it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "distill",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_flag = true,
+    disable_version_flag = true,
+    max_term_width = 120,
+    after_help = "Example:\n  distill demo"
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Flags that every command takes.
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = "General", display_order = 903)]
+    version: Option<bool>,
+}
+
+/// What to do, with the flags of that command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a teacher: fine-tune a model on labelled text
+    Finetune(FinetuneArgs),
+    /// Run a teacher over a data set and store its logits
+    Cache(CacheArgs),
+    /// Train a student on a teacher's stored logits and on labels
+    Train(TrainArgs),
+    /// Measure a model on labelled text: accuracy, macro-F1, calibration, size and speed
+    Evaluate(EvaluateArgs),
+    /// Write a folder that Hugging Face transformers loads as it is
+    Export(ExportArgs),
+    /// Classify lines of text: label and probabilities of each
+    Predict(PredictArgs),
+    /// Cache, train, evaluate and export as a recipe file says
+    Run(RunArgs),
+    /// Do all of it on the data set and the teacher that this program carries
+    Demo(DemoArgs),
+}
+
+/// Flags that every command takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GlobalArgs {
+    /// Print results on stdout as JSON instead of text; progress stays on stderr
+    #[arg(long, global = true, help_heading = "General", display_order = 900)]
+    pub(crate) json: bool,
+    /// CPU threads [default: RAYON_NUM_THREADS, or one per core]
+    #[arg(long, global = true, value_name = "N", value_parser = values::at_least_one,
+          help_heading = "General", display_order = 901)]
+    pub(crate) threads: Option<usize>,
+    // Stands here instead of being clap's own so that it is listed with the other two, at the end.
+    /// Print this help
+    #[arg(short, long, action = ArgAction::Help, global = true, help_heading = "General", display_order = 902)]
+    help: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use std::path::Path;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command)
+    }
+
+    fn refused(line: &str, expected: &str) {
+        let message = parse(line).expect_err("must be refused").to_string();
+        assert!(message.contains(expected), "`{line}` gave: {message}");
+    }
+
+    #[test]
+    fn the_declaration_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_ends_its_help_with_one_example() {
+        for command in Cli::command().get_subcommands_mut() {
+            let name = command.get_name().to_owned();
+            let help = command.render_long_help().to_string();
+            let (_, example) = help
+                .split_once("Example:\n")
+                .unwrap_or_else(|| panic!("{name}: no example in {help}"));
+            assert!(example.contains(&format!("distill {name}")), "{name}: {example}");
+        }
+    }
+
+    #[test]
+    fn the_examples_parse() {
+        for command in Cli::command().get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            let (_, example) = help.split_once("Example:\n").expect("an example");
+            // What follows `|` reads our output; what stands before it feeds us.
+            let line = example.replace("\\\n", " ");
+            let line = line
+                .split('|')
+                .find(|part| part.trim_start().starts_with("distill"))
+                .expect("a distill call");
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn train_has_the_documented_defaults() {
+        let Ok(Command::Train(train)) = parse("distill train --teacher t --cache c --data d.tsv --output o") else {
+            panic!("train parses");
+        };
+        assert_eq!(
+            (train.temperature, train.weight_soft, train.weight_hard),
+            (2.0, 0.5, 0.5)
+        );
+        assert_eq!((train.learning_rate, train.epochs), (1e-4, 5));
+        assert_eq!((train.fitting.batch_rows, train.fitting.seed), (32, 42));
+        assert_eq!((train.fitting.weight_decay, train.fitting.warmup_ratio), (0.01, 0.06));
+        assert_eq!((train.fitting.max_gradient_norm, train.fitting.dropout), (1.0, 0.1));
+        assert_eq!((train.fitting.keep, train.fitting.evaluate_every), (Keep::Best, 1));
+        assert_eq!(train.layers, LayerChoice::Uniform);
+        assert_eq!(
+            (train.compute.batch_tokens, train.compute.device),
+            (4096, DeviceChoice::Auto)
+        );
+        assert_eq!(train.columns.max_length, None);
+        assert!(train.columns.label_names.is_empty());
+    }
+
+    #[test]
+    fn shared_flags_reach_their_fields() {
+        let line = "distill evaluate --model m --data d.csv --text-column a --pair-column b --label-column c \
+                    --label-names x,y,z --max-length 64 --device cuda:1 --batch-tokens 512 --offline --revision r1 \
+                    --json --threads 3";
+        let cli = Cli::try_parse_from(line.split_whitespace()).expect("parses");
+        assert!(cli.global.json);
+        assert_eq!(cli.global.threads, Some(3));
+        let Command::Evaluate(evaluate) = cli.command else {
+            panic!("evaluate parses")
+        };
+        assert_eq!(evaluate.data, Path::new("d.csv"));
+        assert_eq!(evaluate.columns.text_column.as_deref(), Some("a"));
+        assert_eq!(evaluate.columns.pair_column.as_deref(), Some("b"));
+        assert_eq!(evaluate.columns.label_column.as_deref(), Some("c"));
+        assert_eq!(evaluate.columns.label_names, ["x", "y", "z"]);
+        assert_eq!(evaluate.columns.max_length, Some(64));
+        assert_eq!(evaluate.compute.device, DeviceChoice::Cuda(1));
+        assert!(evaluate.hub.offline);
+        assert_eq!(evaluate.hub.revision.as_deref(), Some("r1"));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_with_the_reason() {
+        let train = "distill train --teacher t --cache c --data d --output o";
+        refused(&format!("{train} --temperature 0"), "must be a number above 0");
+        refused(&format!("{train} --temperature nan"), "must be a number above 0");
+        refused(&format!("{train} --weight-soft=-0.5"), "must be 0 or more");
+        refused(&format!("{train} --weight-hard inf"), "must be 0 or more");
+        refused(&format!("{train} --epochs 0"), "must be a whole number, at least 1");
+        refused(&format!("{train} --batch-rows 0"), "must be a whole number, at least 1");
+        refused(&format!("{train} --dropout 1"), "must be from 0 to below 1");
+        refused(&format!("{train} --warmup-ratio 1.5"), "must be from 0 to 1");
+        refused(&format!("{train} --max-length 2"), "at least 3");
+        refused(&format!("{train} --layers middle"), "uniform, first, last, random");
+        refused(&format!("{train} --device gpu"), "auto, cpu or cuda:N");
+        refused(&format!("{train} --resume --overwrite"), "cannot be used with");
+    }
+}

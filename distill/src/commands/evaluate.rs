@@ -1,0 +1,136 @@
+//! `distill evaluate`: measures a model on labelled rows, and against its teacher.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use teacher::Teacher;
+
+use crate::cli::{EvaluateArgs, HubArgs};
+use crate::inference;
+use crate::metrics::Scores;
+use crate::model::{self, TextModel};
+use crate::recipe::ColumnsRecipe;
+use crate::task_data::{self, Split};
+use crate::ui::{self, Table, Ui};
+
+/// Measures a model.
+pub(crate) fn run(args: EvaluateArgs, ui: &Ui) -> anyhow::Result<()> {
+    args.compute.device.cpu()?;
+    let columns = ColumnsRecipe::from(&args.columns);
+    let mut model = model::load_classifier(&args.model, &args.hub)?;
+    let names = model.name_labels(&columns.label_names)?;
+    let split = task_data::read(&args.data, &columns, Some(&names))?;
+    let bytes = model::weights_bytes(&args.model, &args.hub)?;
+    let max_length = model.max_length(columns.max_length)?;
+    let teacher = match &args.teacher {
+        None => None,
+        Some(name) => {
+            let mut teacher = model::load_classifier(name, &args.hub)?;
+            teacher.name_labels(&columns.label_names)?;
+            let max_length = teacher.max_length(columns.max_length)?;
+            Some(teacher_logits(teacher, &model.config.labels, &split, max_length, args.compute.batch_tokens)?)
+        }
+    };
+    let measured = measure(model, &split, max_length, args.compute.batch_tokens, bytes, teacher.as_deref(), "evaluate")?;
+    ui.result(&measured, Measured::text)?;
+    Ok(())
+}
+
+/// What `evaluate` prints, and what a model card says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    #[serde(flatten)]
+    pub(crate) scores: Scores,
+    pub(crate) truncated: usize,
+    pub(crate) parameters: usize,
+    /// Of the weights' file.
+    pub(crate) bytes: u64,
+    /// In the model; tokenising is not counted.
+    pub(crate) rows_per_second: f64,
+    pub(crate) seconds: f64,
+}
+
+/// Runs a model over rows and scores it.
+pub(crate) fn measure(
+    model: TextModel,
+    split: &Split,
+    max_length: usize,
+    batch_tokens: usize,
+    bytes: u64,
+    teacher_logits: Option<&[f32]>,
+    label: &str,
+) -> anyhow::Result<Measured> {
+    let start = Instant::now();
+    let encodings = model.tokenizer.encode(&split.rows, max_length)?;
+    model::report_truncated(encodings.truncated_count(), encodings.len(), max_length);
+    let classes = model.config.labels.len();
+    let parameters = model.parameters.flat().len();
+    let mut model = Teacher::new(model.config, model.parameters)?;
+    let predictions = inference::predict(&mut model, &encodings, batch_tokens, label)?;
+    Ok(Measured {
+        scores: Scores::of(&predictions.logits, teacher_logits, &split.labels, classes)?,
+        truncated: encodings.truncated_count(),
+        parameters,
+        bytes,
+        rows_per_second: predictions.rows_per_second(encodings.len()),
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// What a teacher says of the rows, its classes put in the model's order by name.
+pub(crate) fn teacher_logits(
+    teacher: TextModel,
+    labels: &[String],
+    split: &Split,
+    max_length: usize,
+    batch_tokens: usize,
+) -> anyhow::Result<Vec<f32>> {
+    let order: Option<Vec<usize>> =
+        labels.iter().map(|label| teacher.config.labels.iter().position(|other| other == label)).collect();
+    let order = order.filter(|order| order.len() == teacher.config.labels.len());
+    let Some(order) = order else {
+        anyhow::bail!(
+            "the teacher's classes are {}, the model's {}; agreement needs the same ones",
+            teacher.config.labels.join(","),
+            labels.join(",")
+        );
+    };
+    let encodings = teacher.tokenizer.encode(&split.rows, max_length)?;
+    let mut teacher = Teacher::new(teacher.config, teacher.parameters)?;
+    let logits = inference::predict(&mut teacher, &encodings, batch_tokens, "teacher")?.logits;
+    Ok(logits.chunks_exact(order.len()).flat_map(|row| order.iter().map(|&class| row[class])).collect())
+}
+
+/// Measures the model in a folder.
+pub(crate) fn measure_folder(
+    folder: &Path,
+    split: &Split,
+    max_length: usize,
+    batch_tokens: usize,
+    teacher_logits: Option<&[f32]>,
+    label: &str,
+) -> anyhow::Result<Measured> {
+    let name = folder.display().to_string();
+    let local = HubArgs { revision: None, offline: true };
+    let model = model::load_classifier(&name, &local)?;
+    let bytes = model::weights_bytes(&name, &local)?;
+    measure(model, split, max_length, batch_tokens, bytes, teacher_logits, label)
+}
+
+impl Measured {
+    fn text(&self) -> String {
+        let figure = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.4}"));
+        let mut table = Table::new(["figure", ""]);
+        table.row(["rows".to_string(), ui::count(self.scores.rows as u64)]);
+        table.row(["labelled".to_string(), ui::count(self.scores.labelled as u64)]);
+        table.row(["accuracy".to_string(), figure(self.scores.accuracy)]);
+        table.row(["macro-F1".to_string(), figure(self.scores.macro_f1)]);
+        table.row(["agreement with the teacher".to_string(), figure(self.scores.agreement)]);
+        table.row(["calibration error (ECE)".to_string(), figure(self.scores.ece)]);
+        table.row(["parameters".to_string(), ui::count(self.parameters as u64)]);
+        table.row(["bytes".to_string(), ui::bytes(self.bytes)]);
+        table.row(["rows a second".to_string(), format!("{:.0}", self.rows_per_second)]);
+        table.to_string()
+    }
+}

@@ -1,0 +1,10 @@
+//! The commands, one file each: what `distill NAME` does with its flags.
+
+pub(crate) mod cache;
+pub(crate) mod demo;
+pub(crate) mod evaluate;
+pub(crate) mod export;
+pub(crate) mod finetune;
+pub(crate) mod predict;
+pub(crate) mod run;
+pub(crate) mod train;

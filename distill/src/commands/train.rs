@@ -1,0 +1,256 @@
+//! `distill train`: trains a student on a teacher's stored logits and on labels.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::bail;
+use cache::CacheReader;
+use datasets::{LabelNames, Task, TextTokenizer};
+use nn::hf::HfConfig;
+use nn::{EncoderConfig, Family, Layout, Parameters};
+use student::Student;
+use student::start::{self, Layers};
+
+use super::cache::cached_accuracy;
+use super::finetune::{TrainReport, finish, prune, written};
+use crate::cli::{LayerChoice, StudentFamily, TrainArgs};
+use crate::files::prepare_output;
+use crate::fingerprint;
+use crate::hint::HintExt;
+use crate::model::{self, TextModel};
+use crate::objective::{LossTermRecipe, Objective};
+use crate::recipe::{ColumnsRecipe, FitRecipe, StudentRecipe};
+use crate::run_record::{RunFigures, RunInputs, RunRecord};
+use crate::task_data::{self, Split, TaskData};
+use crate::training::{Fit, FitRows};
+use crate::ui::{self, Ui};
+
+/// Trains a student.
+pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
+    args.compute.device.cpu()?;
+    let start = Instant::now();
+    let columns = ColumnsRecipe::from(&args.columns);
+    let mut teacher = model::load_classifier(&args.teacher, &args.hub)?;
+    let names = teacher.name_labels(&columns.label_names)?;
+    let data = task_data::read_split(&args.data, args.validation.as_deref(), &columns, Some(&names))?;
+    let student = StudentRecipe {
+        family: args.model_type,
+        layers: args.layers.clone(),
+        num_layers: args.num_layers,
+        hidden_size: args.hidden_size,
+        num_heads: args.num_heads,
+        intermediate_size: args.intermediate_size,
+        prune_vocabulary: args.prune_vocabulary,
+        dropout: args.fitting.dropout,
+    };
+    let max_length = teacher.max_length(columns.max_length)?;
+    let trained = Training {
+        teacher,
+        data,
+        max_length,
+        student: &student,
+        objective: args.loss_terms(),
+        fit: FitRecipe::of(args.epochs, args.learning_rate, &args.fitting, &args.compute),
+        cache: args.cache.as_deref(),
+        output: &args.output.output,
+        force: args.force,
+    }
+    .run(match (args.resume, args.output.overwrite) {
+        (true, _) => Existing::Resume,
+        (false, true) => Existing::Overwrite,
+        (false, false) => Existing::Refuse,
+    })?;
+    let report = TrainReport::new(&args.output.output, &trained.figures, trained.rows_per_second, start);
+    ui.result(&report, TrainReport::text)?;
+    Ok(())
+}
+
+/// What to do about a folder that already holds something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// An error.
+    Refuse,
+    /// What we would write is removed first.
+    Overwrite,
+    /// A stopped training of the same inputs goes on, a complete one is kept.
+    Resume,
+}
+
+/// A training of a student, with everything that its result follows from.
+pub(crate) struct Training<'a> {
+    pub(crate) teacher: TextModel,
+    pub(crate) data: TaskData,
+    pub(crate) max_length: usize,
+    pub(crate) student: &'a StudentRecipe,
+    pub(crate) objective: Vec<LossTermRecipe>,
+    pub(crate) fit: FitRecipe,
+    pub(crate) cache: Option<&'a Path>,
+    pub(crate) output: &'a Path,
+    /// Goes on with a teacher no better than chance.
+    pub(crate) force: bool,
+}
+
+/// What a training gave.
+pub(crate) struct Trained {
+    pub(crate) figures: RunFigures,
+    /// In training; 0 where a complete run was kept.
+    pub(crate) rows_per_second: f64,
+}
+
+impl Training<'_> {
+    /// Trains, writes the model and its record.
+    pub(crate) fn run(self, existing: Existing) -> anyhow::Result<Trained> {
+        let objective = Objective::new(Task::SingleLabel, self.objective.clone())?;
+        let Split { rows, labels } = self.data.train;
+        if !objective.needs_teacher() && labels.iter().all(Option::is_none) {
+            bail!("no row has a label, and without a soft term there is nothing else to learn from");
+        }
+        let names = LabelNames::new(self.teacher.config.labels.clone())?;
+        let fingerprint = fingerprint::of_teacher(&self.teacher, &names, self.max_length)?;
+        let teacher_rows = self.teacher.tokenizer.encode(&rows, self.max_length)?;
+        let keys: Vec<_> = (0..teacher_rows.len()).map(|row| teacher_rows.key(row)).collect();
+        let cache = match self.cache {
+            Some(folder) => Some(CacheReader::open(folder, Some(&fingerprint))?),
+            None if objective.needs_teacher() => {
+                return Err(anyhow::anyhow!("the soft term needs the teacher's stored logits: no --cache is given"))
+                    .hint("distill cache makes it; or leave the soft term out with --weight-soft 0");
+            }
+            None => None,
+        };
+        if let (Some(cache), true) = (&cache, objective.needs_teacher()) {
+            let missing = keys.iter().filter(|key| !cache.contains(key)).count();
+            if missing > 0 {
+                return Err(anyhow::anyhow!("{missing} of {} training rows are not in the cache", keys.len()))
+                    .hint("run distill cache on the same data: it adds the rows that are missing");
+            }
+            if let (Some((accuracy, labelled)), false) =
+                (cached_accuracy(cache, |row| keys[row], &labels, names.len()), self.force)
+            {
+                task_data::refuse_chance(accuracy, labelled, names.len())?;
+            }
+        }
+        let validation_keys = {
+            let encodings = self.teacher.tokenizer.encode(&self.data.validation.rows, self.max_length)?;
+            (0..encodings.len()).map(|row| encodings.key(row)).collect()
+        };
+        let validation_rows = self.data.validation;
+        let train_rows = Split { rows, labels };
+        let teacher_name = fingerprint.teacher.clone();
+        let (config, parameters, tokenizer) =
+            start_student(self.teacher, &train_rows, self.max_length, self.student, self.fit.seed)?;
+
+        let encodings = tokenizer.encode(&train_rows.rows, self.max_length)?;
+        model::report_truncated(encodings.truncated_count(), encodings.len(), self.max_length);
+        let train = FitRows { encodings, labels: train_rows.labels, keys };
+        let encodings = tokenizer.encode(&validation_rows.rows, self.max_length)?;
+        let validation = FitRows { encodings, labels: validation_rows.labels, keys: validation_keys };
+        let inputs = RunInputs {
+            command: "train".to_string(),
+            distill: env!("CARGO_PKG_VERSION").to_string(),
+            model: teacher_name,
+            tokenizer: fingerprint::of_tokenizer(&tokenizer),
+            train: fingerprint::of_rows(&train.encodings, &train.labels),
+            validation: fingerprint::of_rows(&validation.encodings, &validation.labels),
+            labels: config.labels.clone(),
+            max_length: self.max_length,
+            objective: self.objective,
+            student: Some(self.student.clone()),
+            prune_vocabulary: self.student.prune_vocabulary,
+            fit: self.fit.clone(),
+        };
+        if existing == Existing::Resume {
+            if let Some(figures) = complete(self.output, &inputs)? {
+                return Ok(Trained { figures, rows_per_second: 0.0 });
+            }
+        } else {
+            prepare_output(self.output, existing == Existing::Overwrite, &written())?;
+        }
+        let mut student = Student::new(config, parameters)?;
+        let fitted = Fit {
+            objective: &objective,
+            train: &train,
+            validation: &validation,
+            cache: cache.as_ref(),
+            recipe: &self.fit,
+            inputs: &inputs,
+            folder: self.output,
+            resume: existing == Existing::Resume,
+        }
+        .run(&mut student)?;
+        let figures = finish(self.output, &student, &tokenizer, inputs, &fitted)?;
+        Ok(Trained { figures, rows_per_second: fitted.rows_per_second })
+    }
+}
+
+/// The figures of a complete run in the folder; refuses one of other inputs.
+fn complete(folder: &Path, inputs: &RunInputs) -> anyhow::Result<Option<RunFigures>> {
+    let Some(record) = RunRecord::read(folder)? else { return Ok(None) };
+    if let Some((field, now, then)) = inputs.difference(&record.inputs) {
+        return Err(anyhow::anyhow!(
+            "{}: holds a complete run with another `{field}` ({then}, now {now})",
+            folder.display()
+        ))
+        .hint("give the same, or another folder, or replace it with --overwrite");
+    }
+    ui::say(format!("{}: complete, kept as it is", folder.display()));
+    Ok(Some(record.figures))
+}
+
+/// The student's configuration, first weights and tokenizer.
+fn start_student(
+    mut teacher: TextModel,
+    rows: &Split,
+    max_length: usize,
+    recipe: &StudentRecipe,
+    seed: u64,
+) -> anyhow::Result<(HfConfig, Parameters, TextTokenizer)> {
+    if recipe.prune_vocabulary {
+        prune(&mut teacher, rows, max_length)?;
+    }
+    let old = &teacher.config.encoder;
+    let encoder = configure(recipe, old)?;
+    encoder.validate()?;
+    let layers = match &recipe.layers {
+        LayerChoice::Random => None,
+        LayerChoice::Uniform => Some(Layers::Uniform),
+        LayerChoice::First => Some(Layers::First),
+        LayerChoice::Last => Some(Layers::Last),
+        LayerChoice::Listed(listed) => Some(Layers::Listed(listed.clone())),
+    };
+    let parameters = match layers {
+        None => Parameters::random(Layout::new(&encoder), encoder.pad_token_id, seed),
+        Some(layers) => {
+            let layers = start::choose_layers(&layers, old.num_layers, encoder.num_layers)?;
+            start::from_teacher(&encoder, old, &teacher.parameters, &layers, seed)
+                .hint("--layers random starts a student of any size")?
+        }
+    };
+    let config = HfConfig { encoder, labels: teacher.config.labels };
+    Ok((config, parameters, teacher.tokenizer))
+}
+
+/// The student's sizes, with every default resolved against the teacher's.
+fn configure(recipe: &StudentRecipe, teacher: &EncoderConfig) -> anyhow::Result<EncoderConfig> {
+    let listed = match &recipe.layers {
+        LayerChoice::Listed(listed) => Some(listed.len()),
+        _ => None,
+    };
+    let num_layers = recipe.num_layers.or(listed).unwrap_or(teacher.num_layers.div_ceil(2));
+    let hidden_size = recipe.hidden_size.unwrap_or(teacher.hidden_size);
+    let num_heads = match recipe.num_heads {
+        Some(heads) => heads,
+        None if hidden_size % teacher.head_size() == 0 => hidden_size / teacher.head_size(),
+        None => bail!(
+            "--hidden-size {hidden_size} is no multiple of the teacher's head width {}; give --num-heads",
+            teacher.head_size()
+        ),
+    };
+    let intermediate_size =
+        recipe.intermediate_size.unwrap_or(teacher.intermediate_size * hidden_size / teacher.hidden_size);
+    let family = match recipe.family {
+        StudentFamily::DistilBert => Family::DistilBert,
+        StudentFamily::Bert => Family::Bert,
+    };
+    let dropout = recipe.dropout as f32;
+    Ok(start::configure(family, teacher, num_layers, hidden_size, num_heads, intermediate_size, dropout))
+}

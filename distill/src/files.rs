@@ -1,0 +1,306 @@
+//! Files of the person who runs us: written whole or not at all, read and refused with their path in the message.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use tempfile::Builder;
+
+/// Names of files that are still being written begin and end so; one can only stay behind when the program is killed.
+const PARTIAL: (&str, &str) = (".distill-", ".partial");
+
+/// Writes a file whole: into a temporary one beside it, then flushed to the disk and renamed, so that whoever opens
+/// `path` meets the old content or the new, never half of it.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let mut builder = Builder::new();
+    builder.prefix(PARTIAL.0).suffix(PARTIAL.1);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As any new file: a temporary one would be for its owner alone, and so would the model renamed from it.
+        builder.permissions(Permissions::from_mode(0o666));
+    }
+    let write = || -> io::Result<()> {
+        // The kind alone, and below the file without its wrapper: the temporary name would only puzzle whoever reads.
+        let mut file = builder
+            .tempfile_in(folder)
+            .map_err(|error| io::Error::from(error.kind()))?;
+        file.as_file_mut().write_all(bytes)?;
+        file.as_file_mut().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(|source| FileError::writing(path, source))
+}
+
+/// Reads a text file.
+pub(crate) fn read_to_string(path: &Path) -> Result<String, FileError> {
+    let bytes = fs::read(path).map_err(|source| FileError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        FileError::NotUtf8 {
+            path: path.to_owned(),
+            line,
+        }
+    })
+}
+
+/// Makes the folder that a command will write into, and refuses one that already holds something.
+///
+/// With `overwrite` the files named in `written` (paths within the folder: what the command writes) are removed, so
+/// that none of an earlier run survives beside the new ones. Nothing else is ever removed: other files stay, and a
+/// subfolder goes only if that left it empty. Call it when everything refusable has been refused.
+pub(crate) fn prepare_output(folder: &Path, overwrite: bool, written: &[&str]) -> Result<(), FileError> {
+    fs::create_dir_all(folder).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => FileError::NotAFolder(folder.to_owned()),
+        _ => FileError::writing(folder, source),
+    })?;
+    let mut held = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|source| FileError::Read {
+        path: folder.to_owned(),
+        source,
+    })? {
+        let entry = entry.map_err(|source| FileError::Read {
+            path: folder.to_owned(),
+            source,
+        })?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(PARTIAL.0) && name.ends_with(PARTIAL.1) {
+            remove(&entry.path())?;
+        } else {
+            held.push(name);
+        }
+    }
+    held.sort_unstable();
+    match held.first() {
+        None => Ok(()),
+        Some(_) if overwrite => written.iter().try_for_each(|name| remove_within(folder, name)),
+        Some(first) => Err(FileError::NotEmpty {
+            folder: folder.to_owned(),
+            first: first.clone(),
+            held: held.len(),
+        }),
+    }
+}
+
+/// Why a file or folder could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FileError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file is not text.
+    #[error("{}: line {line} is not UTF-8; convert the file, with `iconv -t UTF-8` for example", path.display())]
+    NotUtf8 {
+        /// Which one.
+        path: PathBuf,
+        /// The line of the first byte that is wrong, from 1.
+        line: usize,
+    },
+    /// The file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// Which one.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There is no room for the file.
+    #[error("cannot write {}: {limit}; make room, or choose another folder", path.display())]
+    NoSpace {
+        /// Which file.
+        path: PathBuf,
+        /// What is used up.
+        limit: &'static str,
+    },
+    /// The output names a file.
+    #[error("{} is not a folder; choose another --output", .0.display())]
+    NotAFolder(PathBuf),
+    /// The output holds something.
+    #[error("{} is not empty: it holds {first}{}; choose another --output, or give --overwrite",
+        folder.display(), if *held > 1 { format!(" and {} more", held - 1) } else { String::new() })]
+    NotEmpty {
+        /// The folder.
+        folder: PathBuf,
+        /// The first name in it.
+        first: String,
+        /// How many names are in it.
+        held: usize,
+    },
+}
+
+impl FileError {
+    /// A failed write, with the cases told apart in which the person can make room.
+    pub(crate) fn writing(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull => Self::NoSpace {
+                path,
+                limit: "no space left on the disk",
+            },
+            io::ErrorKind::QuotaExceeded => Self::NoSpace {
+                path,
+                limit: "no space left in your disk quota",
+            },
+            io::ErrorKind::FileTooLarge => Self::NoSpace {
+                path,
+                limit: "no space left under the limit on file sizes",
+            },
+            _ => Self::Write { path, source },
+        }
+    }
+}
+
+fn remove_within(folder: &Path, name: &str) -> Result<(), FileError> {
+    let path = folder.join(name);
+    remove(&path)?;
+    // Not empty, or already gone: either way there is nothing of ours to remove.
+    for folder in path.ancestors().skip(1).take_while(|&above| above != folder) {
+        let _ = fs::remove_dir(folder);
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FileError::writing(path, source)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .expect("lists")
+            .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_nothing_stays_beside_it() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("model.json");
+        write_whole(&path, b"old").expect("writes");
+        write_whole(&path, b"new").expect("replaces");
+        assert_eq!(read_to_string(&path).expect("reads"), "new");
+        assert_eq!(names(folder.path()), ["model.json"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn others_can_read_what_the_umask_lets_them_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("folder");
+        let (ours, plain) = (folder.path().join("ours"), folder.path().join("plain"));
+        write_whole(&ours, b"").expect("writes");
+        fs::write(&plain, b"").expect("writes");
+        let mode = |path| fs::metadata(path).expect("metadata").permissions().mode();
+        assert_eq!(mode(&ours), mode(&plain));
+    }
+
+    #[test]
+    fn a_failed_write_names_the_file_and_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("folder");
+        let target = folder.path().join("taken");
+        fs::create_dir(&target).expect("folder");
+        fs::write(target.join("inside"), b"").expect("writes");
+        let error = write_whole(&target, b"x").expect_err("a folder is in the way");
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("cannot write {}", target.display())),
+            "{error}"
+        );
+        assert_eq!(names(folder.path()), ["taken"]);
+    }
+
+    #[test]
+    fn no_space_is_said_plainly() {
+        let full = FileError::writing(Path::new("out/model"), io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(
+            full.to_string(),
+            "cannot write out/model: no space left on the disk; make room, or choose another folder"
+        );
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_refused_with_its_line() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("recipe.toml");
+        fs::write(&path, b"a = 1\nb = \"\xff\"\n").expect("writes");
+        let error = read_to_string(&path).expect_err("refused");
+        assert!(
+            error.to_string().contains("recipe.toml: line 2 is not UTF-8"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_missing_or_empty_folder_is_taken() {
+        let folder = tempfile::tempdir().expect("folder");
+        let output = folder.path().join("a/b");
+        prepare_output(&output, false, &[]).expect("made");
+        fs::write(output.join(".distill-x1.partial"), b"left by a kill").expect("writes");
+        prepare_output(&output, false, &[]).expect("still empty");
+        assert_eq!(names(&output), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_folder_that_holds_something_is_refused() {
+        let folder = tempfile::tempdir().expect("folder");
+        fs::write(folder.path().join("notes.txt"), b"").expect("writes");
+        let error = prepare_output(folder.path(), false, &["config.json"]).expect_err("refused");
+        assert!(
+            error
+                .to_string()
+                .contains("it holds notes.txt; choose another --output"),
+            "{error}"
+        );
+        fs::write(folder.path().join("zebra"), b"").expect("writes");
+        let error = prepare_output(folder.path(), false, &["config.json"]).expect_err("refused");
+        assert!(error.to_string().contains("notes.txt and 1 more"), "{error}");
+    }
+
+    #[test]
+    fn overwrite_removes_what_we_write_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("folder");
+        for subfolder in ["checkpoint", "mine"] {
+            fs::create_dir(folder.path().join(subfolder)).expect("folder");
+        }
+        for name in ["config.json", "notes.txt", "checkpoint/step.json", "mine/config.json"] {
+            fs::write(folder.path().join(name), b"").expect("writes");
+        }
+        let written = ["config.json", "model.safetensors", "checkpoint/step.json"];
+        prepare_output(folder.path(), true, &written).expect("prepared");
+        assert_eq!(names(folder.path()), ["mine", "notes.txt"]);
+        assert_eq!(names(&folder.path().join("mine")), ["config.json"]);
+    }
+
+    #[test]
+    fn a_file_is_no_output_folder() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("file");
+        fs::write(&file, b"").expect("writes");
+        for output in [file.clone(), file.join("below")] {
+            let error = prepare_output(&output, true, &[]).expect_err("refused");
+            assert!(error.to_string().contains("is not a folder"), "{error}");
+        }
+    }
+}

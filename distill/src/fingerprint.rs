@@ -1,0 +1,45 @@
+//! What decides what a teacher says of a row, and what decides what a training gives: hashes of models and data.
+
+use cache::Fingerprint;
+use datasets::{Encodings, LabelNames, Task, TextTokenizer};
+use nn::hf;
+
+use crate::model::TextModel;
+
+/// Raised when what is done to a text before the tokenizer changes: today nothing.
+const PREPROCESSING: &str = "none";
+
+/// The fingerprint of the logits that this teacher gives at this length.
+pub(crate) fn of_teacher(teacher: &TextModel, labels: &LabelNames, max_length: usize) -> anyhow::Result<Fingerprint> {
+    // Class names stand in a field of their own, and how the weights were stored changes no logit.
+    let config = hf::write_config(&teacher.config.encoder, &[], "float32");
+    Ok(Fingerprint {
+        teacher: teacher::weights_hash(&teacher.parameters),
+        config: hash(config.to_string().as_bytes()),
+        tokenizer: of_tokenizer(&teacher.tokenizer),
+        labels: labels.names().to_vec(),
+        max_length,
+        preprocessing: PREPROCESSING.to_string(),
+        task: serde_json::to_value(Task::SingleLabel)?.as_str().unwrap_or_default().to_string(),
+        captured: "logits f32".to_string(),
+    })
+}
+
+/// Hash of everything that decides how a text is tokenised.
+pub(crate) fn of_tokenizer(tokenizer: &TextTokenizer) -> String {
+    hash(tokenizer.canonical_json().as_bytes())
+}
+
+/// Hash of rows in their order: what a model reads of each, and its class id.
+pub(crate) fn of_rows(encodings: &Encodings, labels: &[Option<u32>]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (row, label) in labels.iter().enumerate() {
+        hasher.update(&encodings.key(row));
+        hasher.update(&label.map_or(u64::MAX, u64::from).to_le_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}

@@ -1,0 +1,56 @@
+//! A frozen model over a whole data set.
+
+use std::time::{Duration, Instant};
+
+use datasets::{Encodings, TokenBatch, forward_batches};
+use nn::{Capture, PackedInput};
+use teacher::Teacher;
+
+use crate::interrupt;
+use crate::ui::Progress;
+
+/// What a model said of every row.
+pub(crate) struct Predictions {
+    /// `[N, K]`, in the order of the rows.
+    pub(crate) logits: Vec<f32>,
+    /// Time spent in the model.
+    pub(crate) elapsed: Duration,
+}
+
+impl Predictions {
+    /// Rows a second.
+    pub(crate) fn rows_per_second(&self, rows: usize) -> f64 {
+        rows as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+/// A packed batch as the engine takes it.
+pub(crate) fn packed(batch: &TokenBatch) -> PackedInput<'_> {
+    PackedInput { input_ids: &batch.input_ids, token_type_ids: &batch.token_type_ids, starts: &batch.starts }
+}
+
+/// Runs the model over all rows, longest first.
+pub(crate) fn predict(
+    model: &mut Teacher,
+    encodings: &Encodings,
+    batch_tokens: usize,
+    label: &str,
+) -> anyhow::Result<Predictions> {
+    let classes = model.config().labels.len();
+    let mut logits = vec![0.0; encodings.len() * classes];
+    let mut elapsed = Duration::ZERO;
+    let progress = Progress::new(label, encodings.len() as u64, "rows");
+    for rows in forward_batches(&encodings.lengths(), batch_tokens) {
+        interrupt::check()?;
+        let batch = TokenBatch::gather(encodings, &rows);
+        let start = Instant::now();
+        let output = model.forward(packed(&batch), Capture::LOGITS)?;
+        elapsed += start.elapsed();
+        for (&row, from) in rows.iter().zip(output.logits.chunks_exact(classes)) {
+            logits[row as usize * classes..(row as usize + 1) * classes].copy_from_slice(from);
+        }
+        progress.inc(rows.len() as u64);
+    }
+    progress.finish();
+    Ok(Predictions { logits, elapsed })
+}

@@ -1,0 +1,90 @@
+//! Distils text encoders: the program `distill`. Reads the command line, hands over to the command, and turns what
+//! comes back into an exit status: 0, 1 for an error, 2 for a command line that cannot be read, 130 for Ctrl-C.
+
+mod checkpoint;
+mod cli;
+mod commands;
+mod files;
+mod fingerprint;
+mod hint;
+mod inference;
+mod interrupt;
+mod metrics;
+mod model;
+mod objective;
+mod recipe;
+mod run_record;
+mod schedule;
+mod task_data;
+mod training;
+mod ui;
+
+use anyhow::Context;
+use clap::Parser;
+use cli::{Cli, Command};
+use interrupt::Interrupted;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+use ui::{OutputError, StderrAboveBars, Ui};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => conclude(&error),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    log_to_stderr()?;
+    interrupt::listen().context("cannot listen for Ctrl-C")?;
+    start_threads(cli.global.threads)?;
+    let ui = Ui::new(cli.global.json);
+    match cli.command {
+        Command::Finetune(args) => commands::finetune::run(args, &ui),
+        Command::Cache(args) => commands::cache::run(args, &ui),
+        Command::Train(args) => commands::train::run(args, &ui),
+        Command::Evaluate(args) => commands::evaluate::run(args, &ui),
+        Command::Export(args) => commands::export::run(args, &ui),
+        Command::Predict(args) => commands::predict::run(args, &ui),
+        Command::Run(args) => commands::run::run(args, &ui),
+        Command::Demo(args) => commands::demo::run(args, &ui),
+    }
+}
+
+/// Logs warnings, or what `DISTILL_LOG` asks for (`DISTILL_LOG=debug`, `DISTILL_LOG=teacher=trace`).
+fn log_to_stderr() -> anyhow::Result<()> {
+    const VARIABLE: &str = "DISTILL_LOG";
+    let filter = match std::env::var(VARIABLE) {
+        Ok(filter) => EnvFilter::try_new(filter).with_context(|| format!("{VARIABLE} is not a log filter"))?,
+        Err(_) => EnvFilter::new("warn"),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| StderrAboveBars)
+        .with_ansi(ui::on_terminal())
+        .without_time()
+        .init();
+    Ok(())
+}
+
+/// Sizes the thread pool; without `--threads` rayon asks `RAYON_NUM_THREADS`, then the machine.
+fn start_threads(threads: Option<usize>) -> anyhow::Result<()> {
+    let builder = rayon::ThreadPoolBuilder::new();
+    let builder = threads.into_iter().fold(builder, rayon::ThreadPoolBuilder::num_threads);
+    builder.build_global().context("cannot start the worker threads")
+}
+
+/// Tells the person how it ended.
+fn conclude(error: &anyhow::Error) -> ExitCode {
+    if matches!(error.downcast_ref(), Some(OutputError::Closed)) {
+        return ExitCode::SUCCESS;
+    }
+    if error.chain().any(|cause| cause.is::<Interrupted>()) {
+        ui::say("interrupted");
+        hint::hints(error).iter().for_each(ui::say);
+        return ExitCode::from(interrupt::EXIT_CODE);
+    }
+    ui::say(hint::describe(error));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,261 @@
+//! How good predictions are: figures computed from logits and labels, without a model.
+
+use serde::{Deserialize, Serialize};
+
+/// Bins of equal width into which [`expected_calibration_error`] sorts predictions by confidence.
+const CALIBRATION_BINS: usize = 15;
+
+/// The quality of one model's predictions on one data set. What cannot be told without labels or without a teacher
+/// is absent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Scores {
+    /// Rows predicted.
+    pub(crate) rows: usize,
+    /// Rows of these that have a label; accuracy, macro-F1 and ECE are over them.
+    pub(crate) labelled: usize,
+    /// See [`accuracy`].
+    pub(crate) accuracy: Option<f64>,
+    /// See [`macro_f1`].
+    pub(crate) macro_f1: Option<f64>,
+    /// See [`agreement`]; over all rows.
+    pub(crate) agreement: Option<f64>,
+    /// See [`expected_calibration_error`].
+    pub(crate) ece: Option<f64>,
+}
+
+impl Scores {
+    /// Scores the predictions of a model against the labels and, where there are some, a teacher's.
+    ///
+    /// # Shapes
+    /// - `logits`, `teacher_logits`: `[N, K]`, before softmax, with `K = classes`
+    /// - `labels`: `[N]`, class ids below `K` or none
+    pub(crate) fn of(
+        logits: &[f32],
+        teacher_logits: Option<&[f32]>,
+        labels: &[Option<u32>],
+        classes: usize,
+    ) -> Result<Self, NotFinite> {
+        if let Some(position) = logits.iter().position(|logit| !logit.is_finite()) {
+            return Err(NotFinite {
+                row: position / classes,
+                class: position % classes,
+                value: logits[position],
+            });
+        }
+        let predicted = predictions(logits, classes);
+        let labelled = labels.iter().flatten().count();
+        let if_labelled = |figure: f64| (labelled > 0).then_some(figure);
+        Ok(Self {
+            rows: labels.len(),
+            labelled,
+            accuracy: if_labelled(accuracy(&predicted, labels)),
+            macro_f1: if_labelled(macro_f1(&predicted, labels, classes)),
+            agreement: teacher_logits.map(|teacher| agreement(&predicted, &predictions(teacher, classes))),
+            ece: if_labelled(expected_calibration_error(logits, labels, classes)),
+        })
+    }
+}
+
+/// A model gave a logit that is no number, so that nothing can be said about its predictions.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("row {row}: the logit of class {class} is {value}; the weights are damaged, or the training diverged")]
+pub(crate) struct NotFinite {
+    /// Row, counted from 0.
+    pub(crate) row: usize,
+    /// Class id.
+    pub(crate) class: usize,
+    /// The logit.
+    pub(crate) value: f32,
+}
+
+/// The class with the largest logit of each row, `[N]` from `[N, K]`; the first of equals.
+pub(crate) fn predictions(logits: &[f32], classes: usize) -> Vec<u32> {
+    logits.chunks_exact(classes).map(|row| largest(row) as u32).collect()
+}
+
+/// The share of labelled rows whose predicted class is the label; 0 without any.
+pub(crate) fn accuracy(predicted: &[u32], labels: &[Option<u32>]) -> f64 {
+    let labelled = labels.iter().flatten().count();
+    let right = predicted
+        .iter()
+        .zip(labels)
+        .filter(|&(&predicted, &label)| label == Some(predicted))
+        .count();
+    share(right, labelled)
+}
+
+/// The mean over all `K` classes of `F1 = 2 TP / (2 TP + FP + FN)`, over labelled rows.
+/// A class that is neither predicted nor a label counts 0, so that the divisor is `K` whatever the rows hold.
+pub(crate) fn macro_f1(predicted: &[u32], labels: &[Option<u32>], classes: usize) -> f64 {
+    let mut hits = vec![0_usize; classes];
+    // Per class: times predicted plus times labelled, which is 2 TP + FP + FN.
+    let mut mentions = vec![0_usize; classes];
+    for (&predicted, label) in predicted.iter().zip(labels) {
+        let Some(label) = *label else { continue };
+        mentions[predicted as usize] += 1;
+        mentions[label as usize] += 1;
+        if predicted == label {
+            hits[label as usize] += 1;
+        }
+    }
+    let sum: f64 = hits
+        .iter()
+        .zip(&mentions)
+        .map(|(&hits, &mentions)| share(2 * hits, mentions))
+        .sum();
+    sum / classes.max(1) as f64
+}
+
+/// The share of rows for which two models predict the same class.
+pub(crate) fn agreement(predicted: &[u32], teacher_predicted: &[u32]) -> f64 {
+    let same = predicted
+        .iter()
+        .zip(teacher_predicted)
+        .filter(|(ours, theirs)| ours == theirs)
+        .count();
+    share(same, predicted.len())
+}
+
+/// The expected calibration error: `sum over bins of n_bin / n * |accuracy_bin - confidence_bin|`, where a row's
+/// confidence is its largest softmax probability and bin `m` of `M` holds the confidences in `((m-1)/M, m/M]`
+/// (Guo et al., 2017, "On Calibration of Modern Neural Networks"). Over labelled rows; 0 without any.
+///
+/// # Shapes
+/// - `logits`: `[N, K]`, before softmax, with `K = classes`
+/// - `labels`: `[N]`
+pub(crate) fn expected_calibration_error(logits: &[f32], labels: &[Option<u32>], classes: usize) -> f64 {
+    #[derive(Clone, Copy, Default)]
+    struct Bin {
+        right: f64,
+        confidence: f64,
+    }
+    let mut bins = [Bin::default(); CALIBRATION_BINS];
+    let mut labelled = 0_usize;
+    for (row, label) in logits.chunks_exact(classes).zip(labels) {
+        let Some(label) = *label else { continue };
+        let predicted = largest(row);
+        let top = f64::from(row[predicted]);
+        let confidence = 1.0 / row.iter().map(|&logit| (f64::from(logit) - top).exp()).sum::<f64>();
+        let number = (confidence * CALIBRATION_BINS as f64).ceil() as usize;
+        let bin = &mut bins[number.clamp(1, CALIBRATION_BINS) - 1];
+        bin.confidence += confidence;
+        bin.right += f64::from(u8::from(predicted == label as usize));
+        labelled += 1;
+    }
+    // n_bin cancels: n_bin / n * |right / n_bin - confidence / n_bin|.
+    bins.iter().map(|bin| (bin.right - bin.confidence).abs()).sum::<f64>() / labelled.max(1) as f64
+}
+
+fn largest(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (class, &logit) in row.iter().enumerate() {
+        if logit > row[best] {
+            best = class;
+        }
+    }
+    best
+}
+
+fn share(part: usize, whole: usize) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Logits whose softmax over two classes gives the second one `probability`.
+    fn two_classes(probability: f64) -> [f32; 2] {
+        [0.0, (probability / (1.0 - probability)).ln() as f32]
+    }
+
+    fn close(found: f64, expected: f64) {
+        assert!((found - expected).abs() < 1e-6, "{found}, expected {expected}");
+    }
+
+    #[test]
+    fn the_first_of_equal_logits_is_predicted() {
+        assert_eq!(predictions(&[1.0, 3.0, 3.0, -2.0, -2.0, -5.0], 3), [1, 0]);
+    }
+
+    #[test]
+    fn accuracy_is_over_labelled_rows() {
+        close(accuracy(&[0, 1, 2, 2], &[Some(0), Some(2), None, Some(2)]), 2.0 / 3.0);
+        close(accuracy(&[0, 1], &[None, None]), 0.0);
+    }
+
+    #[test]
+    fn macro_f1_counts_an_absent_class_as_zero() {
+        // Class 0: TP 2, FN 1 -> 4/5. Class 1: TP 1, FP 1 -> 2/3. Class 2: FP 0, FN 0 -> 0. Class 3: FN 1, FP 1 -> 0.
+        let predicted = [0, 0, 1, 1, 3, 0];
+        let labels = [Some(0), Some(0), Some(0), Some(1), None, None];
+        close(macro_f1(&predicted, &labels, 4), (4.0 / 5.0 + 2.0 / 3.0) / 4.0);
+        close(macro_f1(&[1, 0], &[Some(0), Some(1)], 2), 0.0);
+        close(macro_f1(&[1, 0], &[Some(1), Some(0)], 2), 1.0);
+    }
+
+    #[test]
+    fn agreement_is_over_all_rows() {
+        close(agreement(&[0, 1, 2, 3], &[0, 1, 1, 3]), 0.75);
+        close(agreement(&[], &[]), 0.0);
+    }
+
+    #[test]
+    fn ece_weighs_each_bin_by_its_rows() {
+        // Bin (0.6, 0.667]: one row, right, 0.65. Bin (0.867, 0.933]: 0.9 twice, one right.
+        let logits = [two_classes(0.65), two_classes(0.9), two_classes(0.9), two_classes(0.99)].concat();
+        let labels = [Some(1), Some(1), Some(0), None];
+        let expected = (1.0 - 0.65) / 3.0 + 2.0 / 3.0 * (0.9 - 0.5);
+        close(expected_calibration_error(&logits, &labels, 2), expected);
+    }
+
+    #[test]
+    fn over_and_under_confidence_in_one_bin_cancel() {
+        // 0.94 and 0.98 share the last bin: right + wrong against 1.92.
+        let logits = [two_classes(0.94), two_classes(0.98)].concat();
+        close(
+            expected_calibration_error(&logits, &[Some(1), Some(0)], 2),
+            (1.92 - 1.0) / 2.0,
+        );
+    }
+
+    #[test]
+    fn certainty_falls_into_the_last_bin() {
+        close(expected_calibration_error(&[0.0, 1e4], &[Some(1)], 2), 0.0);
+        close(expected_calibration_error(&[0.0, 1e4], &[Some(0)], 2), 1.0);
+    }
+
+    #[test]
+    fn a_bin_holds_its_upper_edge() {
+        // Three equal logits of four give 1/3 = 5/15, which shares the fifth bin with 0.3.
+        let edge = [0.0, 0.0, 0.0, -1e4];
+        let below = [0.3_f64, 0.28, 0.22, 0.2].map(|probability| probability.ln() as f32);
+        let found = expected_calibration_error(&[edge, below].concat(), &[Some(0), Some(1)], 4);
+        close(found, (1.0 - (1.0 / 3.0 + 0.3)) / 2.0);
+    }
+
+    #[test]
+    fn scores_leave_out_what_cannot_be_told() {
+        let logits = [0.0, 2.0, 1.0, 0.0];
+        let scores = Scores::of(&logits, None, &[None, None], 2).expect("finite");
+        assert_eq!(
+            serde_json::to_string(&scores).expect("serialises"),
+            r#"{"rows":2,"labelled":0,"accuracy":null,"macro_f1":null,"agreement":null,"ece":null}"#
+        );
+        let scores = Scores::of(&logits, Some(&[0.0, 1.0, 0.0, 1.0]), &[Some(1), None], 2).expect("finite");
+        assert_eq!((scores.rows, scores.labelled), (2, 1));
+        assert_eq!(
+            (scores.accuracy, scores.macro_f1, scores.agreement),
+            (Some(1.0), Some(0.5), Some(0.5))
+        );
+    }
+
+    #[test]
+    fn a_logit_that_is_no_number_is_named() {
+        let error = Scores::of(&[0.0, 1.0, f32::NAN, 1.0], None, &[Some(0), Some(1)], 2).expect_err("refused");
+        assert!(
+            error.to_string().starts_with("row 1: the logit of class 0 is NaN"),
+            "{error}"
+        );
+    }
+}

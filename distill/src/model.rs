@@ -1,0 +1,220 @@
+//! A model with its tokenizer: loaded by folder or Hub name, and written as a folder that `transformers` loads.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, bail};
+use datasets::{LabelNames, TextTokenizer};
+use half::{bf16, f16};
+use nn::hf::HfConfig;
+use nn::{Family, Parameters, Slot};
+use safetensors::{Dtype, View};
+use teacher::{Download, HubOptions, ModelFiles};
+
+use crate::cli::{ExportDtype, HubArgs};
+use crate::files::{self, FileError};
+use crate::hint::HintExt;
+use crate::ui::{self, Progress};
+
+/// A model as its folder or the Hub has it.
+pub(crate) struct TextModel {
+    pub(crate) config: HfConfig,
+    pub(crate) parameters: Parameters,
+    pub(crate) tokenizer: TextTokenizer,
+    /// Parameters of the classification head that the checkpoint does not have.
+    pub(crate) missing_head: Vec<Slot>,
+}
+
+/// The files that [`save`] writes, whatever the tokenizer.
+pub(crate) const MODEL_FILES: [&str; 6] = [
+    WEIGHTS,
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+];
+
+/// The name of the weights' file.
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+
+/// Finds and loads a model.
+pub(crate) fn load(name: &str, hub: &HubArgs) -> anyhow::Result<TextModel> {
+    let options = HubOptions { revision: hub.revision.clone(), offline: hub.offline };
+    let files = locate(name, &options)?;
+    let loaded = teacher::load(&files).with_context(|| format!("cannot load the model `{name}`"))?;
+    if !loaded.unused.is_empty() {
+        tracing::debug!("{name}: tensors that the encoder has no use for: {}", loaded.unused.join(", "));
+    }
+    let tokenizer = load_tokenizer(&files)?;
+    let (pieces, rows) = (tokenizer.vocab_size(), loaded.config.encoder.vocab_size);
+    if pieces > rows {
+        bail!(
+            "{name}: the tokenizer has {pieces} tokens, the model embeddings for {rows}; \
+             they do not belong together: copy or download the model again"
+        );
+    }
+    Ok(TextModel {
+        config: loaded.config,
+        parameters: loaded.parameters,
+        tokenizer,
+        missing_head: loaded.missing_head,
+    })
+}
+
+/// Finds a model's files, with a bar for each that is fetched from the Hub.
+fn locate(name: &str, options: &HubOptions) -> anyhow::Result<ModelFiles> {
+    let bar: Mutex<Option<(String, u64, Progress)>> = Mutex::new(None);
+    let on_download = move |download: &Download| {
+        let Ok(mut bar) = bar.lock() else { return };
+        if bar.as_ref().is_none_or(|(file, ..)| *file != download.file) {
+            let progress = Progress::new(&format!("fetch {}", download.file), download.total_bytes, "bytes");
+            *bar = Some((download.file.clone(), 0, progress));
+        }
+        if let Some((_, done, progress)) = bar.as_mut() {
+            progress.inc(download.bytes.saturating_sub(*done));
+            *done = download.bytes;
+        }
+    };
+    Ok(teacher::locate_with_progress(name, options, Arc::new(on_download))?)
+}
+
+/// Loads a model that has a classification head.
+pub(crate) fn load_classifier(name: &str, hub: &HubArgs) -> anyhow::Result<TextModel> {
+    let model = load(name, hub)?;
+    if let Some(&slot) = model.missing_head.first() {
+        let tensor = nn::names::hugging_face_name(model.config.encoder.family, slot);
+        return Err(anyhow::anyhow!("{name}: no tensor `{tensor}`: the model has no classification head"))
+            .hint(format!("make a classifier of it: distill finetune --model {name} --data FILE --output FOLDER"));
+    }
+    Ok(model)
+}
+
+fn load_tokenizer(files: &ModelFiles) -> anyhow::Result<TextTokenizer> {
+    // All files of a model lie side by side, in a local folder as in the Hub's cache.
+    let folder = files.config.parent().unwrap_or(Path::new("."));
+    Ok(TextTokenizer::from_folder(folder)?)
+}
+
+impl TextModel {
+    /// The class names that data is matched with: the model's, or where it has none, the given ones in its order.
+    pub(crate) fn name_labels(&mut self, given: &[String]) -> anyhow::Result<LabelNames> {
+        let names = LabelNames::new(self.config.labels.clone())?;
+        if given.is_empty() || given == self.config.labels {
+            return Ok(names);
+        }
+        if given.len() != names.len() {
+            bail!("--label-names has {} names, the model has {} classes", given.len(), names.len());
+        }
+        if !names.are_generic() {
+            bail!(
+                "--label-names says {}, but the model's own class names are {}; leave --label-names out",
+                given.join(","),
+                self.config.labels.join(",")
+            );
+        }
+        self.config.labels = given.to_vec();
+        Ok(LabelNames::new(given.to_vec())?)
+    }
+
+    /// Tokens kept of a text: what was asked for, or 128, or the model's limit if that is lower.
+    pub(crate) fn max_length(&self, asked: Option<usize>) -> anyhow::Result<usize> {
+        let limit = self.config.encoder.max_length();
+        match asked {
+            Some(asked) if asked > limit => bail!("--max-length {asked}: the model takes at most {limit} tokens"),
+            Some(asked) => Ok(asked),
+            None => Ok(limit.min(128)),
+        }
+    }
+}
+
+/// Reports how many texts were cut.
+pub(crate) fn report_truncated(truncated: usize, rows: usize, max_length: usize) {
+    if truncated > 0 {
+        ui::say(format!(
+            "{} of {} rows are longer than {max_length} tokens and were cut; see --max-length",
+            ui::count(truncated as u64),
+            ui::count(rows as u64)
+        ));
+    }
+}
+
+/// Writes weights, configuration and tokenizer, each file whole; returns the bytes of the weights' file.
+pub(crate) fn save(
+    folder: &Path,
+    config: &HfConfig,
+    parameters: &Parameters,
+    tokenizer: &TextTokenizer,
+    dtype: ExportDtype,
+) -> anyhow::Result<u64> {
+    fs::create_dir_all(folder).map_err(|source| FileError::writing(folder, source))?;
+    let name = match dtype {
+        ExportDtype::F32 => "float32",
+        ExportDtype::F16 => "float16",
+        ExportDtype::Bf16 => "bfloat16",
+    };
+    let mut json = serde_json::to_string_pretty(&nn::hf::write_config(&config.encoder, &config.labels, name))?;
+    json.push('\n');
+    files::write_whole(&folder.join("config.json"), json.as_bytes())?;
+    let distil = config.encoder.family == Family::DistilBert;
+    let tokenizer =
+        tokenizer.clone().with_model_max_length(config.encoder.max_length()).with_token_type_ids(!distil);
+    tokenizer.save(folder)?;
+    let tensors = parameters.layout().entries().iter().map(|entry| {
+        let values = parameters.get(entry.slot);
+        (entry.name.clone(), Tensor { values, shape: &entry.shape, dtype })
+    });
+    // One key alone: the format's writer does not order several.
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let bytes = safetensors::serialize(tensors, Some(metadata))?;
+    files::write_whole(&folder.join(WEIGHTS), &bytes)?;
+    Ok(bytes.len() as u64)
+}
+
+/// Bytes of a model's weights on disk, all shards together.
+pub(crate) fn weights_bytes(name: &str, hub: &HubArgs) -> anyhow::Result<u64> {
+    let options = HubOptions { revision: hub.revision.clone(), offline: hub.offline };
+    let files = teacher::locate(name, &options)?;
+    let sizes = files.weights.iter().map(|path| {
+        let metadata = fs::metadata(path).map_err(|source| FileError::Read { path: path.clone(), source })?;
+        Ok(metadata.len())
+    });
+    sizes.sum::<anyhow::Result<u64>>()
+}
+
+/// A parameter in the number format of an export.
+struct Tensor<'a> {
+    values: &'a [f32],
+    shape: &'a [usize],
+    dtype: ExportDtype,
+}
+
+impl View for Tensor<'_> {
+    fn dtype(&self) -> Dtype {
+        match self.dtype {
+            ExportDtype::F32 => Dtype::F32,
+            ExportDtype::F16 => Dtype::F16,
+            ExportDtype::Bf16 => Dtype::BF16,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let values = self.values.iter();
+        Cow::Owned(match self.dtype {
+            ExportDtype::F32 => values.flat_map(|v| v.to_le_bytes()).collect(),
+            ExportDtype::F16 => values.flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+            ExportDtype::Bf16 => values.flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
+        })
+    }
+
+    fn data_len(&self) -> usize {
+        self.values.len() * if self.dtype == ExportDtype::F32 { 4 } else { 2 }
+    }
+}

@@ -1,0 +1,21 @@
+//! Cross-entropy with the row's label. Weights, division by counts and rows without a label are the caller's:
+//! see [`Objective`](super::Objective).
+
+use super::log_softmax;
+
+/// Adds the gradient of one row, times `scale`, to `gradient`, and returns the row's value,
+/// `-log(softmax(student)[label])`. The gradient is `softmax(student) - onehot(label)`.
+///
+/// # Shapes
+/// - `student`: `[K]`, before softmax, finite
+/// - `label`: below `K`
+/// - `gradient`: `[K]`
+pub(super) fn add_row(student: &[f32], label: usize, scale: f64, gradient: &mut [f64]) -> f64 {
+    let mut loss = 0.0;
+    for (class, (log_probability, gradient)) in log_softmax(student, 1.0).zip(gradient).enumerate() {
+        let target = if class == label { 1.0 } else { 0.0 };
+        loss -= target * log_probability;
+        *gradient += scale * (log_probability.exp() - target);
+    }
+    loss
+}

@@ -1,0 +1,113 @@
+//! `distill.json`, the record beside a trained model: the recipe as resolved, what went in, and the figures.
+//!
+//! Nothing in it depends on the time, the place or the machine's name.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+use crate::metrics::Scores;
+use crate::objective::LossTermRecipe;
+use crate::recipe::{FitRecipe, StudentRecipe};
+
+/// The record's file name.
+pub(crate) const RECORD: &str = "distill.json";
+
+/// Version of the record's fields.
+const SCHEMA_VERSION: u32 = 1;
+
+/// The record of one trained model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RunRecord {
+    pub(crate) schema_version: u32,
+    pub(crate) inputs: RunInputs,
+    pub(crate) figures: RunFigures,
+}
+
+/// All that a run's result follows from: two runs of equal inputs give equal models.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RunInputs {
+    /// `finetune` or `train`.
+    pub(crate) command: String,
+    /// The program's version.
+    pub(crate) distill: String,
+    /// Hash of the weights that teach, or that are fine-tuned.
+    pub(crate) model: String,
+    /// Hash of that model's tokenizer.
+    pub(crate) tokenizer: String,
+    /// Hash of the training rows: what the model reads of them, and their class ids.
+    pub(crate) train: String,
+    /// Hash of the validation rows.
+    pub(crate) validation: String,
+    /// Class names, by id.
+    pub(crate) labels: Vec<String>,
+    pub(crate) max_length: usize,
+    pub(crate) objective: Vec<LossTermRecipe>,
+    /// Absent where the model itself is fine-tuned.
+    pub(crate) student: Option<StudentRecipe>,
+    pub(crate) prune_vocabulary: bool,
+    pub(crate) fit: FitRecipe,
+}
+
+impl RunInputs {
+    /// The first field in which two runs differ, with both values.
+    pub(crate) fn difference(&self, other: &Self) -> Option<(String, String, String)> {
+        let fields = |inputs: &Self| match serde_json::to_value(inputs) {
+            Ok(serde_json::Value::Object(fields)) => fields,
+            _ => serde_json::Map::new(),
+        };
+        let (ours, theirs) = (fields(self), fields(other));
+        let field = ours.iter().find(|(field, value)| theirs.get(*field) != Some(value))?.0;
+        let text = |fields: &serde_json::Map<_, _>| fields.get(field).map(ToString::to_string).unwrap_or_default();
+        Some((field.clone(), text(&ours), text(&theirs)))
+    }
+}
+
+/// What came out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RunFigures {
+    /// Optimiser steps taken in all.
+    pub(crate) steps: usize,
+    /// The epoch whose weights were kept, from 1.
+    pub(crate) kept_epoch: usize,
+    pub(crate) parameters: usize,
+    /// Of `model.safetensors`.
+    pub(crate) bytes: u64,
+    /// On the validation rows; absent where there are none.
+    pub(crate) validation: Option<Scores>,
+}
+
+impl RunRecord {
+    pub(crate) fn new(inputs: RunInputs, figures: RunFigures) -> Self {
+        Self { schema_version: SCHEMA_VERSION, inputs, figures }
+    }
+
+    /// The record in a run's folder; `None` where there is none, an error where it cannot be read.
+    pub(crate) fn read(folder: &Path) -> anyhow::Result<Option<Self>> {
+        let path = folder.join(RECORD);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = files::read_to_string(&path)?;
+        let version: serde_json::Value =
+            serde_json::from_str(&text).with_context(|| format!("{}: no JSON", path.display()))?;
+        let found = version["schema_version"].as_u64().unwrap_or(0);
+        if found != u64::from(SCHEMA_VERSION) {
+            anyhow::bail!(
+                "{}: schema_version is {found}, this build reads {SCHEMA_VERSION}; update distill, or train again",
+                path.display()
+            );
+        }
+        let record = serde_json::from_str(&text).with_context(|| format!("{}: not a run's record", path.display()))?;
+        Ok(Some(record))
+    }
+
+    /// Writes the record: the last file of a run, whose presence says that the run is complete.
+    pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        let mut json = serde_json::to_string_pretty(self)?;
+        json.push('\n');
+        Ok(files::write_whole(&folder.join(RECORD), json.as_bytes())?)
+    }
+}

@@ -1,0 +1,102 @@
+//! The rows of a command with their labels: read, split and matched with class names.
+
+use std::path::Path;
+
+use anyhow::bail;
+use datasets::{Columns, LabelNames, Row, hold_out, read_rows, reconcile};
+
+use crate::recipe::ColumnsRecipe;
+
+/// Rows with the class ids of their labels.
+#[derive(Default)]
+pub(crate) struct Split {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) labels: Vec<Option<u32>>,
+}
+
+/// Rows to learn from and rows to validate on.
+pub(crate) struct TaskData {
+    pub(crate) train: Split,
+    pub(crate) validation: Split,
+    pub(crate) names: LabelNames,
+}
+
+/// Reads a file and matches its labels with class names; without any known, the file's labels are the classes.
+pub(crate) fn read(path: &Path, columns: &ColumnsRecipe, known: Option<&LabelNames>) -> anyhow::Result<Split> {
+    let rows = read_rows(path, &columns_of(columns))?;
+    let (_, labels) = reconcile(&rows, known)?;
+    Ok(Split { rows, labels })
+}
+
+/// Reads the training rows and the validation rows: their own file, or a tenth held out by a hash of the text.
+pub(crate) fn read_split(
+    data: &Path,
+    validation: Option<&Path>,
+    columns: &ColumnsRecipe,
+    known: Option<&LabelNames>,
+) -> anyhow::Result<TaskData> {
+    let rows = read_rows(data, &columns_of(columns))?;
+    let validation = validation.map(|path| read_rows(path, &columns_of(columns))).transpose()?;
+    split(rows, validation, known)
+}
+
+/// As [`read_split`], of rows in memory.
+pub(crate) fn split(
+    rows: Vec<Row>,
+    validation: Option<Vec<Row>>,
+    known: Option<&LabelNames>,
+) -> anyhow::Result<TaskData> {
+    let (train, validation) = match validation {
+        Some(validation) => (rows, validation),
+        None => hold_out(rows),
+    };
+    if train.is_empty() {
+        bail!("no rows are left to learn from: all are held out for validation; give more rows, or --validation");
+    }
+    let (names, labels) = match known {
+        Some(known) => (known.clone(), reconcile(&train, Some(known))?.1),
+        None => reconcile(&train, None)?,
+    };
+    let validation_labels = reconcile(&validation, Some(&names))?.1;
+    Ok(TaskData {
+        train: Split { rows: train, labels },
+        validation: Split { rows: validation, labels: validation_labels },
+        names,
+    })
+}
+
+pub(crate) fn columns_of(columns: &ColumnsRecipe) -> Columns {
+    Columns {
+        text: columns.text_column.clone(),
+        pair: columns.pair_column.clone(),
+        label: columns.label_column.clone(),
+    }
+}
+
+/// Refuses a teacher that the labels show to be no better than chance: accuracy at most 1/K plus two standard errors,
+/// over at least 50 labelled rows.
+pub(crate) fn refuse_chance(accuracy: f64, labelled: usize, classes: usize) -> anyhow::Result<()> {
+    let chance = 1.0 / classes as f64;
+    let limit = chance + 2.0 * (chance * (1.0 - chance) / labelled as f64).sqrt();
+    if labelled >= 50 && accuracy <= limit {
+        bail!(
+            "the teacher's accuracy on {labelled} labelled rows is {accuracy:.3}, no better than chance \
+             ({chance:.3}, plus two standard errors: {limit:.3}); fine-tune it first, check that its class names and \
+             the data's mean the same, or go on with --force"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_is_refused_from_fifty_rows_on() {
+        assert!(refuse_chance(0.25, 49, 4).is_ok());
+        // 0.25 + 2 * sqrt(0.25 * 0.75 / 50) = 0.3725
+        assert!(refuse_chance(0.372, 50, 4).is_err());
+        assert!(refuse_chance(0.373, 50, 4).is_ok());
+    }
+}

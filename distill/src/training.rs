@@ -1,0 +1,346 @@
+//! The training loop: one for students and for teachers in the making.
+//!
+//! A run's folder gets `metrics.jsonl` (a line each for a logged step and an evaluation), a checkpoint after every
+//! evaluation, and at the end the model with its record. A run that was stopped goes on from its checkpoint, bit for
+//! bit as if it had not been.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use cache::CacheReader;
+use datasets::{Encodings, Key, Sampler, TokenBatch, forward_batches};
+use nn::{AdamW, Capture, DropoutRng, Gradients, Mode};
+use serde::Serialize;
+use serde_json::json;
+use student::Student;
+
+use crate::checkpoint::{self, Best, Restored, State};
+use crate::cli::Keep;
+use crate::files::FileError;
+use crate::hint::HintExt;
+use crate::inference::packed;
+use crate::interrupt;
+use crate::metrics::Scores;
+use crate::objective::{LossReport, Objective, ObjectiveRows, StepCounts};
+use crate::recipe::FitRecipe;
+use crate::run_record::RunInputs;
+use crate::schedule::Schedule;
+use crate::ui::{self, Progress};
+
+/// The file of losses and scores in a run's folder.
+pub(crate) const METRICS: &str = "metrics.jsonl";
+
+/// Version of the lines in [`METRICS`].
+const METRICS_SCHEMA_VERSION: u32 = 1;
+
+/// Steps between two logged ones.
+const LOG_EVERY: usize = 50;
+
+/// Rows as a model in training sees them.
+pub(crate) struct FitRows {
+    pub(crate) encodings: Encodings,
+    pub(crate) labels: Vec<Option<u32>>,
+    /// Under which the teacher's logits are stored.
+    pub(crate) keys: Vec<Key>,
+}
+
+/// What a training works on, besides the student.
+pub(crate) struct Fit<'a> {
+    pub(crate) objective: &'a Objective,
+    pub(crate) train: &'a FitRows,
+    pub(crate) validation: &'a FitRows,
+    /// The teacher's stored logits.
+    pub(crate) cache: Option<&'a CacheReader>,
+    pub(crate) recipe: &'a FitRecipe,
+    pub(crate) inputs: &'a RunInputs,
+    /// The run's folder.
+    pub(crate) folder: &'a Path,
+    pub(crate) resume: bool,
+}
+
+/// What a training gives, besides the student's weights.
+pub(crate) struct Fitted {
+    pub(crate) steps: usize,
+    /// From 1.
+    pub(crate) kept_epoch: usize,
+    /// Of the weights that were kept, on the validation rows.
+    pub(crate) scores: Option<Scores>,
+    /// Rows trained on in a second.
+    pub(crate) rows_per_second: f64,
+}
+
+impl Fit<'_> {
+    /// Trains the student; its weights are then the ones that [`FitRecipe::keep`] asks for.
+    pub(crate) fn run(&self, student: &mut Student) -> anyhow::Result<Fitted> {
+        let recipe = self.recipe;
+        let lengths = self.train.encodings.lengths();
+        let sampler = Sampler::new(lengths, recipe.seed, recipe.batch_rows, recipe.batch_tokens)?;
+        let steps_per_epoch = sampler.steps_per_epoch();
+        let total_steps = steps_per_epoch * recipe.epochs;
+        let schedule = Schedule::new(recipe.learning_rate, recipe.warmup_ratio, total_steps);
+        let mut gradients = Gradients::zeros(student.parameters().layout().clone());
+        let Start { mut optimizer, first_step, mut best, mut best_parameters, metrics_bytes } = self.start(student)?;
+        let mut metrics = Metrics::open(self.folder, metrics_bytes)?;
+
+        let progress = Progress::new("train", (total_steps - first_step) as u64 * recipe.batch_rows as u64, "rows");
+        let (clock, mut rows_done) = (Instant::now(), 0);
+        let mut evaluation_time = std::time::Duration::ZERO;
+        let mut last_scores = None;
+        let mut epoch = sampler.epoch((first_step / steps_per_epoch) as u64);
+        for step in first_step..total_steps {
+            if step % steps_per_epoch == 0 {
+                epoch = sampler.epoch((step / steps_per_epoch) as u64);
+            }
+            let micro_batches = epoch.step(step % steps_per_epoch);
+            let mut loss = self.objective.no_loss();
+            let counts = self.counts(&micro_batches);
+            let mut first_row = 0;
+            for (index, rows) in micro_batches.iter().enumerate() {
+                let dropout = DropoutRng::new(recipe.seed, step as u64, index as u64);
+                loss += &self.micro_batch(student, rows, first_row, counts, &dropout, &mut gradients)?;
+                first_row += rows.len();
+            }
+            let norm = gradients.norm();
+            if !norm.is_finite() {
+                bail!("step {step}: the gradient's norm is {norm}; lower --learning-rate, or check the data");
+            }
+            let clip = (recipe.max_gradient_norm / (norm + 1e-6)).min(1.0) as f32;
+            let learning_rate = schedule.learning_rate(step);
+            optimizer.step(student.parameters_mut(), &mut gradients, learning_rate, clip);
+
+            progress.inc(counts.rows as u64);
+            rows_done += counts.rows;
+            let done = step + 1;
+            if done % LOG_EVERY == 0 || done == total_steps {
+                progress.message(format_args!("loss {:.4}", loss.total()));
+                metrics.step(done, &loss, norm, learning_rate)?;
+            }
+            let stop = interrupt::requested();
+            let epoch_done = done % steps_per_epoch == 0;
+            let epochs = done.div_ceil(steps_per_epoch);
+            if epoch_done && (epochs % recipe.evaluate_every == 0 || done == total_steps) && !stop {
+                let start = Instant::now();
+                last_scores = self.evaluate(student)?;
+                if let Some(scores) = &last_scores {
+                    metrics.evaluation(done, epochs, scores)?;
+                    progress.message(format_args!("loss {:.4}, {}", loss.total(), headline(scores)));
+                    if recipe.keep == Keep::Best && is_better(scores, best.as_ref()) {
+                        best = Some(Best { epoch: epochs, scores: scores.clone() });
+                        best_parameters = Some(student.parameters().flat().to_vec());
+                    }
+                }
+                evaluation_time += start.elapsed();
+            }
+            if stop || (epoch_done && done < total_steps) {
+                let state = State::new(done, metrics.bytes()?, best.clone(), self.inputs.clone());
+                checkpoint::save(self.folder, &state, student.parameters(), &optimizer, best_parameters.as_deref())?;
+            }
+            if stop {
+                let way_out = "the same command with --resume goes on from here";
+                return Err(interrupt::Interrupted).hint(way_out);
+            }
+        }
+        progress.finish();
+        let seconds = (clock.elapsed() - evaluation_time).as_secs_f64();
+        let (kept_epoch, scores) = match (best, best_parameters) {
+            (Some(best), Some(parameters)) => {
+                student.parameters_mut().flat_mut().copy_from_slice(&parameters);
+                (best.epoch, Some(best.scores))
+            }
+            _ => (recipe.epochs, last_scores),
+        };
+        Ok(Fitted { steps: total_steps, kept_epoch, scores, rows_per_second: rows_done as f64 / seconds.max(1e-9) })
+    }
+
+    fn start(&self, student: &mut Student) -> anyhow::Result<Start> {
+        let decay = self.recipe.weight_decay;
+        let restored = match self.resume {
+            true => checkpoint::load(self.folder, self.inputs, student.parameters_mut(), decay)?,
+            false => None,
+        };
+        Ok(match restored {
+            None => Start {
+                optimizer: AdamW::new(student.parameters().layout().clone(), decay),
+                first_step: 0,
+                best: None,
+                best_parameters: None,
+                metrics_bytes: 0,
+            },
+            Some(Restored { state, optimizer, best_parameters }) => {
+                ui::say(format!("going on after step {}", ui::count(state.step as u64)));
+                Start {
+                    optimizer,
+                    first_step: state.step,
+                    best: state.best,
+                    best_parameters,
+                    metrics_bytes: state.metrics_bytes,
+                }
+            }
+        })
+    }
+
+    fn counts(&self, micro_batches: &[Vec<u32>]) -> StepCounts {
+        let rows = micro_batches.iter().flatten();
+        let labels: Vec<_> = rows.map(|&row| self.train.labels[row as usize]).collect();
+        StepCounts::of(&labels)
+    }
+
+    /// Forward, loss and backward of some of a step's rows.
+    fn micro_batch(
+        &self,
+        student: &mut Student,
+        rows: &[u32],
+        first_row: usize,
+        counts: StepCounts,
+        dropout: &DropoutRng,
+        gradients: &mut Gradients,
+    ) -> anyhow::Result<LossReport> {
+        let batch = TokenBatch::gather(&self.train.encodings, rows);
+        let teacher_logits = match self.objective.needs_teacher() {
+            true => Some(self.teacher_logits(self.train, rows)?),
+            false => None,
+        };
+        let labels: Vec<_> = rows.iter().map(|&row| self.train.labels[row as usize]).collect();
+        let output = student.forward(packed(&batch), Capture::LOGITS, Mode::Train(dropout))?;
+        let mut d_logits = vec![0.0; output.logits.len()];
+        let loss = self.objective.evaluate(
+            &ObjectiveRows {
+                first_row,
+                classes: student.config().labels.len(),
+                student_logits: &output.logits,
+                teacher_logits: teacher_logits.as_deref(),
+                labels: &labels,
+            },
+            counts,
+            &mut d_logits,
+        )?;
+        student.backward(&d_logits, gradients)?;
+        Ok(loss)
+    }
+
+    /// What the teacher said of these rows.
+    fn teacher_logits(&self, of: &FitRows, rows: &[u32]) -> anyhow::Result<Vec<f32>> {
+        let cache = self.cache.context("the soft term needs the teacher's logits; give --cache")?;
+        let mut logits = Vec::with_capacity(rows.len() * cache.width());
+        for &row in rows {
+            let found = cache.get(&of.keys[row as usize]);
+            logits.extend_from_slice(found.with_context(|| format!("row {row} is not in the cache"))?);
+        }
+        Ok(logits)
+    }
+
+    /// Scores on the validation rows; agreement where the cache has all of them.
+    fn evaluate(&self, student: &mut Student) -> anyhow::Result<Option<Scores>> {
+        let rows = self.validation;
+        if rows.encodings.is_empty() {
+            return Ok(None);
+        }
+        let classes = student.config().labels.len();
+        let mut logits = vec![0.0; rows.encodings.len() * classes];
+        for indices in forward_batches(&rows.encodings.lengths(), self.recipe.batch_tokens) {
+            let batch = TokenBatch::gather(&rows.encodings, &indices);
+            let output = student.forward(packed(&batch), Capture::LOGITS, Mode::Eval)?;
+            for (&row, from) in indices.iter().zip(output.logits.chunks_exact(classes)) {
+                logits[row as usize * classes..(row as usize + 1) * classes].copy_from_slice(from);
+            }
+        }
+        let all: Vec<u32> = (0..rows.encodings.len() as u32).collect();
+        let known = self.cache.is_some_and(|cache| rows.keys.iter().all(|key| cache.contains(key)));
+        let teacher_logits = if known { Some(self.teacher_logits(rows, &all)?) } else { None };
+        Ok(Some(Scores::of(&logits, teacher_logits.as_deref(), &rows.labels, classes)?))
+    }
+}
+
+/// Where a training starts.
+struct Start {
+    optimizer: AdamW,
+    first_step: usize,
+    best: Option<Best>,
+    best_parameters: Option<Vec<f32>>,
+    metrics_bytes: u64,
+}
+
+/// Whether these scores beat the best ones: by accuracy, or without labels by agreement with the teacher.
+fn is_better(scores: &Scores, best: Option<&Best>) -> bool {
+    let merit = |scores: &Scores| scores.accuracy.or(scores.agreement);
+    match (merit(scores), best.and_then(|best| merit(&best.scores))) {
+        (Some(new), Some(old)) => new > old,
+        (new, None) => new.is_some(),
+        (None, Some(_)) => false,
+    }
+}
+
+/// The figure that a person follows.
+fn headline(scores: &Scores) -> String {
+    match (scores.accuracy, scores.agreement) {
+        (Some(accuracy), _) => format!("accuracy {accuracy:.4}"),
+        (None, Some(agreement)) => format!("agreement {agreement:.4}"),
+        (None, None) => "not labelled".to_string(),
+    }
+}
+
+/// Appends to a run's `metrics.jsonl`.
+struct Metrics {
+    file: File,
+    path: PathBuf,
+}
+
+impl Metrics {
+    /// Opens the file and cuts it to the length it had at the checkpoint that the run goes on from.
+    fn open(folder: &Path, bytes: u64) -> anyhow::Result<Self> {
+        fs::create_dir_all(folder).map_err(|source| FileError::writing(folder, source))?;
+        let path = folder.join(METRICS);
+        let open = || -> io::Result<File> {
+            let file = OpenOptions::new().create(true).append(true).open(&path)?;
+            file.set_len(bytes)?;
+            Ok(file)
+        };
+        let file = open().map_err(|source| FileError::writing(&path, source))?;
+        Ok(Self { file, path })
+    }
+
+    fn bytes(&self) -> anyhow::Result<u64> {
+        let metadata = self.file.metadata().map_err(|source| FileError::writing(&self.path, source))?;
+        Ok(metadata.len())
+    }
+
+    /// One step: its loss, each term's mean, and the gradient's norm before clipping.
+    fn step(&mut self, step: usize, loss: &LossReport, gradient_norm: f64, learning_rate: f64) -> anyhow::Result<()> {
+        let mut line = json!({
+            "schema_version": METRICS_SCHEMA_VERSION,
+            "event": "step",
+            "step": step,
+            "loss": loss.total(),
+            "gradient_norm": gradient_norm,
+            "learning_rate": learning_rate,
+        });
+        for term in &loss.terms {
+            line[term.term.name()] = term.loss.mean().into();
+        }
+        self.line(&line)
+    }
+
+    /// One evaluation on the validation rows.
+    fn evaluation(&mut self, step: usize, epoch: usize, scores: &Scores) -> anyhow::Result<()> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            schema_version: u32,
+            event: &'static str,
+            step: usize,
+            epoch: usize,
+            #[serde(flatten)]
+            scores: &'a Scores,
+        }
+        self.line(&Line { schema_version: METRICS_SCHEMA_VERSION, event: "evaluation", step, epoch, scores })
+    }
+
+    fn line(&mut self, line: &impl Serialize) -> anyhow::Result<()> {
+        let mut json = serde_json::to_string(line)?;
+        json.push('\n');
+        self.file.write_all(json.as_bytes()).map_err(|source| FileError::writing(&self.path, source))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! What a person sees: results on stdout as text or JSON, everything else on stderr.
+
+mod progress;
+mod table;
+mod units;
+
+pub(crate) use progress::{Progress, StderrAboveBars, on_terminal, say};
+pub(crate) use table::Table;
+pub(crate) use units::{bytes, count, duration};
+
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// Version of the keys in what `--json` prints.
+const SCHEMA_VERSION: u32 = 1;
+
+/// Where results go, and in which form.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ui {
+    json: bool,
+}
+
+impl Ui {
+    /// Results as JSON, one object a line, or as text.
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Prints one result on stdout: the fields of `value` behind a `schema_version`, or what `text` makes of it.
+    pub(crate) fn result<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), OutputError> {
+        let line = if self.json {
+            serde_json::to_string(&Versioned {
+                schema_version: SCHEMA_VERSION,
+                value,
+            })
+            .map_err(io::Error::from)
+        } else {
+            Ok(text(value))
+        };
+        let print = |line: String| {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(line.trim_end().as_bytes())?;
+            stdout.write_all(b"\n")
+        };
+        progress::above_bars(|| line.and_then(print)).map_err(|source| match source.kind() {
+            io::ErrorKind::BrokenPipe => OutputError::Closed,
+            _ => OutputError::Failed { source },
+        })
+    }
+}
+
+/// Results cannot be printed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OutputError {
+    /// Whoever read stdout has seen enough, as `head` does. `main` then ends quietly.
+    #[error("stdout is closed")]
+    Closed,
+    /// Anything else.
+    #[error("cannot write to stdout")]
+    Failed {
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+#[derive(Serialize)]
+struct Versioned<'a, T> {
+    schema_version: u32,
+    #[serde(flatten)]
+    value: &'a T,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_version_comes_first() {
+        #[derive(Serialize)]
+        struct Figures {
+            accuracy: f64,
+            seconds: u32,
+        }
+        let value = &Figures {
+            accuracy: 0.5,
+            seconds: 3,
+        };
+        let json = serde_json::to_string(&Versioned {
+            schema_version: 1,
+            value,
+        })
+        .expect("serialises");
+        assert_eq!(json, r#"{"schema_version":1,"accuracy":0.5,"seconds":3}"#);
+    }
+}
