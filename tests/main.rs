@@ -1,1 +1,17 @@
-//! Proof.
+//! The program from outside: the built binary on a tiny task, as a person at a shell or a script would use it.
+//!
+//! One binary for all of it, a module a subject. What is right in numbers is proved in the crates; here it is what a
+//! command promises: its files, its JSON, its refusals, what a stop leaves behind.
+
+mod arrows;
+mod bad_input;
+mod cache;
+mod commands;
+mod data;
+mod determinism;
+mod full_disk;
+mod help;
+mod labels;
+mod resume;
+mod students;
+mod support;

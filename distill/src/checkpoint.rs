@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -101,7 +101,7 @@ pub(crate) fn load(
     Ok(Some(restored))
 }
 
-fn parse(path: &PathBuf, bytes: &[u8], parameters: &mut Parameters, weight_decay: f64) -> anyhow::Result<Restored> {
+fn parse(path: &Path, bytes: &[u8], parameters: &mut Parameters, weight_decay: f64) -> anyhow::Result<Restored> {
     let damaged = || format!("{}: a damaged checkpoint; start afresh with --overwrite", path.display());
     let (_, header) = SafeTensors::read_metadata(bytes).with_context(damaged)?;
     let tensors = SafeTensors::deserialize(bytes).with_context(damaged)?;

@@ -11,10 +11,7 @@ const PARTIAL: (&str, &str) = (".distill-", ".partial");
 /// Writes a file whole: into a temporary one beside it, then flushed to the disk and renamed, so that whoever opens
 /// `path` meets the old content or the new, never half of it.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = Builder::new();
     builder.prefix(PARTIAL.0).suffix(PARTIAL.1);
     #[cfg(unix)]
@@ -25,9 +22,7 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     }
     let write = || -> io::Result<()> {
         // The kind alone, and below the file without its wrapper: the temporary name would only puzzle whoever reads.
-        let mut file = builder
-            .tempfile_in(folder)
-            .map_err(|error| io::Error::from(error.kind()))?;
+        let mut file = builder.tempfile_in(folder).map_err(|error| io::Error::from(error.kind()))?;
         file.as_file_mut().write_all(bytes)?;
         file.as_file_mut().sync_all()?;
         file.persist(path)?;
@@ -38,17 +33,11 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 
 /// Reads a text file.
 pub(crate) fn read_to_string(path: &Path) -> Result<String, FileError> {
-    let bytes = fs::read(path).map_err(|source| FileError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let bytes = fs::read(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        FileError::NotUtf8 {
-            path: path.to_owned(),
-            line,
-        }
+        FileError::NotUtf8 { path: path.to_owned(), line }
     })
 }
 
@@ -63,14 +52,8 @@ pub(crate) fn prepare_output(folder: &Path, overwrite: bool, written: &[&str]) -
         _ => FileError::writing(folder, source),
     })?;
     let mut held = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|source| FileError::Read {
-        path: folder.to_owned(),
-        source,
-    })? {
-        let entry = entry.map_err(|source| FileError::Read {
-            path: folder.to_owned(),
-            source,
-        })?;
+    for entry in fs::read_dir(folder).map_err(|source| FileError::Read { path: folder.to_owned(), source })? {
+        let entry = entry.map_err(|source| FileError::Read { path: folder.to_owned(), source })?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with(PARTIAL.0) && name.ends_with(PARTIAL.1) {
             remove(&entry.path())?;
@@ -82,11 +65,18 @@ pub(crate) fn prepare_output(folder: &Path, overwrite: bool, written: &[&str]) -
     match held.first() {
         None => Ok(()),
         Some(_) if overwrite => written.iter().try_for_each(|name| remove_within(folder, name)),
-        Some(first) => Err(FileError::NotEmpty {
-            folder: folder.to_owned(),
-            first: first.clone(),
-            held: held.len(),
-        }),
+        Some(first) => Err(FileError::NotEmpty { folder: folder.to_owned(), first: first.clone(), held: held.len() }),
+    }
+}
+
+/// Makes a write beyond the limit on file sizes (`ulimit -f`) an error as any other. By default the system ends the
+/// program there, without a word and with the temporary file left behind. Called once, before any file is written.
+pub(crate) fn report_size_limit() {
+    #[cfg(unix)]
+    // SAFETY: SIGXFSZ is a signal that may be ignored, no handler of ours is involved, and no other thread has started.
+    #[expect(unsafe_code, reason = "signals have no safe interface in the standard library")]
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
 
@@ -146,18 +136,9 @@ impl FileError {
     pub(crate) fn writing(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
-            io::ErrorKind::StorageFull => Self::NoSpace {
-                path,
-                limit: "no space left on the disk",
-            },
-            io::ErrorKind::QuotaExceeded => Self::NoSpace {
-                path,
-                limit: "no space left in your disk quota",
-            },
-            io::ErrorKind::FileTooLarge => Self::NoSpace {
-                path,
-                limit: "no space left under the limit on file sizes",
-            },
+            io::ErrorKind::StorageFull => Self::NoSpace { path, limit: "no space left on the disk" },
+            io::ErrorKind::QuotaExceeded => Self::NoSpace { path, limit: "no space left in your disk quota" },
+            io::ErrorKind::FileTooLarge => Self::NoSpace { path, limit: "no space left under the limit on file sizes" },
             _ => Self::Write { path, source },
         }
     }
@@ -222,12 +203,7 @@ mod tests {
         fs::create_dir(&target).expect("folder");
         fs::write(target.join("inside"), b"").expect("writes");
         let error = write_whole(&target, b"x").expect_err("a folder is in the way");
-        assert!(
-            error
-                .to_string()
-                .starts_with(&format!("cannot write {}", target.display())),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with(&format!("cannot write {}", target.display())), "{error}");
         assert_eq!(names(folder.path()), ["taken"]);
     }
 
@@ -246,10 +222,7 @@ mod tests {
         let path = folder.path().join("recipe.toml");
         fs::write(&path, b"a = 1\nb = \"\xff\"\n").expect("writes");
         let error = read_to_string(&path).expect_err("refused");
-        assert!(
-            error.to_string().contains("recipe.toml: line 2 is not UTF-8"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("recipe.toml: line 2 is not UTF-8"), "{error}");
     }
 
     #[test]
@@ -267,12 +240,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         fs::write(folder.path().join("notes.txt"), b"").expect("writes");
         let error = prepare_output(folder.path(), false, &["config.json"]).expect_err("refused");
-        assert!(
-            error
-                .to_string()
-                .contains("it holds notes.txt; choose another --output"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("it holds notes.txt; choose another --output"), "{error}");
         fs::write(folder.path().join("zebra"), b"").expect("writes");
         let error = prepare_output(folder.path(), false, &["config.json"]).expect_err("refused");
         assert!(error.to_string().contains("notes.txt and 1 more"), "{error}");

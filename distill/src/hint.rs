@@ -45,11 +45,7 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
 
 /// The hints of an error, each on its own line.
 pub(crate) fn hints(error: &anyhow::Error) -> Vec<String> {
-    error
-        .chain()
-        .map(ToString::to_string)
-        .filter(|text| text.starts_with(HINT))
-        .collect()
+    error.chain().map(ToString::to_string).filter(|text| text.starts_with(HINT)).collect()
 }
 
 #[cfg(test)]
@@ -64,43 +60,26 @@ mod tests {
 
     #[test]
     fn causes_follow_on_one_line() {
-        let error = failing()
-            .context("cannot read a.tsv")
-            .context("cannot cache")
-            .expect_err("fails");
-        assert_eq!(
-            describe(&error),
-            "error: cannot cache: cannot read a.tsv: device on fire"
-        );
+        let error = failing().context("cannot read a.tsv").context("cannot cache").expect_err("fails");
+        assert_eq!(describe(&error), "error: cannot cache: cannot read a.tsv: device on fire");
     }
 
     #[test]
     fn hints_stand_on_their_own_lines_wherever_they_were_added() {
-        let error = failing()
-            .hint("use water")
-            .context("cannot read a.tsv")
-            .hint("give --data")
-            .expect_err("fails");
-        assert_eq!(
-            describe(&error),
-            "error: cannot read a.tsv: device on fire\nhint: give --data\nhint: use water"
-        );
+        let error = failing().hint("use water").context("cannot read a.tsv").hint("give --data").expect_err("fails");
+        assert_eq!(describe(&error), "error: cannot read a.tsv: device on fire\nhint: give --data\nhint: use water");
         assert_eq!(hints(&error), ["hint: give --data", "hint: use water"]);
     }
 
     #[test]
     fn a_quoted_cause_is_not_said_twice() {
-        let error = failing()
-            .context("cannot read a.tsv: device on fire")
-            .expect_err("fails");
+        let error = failing().context("cannot read a.tsv: device on fire").expect_err("fails");
         assert_eq!(describe(&error), "error: cannot read a.tsv: device on fire");
     }
 
     #[test]
     fn the_cause_is_still_found_under_a_hint() {
-        let error = Err::<(), _>(crate::interrupt::Interrupted)
-            .hint("resume it")
-            .expect_err("fails");
+        let error = Err::<(), _>(crate::interrupt::Interrupted).hint("resume it").expect_err("fails");
         assert!(error.downcast_ref::<crate::interrupt::Interrupted>().is_some());
     }
 }

@@ -1,6 +1,7 @@
 //! Distils text encoders: the program `distill`. Reads the command line, hands over to the command, and turns what
 //! comes back into an exit status: 0, 1 for an error, 2 for a command line that cannot be read, 130 for Ctrl-C.
 
+mod card;
 mod checkpoint;
 mod cli;
 mod commands;
@@ -12,6 +13,9 @@ mod interrupt;
 mod metrics;
 mod model;
 mod objective;
+#[cfg(test)]
+mod parity;
+mod pipeline;
 mod recipe;
 mod run_record;
 mod schedule;
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
+    files::report_size_limit();
     log_to_stderr()?;
     interrupt::listen().context("cannot listen for Ctrl-C")?;
     start_threads(cli.global.threads)?;

@@ -36,11 +36,7 @@ impl Scores {
         classes: usize,
     ) -> Result<Self, NotFinite> {
         if let Some(position) = logits.iter().position(|logit| !logit.is_finite()) {
-            return Err(NotFinite {
-                row: position / classes,
-                class: position % classes,
-                value: logits[position],
-            });
+            return Err(NotFinite { row: position / classes, class: position % classes, value: logits[position] });
         }
         let predicted = predictions(logits, classes);
         let labelled = labels.iter().flatten().count();
@@ -76,11 +72,7 @@ pub(crate) fn predictions(logits: &[f32], classes: usize) -> Vec<u32> {
 /// The share of labelled rows whose predicted class is the label; 0 without any.
 pub(crate) fn accuracy(predicted: &[u32], labels: &[Option<u32>]) -> f64 {
     let labelled = labels.iter().flatten().count();
-    let right = predicted
-        .iter()
-        .zip(labels)
-        .filter(|&(&predicted, &label)| label == Some(predicted))
-        .count();
+    let right = predicted.iter().zip(labels).filter(|&(&predicted, &label)| label == Some(predicted)).count();
     share(right, labelled)
 }
 
@@ -98,21 +90,13 @@ pub(crate) fn macro_f1(predicted: &[u32], labels: &[Option<u32>], classes: usize
             hits[label as usize] += 1;
         }
     }
-    let sum: f64 = hits
-        .iter()
-        .zip(&mentions)
-        .map(|(&hits, &mentions)| share(2 * hits, mentions))
-        .sum();
+    let sum: f64 = hits.iter().zip(&mentions).map(|(&hits, &mentions)| share(2 * hits, mentions)).sum();
     sum / classes.max(1) as f64
 }
 
 /// The share of rows for which two models predict the same class.
 pub(crate) fn agreement(predicted: &[u32], teacher_predicted: &[u32]) -> f64 {
-    let same = predicted
-        .iter()
-        .zip(teacher_predicted)
-        .filter(|(ours, theirs)| ours == theirs)
-        .count();
+    let same = predicted.iter().zip(teacher_predicted).filter(|(ours, theirs)| ours == theirs).count();
     share(same, predicted.len())
 }
 
@@ -213,10 +197,7 @@ mod tests {
     fn over_and_under_confidence_in_one_bin_cancel() {
         // 0.94 and 0.98 share the last bin: right + wrong against 1.92.
         let logits = [two_classes(0.94), two_classes(0.98)].concat();
-        close(
-            expected_calibration_error(&logits, &[Some(1), Some(0)], 2),
-            (1.92 - 1.0) / 2.0,
-        );
+        close(expected_calibration_error(&logits, &[Some(1), Some(0)], 2), (1.92 - 1.0) / 2.0);
     }
 
     #[test]
@@ -244,18 +225,12 @@ mod tests {
         );
         let scores = Scores::of(&logits, Some(&[0.0, 1.0, 0.0, 1.0]), &[Some(1), None], 2).expect("finite");
         assert_eq!((scores.rows, scores.labelled), (2, 1));
-        assert_eq!(
-            (scores.accuracy, scores.macro_f1, scores.agreement),
-            (Some(1.0), Some(0.5), Some(0.5))
-        );
+        assert_eq!((scores.accuracy, scores.macro_f1, scores.agreement), (Some(1.0), Some(0.5), Some(0.5)));
     }
 
     #[test]
     fn a_logit_that_is_no_number_is_named() {
         let error = Scores::of(&[0.0, 1.0, f32::NAN, 1.0], None, &[Some(0), Some(1)], 2).expect_err("refused");
-        assert!(
-            error.to_string().starts_with("row 1: the logit of class 0 is NaN"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("row 1: the logit of class 0 is NaN"), "{error}");
     }
 }

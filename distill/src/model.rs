@@ -29,14 +29,8 @@ pub(crate) struct TextModel {
 }
 
 /// The files that [`save`] writes, whatever the tokenizer.
-pub(crate) const MODEL_FILES: [&str; 6] = [
-    WEIGHTS,
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-];
+pub(crate) const MODEL_FILES: [&str; 6] =
+    [WEIGHTS, "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"];
 
 /// The name of the weights' file.
 pub(crate) const WEIGHTS: &str = "model.safetensors";
@@ -57,12 +51,7 @@ pub(crate) fn load(name: &str, hub: &HubArgs) -> anyhow::Result<TextModel> {
              they do not belong together: copy or download the model again"
         );
     }
-    Ok(TextModel {
-        config: loaded.config,
-        parameters: loaded.parameters,
-        tokenizer,
-        missing_head: loaded.missing_head,
-    })
+    Ok(TextModel { config: loaded.config, parameters: loaded.parameters, tokenizer, missing_head: loaded.missing_head })
 }
 
 /// Finds a model's files, with a bar for each that is fetched from the Hub.
@@ -160,8 +149,7 @@ pub(crate) fn save(
     json.push('\n');
     files::write_whole(&folder.join("config.json"), json.as_bytes())?;
     let distil = config.encoder.family == Family::DistilBert;
-    let tokenizer =
-        tokenizer.clone().with_model_max_length(config.encoder.max_length()).with_token_type_ids(!distil);
+    let tokenizer = tokenizer.clone().with_model_max_length(config.encoder.max_length()).with_token_type_ids(!distil);
     tokenizer.save(folder)?;
     let tensors = parameters.layout().entries().iter().map(|entry| {
         let values = parameters.get(entry.slot);

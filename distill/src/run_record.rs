@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::files;
 use crate::metrics::Scores;
@@ -52,17 +53,32 @@ pub(crate) struct RunInputs {
 }
 
 impl RunInputs {
-    /// The first field in which two runs differ, with both values.
+    /// The first field in which two runs differ, as a path such as `fit.learning_rate`, with both values.
     pub(crate) fn difference(&self, other: &Self) -> Option<(String, String, String)> {
-        let fields = |inputs: &Self| match serde_json::to_value(inputs) {
-            Ok(serde_json::Value::Object(fields)) => fields,
-            _ => serde_json::Map::new(),
-        };
-        let (ours, theirs) = (fields(self), fields(other));
-        let field = ours.iter().find(|(field, value)| theirs.get(*field) != Some(value))?.0;
-        let text = |fields: &serde_json::Map<_, _>| fields.get(field).map(ToString::to_string).unwrap_or_default();
-        Some((field.clone(), text(&ours), text(&theirs)))
+        let json = |inputs: &Self| serde_json::to_value(inputs).unwrap_or_default();
+        let (path, ours, theirs) = first_difference(&json(self), &json(other))?;
+        Some((path.join("."), ours.to_string(), theirs.to_string()))
     }
+}
+
+/// Where two JSON values first differ, and what stands there.
+fn first_difference(ours: &Value, theirs: &Value) -> Option<(Vec<String>, Value, Value)> {
+    let parts: Vec<(String, &Value, &Value)> = match (ours, theirs) {
+        (ours, theirs) if ours == theirs => return None,
+        (Value::Object(ours), Value::Object(theirs)) => {
+            ours.iter().map(|(name, value)| (name.clone(), value, theirs.get(name).unwrap_or(&Value::Null))).collect()
+        }
+        (Value::Array(ours), Value::Array(theirs)) if ours.len() == theirs.len() => {
+            ours.iter().zip(theirs).enumerate().map(|(index, (ours, theirs))| (index.to_string(), ours, theirs)).collect()
+        }
+        _ => Vec::new(),
+    };
+    let within = parts.into_iter().find_map(|(name, ours, theirs)| {
+        let (mut path, ours, theirs) = first_difference(ours, theirs)?;
+        path.insert(0, name);
+        Some((path, ours, theirs))
+    });
+    Some(within.unwrap_or_else(|| (Vec::new(), ours.clone(), theirs.clone())))
 }
 
 /// What came out.

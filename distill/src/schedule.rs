@@ -13,11 +13,7 @@ impl Schedule {
     /// A schedule over `total_steps` optimiser steps, of which the first `ceil(total_steps * warmup_ratio)` warm up.
     pub(crate) fn new(peak: f64, warmup_ratio: f64, total_steps: usize) -> Self {
         let warmup_steps = (total_steps as f64 * warmup_ratio).ceil() as usize;
-        Self {
-            peak,
-            warmup_steps,
-            total_steps,
-        }
+        Self { peak, warmup_steps, total_steps }
     }
 
     /// The learning rate of the step of this number, counted from 0. With a warm-up that of step 0 is 0.
@@ -40,30 +36,14 @@ mod tests {
     fn check(schedule: Schedule, expected: &[f64]) {
         for (step, &expected) in expected.iter().enumerate() {
             let found = schedule.learning_rate(step);
-            assert!(
-                (found - expected).abs() < 1e-15,
-                "step {step}: {found}, expected {expected}"
-            );
+            assert!((found - expected).abs() < 1e-15, "step {step}: {found}, expected {expected}");
         }
     }
 
     #[test]
     fn rises_then_falls() {
         // What transformers gives for 4 warm-up steps of 10, peak 1.
-        let expected = [
-            0.0,
-            0.25,
-            0.5,
-            0.75,
-            1.0,
-            5.0 / 6.0,
-            4.0 / 6.0,
-            3.0 / 6.0,
-            2.0 / 6.0,
-            1.0 / 6.0,
-            0.0,
-            0.0,
-        ];
+        let expected = [0.0, 0.25, 0.5, 0.75, 1.0, 5.0 / 6.0, 4.0 / 6.0, 3.0 / 6.0, 2.0 / 6.0, 1.0 / 6.0, 0.0, 0.0];
         check(Schedule::new(1.0, 0.4, 10), &expected);
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Fit<'a> {
     /// The run's folder.
     pub(crate) folder: &'a Path,
     pub(crate) resume: bool,
+    /// What to do after a Ctrl-C.
+    pub(crate) way_on: &'a str,
 }
 
 /// What a training gives, besides the student's weights.
@@ -118,10 +120,12 @@ impl Fit<'_> {
                 progress.message(format_args!("loss {:.4}", loss.total()));
                 metrics.step(done, &loss, norm, learning_rate)?;
             }
-            let stop = interrupt::requested();
+            // The last step leaves nothing to stop, and an epoch's end is evaluated all the same: a run that goes on from
+            // here would never come back to it.
+            let stop = interrupt::requested() && done < total_steps;
             let epoch_done = done % steps_per_epoch == 0;
             let epochs = done.div_ceil(steps_per_epoch);
-            if epoch_done && (epochs % recipe.evaluate_every == 0 || done == total_steps) && !stop {
+            if epoch_done && (epochs % recipe.evaluate_every == 0 || done == total_steps) {
                 let start = Instant::now();
                 last_scores = self.evaluate(student)?;
                 if let Some(scores) = &last_scores {
@@ -139,8 +143,7 @@ impl Fit<'_> {
                 checkpoint::save(self.folder, &state, student.parameters(), &optimizer, best_parameters.as_deref())?;
             }
             if stop {
-                let way_out = "the same command with --resume goes on from here";
-                return Err(interrupt::Interrupted).hint(way_out);
+                return Err(interrupt::Interrupted).hint(self.way_on);
             }
         }
         progress.finish();

@@ -3,6 +3,7 @@
 //! [`Student`] runs forward and backward; [`start`] makes its first weights from chosen layers of a teacher or at
 //! random; [`prune`] cuts its vocabulary.
 
+mod narrow;
 pub mod prune;
 pub mod start;
 

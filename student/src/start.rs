@@ -1,9 +1,13 @@
-//! The weights that a student starts from: chosen layers of its teacher, or random ones.
+//! The weights that a student starts from: chosen layers of its teacher, whole or narrowed, or random ones.
 //!
 //! Turning a BERT into a DistilBERT (Sanh et al., 2019): embeddings and chosen layers are copied, the pooler is dropped,
 //! and the first token type's embedding, which every token of a single text has, is added to the positions.
+//!
+//! A narrower student starts from the parts of them that matter most: see `narrow.rs`.
 
-use nn::{EncoderConfig, Family, Layout, Parameters, Slot, names};
+use nn::{EncoderConfig, Family, LayerSlot, Layout, Parameters, Slot, names};
+
+use crate::narrow::Selection;
 
 /// Which teacher layers a student is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +51,7 @@ pub enum Error {
         /// The student's number.
         wanted: usize,
     },
-    /// A size in which teacher and student must agree.
+    /// A size that the teacher's cannot be cut to.
     #[error("a student with {field} {student} cannot start from a teacher with {teacher}; start it at random")]
     OtherSize {
         /// The field.
@@ -81,7 +85,8 @@ pub fn choose_layers(layers: &Layers, teacher: usize, student: usize) -> Result<
     }
 }
 
-/// Weights for a student from its teacher's embeddings and these layers; the head starts at random.
+/// Weights for a student from its teacher's embeddings and these layers, narrowed where the student is narrower; the
+/// head starts at random.
 pub fn from_teacher(
     config: &EncoderConfig,
     teacher_config: &EncoderConfig,
@@ -89,45 +94,84 @@ pub fn from_teacher(
     layers: &[usize],
     seed: u64,
 ) -> Result<Parameters, Error> {
-    let sizes = [
+    let equal = [
         ("vocabulary", config.vocab_size, teacher_config.vocab_size),
-        ("hidden size", config.hidden_size, teacher_config.hidden_size),
-        ("embedding size", config.embedding_size, teacher_config.embedding_size),
-        ("intermediate size", config.intermediate_size, teacher_config.intermediate_size),
-        ("attention heads", config.num_heads, teacher_config.num_heads),
+        ("head width", config.head_size(), teacher_config.head_size()),
         ("maximum length", config.max_length(), teacher_config.max_length()),
+        // The norm between a narrow embedding and its projection keeps the two from being one table.
+        ("embedding size", teacher_config.hidden_size, teacher_config.embedding_size),
     ];
-    if let Some(&(field, student, teacher)) = sizes.iter().find(|(_, student, teacher)| student != teacher) {
+    let at_most = [
+        ("hidden size", config.hidden_size, teacher_config.hidden_size),
+        ("intermediate size", config.intermediate_size, teacher_config.intermediate_size),
+    ];
+    let misfit = equal.iter().find(|(_, student, teacher)| student != teacher);
+    let misfit = misfit.or_else(|| at_most.iter().find(|(_, student, teacher)| student > teacher));
+    if let Some(&(field, student, teacher)) = misfit {
         return Err(Error::OtherSize { field, student, teacher });
     }
+    let selection = Selection::new(config, teacher_config, teacher, layers);
     let mut parameters = Parameters::random(Layout::new(config), config.pad_token_id, seed);
     for entry in parameters.layout().clone().entries() {
+        if names::is_head(entry.slot) {
+            continue;
+        }
+        let (rows, columns) = selected(&selection, entry.slot, config, teacher_config);
         let source = match entry.slot {
             Slot::Layer(layer, part) => Slot::Layer(layers[layer], part),
-            slot if names::is_head(slot) => continue,
             slot => slot,
         };
         let (to, from) = (parameters.get_mut(entry.slot), teacher.get(source));
-        if entry.slot == Slot::PositionEmbeddings {
-            copy_positions(config, teacher_config, to, from);
-            if config.type_vocab_size == 0 && teacher_config.type_vocab_size > 0 {
-                let first_type = &teacher.get(Slot::TypeEmbeddings)[..config.embedding_size];
-                for row in to.chunks_exact_mut(config.embedding_size) {
-                    row.iter_mut().zip(first_type).for_each(|(value, first_type)| *value += first_type);
+        match columns {
+            None => to.iter_mut().zip(rows).for_each(|(value, row)| *value = from[row]),
+            Some((columns, width)) => {
+                for (to, row) in to.chunks_exact_mut(columns.len()).zip(rows) {
+                    to.iter_mut().zip(columns).for_each(|(value, column)| *value = from[row * width + column]);
                 }
             }
-        } else {
-            to.copy_from_slice(from);
+        }
+        if entry.slot == Slot::PositionEmbeddings && config.type_vocab_size == 0 && teacher_config.type_vocab_size > 0 {
+            let first_type = teacher.get(Slot::TypeEmbeddings);
+            for row in to.chunks_exact_mut(config.embedding_size) {
+                row.iter_mut().zip(&selection.hidden).for_each(|(value, column)| *value += first_type[*column]);
+            }
         }
     }
     Ok(parameters)
 }
 
-/// Copies the rows that positions take, which RoBERTa counts from another index.
-fn copy_positions(config: &EncoderConfig, teacher: &EncoderConfig, to: &mut [f32], from: &[f32]) {
-    let width = config.embedding_size;
-    let (to_start, from_start) = (config.position_offset() * width, teacher.position_offset() * width);
-    to[to_start..].copy_from_slice(&from[from_start..]);
+/// The teacher's rows, and its columns with its row's width, that one of the student's parameters is made of.
+fn selected<'a>(
+    selection: &'a Selection,
+    slot: Slot,
+    config: &EncoderConfig,
+    teacher: &EncoderConfig,
+) -> (Vec<usize>, Option<(&'a [usize], usize)>) {
+    use LayerSlot::*;
+    let hidden = selection.hidden.as_slice();
+    let of_hidden = Some((hidden, teacher.hidden_size));
+    match slot {
+        Slot::WordEmbeddings => ((0..config.vocab_size).collect(), of_hidden),
+        Slot::TypeEmbeddings => ((0..config.type_vocab_size).collect(), of_hidden),
+        // RoBERTa counts positions from another index; rows before it are never read.
+        Slot::PositionEmbeddings => {
+            let (offset, from) = (config.position_offset(), teacher.position_offset());
+            ((0..config.max_positions).map(|row| (row + from).saturating_sub(offset)).collect(), of_hidden)
+        }
+        Slot::Layer(layer, part) => {
+            let layer = &selection.layers[layer];
+            match part {
+                QueryWeight | KeyWeight | ValueWeight => (layer.attention.clone(), of_hidden),
+                QueryBias | KeyBias | ValueBias => (layer.attention.clone(), None),
+                AttentionOutputWeight => (hidden.to_vec(), Some((&layer.attention, teacher.hidden_size))),
+                IntermediateWeight => (layer.neurons.clone(), of_hidden),
+                IntermediateBias => (layer.neurons.clone(), None),
+                OutputWeight => (hidden.to_vec(), Some((&layer.neurons, teacher.intermediate_size))),
+                _ => (hidden.to_vec(), None),
+            }
+        }
+        _ => (hidden.to_vec(), None),
+    }
 }
 
 /// The configuration of a DistilBERT, or of a smaller BERT, in its teacher's likeness: the same vocabulary, activation

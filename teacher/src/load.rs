@@ -9,9 +9,9 @@ use nn::hf::HfConfig;
 use nn::{Layout, Parameters, Slot, names};
 use serde_json::Value;
 
+use crate::Error;
 use crate::hub::ModelFiles;
 use crate::weights::{RawTensor, read_tensors};
-use crate::Error;
 
 /// A model as its files describe it.
 #[derive(Clone, Debug)]
@@ -61,8 +61,7 @@ pub fn load(files: &ModelFiles) -> Result<LoadedModel, Error> {
 pub fn read_config(files: &ModelFiles) -> Result<HfConfig, Error> {
     let path = &files.config;
     let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.clone(), source })?;
-    let json: Value =
-        serde_json::from_slice(&bytes).map_err(|source| Error::BadJson { path: path.clone(), source })?;
+    let json: Value = serde_json::from_slice(&bytes).map_err(|source| Error::BadJson { path: path.clone(), source })?;
     nn::hf::read_config(&json).map_err(|source| Error::Model { path: path.clone(), source })
 }
 

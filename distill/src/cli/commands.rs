@@ -1,17 +1,17 @@
 //! The flags of each command, in the order in which its help shows them.
 
-use super::groups::{ColumnArgs, ComputeArgs, FittingArgs, HubArgs, OutputArgs};
-use super::values::{ExportDtype, LayerChoice, Setting, StudentFamily, above_zero, at_least_one, at_least_three, zero_or_more};
+use super::groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, OutputArgs};
+use super::values::{
+    ExportDtype, LayerChoice, Setting, StudentFamily, above_zero, at_least_one, at_least_three, zero_or_more,
+};
 use crate::objective::LossTermRecipe;
 use clap::Args;
 use std::path::PathBuf;
 
 /// `distill finetune`: make a teacher.
 #[derive(Debug, Clone, Args)]
-#[command(
-    after_help = "Example:\n  distill finetune --model sentence-transformers/all-MiniLM-L6-v2 \\\n      \
-                        --data train.tsv --output teacher"
-)]
+#[command(after_help = "Example:\n  distill finetune --model sentence-transformers/all-MiniLM-L6-v2 \\\n      \
+                        --data train.tsv --output teacher")]
 pub(crate) struct FinetuneArgs {
     /// Model to start from: a folder, or a name on the Hub
     #[arg(long, value_name = "MODEL", help_heading = "Model")]
@@ -68,10 +68,8 @@ pub(crate) struct CacheArgs {
 
 /// `distill train`: train a student.
 #[derive(Debug, Clone, Args)]
-#[command(
-    after_help = "Example:\n  distill train --teacher teacher --cache cache --data train.tsv \\\n      \
-                        --layers 0,2,4 --prune-vocabulary --output student"
-)]
+#[command(after_help = "Example:\n  distill train --teacher teacher --cache cache --data train.tsv \\\n      \
+                        --layers 0,2,4 --prune-vocabulary --output student")]
 pub(crate) struct TrainArgs {
     /// Teacher to learn from: a folder, or a name on the Hub
     #[arg(long, value_name = "MODEL", help_heading = "Teacher")]
@@ -92,7 +90,7 @@ pub(crate) struct TrainArgs {
     /// Layers of the student [default: as many as listed in --layers, or half the teacher's]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) num_layers: Option<usize>,
-    /// Width of the student [default: the teacher's]; another one needs --layers random
+    /// Width of the student [default: the teacher's]; a narrower one starts from the parts that matter most
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) hidden_size: Option<usize>,
     /// Attention heads of the student [default: as many as make a head as wide as the teacher's]
@@ -143,13 +141,8 @@ pub(crate) struct TrainArgs {
 impl TrainArgs {
     /// The terms that the weights ask for; a weight of 0 leaves its term out.
     pub(crate) fn loss_terms(&self) -> Vec<LossTermRecipe> {
-        let soft = LossTermRecipe::SoftTarget {
-            weight: self.weight_soft,
-            temperature: self.temperature,
-        };
-        let hard = LossTermRecipe::HardLabel {
-            weight: self.weight_hard,
-        };
+        let soft = LossTermRecipe::SoftTarget { weight: self.weight_soft, temperature: self.temperature };
+        let hard = LossTermRecipe::HardLabel { weight: self.weight_hard };
         [soft, hard].into_iter().filter(|term| term.weight() > 0.0).collect()
     }
 }
@@ -223,7 +216,7 @@ pub(crate) struct PredictArgs {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  distill run recipe.toml --set train.epochs=10")]
 pub(crate) struct RunArgs {
-    /// What to compute, as TOML
+    /// What to compute, as TOML; paths in it are taken from the folder you are in
     #[arg(value_name = "RECIPE.toml")]
     pub(crate) recipe: PathBuf,
     /// Put another value into the recipe; may be given several times
@@ -236,7 +229,7 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Output")]
     pub(crate) overwrite: bool,
     #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
+    pub(crate) device: DeviceArgs,
     #[command(flatten)]
     pub(crate) hub: HubArgs,
 }
@@ -255,7 +248,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Training")]
     pub(crate) seed: u64,
     #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
+    pub(crate) device: DeviceArgs,
     /// Folder to write: teacher, cache, student, baseline and export
     #[arg(long, value_name = "FOLDER", default_value = "distill-demo", help_heading = "Output")]
     pub(crate) output: PathBuf,

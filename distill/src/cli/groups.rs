@@ -27,13 +27,31 @@ pub(crate) struct ColumnArgs {
     pub(crate) max_length: Option<usize>,
 }
 
+/// Where to compute.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Compute")]
+pub(crate) struct DeviceArgs {
+    /// Where to compute: auto, cpu or cuda:N (the N-th GPU, from 0)
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
+    pub(crate) device: DeviceChoice,
+}
+
+impl DeviceArgs {
+    /// Refuses a device that this build cannot compute on.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        match &self.device {
+            DeviceChoice::Auto | DeviceChoice::Cpu => Ok(()),
+            gpu => anyhow::bail!("--device {gpu}: this build computes on the CPU alone; give --device cpu"),
+        }
+    }
+}
+
 /// Where and in what portions the forward passes run. None of it changes what is learned from a row.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Compute")]
 pub(crate) struct ComputeArgs {
-    /// Where to compute: auto, cpu or cuda:N (the N-th GPU, from 0)
-    #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
-    pub(crate) device: DeviceChoice,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
     /// Most tokens in one forward pass; lower it to use less memory
     #[arg(long, value_name = "TOKENS", default_value_t = 4096, value_parser = at_least_one)]
     pub(crate) batch_tokens: usize,

@@ -8,8 +8,8 @@ mod values;
 pub(crate) use commands::{
     CacheArgs, DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs,
 };
-pub(crate) use groups::{ColumnArgs, ComputeArgs, FittingArgs, HubArgs, OutputArgs};
-pub(crate) use values::{DeviceChoice, ExportDtype, Keep, LayerChoice, Setting, StudentFamily};
+pub(crate) use groups::{ColumnArgs, ComputeArgs, FittingArgs, HubArgs};
+pub(crate) use values::{ExportDtype, Keep, LayerChoice, Setting, StudentFamily};
 
 use clap::{ArgAction, Parser, Subcommand};
 
@@ -76,6 +76,7 @@ pub(crate) struct GlobalArgs {
 
 #[cfg(test)]
 mod tests {
+    use super::values::DeviceChoice;
     use super::*;
     use clap::CommandFactory;
     use std::path::Path;
@@ -99,9 +100,7 @@ mod tests {
         for command in Cli::command().get_subcommands_mut() {
             let name = command.get_name().to_owned();
             let help = command.render_long_help().to_string();
-            let (_, example) = help
-                .split_once("Example:\n")
-                .unwrap_or_else(|| panic!("{name}: no example in {help}"));
+            let (_, example) = help.split_once("Example:\n").unwrap_or_else(|| panic!("{name}: no example in {help}"));
             assert!(example.contains(&format!("distill {name}")), "{name}: {example}");
         }
     }
@@ -113,10 +112,7 @@ mod tests {
             let (_, example) = help.split_once("Example:\n").expect("an example");
             // What follows `|` reads our output; what stands before it feeds us.
             let line = example.replace("\\\n", " ");
-            let line = line
-                .split('|')
-                .find(|part| part.trim_start().starts_with("distill"))
-                .expect("a distill call");
+            let line = line.split('|').find(|part| part.trim_start().starts_with("distill")).expect("a distill call");
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
     }
@@ -126,20 +122,14 @@ mod tests {
         let Ok(Command::Train(train)) = parse("distill train --teacher t --cache c --data d.tsv --output o") else {
             panic!("train parses");
         };
-        assert_eq!(
-            (train.temperature, train.weight_soft, train.weight_hard),
-            (2.0, 0.5, 0.5)
-        );
+        assert_eq!((train.temperature, train.weight_soft, train.weight_hard), (2.0, 0.5, 0.5));
         assert_eq!((train.learning_rate, train.epochs), (1e-4, 5));
         assert_eq!((train.fitting.batch_rows, train.fitting.seed), (32, 42));
         assert_eq!((train.fitting.weight_decay, train.fitting.warmup_ratio), (0.01, 0.06));
         assert_eq!((train.fitting.max_gradient_norm, train.fitting.dropout), (1.0, 0.1));
         assert_eq!((train.fitting.keep, train.fitting.evaluate_every), (Keep::Best, 1));
         assert_eq!(train.layers, LayerChoice::Uniform);
-        assert_eq!(
-            (train.compute.batch_tokens, train.compute.device),
-            (4096, DeviceChoice::Auto)
-        );
+        assert_eq!((train.compute.batch_tokens, train.compute.device.device), (4096, DeviceChoice::Auto));
         assert_eq!(train.columns.max_length, None);
         assert!(train.columns.label_names.is_empty());
     }
@@ -152,16 +142,14 @@ mod tests {
         let cli = Cli::try_parse_from(line.split_whitespace()).expect("parses");
         assert!(cli.global.json);
         assert_eq!(cli.global.threads, Some(3));
-        let Command::Evaluate(evaluate) = cli.command else {
-            panic!("evaluate parses")
-        };
+        let Command::Evaluate(evaluate) = cli.command else { panic!("evaluate parses") };
         assert_eq!(evaluate.data, Path::new("d.csv"));
         assert_eq!(evaluate.columns.text_column.as_deref(), Some("a"));
         assert_eq!(evaluate.columns.pair_column.as_deref(), Some("b"));
         assert_eq!(evaluate.columns.label_column.as_deref(), Some("c"));
         assert_eq!(evaluate.columns.label_names, ["x", "y", "z"]);
         assert_eq!(evaluate.columns.max_length, Some(64));
-        assert_eq!(evaluate.compute.device, DeviceChoice::Cuda(1));
+        assert_eq!(evaluate.compute.device.device, DeviceChoice::Cuda(1));
         assert!(evaluate.hub.offline);
         assert_eq!(evaluate.hub.revision.as_deref(), Some("r1"));
     }

@@ -30,12 +30,11 @@ impl FromStr for LayerChoice {
             "first" => Ok(Self::First),
             "last" => Ok(Self::Last),
             "random" => Ok(Self::Random),
-            list => list
-                .split(',')
-                .map(|layer| layer.trim().parse().ok())
-                .collect::<Option<_>>()
-                .map(Self::Listed)
-                .ok_or("must be one of uniform, first, last, random, or layer numbers from 0 such as 0,2,4".to_owned()),
+            list => {
+                list.split(',').map(|layer| layer.trim().parse().ok()).collect::<Option<_>>().map(Self::Listed).ok_or(
+                    "must be one of uniform, first, last, random, or layer numbers from 0 such as 0,2,4".to_owned(),
+                )
+            }
         }
     }
 }
@@ -81,16 +80,6 @@ pub(crate) enum DeviceChoice {
     Cuda(usize),
 }
 
-impl DeviceChoice {
-    /// Refuses a device that this build cannot compute on.
-    pub(crate) fn cpu(&self) -> anyhow::Result<()> {
-        match self {
-            Self::Auto | Self::Cpu => Ok(()),
-            Self::Cuda(_) => anyhow::bail!("--device {self}: this build computes on the CPU alone; give --device cpu"),
-        }
-    }
-}
-
 impl FromStr for DeviceChoice {
     type Err = String;
 
@@ -98,11 +87,8 @@ impl FromStr for DeviceChoice {
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            _ => (text
-                .strip_prefix("cuda:")
-                .and_then(|number| number.parse().ok())
-                .map(Self::Cuda))
-            .ok_or("must be auto, cpu or cuda:N with N from 0".to_owned()),
+            _ => (text.strip_prefix("cuda:").and_then(|number| number.parse().ok()).map(Self::Cuda))
+                .ok_or("must be auto, cpu or cuda:N with N from 0".to_owned()),
         }
     }
 }
@@ -182,20 +168,13 @@ impl FromStr for Setting {
         if key.split('.').any(str::is_empty) {
             return Err("must be key=value with a key such as train.learning_rate".to_owned());
         }
-        Ok(Self {
-            key: key.to_owned(),
-            value: value.to_owned(),
-        })
+        Ok(Self { key: key.to_owned(), value: value.to_owned() })
     }
 }
 
 /// A finite number above 0.
 pub(super) fn above_zero(text: &str) -> Result<f64, String> {
-    number(
-        text,
-        |value| value > 0.0 && value.is_finite(),
-        "must be a number above 0",
-    )
+    number(text, |value| value > 0.0 && value.is_finite(), "must be a number above 0")
 }
 
 /// A finite number, 0 or more.
@@ -215,9 +194,7 @@ pub(super) fn probability(text: &str) -> Result<f64, String> {
 
 /// A whole number, 1 or more.
 pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
-    (text.parse().ok())
-        .filter(|&count| count >= 1)
-        .ok_or("must be a whole number, at least 1".to_owned())
+    (text.parse().ok()).filter(|&count| count >= 1).ok_or("must be a whole number, at least 1".to_owned())
 }
 
 /// A whole number, 3 or more: what a text needs between its two special tokens.
@@ -228,9 +205,7 @@ pub(super) fn at_least_three(text: &str) -> Result<usize, String> {
 }
 
 fn number(text: &str, allowed: impl Fn(f64) -> bool, otherwise: &str) -> Result<f64, String> {
-    (text.parse().ok())
-        .filter(|&value| allowed(value))
-        .ok_or_else(|| otherwise.to_owned())
+    (text.parse().ok()).filter(|&value| allowed(value)).ok_or_else(|| otherwise.to_owned())
 }
 
 #[cfg(test)]
@@ -252,10 +227,7 @@ mod tests {
     fn a_layer_choice_is_a_string_in_a_recipe() {
         let json = serde_json::to_string(&LayerChoice::Listed(vec![1, 3])).expect("serialises");
         assert_eq!(json, "\"1,3\"");
-        assert_eq!(
-            serde_json::from_str::<LayerChoice>(&json).expect("reads"),
-            LayerChoice::Listed(vec![1, 3])
-        );
+        assert_eq!(serde_json::from_str::<LayerChoice>(&json).expect("reads"), LayerChoice::Listed(vec![1, 3]));
         assert!(serde_json::from_str::<LayerChoice>("\"middle\"").is_err());
     }
 

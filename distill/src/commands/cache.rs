@@ -26,7 +26,7 @@ const COMMIT_BATCHES: usize = 16;
 
 /// Stores what a teacher says of a data set.
 pub(crate) fn run(args: CacheArgs, ui: &Ui) -> anyhow::Result<()> {
-    args.compute.device.cpu()?;
+    args.compute.device.check()?;
     let columns = ColumnsRecipe::from(&args.columns);
     let mut teacher = model::load_classifier(&args.teacher, &args.hub)?;
     let names = teacher.name_labels(&columns.label_names)?;

@@ -1,12 +1,11 @@
 //! `distill evaluate`: measures a model on labelled rows, and against its teacher.
 
-use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use teacher::Teacher;
 
-use crate::cli::{EvaluateArgs, HubArgs};
+use crate::cli::EvaluateArgs;
 use crate::inference;
 use crate::metrics::Scores;
 use crate::model::{self, TextModel};
@@ -16,7 +15,7 @@ use crate::ui::{self, Table, Ui};
 
 /// Measures a model.
 pub(crate) fn run(args: EvaluateArgs, ui: &Ui) -> anyhow::Result<()> {
-    args.compute.device.cpu()?;
+    args.compute.device.check()?;
     let columns = ColumnsRecipe::from(&args.columns);
     let mut model = model::load_classifier(&args.model, &args.hub)?;
     let names = model.name_labels(&columns.label_names)?;
@@ -32,12 +31,22 @@ pub(crate) fn run(args: EvaluateArgs, ui: &Ui) -> anyhow::Result<()> {
             Some(teacher_logits(teacher, &model.config.labels, &split, max_length, args.compute.batch_tokens)?)
         }
     };
-    let measured = measure(model, &split, max_length, args.compute.batch_tokens, bytes, teacher.as_deref(), "evaluate")?;
-    ui.result(&measured, Measured::text)?;
+    let measured =
+        measure(model, &split, max_length, args.compute.batch_tokens, bytes, teacher.as_deref(), "evaluate")?;
+    ui.result(&EvaluateReport { measured, output: None }, |report| report.measured.text())?;
     Ok(())
 }
 
-/// What `evaluate` prints, and what a model card says.
+/// What `evaluate` prints: the keys that it shares with `train`, `finetune` and `demo`.
+#[derive(Debug, Serialize)]
+struct EvaluateReport {
+    #[serde(flatten)]
+    measured: Measured,
+    /// Nothing is written.
+    output: Option<String>,
+}
+
+/// The figures of a model: what `evaluate` prints, and what a model card says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measured {
     #[serde(flatten)]
@@ -100,22 +109,6 @@ pub(crate) fn teacher_logits(
     let mut teacher = Teacher::new(teacher.config, teacher.parameters)?;
     let logits = inference::predict(&mut teacher, &encodings, batch_tokens, "teacher")?.logits;
     Ok(logits.chunks_exact(order.len()).flat_map(|row| order.iter().map(|&class| row[class])).collect())
-}
-
-/// Measures the model in a folder.
-pub(crate) fn measure_folder(
-    folder: &Path,
-    split: &Split,
-    max_length: usize,
-    batch_tokens: usize,
-    teacher_logits: Option<&[f32]>,
-    label: &str,
-) -> anyhow::Result<Measured> {
-    let name = folder.display().to_string();
-    let local = HubArgs { revision: None, offline: true };
-    let model = model::load_classifier(&name, &local)?;
-    let bytes = model::weights_bytes(&name, &local)?;
-    measure(model, split, max_length, batch_tokens, bytes, teacher_logits, label)
 }
 
 impl Measured {

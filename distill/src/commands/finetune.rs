@@ -1,6 +1,5 @@
 //! `distill finetune`: makes a teacher of a model by training it on labelled rows.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -25,7 +24,7 @@ use crate::ui::{self, Table, Ui};
 
 /// Makes a teacher of a model.
 pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
-    args.compute.device.cpu()?;
+    args.compute.device.check()?;
     let start = Instant::now();
     let columns = ColumnsRecipe::from(&args.columns);
     let mut model = model::load(&args.model, &args.hub)?;
@@ -34,6 +33,7 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         names => Some(LabelNames::new(names.to_vec())?),
     };
     let data = task_data::read_split(&args.data, args.validation.as_deref(), &columns, given.as_ref())?;
+    let data = in_order_of(&model, data)?;
     if data.train.labels.iter().all(Option::is_none) {
         bail!("{}: no row has a label; fine-tuning learns from labels", args.data.display());
     }
@@ -81,10 +81,11 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         inputs: &inputs,
         folder: &args.output.output,
         resume: false,
+        way_on: "the same command with --overwrite starts afresh",
     }
     .run(&mut student)?;
     let figures = finish(&args.output.output, &student, &model.tokenizer, inputs, &fitted)?;
-    let report = TrainReport::new(&args.output.output, &figures, fitted.rows_per_second, start);
+    let report = TrainReport::new(&args.output.output, &figures, Some(fitted.rows_per_second), start);
     ui.result(&report, TrainReport::text)?;
     Ok(())
 }
@@ -94,11 +95,22 @@ pub(crate) fn written() -> Vec<&'static str> {
     [METRICS, CHECKPOINT, RECORD].into_iter().chain(MODEL_FILES).collect()
 }
 
-/// Keeps the model's head if its classes are the data's, by name; else starts a new one at random.
+/// Numbers the data's classes as the model does, if they are the same ones by name.
+fn in_order_of(model: &TextModel, mut data: TaskData) -> anyhow::Result<TaskData> {
+    let theirs = LabelNames::new(model.config.labels.clone())?;
+    let ids: Option<Vec<u32>> = data.names.names().iter().map(|name| theirs.id(name)).collect();
+    if let Some(ids) = ids.filter(|ids| ids.len() == theirs.len()) {
+        for label in data.train.labels.iter_mut().chain(&mut data.validation.labels).flatten() {
+            *label = ids[*label as usize];
+        }
+        data.names = theirs;
+    }
+    Ok(data)
+}
+
+/// Keeps the model's head if its classes are the data's; else starts a new one at random.
 fn start_head(model: &mut TextModel, data: &TaskData, seed: u64) -> anyhow::Result<()> {
-    let ours: BTreeSet<&String> = data.names.names().iter().collect();
-    let theirs: BTreeSet<&String> = model.config.labels.iter().collect();
-    if model.missing_head.is_empty() && ours == theirs && data.names.names() == model.config.labels {
+    if model.missing_head.is_empty() && data.names.names() == model.config.labels {
         return Ok(());
     }
     let mut config = model.config.clone();
@@ -178,13 +190,14 @@ pub(crate) struct TrainReport {
     ece: Option<f64>,
     parameters: usize,
     bytes: u64,
-    rows_per_second: f64,
+    /// In training; absent where a complete run was kept.
+    rows_per_second: Option<f64>,
     seconds: f64,
     output: String,
 }
 
 impl TrainReport {
-    pub(crate) fn new(folder: &Path, figures: &RunFigures, rows_per_second: f64, start: Instant) -> Self {
+    pub(crate) fn new(folder: &Path, figures: &RunFigures, rows_per_second: Option<f64>, start: Instant) -> Self {
         let scores = |f: fn(&Scores) -> Option<f64>| figures.validation.as_ref().and_then(f);
         Self {
             accuracy: scores(|s| s.accuracy),
@@ -210,7 +223,9 @@ impl TrainReport {
         table.row(["calibration error (ECE)".to_string(), figure(self.ece)]);
         table.row(["parameters".to_string(), ui::count(self.parameters as u64)]);
         table.row(["bytes".to_string(), ui::bytes(self.bytes)]);
-        table.row(["rows a second in training".to_string(), format!("{:.0}", self.rows_per_second)]);
+        if let Some(rate) = self.rows_per_second {
+            table.row(["rows a second in training".to_string(), format!("{rate:.0}")]);
+        }
         format!("{table}\nwritten: {}", self.output)
     }
 }

@@ -27,7 +27,7 @@ use crate::ui::{self, Ui};
 
 /// Trains a student.
 pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
-    args.compute.device.cpu()?;
+    args.compute.device.check()?;
     let start = Instant::now();
     let columns = ColumnsRecipe::from(&args.columns);
     let mut teacher = model::load_classifier(&args.teacher, &args.hub)?;
@@ -93,8 +93,8 @@ pub(crate) struct Training<'a> {
 /// What a training gave.
 pub(crate) struct Trained {
     pub(crate) figures: RunFigures,
-    /// In training; 0 where a complete run was kept.
-    pub(crate) rows_per_second: f64,
+    /// In training; absent where a complete run was kept.
+    pub(crate) rows_per_second: Option<f64>,
 }
 
 impl Training<'_> {
@@ -160,7 +160,7 @@ impl Training<'_> {
         };
         if existing == Existing::Resume {
             if let Some(figures) = complete(self.output, &inputs)? {
-                return Ok(Trained { figures, rows_per_second: 0.0 });
+                return Ok(Trained { figures, rows_per_second: None });
             }
         } else {
             prepare_output(self.output, existing == Existing::Overwrite, &written())?;
@@ -175,10 +175,15 @@ impl Training<'_> {
             inputs: &inputs,
             folder: self.output,
             resume: existing == Existing::Resume,
+            way_on: match existing {
+                Existing::Refuse => "the same command with --resume goes on from here",
+                Existing::Overwrite => "the same command with --resume in place of --overwrite goes on from here",
+                Existing::Resume => "the same command goes on from here",
+            },
         }
         .run(&mut student)?;
         let figures = finish(self.output, &student, &tokenizer, inputs, &fitted)?;
-        Ok(Trained { figures, rows_per_second: fitted.rows_per_second })
+        Ok(Trained { figures, rows_per_second: Some(fitted.rows_per_second) })
     }
 }
 
@@ -239,7 +244,7 @@ fn configure(recipe: &StudentRecipe, teacher: &EncoderConfig) -> anyhow::Result<
     let hidden_size = recipe.hidden_size.unwrap_or(teacher.hidden_size);
     let num_heads = match recipe.num_heads {
         Some(heads) => heads,
-        None if hidden_size % teacher.head_size() == 0 => hidden_size / teacher.head_size(),
+        None if hidden_size.is_multiple_of(teacher.head_size()) => hidden_size / teacher.head_size(),
         None => bail!(
             "--hidden-size {hidden_size} is no multiple of the teacher's head width {}; give --num-heads",
             teacher.head_size()

@@ -66,10 +66,7 @@ pub(crate) struct StepCounts {
 impl StepCounts {
     /// Counts the rows of a step from their labels.
     pub(crate) fn of(labels: &[Option<u32>]) -> Self {
-        Self {
-            rows: labels.len(),
-            labelled: labels.iter().flatten().count(),
-        }
+        Self { rows: labels.len(), labelled: labels.iter().flatten().count() }
     }
 }
 
@@ -82,10 +79,7 @@ impl Objective {
         for term in &terms {
             let weight = term.weight();
             if !(weight > 0.0 && weight.is_finite()) {
-                return Err(ObjectiveError::Weight {
-                    term: term.name(),
-                    found: weight,
-                });
+                return Err(ObjectiveError::Weight { term: term.name(), found: weight });
             }
             if let LossTermRecipe::SoftTarget { temperature, .. } = *term
                 && !(temperature > 0.0 && temperature.is_finite())
@@ -98,16 +92,7 @@ impl Objective {
 
     /// Whether a term reads the teacher's logits.
     pub(crate) fn needs_teacher(&self) -> bool {
-        self.terms
-            .iter()
-            .any(|term| matches!(term, LossTermRecipe::SoftTarget { .. }))
-    }
-
-    /// Whether a term reads labels.
-    pub(crate) fn needs_labels(&self) -> bool {
-        self.terms
-            .iter()
-            .any(|term| matches!(term, LossTermRecipe::HardLabel { .. }))
+        self.terms.iter().any(|term| matches!(term, LossTermRecipe::SoftTarget { .. }))
     }
 
     /// The report of no rows at all, to add micro-batches to.
@@ -190,11 +175,7 @@ impl ObjectiveRows<'_> {
         for (row, label) in self.labels.iter().enumerate() {
             if let Some(label) = label.filter(|&label| label as usize >= self.classes) {
                 let row = self.first_row + row;
-                return Err(ObjectiveError::Label {
-                    row,
-                    label,
-                    classes: self.classes,
-                });
+                return Err(ObjectiveError::Label { row, label, classes: self.classes });
             }
         }
         Ok(())
@@ -213,11 +194,7 @@ pub(crate) struct Weighted {
 impl Weighted {
     /// The mean; 0 over no rows, since a term without rows adds nothing to the loss.
     pub(crate) fn mean(&self) -> f64 {
-        if self.count == 0 {
-            0.0
-        } else {
-            self.sum / self.count as f64
-        }
+        if self.count == 0 { 0.0 } else { self.sum / self.count as f64 }
     }
 }
 
@@ -254,23 +231,12 @@ pub(crate) struct LossReport {
 
 impl LossReport {
     fn new(terms: &[LossTermRecipe]) -> Self {
-        Self {
-            terms: terms
-                .iter()
-                .map(|&term| TermLoss {
-                    term,
-                    loss: Weighted::default(),
-                })
-                .collect(),
-        }
+        Self { terms: terms.iter().map(|&term| TermLoss { term, loss: Weighted::default() }).collect() }
     }
 
     /// The loss over the rows reported so far: each term's mean times its weight.
     pub(crate) fn total(&self) -> f64 {
-        self.terms
-            .iter()
-            .map(|term| term.term.weight() * term.loss.mean())
-            .sum()
+        self.terms.iter().map(|term| term.term.weight() * term.loss.mean()).sum()
     }
 }
 
@@ -343,12 +309,7 @@ pub(crate) enum ObjectiveError {
 
 fn finite<'a>(logits: &'a [f32], model: &'static str, row: usize) -> Result<&'a [f32], ObjectiveError> {
     match logits.iter().position(|logit| !logit.is_finite()) {
-        Some(class) => Err(ObjectiveError::NotFinite {
-            row,
-            model,
-            class,
-            value: logits[class],
-        }),
+        Some(class) => Err(ObjectiveError::NotFinite { row, model, class, value: logits[class] }),
         None => Ok(logits),
     }
 }

@@ -3,10 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const SOFT: LossTermRecipe = LossTermRecipe::SoftTarget {
-    weight: 1.0,
-    temperature: 2.0,
-};
+const SOFT: LossTermRecipe = LossTermRecipe::SoftTarget { weight: 1.0, temperature: 2.0 };
 const HARD: LossTermRecipe = LossTermRecipe::HardLabel { weight: 1.0 };
 
 fn objective(terms: &[LossTermRecipe]) -> Objective {
@@ -27,22 +24,10 @@ fn evaluate(
     teacher: &[f32],
     labels: &[Option<u32>],
 ) -> Evaluated {
-    let rows = ObjectiveRows {
-        first_row: 0,
-        classes,
-        student_logits: student,
-        teacher_logits: Some(teacher),
-        labels,
-    };
+    let rows = ObjectiveRows { first_row: 0, classes, student_logits: student, teacher_logits: Some(teacher), labels };
     let mut d_logits = vec![f32::NAN; student.len()];
-    let report = objective(terms)
-        .evaluate(&rows, StepCounts::of(labels), &mut d_logits)
-        .expect("evaluates");
-    Evaluated {
-        loss: report.total(),
-        report,
-        d_logits,
-    }
+    let report = objective(terms).evaluate(&rows, StepCounts::of(labels), &mut d_logits).expect("evaluates");
+    Evaluated { loss: report.total(), report, d_logits }
 }
 
 fn close(found: f64, expected: f64, tolerance: f64) {
@@ -78,13 +63,7 @@ fn each_term_is_divided_by_its_own_count() {
     let teacher = [1.0, 0.0, 0.5, -0.5, 0.2, 0.1];
     let labels = [Some(0), None, Some(1)];
     let both = evaluate(
-        &[
-            LossTermRecipe::SoftTarget {
-                weight: 0.7,
-                temperature: 3.0,
-            },
-            LossTermRecipe::HardLabel { weight: 0.3 },
-        ],
+        &[LossTermRecipe::SoftTarget { weight: 0.7, temperature: 3.0 }, LossTermRecipe::HardLabel { weight: 0.3 }],
         2,
         &student,
         &teacher,
@@ -110,10 +89,7 @@ fn the_soft_gradient_keeps_its_size_at_high_temperatures() {
     let (student, teacher) = ([0.4, -0.3, 0.2], [-0.1, 0.5, 0.3]);
     let mean = (0.5 - 0.8 - 0.1) / 3.0;
     for temperature in [1e3, 1e4] {
-        let term = LossTermRecipe::SoftTarget {
-            weight: 1.0,
-            temperature,
-        };
+        let term = LossTermRecipe::SoftTarget { weight: 1.0, temperature };
         let found = evaluate(&[term], 3, &student, &teacher, &[None]);
         for (d_logit, difference) in found.d_logits.iter().zip([0.5, -0.8, -0.1]) {
             close((*d_logit).into(), (difference - mean) / 3.0, 1e-3);
@@ -140,9 +116,7 @@ fn a_logit_that_is_no_number_names_the_row_of_the_step() {
         labels: &labels,
     };
     let step = StepCounts { rows: 32, labelled: 32 };
-    let error = objective(&[HARD])
-        .evaluate(&rows, step, &mut [0.0; 4])
-        .expect_err("refused");
+    let error = objective(&[HARD]).evaluate(&rows, step, &mut [0.0; 4]).expect_err("refused");
     assert_eq!(
         error.to_string(),
         "row 31 of this step: the student's logit of class 1 is NaN; the training diverged: try a lower learning rate"
@@ -160,71 +134,24 @@ fn what_does_not_fit_is_refused() {
     };
     let step = StepCounts { rows: 1, labelled: 1 };
     let check = |rows: ObjectiveRows<'_>, expected: &str| {
-        let error = objective(&[SOFT, HARD])
-            .evaluate(&rows, step, &mut [0.0; 2])
-            .expect_err(expected);
+        let error = objective(&[SOFT, HARD]).evaluate(&rows, step, &mut [0.0; 2]).expect_err(expected);
         assert!(error.to_string().contains(expected), "{error}");
     };
-    check(
-        ObjectiveRows {
-            teacher_logits: None,
-            ..sound
-        },
-        "needs the teacher's logits",
-    );
-    check(
-        ObjectiveRows {
-            student_logits: &[0.0],
-            ..sound
-        },
-        "student logits: 1 values, expected 2",
-    );
-    check(
-        ObjectiveRows {
-            teacher_logits: Some(&[0.0; 4]),
-            ..sound
-        },
-        "teacher logits: 4 values, expected 2",
-    );
-    check(
-        ObjectiveRows {
-            labels: &[Some(2)],
-            ..sound
-        },
-        "label 2, but there are 2 classes",
-    );
-    check(
-        ObjectiveRows {
-            teacher_logits: Some(&[0.0, f32::INFINITY]),
-            ..sound
-        },
-        "the teacher's logit of class 1",
-    );
+    check(ObjectiveRows { teacher_logits: None, ..sound }, "needs the teacher's logits");
+    check(ObjectiveRows { student_logits: &[0.0], ..sound }, "student logits: 1 values, expected 2");
+    check(ObjectiveRows { teacher_logits: Some(&[0.0; 4]), ..sound }, "teacher logits: 4 values, expected 2");
+    check(ObjectiveRows { labels: &[Some(2)], ..sound }, "label 2, but there are 2 classes");
+    check(ObjectiveRows { teacher_logits: Some(&[0.0, f32::INFINITY]), ..sound }, "the teacher's logit of class 1");
 }
 
 #[test]
 fn an_objective_without_sense_is_refused() {
     let new = |term| Objective::new(Task::SingleLabel, vec![term]);
-    assert_eq!(
-        Objective::new(Task::SingleLabel, Vec::new()),
-        Err(ObjectiveError::Empty)
-    );
+    assert_eq!(Objective::new(Task::SingleLabel, Vec::new()), Err(ObjectiveError::Empty));
     assert!(new(LossTermRecipe::HardLabel { weight: 0.0 }).is_err());
     assert!(new(LossTermRecipe::HardLabel { weight: f64::NAN }).is_err());
-    assert!(
-        new(LossTermRecipe::SoftTarget {
-            weight: 1.0,
-            temperature: 0.0
-        })
-        .is_err()
-    );
-    assert!(
-        new(LossTermRecipe::SoftTarget {
-            weight: 1.0,
-            temperature: f64::INFINITY
-        })
-        .is_err()
-    );
+    assert!(new(LossTermRecipe::SoftTarget { weight: 1.0, temperature: 0.0 }).is_err());
+    assert!(new(LossTermRecipe::SoftTarget { weight: 1.0, temperature: f64::INFINITY }).is_err());
 }
 
 #[test]
@@ -263,13 +190,7 @@ fn cases() -> impl Strategy<Value = Case> {
 
 fn terms() -> impl Strategy<Value = Vec<LossTermRecipe>> {
     (0.1_f64..2.0, 0.5_f64..8.0, 0.1_f64..2.0).prop_map(|(soft, temperature, hard)| {
-        vec![
-            LossTermRecipe::SoftTarget {
-                weight: soft,
-                temperature,
-            },
-            LossTermRecipe::HardLabel { weight: hard },
-        ]
+        vec![LossTermRecipe::SoftTarget { weight: soft, temperature }, LossTermRecipe::HardLabel { weight: hard }]
     })
 }
 

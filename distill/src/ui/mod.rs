@@ -28,25 +28,37 @@ impl Ui {
 
     /// Prints one result on stdout: the fields of `value` behind a `schema_version`, or what `text` makes of it.
     pub(crate) fn result<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), OutputError> {
-        let line = if self.json {
-            serde_json::to_string(&Versioned {
-                schema_version: SCHEMA_VERSION,
-                value,
-            })
-            .map_err(io::Error::from)
-        } else {
-            Ok(text(value))
-        };
-        let print = |line: String| {
-            let mut stdout = io::stdout().lock();
-            stdout.write_all(line.trim_end().as_bytes())?;
-            stdout.write_all(b"\n")
-        };
-        progress::above_bars(|| line.and_then(print)).map_err(|source| match source.kind() {
-            io::ErrorKind::BrokenPipe => OutputError::Closed,
-            _ => OutputError::Failed { source },
-        })
+        let line = self.line(value, |value| text(value).trim_end().to_owned())?;
+        print(&line)
     }
+
+    /// Prints several results at once, each on a line of its own and as it is: for commands that answer as they read.
+    pub(crate) fn results<T: Serialize>(&self, values: &[T], text: impl Fn(&T) -> String) -> Result<(), OutputError> {
+        let lines: String = values.iter().map(|value| self.line(value, &text)).collect::<Result<_, _>>()?;
+        print(&lines)
+    }
+
+    fn line<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<String, OutputError> {
+        let mut line = match self.json {
+            true => serde_json::to_string(&Versioned { schema_version: SCHEMA_VERSION, value })
+                .map_err(|error| OutputError::Failed { source: error.into() })?,
+            false => text(value),
+        };
+        line.push('\n');
+        Ok(line)
+    }
+}
+
+fn print(lines: &str) -> Result<(), OutputError> {
+    let print = || {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(lines.as_bytes())?;
+        stdout.flush()
+    };
+    progress::above_bars(print).map_err(|source| match source.kind() {
+        io::ErrorKind::BrokenPipe => OutputError::Closed,
+        _ => OutputError::Failed { source },
+    })
 }
 
 /// Results cannot be printed.
@@ -81,15 +93,8 @@ mod tests {
             accuracy: f64,
             seconds: u32,
         }
-        let value = &Figures {
-            accuracy: 0.5,
-            seconds: 3,
-        };
-        let json = serde_json::to_string(&Versioned {
-            schema_version: 1,
-            value,
-        })
-        .expect("serialises");
+        let value = &Figures { accuracy: 0.5, seconds: 3 };
+        let json = serde_json::to_string(&Versioned { schema_version: 1, value }).expect("serialises");
         assert_eq!(json, r#"{"schema_version":1,"accuracy":0.5,"seconds":3}"#);
     }
 }

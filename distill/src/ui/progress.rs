@@ -37,26 +37,13 @@ impl Progress {
     pub(crate) fn new(label: &str, total: u64, unit: &'static str) -> Self {
         let started = Instant::now();
         let bar = on_terminal().then(|| {
-            let bar = ProgressBar::new(total)
-                .with_style(style(unit))
-                .with_prefix(label.to_owned());
+            let bar = ProgressBar::new(total).with_style(style(unit)).with_prefix(label.to_owned());
             let bar = BARS.add(bar);
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
         });
-        let state = State {
-            done: 0,
-            message: String::new(),
-            last_line: started,
-        };
-        Self {
-            label: label.to_owned(),
-            unit,
-            total,
-            started,
-            state: Mutex::new(state),
-            bar,
-        }
+        let state = State { done: 0, message: String::new(), last_line: started };
+        Self { label: label.to_owned(), unit, total, started, state: Mutex::new(state), bar }
     }
 
     /// `units` more are done.
@@ -91,14 +78,7 @@ impl Progress {
         change(&mut state);
         if self.bar.is_none() && state.last_line.elapsed() >= PLAIN_INTERVAL {
             state.last_line = Instant::now();
-            say(plain_line(
-                &self.label,
-                state.done,
-                self.total,
-                self.unit,
-                self.started.elapsed(),
-                &state.message,
-            ));
+            say(plain_line(&self.label, state.done, self.total, self.unit, self.started.elapsed(), &state.message));
         }
     }
 }
@@ -164,12 +144,7 @@ fn style(unit: &'static str) -> ProgressStyle {
 
 fn plain_line(label: &str, done: u64, total: u64, unit: &str, elapsed: Duration, message: &str) -> String {
     let per_second = per_second(done, elapsed);
-    let mut line = format!(
-        "{label}: {}/{} {unit}, {}",
-        count(done),
-        count(total),
-        rate(per_second, unit)
-    );
+    let mut line = format!("{label}: {}/{} {unit}, {}", count(done), count(total), rate(per_second, unit));
     if per_second > 0.0 {
         let left = Duration::from_secs_f64(total.saturating_sub(done) as f64 / per_second);
         line += &format!(", {} left", duration(left));
@@ -204,10 +179,7 @@ mod tests {
     #[test]
     fn a_plain_line_has_rate_and_time_left() {
         let line = plain_line("training", 1200, 3000, "steps", Duration::from_secs(40), "loss 0.41");
-        assert_eq!(
-            line,
-            "training: 1,200/3,000 steps, 30 steps/s, 1 min 00 s left, loss 0.41"
-        );
+        assert_eq!(line, "training: 1,200/3,000 steps, 30 steps/s, 1 min 00 s left, loss 0.41");
     }
 
     #[test]

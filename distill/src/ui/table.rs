@@ -11,11 +11,8 @@ pub(crate) struct Table {
 
 impl Table {
     /// A table without rows.
-    pub(crate) fn new<const COLUMNS: usize>(headings: [&str; COLUMNS]) -> Self {
-        Self {
-            headings: headings.map(str::to_owned).to_vec(),
-            rows: Vec::new(),
-        }
+    pub(crate) fn new<S: Into<String>>(headings: impl IntoIterator<Item = S>) -> Self {
+        Self { headings: headings.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
     /// Adds a row; a cell too few is empty.
@@ -27,14 +24,9 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let columns: Vec<Column> = (0..self.headings.len())
-            .map(|number| Column::of(self, number))
-            .collect();
+        let columns: Vec<Column> = (0..self.headings.len()).map(|number| Column::of(self, number)).collect();
         for row in std::iter::once(&self.headings).chain(&self.rows) {
-            let cells = columns
-                .iter()
-                .enumerate()
-                .map(|(number, column)| column.pad(cell(row, number)));
+            let cells = columns.iter().enumerate().map(|(number, column)| column.pad(cell(row, number)));
             let line = cells.collect::<Vec<_>>().join("  ");
             writeln!(f, "{}", line.trim_end())?;
         }
@@ -50,25 +42,15 @@ struct Column {
 impl Column {
     fn of(table: &Table, number: usize) -> Self {
         let cells = || table.rows.iter().map(|row| cell(row, number));
-        let width = cells()
-            .chain([cell(&table.headings, number)])
-            .map(|cell| cell.chars().count())
-            .max();
+        let width = cells().chain([cell(&table.headings, number)]).map(|cell| cell.chars().count()).max();
         let filled = || cells().filter(|cell| !matches!(*cell, "" | "-"));
         let figures = filled().next().is_some() && filled().all(is_figure);
-        Self {
-            width: width.unwrap_or(0),
-            figures,
-        }
+        Self { width: width.unwrap_or(0), figures }
     }
 
     fn pad(&self, cell: &str) -> String {
         let width = self.width;
-        if self.figures {
-            format!("{cell:>width$}")
-        } else {
-            format!("{cell:<width$}")
-        }
+        if self.figures { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
     }
 }
 
@@ -77,8 +59,7 @@ fn cell(row: &[String], number: usize) -> &str {
 }
 
 fn is_figure(cell: &str) -> bool {
-    cell.trim_start_matches(['-', '+'])
-        .starts_with(|first: char| first.is_ascii_digit())
+    cell.trim_start_matches(['-', '+']).starts_with(|first: char| first.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -102,9 +83,7 @@ mod tests {
     #[test]
     fn a_short_row_and_a_column_of_words() {
         let mut table = Table::new(["name", "note"]);
-        table
-            .row(["a".to_owned(), "ümlaut".to_owned()])
-            .row(["long".to_owned()]);
+        table.row(["a".to_owned(), "ümlaut".to_owned()]).row(["long".to_owned()]);
         assert_eq!(table.to_string(), "name  note\na     ümlaut\nlong\n");
     }
 }

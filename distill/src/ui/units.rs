@@ -50,13 +50,7 @@ mod tests {
 
     #[test]
     fn counts_have_commas_between_thousands() {
-        let cases = [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (22_713_216, "22,713,216"),
-            (100_000, "100,000"),
-        ];
+        let cases = [(0, "0"), (999, "999"), (1000, "1,000"), (22_713_216, "22,713,216"), (100_000, "100,000")];
         for (number, expected) in cases {
             assert_eq!(count(number), expected);
         }
@@ -64,13 +58,7 @@ mod tests {
 
     #[test]
     fn sizes_have_one_decimal() {
-        let cases = [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1000, "1.0 kB"),
-            (11_534_336, "11.5 MB"),
-            (999_999, "1.0 MB"),
-        ];
+        let cases = [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (11_534_336, "11.5 MB"), (999_999, "1.0 MB")];
         for (number, expected) in cases {
             assert_eq!(bytes(number), expected);
         }
@@ -80,13 +68,7 @@ mod tests {
 
     #[test]
     fn spans_have_two_units_at_most() {
-        let cases = [
-            (0.04, "0.0 s"),
-            (9.94, "9.9 s"),
-            (9.96, "10 s"),
-            (59.4, "59 s"),
-            (59.6, "1 min 00 s"),
-        ];
+        let cases = [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1 min 00 s")];
         for (seconds, expected) in cases {
             assert_eq!(duration(Duration::from_secs_f64(seconds)), expected);
         }

@@ -53,7 +53,7 @@ impl Activation {
 
 const INVERSE_SQRT_2: f32 = std::f32::consts::FRAC_1_SQRT_2;
 const INVERSE_SQRT_2_PI: f32 = 0.398_942_3;
-const SQRT_2_OVER_PI: f32 = 0.797_884_56;
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 const CUBIC: f32 = 0.044_715;
 
 macro_rules! pointwise {
@@ -86,10 +86,15 @@ pointwise!(
     |x| 0.5 * x * (1.0 + simd::erf(x * INVERSE_SQRT_2)),
     0.5 * (1.0 + simd::erf(x * INVERSE_SQRT_2)) + x * INVERSE_SQRT_2_PI * simd::exp(-0.5 * x * x)
 );
-pointwise!(bias_gelu_new, gelu_new_backward, |x| 0.5 * x * (1.0 + simd::tanh(SQRT_2_OVER_PI * (x + CUBIC * x * x * x))), {
-    let t = simd::tanh(SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
-    0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x * x)
-});
+pointwise!(
+    bias_gelu_new,
+    gelu_new_backward,
+    |x| 0.5 * x * (1.0 + simd::tanh(SQRT_2_OVER_PI * (x + CUBIC * x * x * x))),
+    {
+        let t = simd::tanh(SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
+        0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x * x)
+    }
+);
 pointwise!(bias_relu, relu_backward, |x| x.max(0.0), if x > 0.0 { 1.0 } else { 0.0 });
 pointwise!(bias_tanh, tanh_backward, |x| simd::tanh(x), {
     let t = simd::tanh(x);

@@ -74,7 +74,7 @@ impl EncoderConfig {
                 return Err(bad(field, value, "a number from 1 to 16,777,216"));
             }
         }
-        if self.hidden_size % self.num_heads != 0 {
+        if !self.hidden_size.is_multiple_of(self.num_heads) {
             let expected = format!("a divisor of the hidden size {}", self.hidden_size);
             return Err(bad("num_attention_heads", self.num_heads, &expected));
         }

@@ -218,10 +218,9 @@ fn check_input(config: &EncoderConfig, input: PackedInput<'_>) -> Result<(), Err
         let id = input_ids[position];
         return Err(Error::TokenOutOfRange { id, position, vocabulary: config.vocab_size });
     }
-    if config.type_vocab_size > 0 {
-        if let Some(found) = token_type_ids.iter().find(|&&id| id as usize >= config.type_vocab_size) {
-            return Err(Error::Batch(format!("token type {found}, the model has {}", config.type_vocab_size)));
-        }
+    let types = config.type_vocab_size;
+    if let Some(found) = token_type_ids.iter().find(|&&id| types > 0 && id as usize >= types) {
+        return Err(Error::Batch(format!("token type {found}, the model has {types}")));
     }
     Ok(())
 }

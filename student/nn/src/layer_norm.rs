@@ -94,12 +94,10 @@ vectorized! {
         let n = d_out.len();
         let (normalized, d_branch_bias) = (&mut normalized[..n], &mut d_branch_bias[..n]);
         d_normalize(d_out, normalized, scale, weight, d_weight, d_bias);
-        for i in 0..n {
-            normalized[i] = d_out[i];
-        }
+        normalized.copy_from_slice(d_out);
         if let Some(site) = dropout {
-            for i in 0..n {
-                normalized[i] *= site.factor(element.wrapping_add(i as u32));
+            for (i, normalized) in normalized.iter_mut().enumerate() {
+                *normalized *= site.factor(element.wrapping_add(i as u32));
             }
         }
         for i in 0..n {

@@ -46,7 +46,7 @@ pub(crate) fn product(left: View<'_>, right: View<'_>, scale: f32, out: &mut [f3
     assert!((m - 1) * stride + n <= out.len() && n <= stride, "the product reaches beyond its destination");
     // SAFETY: `View::new` and the assertion above keep every element that is read or written inside its slice, and
     // `out` is borrowed mutably, so it overlaps neither operand.
-    #[allow(unsafe_code)]
+    #[expect(unsafe_code, reason = "`gemm` takes pointers")]
     unsafe {
         gemm::gemm(
             m,

@@ -147,7 +147,9 @@ pub(crate) fn slots(config: &EncoderConfig) -> Vec<(Slot, Vec<usize>)> {
             Slot::PositionEmbeddings => vec![config.max_positions, e],
             Slot::TypeEmbeddings if config.type_vocab_size == 0 => continue,
             Slot::TypeEmbeddings => vec![config.type_vocab_size, e],
-            Slot::EmbeddingProjectionWeight | Slot::EmbeddingProjectionBias if !config.projects_embeddings() => continue,
+            Slot::EmbeddingProjectionWeight | Slot::EmbeddingProjectionBias if !config.projects_embeddings() => {
+                continue;
+            }
             Slot::EmbeddingProjectionWeight => vec![h, e],
             Slot::EmbeddingProjectionBias => vec![h],
             _ => vec![e],

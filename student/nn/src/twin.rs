@@ -58,7 +58,8 @@ impl Twin {
         let store = loss.backward()?;
         let mut gradients = Gradients::zeros(self.parameters.layout().clone());
         for (entry, var) in self.parameters.layout().entries().iter().zip(&self.vars) {
-            let gradient = store.get(var).ok_or_else(|| candle_core::Error::Msg(format!("no gradient in {}", entry.name)))?;
+            let gradient =
+                store.get(var).ok_or_else(|| candle_core::Error::Msg(format!("no gradient in {}", entry.name)))?;
             let values = gradient.flatten_all()?.to_vec1::<f32>()?;
             gradients.flat_mut()[entry.range.clone()].copy_from_slice(&values);
         }

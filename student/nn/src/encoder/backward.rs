@@ -131,7 +131,15 @@ impl Chunk {
             let (scale, element) = (buffers.output_scale[row], element(row));
             let d_out = &mut d_output[span];
             layer_norm::backward_row(
-                d_out, normalized, scale, norm_weight, dropout, element, d_weight, d_bias, d_branch_bias,
+                d_out,
+                normalized,
+                scale,
+                norm_weight,
+                dropout,
+                element,
+                d_weight,
+                d_bias,
+                d_branch_bias,
             );
         }
         let d_branch = &buffers.output_normalized;
@@ -152,7 +160,15 @@ impl Chunk {
             let (scale, element) = (buffers.attention_scale[row], element(row));
             let d_out = &mut d_output[span];
             layer_norm::backward_row(
-                d_out, normalized, scale, norm_weight, dropout, element, d_weight, d_bias, d_branch_bias,
+                d_out,
+                normalized,
+                scale,
+                norm_weight,
+                dropout,
+                element,
+                d_weight,
+                d_bias,
+                d_branch_bias,
             );
         }
         let d_branch = &buffers.attention_normalized;

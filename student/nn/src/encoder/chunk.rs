@@ -7,7 +7,7 @@ use crate::attention::{Scratch, Sequence};
 use crate::layer_norm::{self, Norm};
 use crate::linear::{Into, add_bias, linear};
 use crate::random::{DropoutRng, DropoutSite};
-use crate::{EncoderConfig, Layout, LayerSlot, Parameters, Slot};
+use crate::{EncoderConfig, LayerSlot, Layout, Parameters, Slot};
 
 /// What every chunk of a pass shares.
 pub(super) struct Context<'a> {

@@ -1,0 +1,271 @@
+//! The model card of an export: `README.md` with the front matter that the Hugging Face Hub reads.
+//!
+//! It says nothing that depends on the machine, the time or the place, so that equal exports have equal cards.
+
+use std::fmt::Write;
+
+use nn::hf::HfConfig;
+use nn::{EncoderConfig, Family};
+
+use crate::cli::ExportDtype;
+use crate::metrics::Scores;
+use crate::objective::LossTermRecipe;
+use crate::run_record::{RunInputs, RunRecord};
+use crate::ui;
+
+/// What a card is written from.
+pub(crate) struct ModelCard<'a> {
+    pub(crate) config: &'a HfConfig,
+    pub(crate) dtype: ExportDtype,
+    pub(crate) parameters: usize,
+    /// Of the weights' file.
+    pub(crate) bytes: u64,
+    /// Tokens kept of a text.
+    pub(crate) max_length: usize,
+    pub(crate) figures: Option<&'a CardFigures>,
+    /// How the model was made, where that is known.
+    pub(crate) run: Option<&'a RunRecord>,
+}
+
+/// Measured quality, with what it was measured on.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct CardFigures {
+    /// What the rows are called: `validation rows`.
+    pub(crate) measured_on: String,
+    /// Whether the weights had the exported number format when they were measured, and not f32 still.
+    pub(crate) as_exported: bool,
+    #[serde(flatten)]
+    pub(crate) scores: Scores,
+}
+
+impl ModelCard<'_> {
+    /// The card as Markdown.
+    pub(crate) fn markdown(&self) -> String {
+        [self.front_matter(), self.what(), self.figures(), self.how(), self.usage(), self.classes()].concat()
+    }
+
+    fn front_matter(&self) -> String {
+        let mut tags = vec!["text-classification", model_type(&self.config.encoder)];
+        if self.run.is_some_and(|run| run.inputs.student.is_some()) {
+            tags.push("knowledge-distillation");
+        }
+        tags.push("distill");
+        let tags: String = tags.iter().map(|tag| format!("- {tag}\n")).collect();
+        format!("---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags:\n{tags}---\n\n")
+    }
+
+    fn what(&self) -> String {
+        let encoder = &self.config.encoder;
+        let made = match self.run.map(|run| run.inputs.student.is_some()) {
+            Some(true) => ", trained on the stored logits of a larger teacher with `distill`",
+            Some(false) => ", fine-tuned on labelled text with `distill`",
+            None => "",
+        };
+        format!(
+            "# Text classifier, {classes} classes\n\n\
+             {family} with {layers} layers of width {width} ({heads} heads, {pieces} word pieces) and a classification \
+             head{made}. It sorts a text into one of {classes} classes. The weights are stored as {dtype}.\n\n",
+            classes = self.config.labels.len(),
+            family = family_name(encoder),
+            layers = encoder.num_layers,
+            width = encoder.hidden_size,
+            heads = encoder.num_heads,
+            pieces = ui::count(encoder.vocab_size as u64),
+            dtype = dtype_name(self.dtype),
+        )
+    }
+
+    fn figures(&self) -> String {
+        let mut rows = Vec::new();
+        let mut text = "## Figures\n\n".to_string();
+        if let Some(CardFigures { measured_on, as_exported, scores }) = self.figures {
+            let labelled = match scores.labelled {
+                all if all == scores.rows => String::new(),
+                some => format!(", {} of them labelled", ui::count(some as u64)),
+            };
+            let before = match as_exported {
+                true => String::new(),
+                false => format!(", before the weights were rounded to {}", dtype_name(self.dtype)),
+            };
+            let count = ui::count(scores.rows as u64);
+            let _ = writeln!(text, "Measured on {} ({count} rows{labelled}){before}.\n", inline(measured_on));
+            for (name, figure) in [
+                ("accuracy", scores.accuracy),
+                ("macro-F1", scores.macro_f1),
+                ("agreement with the teacher", scores.agreement),
+                ("calibration error (ECE, 15 bins)", scores.ece),
+            ] {
+                rows.extend(figure.map(|figure| (name.to_string(), format!("{figure:.4}"))));
+            }
+        }
+        rows.push(("parameters".to_string(), ui::count(self.parameters as u64)));
+        rows.push(("bytes of `model.safetensors`".to_string(), ui::count(self.bytes)));
+        text + &table(["figure", ""], &rows)
+    }
+
+    /// The recipe as resolved.
+    fn how(&self) -> String {
+        let Some(RunRecord { inputs, figures, .. }) = self.run else { return String::new() };
+        let mut rows = vec![("made by".to_string(), format!("`distill {}`, version {}", inputs.command, inputs.distill))];
+        let mut row = |name: &str, value: String| rows.push((name.to_string(), value));
+        match &inputs.student {
+            Some(student) => {
+                row("teacher (BLAKE3 of its weights)", format!("`{}`", inputs.model));
+                row("started from the teacher's layers", student.layers.to_string());
+                row("dropout", student.dropout.to_string());
+            }
+            None => row("started from (BLAKE3 of its weights)", format!("`{}`", inputs.model)),
+        }
+        row("vocabulary", if inputs.prune_vocabulary { "pruned to the data" } else { "whole" }.to_string());
+        row("training rows (BLAKE3)", format!("`{}`", inputs.train));
+        row("validation rows (BLAKE3)", format!("`{}`", inputs.validation));
+        row("tokens kept of a text", inputs.max_length.to_string());
+        row("objective", objective(inputs));
+        let fit = &inputs.fit;
+        row("optimiser", format!("AdamW, weight decay {}, gradients clipped to norm {}", fit.weight_decay, fit.max_gradient_norm));
+        row("learning rate", format!("{}, warm-up over {} of the steps, then linear to 0", fit.learning_rate, fit.warmup_ratio));
+        row("rows a step", fit.batch_rows.to_string());
+        row("epochs", format!("{} ({} steps), epoch {} kept", fit.epochs, ui::count(figures.steps as u64), figures.kept_epoch));
+        row("seed", fit.seed.to_string());
+        format!("## How it was made\n\n{}", table(["", ""], &rows))
+    }
+
+    fn usage(&self) -> String {
+        format!(
+            "## Usage\n\n\
+             With `transformers`:\n\n\
+             ```python\n\
+             from transformers import pipeline\n\n\
+             classify = pipeline(\"text-classification\", model=\"path/to/this/folder\")\n\
+             print(classify(\"a text to classify\", truncation=True, max_length={length}))\n\
+             ```\n\n\
+             With `distill`, one text a line:\n\n\
+             ```sh\n\
+             echo \"a text to classify\" | distill predict --model path/to/this/folder --max-length {length} --json\n\
+             ```\n\n",
+            length = self.max_length
+        )
+    }
+
+    fn classes(&self) -> String {
+        let rows: Vec<_> =
+            self.config.labels.iter().enumerate().map(|(id, label)| (id.to_string(), inline(label))).collect();
+        format!("## Classes\n\n{}", table(["id", "class"], &rows)).trim_end().to_string() + "\n"
+    }
+}
+
+/// The terms of the objective as a sum.
+fn objective(inputs: &RunInputs) -> String {
+    let terms = inputs.objective.iter().map(|term| match term {
+        LossTermRecipe::SoftTarget { weight, temperature } => {
+            format!("{weight} × T² KL(teacher, student) at T = {temperature}")
+        }
+        LossTermRecipe::HardLabel { weight } => format!("{weight} × cross-entropy with the labels"),
+    });
+    terms.collect::<Vec<_>>().join(" + ")
+}
+
+fn model_type(config: &EncoderConfig) -> &'static str {
+    match config.family {
+        Family::Bert => "bert",
+        Family::Roberta => "roberta",
+        Family::Electra => "electra",
+        Family::DistilBert => "distilbert",
+    }
+}
+
+fn family_name(config: &EncoderConfig) -> &'static str {
+    match config.family {
+        Family::Bert => "BERT",
+        Family::Roberta => "RoBERTa",
+        Family::Electra => "ELECTRA",
+        Family::DistilBert => "DistilBERT",
+    }
+}
+
+fn dtype_name(dtype: ExportDtype) -> &'static str {
+    match dtype {
+        ExportDtype::F32 => "f32",
+        ExportDtype::F16 => "f16",
+        ExportDtype::Bf16 => "bf16",
+    }
+}
+
+fn table(headings: [&str; 2], rows: &[(String, String)]) -> String {
+    let [left, right] = headings;
+    let rows: String = rows.iter().map(|(name, value)| format!("| {name} | {value} |\n")).collect();
+    format!("| {left} | {right} |\n| --- | --- |\n{rows}\n")
+}
+
+/// Text from outside, made harmless in a table and a paragraph.
+fn inline(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\\' | '|' | '`' | '*' | '_' | '<' | '[' | ']' => escaped.extend(['\\', character]),
+            character if character.is_control() => escaped.push(' '),
+            character => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn config() -> HfConfig {
+        let json = json!({"model_type": "distilbert", "vocab_size": 1000, "dim": 24, "n_layers": 2, "n_heads": 3,
+            "hidden_dim": 40, "max_position_embeddings": 32, "id2label": {"0": "card_arrival", "1": "a|b"}});
+        nn::hf::read_config(&json).expect("a configuration")
+    }
+
+    fn card<'a>(config: &'a HfConfig, figures: Option<&'a CardFigures>, run: Option<&'a RunRecord>) -> String {
+        let dtype = ExportDtype::F16;
+        ModelCard { config, dtype, parameters: 12345, bytes: 24700, max_length: 32, figures, run }.markdown()
+    }
+
+    #[test]
+    fn without_a_run_it_says_what_the_model_is() {
+        let text = card(&config(), None, None);
+        assert!(text.starts_with("---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags:\n- "), "{text}");
+        assert!(text.contains("DistilBERT with 2 layers of width 24 (3 heads, 1,000 word pieces)"), "{text}");
+        assert!(text.contains("| parameters | 12,345 |\n| bytes of `model.safetensors` | 24,700 |"), "{text}");
+        assert!(text.ends_with("| 0 | card\\_arrival |\n| 1 | a\\|b |\n"), "{text}");
+        assert!(!text.contains("How it was made") && !text.contains("knowledge-distillation"), "{text}");
+    }
+
+    #[test]
+    fn figures_say_what_they_were_measured_on() {
+        let scores = Scores { rows: 3080, labelled: 3000, accuracy: Some(0.92), macro_f1: None, agreement: None, ece: None };
+        let figures = CardFigures { measured_on: "test.tsv".to_string(), as_exported: false, scores };
+        let text = card(&config(), Some(&figures), None);
+        let expected = "Measured on test.tsv (3,080 rows, 3,000 of them labelled), before the weights were rounded to f16.";
+        assert!(text.contains(expected), "{text}");
+        assert!(text.contains("| accuracy | 0.9200 |\n| parameters |"), "{text}");
+    }
+
+    #[test]
+    fn a_run_is_told_with_its_recipe() {
+        let run: RunRecord = serde_json::from_value(json!({
+            "schema_version": 1,
+            "inputs": {"command": "train", "distill": "0.1.0", "model": "abc", "tokenizer": "t", "train": "r",
+                "validation": "v", "labels": ["card_arrival", "a|b"], "max_length": 32,
+                "objective": [{"term": "soft_target", "weight": 0.5, "temperature": 2.0}, {"term": "hard_label", "weight": 0.5}],
+                "student": {"layers": "0,2,4"}, "prune_vocabulary": true, "fit": {"epochs": 10, "learning_rate": 1e-4}},
+            "figures": {"steps": 1200, "kept_epoch": 9, "parameters": 12345, "bytes": 49400, "validation": null}}))
+        .expect("a record");
+        let text = card(&config(), None, Some(&run));
+        for expected in [
+            "- knowledge-distillation\n",
+            "| teacher (BLAKE3 of its weights) | `abc` |",
+            "| started from the teacher's layers | 0,2,4 |",
+            "| objective | 0.5 × T² KL(teacher, student) at T = 2 + 0.5 × cross-entropy with the labels |",
+            "| learning rate | 0.0001, warm-up over 0.06 of the steps, then linear to 0 |",
+            "| epochs | 10 (1,200 steps), epoch 9 kept |",
+        ] {
+            assert!(text.contains(expected), "no {expected:?} in\n{text}");
+        }
+    }
+}

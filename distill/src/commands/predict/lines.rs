@@ -1,0 +1,152 @@
+//! Lines of text in batches, read by a thread of their own: as many as are there, so that a slow pipe or a person at a
+//! terminal gets answers at once, and a file is read in full batches.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::bail;
+use datasets::Row;
+
+use crate::files::FileError;
+use crate::interrupt::{self, Interrupted};
+
+/// Lines of a batch, and lines that are read ahead.
+const BATCH_LINES: usize = 256;
+
+/// A pipe that is silent for so long gets answers to what it said.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Bytes of a line. Models read the beginning of a text alone, so that more is no text.
+const LONGEST_LINE: usize = 1 << 20;
+
+/// Lines that are read while earlier ones are classified.
+pub(super) struct Lines {
+    /// Closed at the end of the text.
+    received: Receiver<anyhow::Result<Row>>,
+    /// Whether batches are always full, so that what is computed does not depend on when lines arrive.
+    always_full: bool,
+}
+
+/// Some lines, and how reading ended if it did.
+pub(super) struct Batch {
+    pub(super) rows: Vec<Row>,
+    pub(super) end: Option<anyhow::Result<()>>,
+}
+
+impl Lines {
+    /// The lines of a file.
+    pub(super) fn of_file(path: &Path) -> anyhow::Result<Self> {
+        let file = File::open(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+        Ok(Self::of(file, path.to_owned(), true))
+    }
+
+    /// The lines of stdin.
+    pub(super) fn of_stdin() -> Self {
+        Self::of(io::stdin(), PathBuf::from("stdin"), false)
+    }
+
+    fn of(source: impl Read + Send + 'static, name: PathBuf, always_full: bool) -> Self {
+        let (sender, received) = sync_channel(BATCH_LINES);
+        thread::spawn(move || send(BufReader::new(source), &name, &sender));
+        Self { received, always_full }
+    }
+
+    /// Waits for at least one line, the end, or a signal to stop.
+    pub(super) fn next_batch(&mut self) -> Batch {
+        let mut rows = Vec::new();
+        while rows.len() < BATCH_LINES {
+            match self.received.recv_timeout(PATIENCE) {
+                Ok(Ok(row)) => rows.push(row),
+                Ok(Err(error)) => return Batch { rows, end: Some(Err(error)) },
+                Err(RecvTimeoutError::Disconnected) => return Batch { rows, end: Some(Ok(())) },
+                Err(RecvTimeoutError::Timeout) if interrupt::requested() => {
+                    return Batch { rows, end: Some(Err(Interrupted.into())) };
+                }
+                Err(RecvTimeoutError::Timeout) if self.always_full || rows.is_empty() => {}
+                Err(RecvTimeoutError::Timeout) => break,
+            }
+        }
+        Batch { rows, end: None }
+    }
+}
+
+/// Sends every line, or why there are no more. Ends when nobody listens any more.
+fn send(mut source: impl BufRead, name: &Path, to: &SyncSender<anyhow::Result<Row>>) {
+    for line in 1.. {
+        let row = read_line(&mut source, name, line).transpose();
+        let Some(row) = row else { return };
+        let last = row.is_err();
+        if to.send(row).is_err() || last {
+            return;
+        }
+    }
+}
+
+/// The line of this number, without its end; `None` after the last.
+fn read_line(source: &mut impl BufRead, name: &Path, line: usize) -> anyhow::Result<Option<Row>> {
+    let mut bytes = Vec::new();
+    let read = source.take(LONGEST_LINE as u64 + 2).read_until(b'\n', &mut bytes);
+    if read.map_err(|source| FileError::Read { path: name.to_owned(), source })? == 0 {
+        return Ok(None);
+    }
+    for end in [b'\n', b'\r'] {
+        if bytes.last() == Some(&end) {
+            bytes.pop();
+        }
+    }
+    if bytes.len() > LONGEST_LINE {
+        bail!("{}: line {line} is longer than {LONGEST_LINE} bytes; give one text a line", name.display());
+    }
+    let text = String::from_utf8(bytes).map_err(|_| FileError::NotUtf8 { path: name.to_owned(), line })?;
+    let text = match text.strip_prefix('\u{feff}') {
+        Some(rest) if line == 1 => rest.to_owned(),
+        _ => text,
+    };
+    Ok(Some(Row { text, text_b: None, label: None, line }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The texts of all batches, the batches' sizes, and the message of the error that ended them.
+    fn read(bytes: Vec<u8>) -> (Vec<String>, Vec<usize>, Option<String>) {
+        let mut lines = Lines::of(io::Cursor::new(bytes), PathBuf::from("a.txt"), true);
+        let (mut texts, mut sizes) = (Vec::new(), Vec::new());
+        loop {
+            let batch = lines.next_batch();
+            sizes.push(batch.rows.len());
+            texts.extend(batch.rows.into_iter().map(|row| row.text));
+            if let Some(end) = batch.end {
+                return (texts, sizes, end.err().map(|error| error.to_string()));
+            }
+        }
+    }
+
+    #[test]
+    fn ends_of_lines_and_a_byte_order_mark_are_no_text() {
+        let (texts, _, error) = read(b"\xef\xbb\xbfone\r\n\ntwo\tthree\nlast".to_vec());
+        assert_eq!((texts, error), (["one", "", "two\tthree", "last"].map(String::from).to_vec(), None));
+        assert_eq!(read(Vec::new()), (Vec::new(), vec![0], None));
+    }
+
+    #[test]
+    fn batches_of_a_file_are_full() {
+        let (texts, sizes, _) = read(b"x\n".repeat(600));
+        assert_eq!((texts.len(), sizes), (600, vec![256, 256, 88]));
+    }
+
+    #[test]
+    fn what_is_no_text_ends_it_after_the_lines_before() {
+        let (texts, _, error) = read(b"fine\nb\xffd\nnever read\n".to_vec());
+        assert_eq!(texts, ["fine"]);
+        assert!(error.expect("refused").starts_with("a.txt: line 2 is not UTF-8"));
+        let (_, _, error) = read(vec![b'x'; LONGEST_LINE + 5]);
+        assert!(error.expect("refused").contains("line 1 is longer than"));
+        assert_eq!(read([vec![b'x'; LONGEST_LINE], b"\r\ny\n".to_vec()].concat()).0.len(), 2);
+    }
+}

@@ -1,0 +1,263 @@
+//! Parity with Hugging Face `transformers`: forward pass, objective, every gradient and ten optimiser steps of a tiny
+//! random model of each family, against the golden files that `tests/fixtures/make_golden.py` wrote.
+//!
+//! The tolerances stand in one place, [`within_tolerance`]: about three times the largest difference measured, which is
+//! what f32 rounding gives (golden.json says how far PyTorch's own f32 is from f64).
+
+mod golden;
+mod real;
+
+use datasets::Task;
+use nn::hf::HfConfig;
+use nn::{AdamW, Capture, DropoutRng, Family, Gradients, LayerSlot, Mode, Parameters, Slot};
+use student::Student;
+
+use crate::inference::packed;
+use crate::objective::{LossReport, LossTermRecipe, Objective, ObjectiveRows, StepCounts};
+use crate::schedule::Schedule;
+use golden::{Golden, GoldenBatch, difference, fixture, load};
+
+#[test]
+fn bert_matches_transformers() {
+    parity("tiny-bert");
+}
+
+#[test]
+fn bert_with_tanh_gelu_matches_transformers() {
+    parity("tiny-bert-gelu-new");
+}
+
+#[test]
+fn distilbert_matches_transformers() {
+    parity("tiny-distilbert");
+}
+
+#[test]
+fn roberta_matches_transformers() {
+    parity("tiny-roberta");
+}
+
+#[test]
+fn electra_matches_transformers() {
+    parity("tiny-electra");
+}
+
+/// Largest absolute differences; of gradients, over the largest element of the same gradient.
+#[derive(Debug, Default)]
+struct Differences {
+    hidden_states: f64,
+    logits: f64,
+    losses: f64,
+    gradients: f64,
+    /// The largest element itself: the true gradient is zero.
+    key_bias_gradients: f64,
+    losses_of_steps: f64,
+    norms_of_steps: f64,
+    parameters_after_steps: f64,
+}
+
+fn within_tolerance(name: &str, found: &Differences) {
+    // Tolerance and the largest difference measured, over the five models.
+    for (what, found, tolerance) in [
+        ("hidden states", found.hidden_states, 1.0),
+        ("logits", found.logits, 1.0),
+        ("losses", found.losses, 1.0),
+        ("gradients", found.gradients, 1.0),
+        ("gradients of key biases", found.key_bias_gradients, 1.0),
+        ("losses of the steps", found.losses_of_steps, 1.0),
+        ("gradient norms of the steps", found.norms_of_steps, 1.0),
+        ("parameters after the steps", found.parameters_after_steps, 1.0),
+    ] {
+        assert!(found <= tolerance, "{name}: {what} differ by {found:e}, tolerance {tolerance:e}");
+    }
+}
+
+/// Compares everything that a golden file holds.
+fn parity(name: &str) {
+    let mut case = Case::load(name);
+    let mut found = Differences::default();
+
+    let output = case.model.forward(packed(&case.batch.tokens), Capture::HIDDEN_STATES, Mode::Eval).expect("forward");
+    let encoder = case.model.config().encoder.clone();
+    assert_eq!(output.hidden_states.len(), encoder.num_layers + 1);
+    for (layer, state) in output.hidden_states.iter().enumerate() {
+        let padded = case.golden.floats(&format!("hidden_states.{layer}"));
+        found.hidden_states = found.hidden_states.max(difference(state, &case.batch.pack(&padded, encoder.hidden_size)));
+    }
+    let logits = case.golden.floats("logits");
+    found.logits = difference(&output.logits, &logits);
+
+    let mut gradients = Gradients::zeros(case.model.parameters().layout().clone());
+    let Pass { loss, logits: in_training } = case.forward_and_backward(&mut gradients);
+    found.logits = found.logits.max(difference(&in_training, &logits));
+    let terms: Vec<f32> = loss.terms.iter().map(|term| term.loss.mean() as f32).chain([loss.total() as f32]).collect();
+    let expected = ["loss_soft", "loss_hard", "loss"].map(|name| case.golden.floats(name)).concat();
+    found.losses = difference(&terms, &expected);
+    for entry in gradients.layout().entries() {
+        let expected = case.golden.floats(&format!("grad.{}", entry.name));
+        let largest = expected.iter().fold(0.0f64, |largest, value| largest.max(f64::from(value.abs())));
+        let apart = difference(gradients.get(entry.slot), &expected);
+        match is_key_bias(entry.slot) {
+            true => found.key_bias_gradients = found.key_bias_gradients.max(apart),
+            false => found.gradients = found.gradients.max(apart / largest),
+        }
+    }
+    gradients.flat_mut().fill(0.0);
+
+    let (losses, norms) = case.ten_steps(&mut gradients);
+    found.losses_of_steps = difference(&losses, &case.golden.floats("losses"));
+    found.norms_of_steps = difference(&norms, &case.golden.floats("grad_norms"));
+    let parameters = case.model.parameters();
+    for entry in parameters.layout().entries().iter().filter(|entry| !is_key_bias(entry.slot)) {
+        let expected = case.golden.floats(&format!("step10.{}", entry.name));
+        found.parameters_after_steps =
+            found.parameters_after_steps.max(difference(parameters.get(entry.slot), &expected));
+    }
+    eprintln!("{name}: {found:?}");
+    within_tolerance(name, &found);
+}
+
+/// A model with the batch and the objective of its golden file, and no dropout.
+struct Case {
+    golden: Golden,
+    batch: GoldenBatch,
+    labels: Vec<Option<u32>>,
+    objective: Objective,
+    model: Student,
+    dropout: DropoutRng,
+}
+
+/// One forward and backward pass.
+struct Pass {
+    loss: LossReport,
+    logits: Vec<f32>,
+}
+
+impl Case {
+    fn load(name: &str) -> Self {
+        let loaded = load(&fixture(name)).expect("loads");
+        assert!(loaded.missing_head.is_empty() && loaded.unused.is_empty());
+        let mut config = loaded.config;
+        config.encoder.hidden_dropout = 0.0;
+        config.encoder.attention_dropout = 0.0;
+        config.encoder.classifier_dropout = 0.0;
+        Self::new(Golden::read(&fixture(name)), config, loaded.parameters)
+    }
+
+    fn new(golden: Golden, config: HfConfig, parameters: Parameters) -> Self {
+        let terms =
+            vec![LossTermRecipe::SoftTarget { weight: 0.5, temperature: 2.0 }, LossTermRecipe::HardLabel { weight: 0.5 }];
+        Self {
+            batch: golden.batch(),
+            labels: golden.integers("labels").into_iter().map(|label| u32::try_from(label).ok()).collect(),
+            golden,
+            objective: Objective::new(Task::SingleLabel, terms).expect("an objective"),
+            model: Student::new(config, parameters).expect("a model"),
+            dropout: DropoutRng::new(7, 0, 0),
+        }
+    }
+
+    fn forward_and_backward(&mut self, gradients: &mut Gradients) -> Pass {
+        let mode = Mode::Train(&self.dropout);
+        let logits = self.model.forward(packed(&self.batch.tokens), Capture::LOGITS, mode).expect("forward").logits;
+        let rows = ObjectiveRows {
+            first_row: 0,
+            classes: self.model.config().labels.len(),
+            student_logits: &logits,
+            teacher_logits: Some(&self.golden.floats("teacher_logits")),
+            labels: &self.labels,
+        };
+        let mut d_logits = vec![0.0; logits.len()];
+        let loss = self.objective.evaluate(&rows, StepCounts::of(&self.labels), &mut d_logits).expect("a loss");
+        self.model.backward(&d_logits, gradients).expect("backward");
+        Pass { loss, logits }
+    }
+
+    /// Ten steps as `Fit` takes them: losses before each step and norms before clipping.
+    fn ten_steps(&mut self, gradients: &mut Gradients) -> (Vec<f32>, Vec<f32>) {
+        let schedule = Schedule::new(1e-3, 0.2, 10);
+        let mut optimizer = AdamW::new(gradients.layout().clone(), 0.01);
+        let (mut losses, mut norms) = (Vec::new(), Vec::new());
+        for step in 0..10 {
+            losses.push(self.forward_and_backward(gradients).loss.total() as f32);
+            let norm = gradients.norm();
+            norms.push(norm as f32);
+            let clip = (1.0 / (norm + 1e-6)).min(1.0) as f32;
+            optimizer.step(self.model.parameters_mut(), gradients, schedule.learning_rate(step), clip);
+        }
+        (losses, norms)
+    }
+}
+
+/// Whether the loss does not depend on this parameter: it adds the same to every score of a query.
+fn is_key_bias(slot: Slot) -> bool {
+    matches!(slot, Slot::Layer(_, LayerSlot::KeyBias))
+}
+
+#[test]
+fn every_parameter_learns() {
+    for name in ["tiny-bert", "tiny-bert-gelu-new", "tiny-distilbert", "tiny-roberta", "tiny-electra"] {
+        // With the dropout of their configurations.
+        let loaded = load(&fixture(name)).expect("loads");
+        learns(name, Case::new(Golden::read(&fixture(name)), loaded.config, loaded.parameters));
+    }
+}
+
+/// After one backward pass every parameter's gradient is finite and not zero; of a table, that of every row that was
+/// looked up, and of no other.
+fn learns(name: &str, mut case: Case) {
+    let mut gradients = Gradients::zeros(case.model.parameters().layout().clone());
+    case.forward_and_backward(&mut gradients);
+    let encoder = &case.model.config().encoder;
+    let tokens = &case.batch.tokens;
+    let positions: Vec<u32> = {
+        let offset = encoder.position_offset() as u32;
+        tokens.starts.windows(2).flat_map(|pair| offset..offset + pair[1] - pair[0]).collect()
+    };
+    for entry in gradients.layout().entries().iter().filter(|entry| !is_key_bias(entry.slot)) {
+        let gradient = gradients.get(entry.slot);
+        assert!(gradient.iter().all(|value| value.is_finite()), "{name}: {}", entry.name);
+        let looked_up = match entry.slot {
+            Slot::WordEmbeddings => &tokens.input_ids,
+            Slot::TypeEmbeddings => &tokens.token_type_ids,
+            Slot::PositionEmbeddings => &positions,
+            _ => {
+                assert!(gradient.iter().any(|&value| value != 0.0), "{name}: {} does not learn", entry.name);
+                continue;
+            }
+        };
+        for (row, gradient) in (0..).zip(gradient.chunks_exact(entry.shape[1])) {
+            let moves = gradient.iter().any(|&value| value != 0.0);
+            assert_eq!(moves, looked_up.contains(&row), "{name}: {}, row {row}", entry.name);
+        }
+    }
+}
+
+#[test]
+fn every_form_of_a_checkpoint_gives_the_same_parameters() {
+    let expected = load(&fixture("tiny-bert")).expect("loads");
+    for name in ["tiny-bert-bin", "tiny-bert-sharded"] {
+        let found = load(&fixture(name)).expect(name);
+        assert_eq!(found.config, expected.config, "{name}");
+        assert_eq!(found.parameters.flat(), expected.parameters.flat(), "{name}");
+        assert!(found.missing_head.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn a_body_with_old_names_loads_and_its_missing_head_is_reported() {
+    let expected = load(&fixture("tiny-bert")).expect("loads");
+    let found = load(&fixture("tiny-bert-legacy")).expect("loads");
+    assert_eq!(found.config.encoder.family, Family::Bert);
+    // The pooler belongs to BERT's body.
+    assert_eq!(found.missing_head, [Slot::HeadOutputWeight, Slot::HeadOutputBias]);
+    for entry in found.parameters.layout().entries().iter().filter(|entry| !found.missing_head.contains(&entry.slot)) {
+        assert_eq!(found.parameters.get(entry.slot), expected.parameters.get(entry.slot), "{}", entry.name);
+    }
+}
+
+#[test]
+fn the_old_form_of_a_pickle_is_refused_by_name() {
+    let error = load(&fixture("tiny-bert-oldbin")).expect_err("refused").to_string();
+    assert!(error.contains("pytorch_model.bin: weights in the old format of torch.save"), "{error}");
+}

@@ -1,0 +1,81 @@
+//! What the layout promises: which crate may use which, and no file that only makes sense on one machine.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::repository;
+
+/// Every crate with its folder and the ones of ours that it uses.
+const ARROWS: [(&str, &str, &[&str]); 6] = [
+    ("datasets", "datasets", &[]),
+    ("cache", "teacher/cache", &[]),
+    ("nn", "student/nn", &[]),
+    ("teacher", "teacher", &["nn"]),
+    ("student", "student", &["nn"]),
+    ("distill", "distill", &["cache", "datasets", "nn", "student", "teacher"]),
+];
+
+fn manifest(folder: &Path) -> toml::Table {
+    let path = folder.join("Cargo.toml");
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.parse().expect("TOML")
+}
+
+#[test]
+fn crates_use_each_other_along_the_arrows_alone() {
+    let ours: BTreeSet<&str> = ARROWS.iter().map(|(name, ..)| *name).collect();
+    for (name, folder, expected) in ARROWS {
+        let manifest = manifest(&repository().join(folder));
+        assert_eq!(manifest["package"]["name"].as_str(), Some(name));
+        let used = |kind: &str| {
+            let table = manifest.get(kind).and_then(toml::Value::as_table).cloned().unwrap_or_default();
+            table.keys().map(String::to_owned).filter(|name| ours.contains(name.as_str())).collect::<BTreeSet<_>>()
+        };
+        let used: BTreeSet<_> =
+            ["dependencies", "dev-dependencies", "build-dependencies"].into_iter().flat_map(used).collect();
+        assert_eq!(used, expected.iter().map(|name| (*name).to_owned()).collect(), "what {name} uses");
+    }
+}
+
+#[test]
+fn every_crate_is_on_the_list() {
+    let workspace = manifest(&repository());
+    let members = workspace["workspace"]["members"].as_array().expect("a list");
+    let members: BTreeSet<&str> = members.iter().filter_map(toml::Value::as_str).collect();
+    assert_eq!(members, ARROWS.iter().map(|(_, folder, _)| *folder).collect());
+}
+
+#[test]
+fn no_file_names_a_path_of_one_machine() {
+    // Put together here, so that this file does not name them either.
+    let forbidden = [["/work/", "shared"], ["/work/", "main"], ["/work/.", "library"], ["/root", "/"]].map(|parts| parts.concat());
+    let mut seen = 0;
+    for path in text_files(&repository()) {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        seen += 1;
+        for (number, line) in text.lines().enumerate() {
+            let found = forbidden.iter().find(|path| line.contains(path.as_str()));
+            assert_eq!(found, None, "{}, line {}", path.display(), number + 1);
+        }
+    }
+    assert!(seen > 100, "only {seen} files were looked at");
+}
+
+/// Sources, documents and scripts below a folder, what was built left out.
+fn text_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("lists").map(|entry| entry.expect("an entry").path()) {
+        let name = entry.file_name().expect("a name").to_string_lossy().into_owned();
+        if entry.is_dir() && !["target", ".git"].contains(&name.as_str()) {
+            files.extend(text_files(&entry));
+        }
+        let extension = entry.extension().map(|extension| extension.to_string_lossy().into_owned());
+        // `.ci/run` and the like have none.
+        let textual = extension.is_none_or(|ext| ["rs", "md", "toml", "sh", "py", "snap", "json"].contains(&ext.as_str()));
+        if entry.is_file() && textual {
+            files.push(entry);
+        }
+    }
+    files
+}

@@ -1,0 +1,61 @@
+//! What `--help` says, word for word, so that a change to it is seen.
+
+use crate::support::Workplace;
+
+/// `distill COMMAND --help` in a window of 100 columns.
+fn help(name: &str, command: &str) {
+    let place = Workplace::new();
+    let output = place.command(&format!("{command} --help")).env("COLUMNS", "100").output().expect("runs");
+    assert!(output.status.success());
+    assert!(output.stderr.is_empty());
+    let text = String::from_utf8(output.stdout).expect("text");
+    let (_, example) = text.split_once("Example:\n").expect("an example");
+    assert!(example.contains(&format!("distill {command}")), "{example}");
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "wider than the window: {text}");
+    insta::assert_snapshot!(name, text);
+}
+
+#[test]
+fn distill() {
+    help("distill", "");
+}
+
+#[test]
+fn finetune() {
+    help("finetune", "finetune");
+}
+
+#[test]
+fn cache() {
+    help("cache", "cache");
+}
+
+#[test]
+fn train() {
+    help("train", "train");
+}
+
+#[test]
+fn evaluate() {
+    help("evaluate", "evaluate");
+}
+
+#[test]
+fn export() {
+    help("export", "export");
+}
+
+#[test]
+fn predict() {
+    help("predict", "predict");
+}
+
+#[test]
+fn run() {
+    help("run", "run");
+}
+
+#[test]
+fn demo() {
+    help("demo", "demo");
+}

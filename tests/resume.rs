@@ -1,0 +1,192 @@
+//! A stop at any moment, by Ctrl-C or by a kill, costs at most what was done since the last checkpoint, and the run that
+//! goes on ends with the bytes of one that was never stopped.
+
+use std::fs;
+
+use crate::support::{Finished, TRAIN, Workplace, rows, tsv};
+
+/// Long enough to be caught in the middle: the last `--epochs` counts.
+const LONG: &str = "train --teacher teacher --cache cache --data train.tsv --epochs 60 --threads 1";
+
+/// Stops `line` as soon as `file` is in its `out`.
+fn stopped(place: &Workplace, line: &str, file: &str, signal: &str) -> Finished {
+    let awaited = place.path("out").join(file);
+    let filled = || fs::metadata(&awaited).is_ok_and(|metadata| metadata.len() > 0);
+    let done = place.start(&format!("{line} --output out")).until(filled).signal(signal);
+    assert!(!place.path("out/distill.json").exists(), "`{line}` was done before it could be stopped");
+    done
+}
+
+fn interrupted(place: &Workplace, line: &str) -> Finished {
+    let done = stopped(place, line, "checkpoint.safetensors", "INT");
+    assert_eq!(done.code, Some(130), "{}", done.stderr);
+    assert_eq!(done.stdout, "");
+    assert!(done.stderr.lines().any(|line| line == "interrupted"), "{}", done.stderr);
+    assert_eq!(place.names("out"), ["checkpoint.safetensors", "metrics.jsonl"]);
+    done
+}
+
+/// Goes on with `out`, and compares it with the same run undisturbed.
+fn goes_on_to_the_same_end(place: &Workplace, line: &str) {
+    place.json(&format!("{line} --output out --resume"));
+    place.json(&format!("{line} --output undisturbed"));
+    assert_eq!(place.names("out"), place.names("undisturbed"));
+    for (name, bytes) in place.files("undisturbed") {
+        assert!(place.read_bytes(&format!("out/{name}")) == bytes, "{name} differs");
+    }
+}
+
+#[test]
+fn a_training_that_ctrl_c_stopped_goes_on_to_the_same_end() {
+    let place = Workplace::with_cache();
+    let done = interrupted(&place, LONG);
+    assert!(done.stderr.contains("hint: the same command with --resume goes on from here"), "{}", done.stderr);
+    goes_on_to_the_same_end(&place, LONG);
+}
+
+#[test]
+fn a_training_that_was_stopped_twice_goes_on_to_the_same_end() {
+    let place = Workplace::with_cache();
+    interrupted(&place, LONG);
+    let metrics = place.read("out/metrics.jsonl").len() as u64;
+    let grown = || fs::metadata(place.path("out/metrics.jsonl")).is_ok_and(|file| file.len() > metrics);
+    let done = place.start(&format!("{LONG} --output out --resume")).until(grown).signal("INT");
+    assert_eq!(done.code, Some(130), "{}", done.stderr);
+    assert!(done.stderr.contains("going on after step"), "{}", done.stderr);
+    goes_on_to_the_same_end(&place, LONG);
+}
+
+/// Where every step ends an epoch, a stop falls on an epoch's end for certain; its evaluation was once left out.
+#[test]
+fn a_stop_at_the_end_of_an_epoch_does_not_lose_its_evaluation() {
+    let place = Workplace::with_cache();
+    let line = "train --teacher teacher --cache cache --data train.tsv --epochs 80 --batch-rows 600 --threads 1";
+    interrupted(&place, line);
+    goes_on_to_the_same_end(&place, line);
+}
+
+#[test]
+fn a_training_that_was_killed_goes_on_from_its_checkpoint() {
+    let place = Workplace::with_cache();
+    let done = stopped(&place, LONG, "checkpoint.safetensors", "KILL");
+    assert_eq!(done.code, None);
+    goes_on_to_the_same_end(&place, LONG);
+}
+
+#[test]
+fn a_training_that_was_killed_before_its_first_checkpoint_starts_again() {
+    let place = Workplace::with_cache();
+    fs::create_dir(place.path("out")).expect("a folder");
+    place.write("out/metrics.jsonl", "{\"half a li");
+    place.write("out/.distill-x1.partial", "half a checkpoint");
+    goes_on_to_the_same_end(&place, TRAIN);
+}
+
+#[test]
+fn a_complete_run_is_kept_as_it_is() {
+    let place = Workplace::with_cache();
+    let first = place.json(&format!("{TRAIN} --output out"));
+    let files = place.files("out");
+    let again = place.json(&format!("{TRAIN} --output out --resume"));
+    assert_eq!(again["accuracy"], first["accuracy"]);
+    assert_eq!(place.files("out"), files);
+    place.refuses(
+        &format!("{TRAIN} --output out --resume --seed 7"),
+        &["out", "complete run with another `fit.seed` (42, now 7)", "--overwrite"],
+    );
+    assert_eq!(place.files("out"), files);
+}
+
+#[test]
+fn a_stopped_run_refuses_other_settings_by_name() {
+    let place = Workplace::with_cache();
+    interrupted(&place, LONG);
+    let files = place.files("out");
+    let resume = format!("{LONG} --output out --resume");
+    for (other, expected) in [
+        ("--learning-rate 2e-4", "another `fit.learning_rate` (0.0001, now 0.0002)"),
+        ("--seed 7", "another `fit.seed` (42, now 7)"),
+        ("--temperature 4", "another `objective.0.temperature` (2.0, now 4.0)"),
+        ("--layers last", "another `student.layers` (\"uniform\", now \"last\")"),
+    ] {
+        place.refuses(&format!("{resume} {other}"), &["checkpoint.safetensors", expected, "--overwrite"]);
+    }
+    assert_eq!(place.files("out"), files);
+}
+
+#[test]
+fn a_stopped_run_refuses_other_data() {
+    let place = Workplace::with_cache();
+    interrupted(&place, LONG);
+    let fewer = rows(&place.read("train.tsv")).split_off(100);
+    place.write("fewer.tsv", tsv(&fewer));
+    let line = LONG.replace("train.tsv", "fewer.tsv");
+    place.refuses(&format!("{line} --output out --resume"), &["another `train`"]);
+}
+
+#[test]
+fn a_stopped_run_is_not_overwritten_by_accident() {
+    let place = Workplace::with_cache();
+    interrupted(&place, LONG);
+    place.refuses(&format!("{LONG} --output out"), &["out is not empty", "--overwrite"]);
+    place.json(&format!("{TRAIN} --output out --overwrite"));
+    assert!(!place.path("out/checkpoint.safetensors").exists());
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused() {
+    let place = Workplace::with_cache();
+    interrupted(&place, LONG);
+    let bytes = place.read_bytes("out/checkpoint.safetensors");
+    place.write("out/checkpoint.safetensors", &bytes[..bytes.len() / 2]);
+    let line = format!("{LONG} --output out --resume");
+    place.refuses(&line, &["checkpoint.safetensors: a damaged checkpoint", "--overwrite"]);
+}
+
+#[test]
+fn a_finetuning_that_ctrl_c_stopped_leaves_no_model() {
+    let place = Workplace::new();
+    let done = stopped(&place, "finetune --model teacher --data train.tsv --epochs 60", "checkpoint.safetensors", "INT");
+    assert_eq!(done.code, Some(130), "{}", done.stderr);
+    // `finetune` has no --resume to point to.
+    assert!(done.stderr.contains("hint: the same command with --overwrite"), "{}", done.stderr);
+    assert_eq!(place.names("out"), ["checkpoint.safetensors", "metrics.jsonl"]);
+}
+
+/// Rows enough for many shards.
+fn many_rows(place: &Workplace) {
+    let rows = rows(&place.read("train.tsv"));
+    let repeated = ["today", "tomorrow", "on monday", "on friday", "at nine"]
+        .iter()
+        .flat_map(|time| rows.iter().map(move |(text, label)| (format!("{text} {time}"), label.clone())));
+    place.write("many.tsv", tsv(&repeated.collect::<Vec<_>>()));
+}
+
+fn cache_goes_on_after(signal: &str, code: Option<i32>) {
+    let place = Workplace::new();
+    many_rows(&place);
+    let line = "cache --teacher teacher --data many.tsv --batch-tokens 32";
+    let shard = || place.path("out/shard-00001.safetensors").exists();
+    let done = place.start(&format!("{line} --output out")).until(shard).signal(signal);
+    assert_eq!(done.code, code, "{}", done.stderr);
+    if code.is_some() {
+        assert!(done.stderr.lines().any(|line| line == "interrupted"), "{}", done.stderr);
+        assert!(done.stderr.contains("hint: the same command goes on from here"), "{}", done.stderr);
+    }
+    let whole = place.json(&format!("{line} --output undisturbed"));
+    let rest = place.json(&format!("{line} --output out"));
+    let (skipped, forwarded) = (rest["skipped"].as_u64(), rest["forwarded"].as_u64());
+    assert!(skipped > Some(0) && forwarded > Some(0), "stopped too late or too early: {rest}");
+    assert_eq!(skipped.zip(forwarded).map(|(skipped, forwarded)| skipped + forwarded), whole["unique"].as_u64());
+    assert!(place.files("out") == place.files("undisturbed"));
+}
+
+#[test]
+fn a_cache_that_ctrl_c_stopped_goes_on_to_the_same_end() {
+    cache_goes_on_after("INT", Some(130));
+}
+
+#[test]
+fn a_cache_that_was_killed_goes_on_to_the_same_end() {
+    cache_goes_on_after("KILL", None);
+}

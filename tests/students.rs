@@ -1,0 +1,176 @@
+//! What a student starts from, and which sizes it may have.
+
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+
+use crate::support::{TRAIN, Workplace, rows, tsv};
+
+/// The values of one tensor in a file.
+fn tensor(place: &Workplace, file: &str, name: &str) -> Vec<f32> {
+    let bytes = place.read_bytes(file);
+    let tensors = SafeTensors::deserialize(&bytes).expect("readable weights");
+    let tensor = tensors.tensor(name).expect("the tensor is there");
+    tensor.data().chunks_exact(4).map(|value| f32::from_le_bytes(value.try_into().expect("4 bytes"))).collect()
+}
+
+/// A student whose training moves nothing: each of its layers must be the teacher's of this number, bit for bit.
+fn starts_from(flags: &str, layers: &[usize]) {
+    let place = Workplace::with_cache();
+    place.json(&format!("{TRAIN} --learning-rate 1e-30 --output student {flags}"));
+    let student = |name: &str| tensor(&place, "student/model.safetensors", &format!("distilbert.{name}"));
+    let teacher = |name: &str| tensor(&place, "teacher/model.safetensors", &format!("bert.{name}"));
+    for (to, from) in layers.iter().enumerate() {
+        let ours = student(&format!("transformer.layer.{to}.attention.q_lin.weight"));
+        let theirs = teacher(&format!("encoder.layer.{from}.attention.self.query.weight"));
+        assert!(ours == theirs, "{flags}: student layer {to} is not teacher layer {from}");
+    }
+    assert_eq!(place.read_json("student/config.json")["n_layers"], layers.len());
+    // DistilBERT has no token types: the first, which every token has, goes into the positions.
+    let first_type = &teacher("embeddings.token_type_embeddings.weight")[..32];
+    let positions = teacher("embeddings.position_embeddings.weight");
+    let folded = positions.chunks_exact(32).flat_map(|row| row.iter().zip(first_type).map(|(a, b)| a + b));
+    assert!(folded.eq(student("embeddings.position_embeddings.weight")));
+}
+
+#[test]
+fn uniform_layers_reach_from_the_first_to_the_last() {
+    starts_from("", &[0, 3]);
+}
+
+#[test]
+fn uniform_layers_round_half_up() {
+    starts_from("--num-layers 3", &[0, 2, 3]);
+}
+
+#[test]
+fn first_layers() {
+    starts_from("--layers first", &[0, 1]);
+}
+
+#[test]
+fn last_layers() {
+    starts_from("--layers last --num-layers 3", &[1, 2, 3]);
+}
+
+#[test]
+fn listed_layers_in_their_order() {
+    starts_from("--layers 2,0,2", &[2, 0, 2]);
+}
+
+#[test]
+fn a_random_student_may_have_any_size() {
+    let place = Workplace::with_cache();
+    let flags = "--layers random --hidden-size 16 --num-layers 5 --num-heads 4 --intermediate-size 24";
+    place.json(&format!("{TRAIN} --output student {flags}"));
+    let config = place.read_json("student/config.json");
+    let sizes = ["dim", "n_layers", "n_heads", "hidden_dim"].map(|key| &config[key]);
+    assert_eq!(sizes, [&json!(16), &json!(5), &json!(4), &json!(24)]);
+    place.json("evaluate --model student --data test.tsv");
+}
+
+#[test]
+fn a_student_may_be_a_bert() {
+    let place = Workplace::with_cache();
+    place.json(&format!("{TRAIN} --output student --model-type bert --layers 1,2"));
+    assert_eq!(place.read_json("student/config.json")["model_type"], "bert");
+    // And it may teach in its turn.
+    place.json("cache --teacher student --data train.tsv --output cache2 --force");
+    place.json(&format!("{TRAIN} --output student2 --force").replace("r teacher --cache cache", "r student --cache cache2"));
+}
+
+#[test]
+fn a_narrower_student_starts_from_its_teacher_and_a_wider_one_does_not() {
+    let place = Workplace::with_cache();
+    place.json(&format!("{TRAIN} --output student --hidden-size 16"));
+    assert_eq!(place.read_json("student/config.json")["dim"], 16);
+    let hint = "hint: --layers random starts a student of any size";
+    let wider = format!("{TRAIN} --output wider --hidden-size 64");
+    place.refuses(&wider, &["hidden size 64", "teacher with 32", hint]);
+    place.refuses(&format!("{TRAIN} --output wider --num-heads 4"), &["head width", hint]);
+    place.json(&format!("{wider} --layers random"));
+}
+
+#[test]
+fn layers_that_the_teacher_does_not_have_are_refused() {
+    let place = Workplace::with_cache();
+    let train = format!("{TRAIN} --output student");
+    place.refuses(&format!("{train} --layers 0,9"), &["layer 9 is not one of the teacher's 4 (0 to 3)"]);
+    place.refuses(&format!("{train} --num-layers 9"), &["9 layers", "teacher of 4", "--layers random"]);
+    place.refuses(&format!("{train} --layers 0,1 --num-layers 3"), &["2 layers are listed for a student of 3"]);
+    place.refuses(&format!("{train} --layers random --hidden-size 20"), &["--hidden-size 20", "--num-heads"]);
+    assert!(!place.path("student").exists());
+}
+
+fn vocabulary(place: &Workplace, model: &str) -> Vec<String> {
+    place.read(&format!("{model}/vocab.txt")).lines().map(str::to_owned).collect()
+}
+
+/// Some of the rows in `few.tsv`, whose words are not all the teacher knows, cached and learned from.
+fn pruned_student() -> Workplace {
+    let place = Workplace::new();
+    place.write("few.tsv", tsv(&rows(&place.read("train.tsv"))[..60]));
+    place.json("cache --teacher teacher --data few.tsv --output cache");
+    place.json(&format!("{TRAIN} --output student --prune-vocabulary").replace("train.tsv", "few.tsv"));
+    place
+}
+
+#[test]
+fn a_pruned_student_shares_its_teachers_cache() {
+    let place = pruned_student();
+    let (pruned, whole) = (vocabulary(&place, "student"), vocabulary(&place, "teacher"));
+    assert!(pruned.len() < whole.len(), "{} pieces of {}", pruned.len(), whole.len());
+    let characters = |pieces: &[String]| {
+        let bare = |piece: &str| piece.strip_prefix("##").unwrap_or(piece).chars().count();
+        pieces.iter().filter(|piece| bare(piece) == 1).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(characters(&pruned), characters(&whole));
+    assert_eq!(place.read_json("student/config.json")["vocab_size"], pruned.len());
+    assert_eq!(place.read_json("student/distill.json")["inputs"]["prune_vocabulary"], true);
+    // Every row was found in the cache: the teacher, which no student's tokenizer concerns, does not run again.
+    let again = place.json("cache --teacher teacher --data few.tsv --output cache");
+    assert_eq!(again["forwarded"], 0);
+}
+
+#[test]
+fn a_pruned_student_reads_words_that_it_never_saw() {
+    let place = pruned_student();
+    let measured = place.json("evaluate --model student --teacher teacher --data test.tsv");
+    assert_eq!(measured["rows"], 200);
+    assert!(measured["agreement"].is_f64(), "{measured}");
+    place.write("strange.tsv", "text\nzyxwvut qponm\n\u{2603} \u{e9}t\u{e9}\n");
+    assert_eq!(place.json("evaluate --model student --data strange.tsv")["accuracy"], Value::Null);
+}
+
+#[test]
+fn a_pruned_teacher_teaches() {
+    let place = Workplace::new();
+    let rows = rows(&place.read("train.tsv"));
+    place.write("few.tsv", tsv(&rows[..60]));
+    place.json("finetune --model teacher --data few.tsv --output pruned --epochs 1 --prune-vocabulary");
+    assert!(vocabulary(&place, "pruned").len() < vocabulary(&place, "teacher").len());
+    place.json("cache --teacher pruned --data few.tsv --output cache");
+}
+
+#[test]
+fn finetuning_keeps_a_head_that_knows_the_classes_in_any_order() {
+    let place = Workplace::new();
+    let line = "finetune --model teacher --data train.tsv --epochs 1 --learning-rate 1e-30 --output tuned";
+    let done = place.run(line);
+    done.succeeded();
+    assert!(!done.stderr.contains("starts at random"), "{}", done.stderr);
+    assert_eq!(
+        tensor(&place, "tuned/model.safetensors", "classifier.weight"),
+        tensor(&place, "teacher/model.safetensors", "classifier.weight")
+    );
+    assert_eq!(place.read_json("tuned/config.json")["id2label"], place.read_json("teacher/config.json")["id2label"]);
+}
+
+#[test]
+fn finetuning_on_other_classes_starts_a_new_head() {
+    let place = Workplace::new();
+    place.write("data.tsv", place.read("train.tsv").replace("\tgarden", "\torchard"));
+    let done = place.run("finetune --model teacher --data data.tsv --epochs 1 --output tuned");
+    done.succeeded();
+    assert!(done.stderr.contains("a new classification head for 4 classes starts at random"), "{}", done.stderr);
+    assert_eq!(place.read_json("tuned/config.json")["id2label"]["2"], "orchard");
+}
