@@ -49,7 +49,8 @@ fn every_crate_is_on_the_list() {
 #[test]
 fn no_file_names_a_path_of_one_machine() {
     // Put together here, so that this file does not name them either.
-    let forbidden = [["/work/", "shared"], ["/work/", "main"], ["/work/.", "library"], ["/root", "/"]].map(|parts| parts.concat());
+    let forbidden =
+        [["/work/", "shared"], ["/work/", "main"], ["/work/.", "library"], ["/root", "/"]].map(|parts| parts.concat());
     let mut seen = 0;
     for path in text_files(&repository()) {
         let text = fs::read_to_string(&path).unwrap_or_default();
@@ -72,7 +73,8 @@ fn text_files(folder: &Path) -> Vec<PathBuf> {
         }
         let extension = entry.extension().map(|extension| extension.to_string_lossy().into_owned());
         // `.ci/run` and the like have none.
-        let textual = extension.is_none_or(|ext| ["rs", "md", "toml", "sh", "py", "snap", "json"].contains(&ext.as_str()));
+        let textual =
+            extension.is_none_or(|ext| ["rs", "md", "toml", "sh", "py", "snap", "json"].contains(&ext.as_str()));
         if entry.is_file() && textual {
             files.push(entry);
         }

@@ -109,7 +109,8 @@ fn a_text_longer_than_the_model_is_cut_and_counted() {
             assert!(again.failure().contains("max_length"), "the cache is of another length");
         }
     }
-    let train = "train --teacher teacher --cache cache --data long.tsv --validation test.tsv --epochs 1 --output student";
+    let train =
+        "train --teacher teacher --cache cache --data long.tsv --validation test.tsv --epochs 1 --output student";
     let done = place.run(train);
     done.succeeded();
     assert!(done.stderr.contains("1 of 2 rows are longer than 64 tokens and were cut; see --max-length"));
@@ -122,7 +123,9 @@ fn refuses_weights(spoil: impl Fn(Vec<u8>) -> Vec<u8>, expected: &str) {
     let place = Workplace::new();
     let weights = "teacher/model.safetensors";
     place.write(weights, spoil(place.read_bytes(weights)));
-    for line in [CACHE, "evaluate --model teacher --data test.tsv", "finetune --model teacher --data train.tsv --output f"] {
+    for line in
+        [CACHE, "evaluate --model teacher --data test.tsv", "finetune --model teacher --data train.tsv --output f"]
+    {
         place.refuses(line, &[weights, expected, "again"]);
     }
     assert!(!place.path("cache").exists());
@@ -164,7 +167,11 @@ fn a_config_that_contradicts_the_weights() {
         place.refuses(CACHE, expected);
         place.write("teacher/config.json", whole);
     };
-    refused("intermediate_size", json!(128), &["model.safetensors", "layer.0.intermediate.dense.weight", "[64, 32]", "[128, 32]"]);
+    refused(
+        "intermediate_size",
+        json!(128),
+        &["model.safetensors", "layer.0.intermediate.dense.weight", "[64, 32]", "[128, 32]"],
+    );
     refused("vocab_size", json!(400), &["word_embeddings.weight", "[347, 32]", "[400, 32]"]);
     refused("num_hidden_layers", json!(5), &["model.safetensors: no tensor", "layer.4."]);
     refused("num_hidden_layers", json!(3), &["layer.3.", "beyond the 3 that config.json gives"]);
@@ -209,7 +216,9 @@ fn a_model_without_its_files() {
 #[test]
 fn an_output_that_already_holds_something() {
     let place = Workplace::with_cache();
-    for line in [format!("{TRAIN} --output out"), "finetune --model teacher --data test.tsv --epochs 1 --output out".into()] {
+    for line in
+        [format!("{TRAIN} --output out"), "finetune --model teacher --data test.tsv --epochs 1 --output out".into()]
+    {
         std::fs::create_dir_all(place.path("out")).expect("a folder");
         place.write("out/notes.txt", "mine");
         place.refuses(&line, &["out is not empty: it holds", "--overwrite"]);
@@ -223,6 +232,21 @@ fn an_output_that_already_holds_something() {
 }
 
 #[test]
+fn an_output_that_is_the_model_itself() {
+    let place = Workplace::with_cache();
+    let teacher = place.files("teacher");
+    for line in
+        [format!("{TRAIN} --output ./teacher"), "finetune --model teacher --data test.tsv --output teacher".into()]
+    {
+        place.refuses(
+            &format!("{line} --overwrite"),
+            &["teacher: the result would replace the model that it is made of"],
+        );
+    }
+    assert!(place.files("teacher") == teacher);
+}
+
+#[test]
 fn an_output_that_is_a_file() {
     let place = Workplace::with_cache();
     place.refuses(&format!("{TRAIN} --output test.tsv"), &["test.tsv is not a folder"]);
@@ -233,7 +257,9 @@ fn an_output_that_is_a_file() {
 fn a_device_that_this_build_does_not_have() {
     let place = Workplace::new();
     let expected = ["--device cuda:0", "computes on the CPU alone", "--device cpu"];
-    for line in [CACHE, "evaluate --model teacher --data test.tsv", "finetune --model teacher --data test.tsv --output f"] {
+    for line in
+        [CACHE, "evaluate --model teacher --data test.tsv", "finetune --model teacher --data test.tsv --output f"]
+    {
         place.refuses(&format!("{line} --device cuda:0"), &expected);
         place.json(&format!("{line} --device cpu"));
     }
@@ -245,7 +271,7 @@ fn a_flag_with_a_bad_value_ends_with_2() {
     let place = Workplace::new();
     for (line, expected) in [
         ("train --teacher t --cache c --data d --output o --layers middle", "uniform, first, last, random"),
-        ("train --teacher t --cache c --data d --output o --learning-rate -1", "must be a number above 0"),
+        ("train --teacher t --cache c --data d --output o --learning-rate=-1", "must be a number above 0"),
         ("train --teacher t --cache c --data d --output o --epochs 0", "at least 1"),
         ("cache --teacher t --data d --output o --device gpu", "auto, cpu or cuda:N"),
         ("evaluate --model m --data d --max-length 2", "at least 3"),

@@ -191,10 +191,8 @@ fn overwriting_a_cache_keeps_what_is_not_its_own() {
 fn a_teacher_no_better_than_chance_is_refused() {
     let place = Workplace::new();
     let next = |label: &str| CLASSES[(CLASSES.iter().position(|class| *class == label).expect("known") + 1) % 4];
-    let wrong: Vec<_> = rows(&place.read("train.tsv"))
-        .into_iter()
-        .map(|(text, label)| (text, next(&label).to_owned()))
-        .collect();
+    let wrong: Vec<_> =
+        rows(&place.read("train.tsv")).into_iter().map(|(text, label)| (text, next(&label).to_owned())).collect();
     place.write("wrong.tsv", tsv(&wrong));
     let chance = "no better than chance";
     let cache = CACHE.replace("train.tsv", "wrong.tsv");

@@ -81,7 +81,8 @@ fn a_disk_that_is_full() {
         }
         return;
     }
-    let done = on_small_disk(&format!("$DISTILL {TRAIN} --output disk/out --json; code=$?; ls -A disk/out >&2; exit $code"));
+    let done =
+        on_small_disk(&format!("$DISTILL {TRAIN} --output disk/out --json; code=$?; ls -A disk/out >&2; exit $code"));
     let message = done.failure();
     assert!(message.contains("disk/out/model.safetensors: no space left on the disk"), "{message}");
     assert!(message.contains("config.json"), "the list of files is part of it: {message}");

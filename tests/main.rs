@@ -12,6 +12,7 @@ mod determinism;
 mod full_disk;
 mod help;
 mod labels;
+mod recipes;
 mod resume;
 mod students;
 mod support;

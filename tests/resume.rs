@@ -82,6 +82,16 @@ fn a_training_that_was_killed_before_its_first_checkpoint_starts_again() {
     goes_on_to_the_same_end(&place, TRAIN);
 }
 
+/// Once wrote a student over whatever model lay there.
+#[test]
+fn resuming_where_no_run_began_touches_nothing() {
+    let place = Workplace::with_cache();
+    place.copy("teacher", "other");
+    place.refuses(&format!("{TRAIN} --output other --resume"), &["other is not empty", "--overwrite"]);
+    assert!(place.files("other") == place.files("teacher"));
+    place.json(&format!("{TRAIN} --output out --resume"));
+}
+
 #[test]
 fn a_complete_run_is_kept_as_it_is() {
     let place = Workplace::with_cache();
@@ -146,7 +156,8 @@ fn a_damaged_checkpoint_is_refused() {
 #[test]
 fn a_finetuning_that_ctrl_c_stopped_leaves_no_model() {
     let place = Workplace::new();
-    let done = stopped(&place, "finetune --model teacher --data train.tsv --epochs 60", "checkpoint.safetensors", "INT");
+    let done =
+        stopped(&place, "finetune --model teacher --data train.tsv --epochs 60", "checkpoint.safetensors", "INT");
     assert_eq!(done.code, Some(130), "{}", done.stderr);
     // `finetune` has no --resume to point to.
     assert!(done.stderr.contains("hint: the same command with --overwrite"), "{}", done.stderr);

@@ -75,7 +75,9 @@ fn a_student_may_be_a_bert() {
     assert_eq!(place.read_json("student/config.json")["model_type"], "bert");
     // And it may teach in its turn.
     place.json("cache --teacher student --data train.tsv --output cache2 --force");
-    place.json(&format!("{TRAIN} --output student2 --force").replace("r teacher --cache cache", "r student --cache cache2"));
+    place.json(
+        &format!("{TRAIN} --output student2 --force").replace("r teacher --cache cache", "r student --cache cache2"),
+    );
 }
 
 #[test]
@@ -95,7 +97,7 @@ fn layers_that_the_teacher_does_not_have_are_refused() {
     let place = Workplace::with_cache();
     let train = format!("{TRAIN} --output student");
     place.refuses(&format!("{train} --layers 0,9"), &["layer 9 is not one of the teacher's 4 (0 to 3)"]);
-    place.refuses(&format!("{train} --num-layers 9"), &["9 layers", "teacher of 4", "--layers random"]);
+    place.refuses(&format!("{train} --num-layers 9"), &["9 layers cannot be taken from a teacher of 4; ask for fewer"]);
     place.refuses(&format!("{train} --layers 0,1 --num-layers 3"), &["2 layers are listed for a student of 3"]);
     place.refuses(&format!("{train} --layers random --hidden-size 20"), &["--hidden-size 20", "--num-heads"]);
     assert!(!place.path("student").exists());
@@ -137,7 +139,11 @@ fn a_pruned_student_reads_words_that_it_never_saw() {
     let measured = place.json("evaluate --model student --teacher teacher --data test.tsv");
     assert_eq!(measured["rows"], 200);
     assert!(measured["agreement"].is_f64(), "{measured}");
-    place.write("strange.tsv", "text\nzyxwvut qponm\n\u{2603} \u{e9}t\u{e9}\n");
+    let strange = "zyxwvut qponm\n\u{2603} \u{e9}t\u{e9}\n";
+    let done = place.run_with_input("predict --model student --json", strange);
+    done.succeeded();
+    assert_eq!(done.stdout.lines().count(), 2, "{}", done.stdout);
+    place.write("strange.tsv", format!("text\n{strange}"));
     assert_eq!(place.json("evaluate --model student --data strange.tsv")["accuracy"], Value::Null);
 }
 

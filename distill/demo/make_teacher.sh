@@ -16,6 +16,6 @@ if [ ! -e "$output/wide/distill.json" ]; then
 fi
 "$distill" cache --teacher "$output/wide" --data "$train" --output "$output/cache"
 "$distill" train --teacher "$output/wide" --cache "$output/cache" --data "$train" --validation "$test" \
-  --model-type bert --layers 0,1,2,3,4,5 --hidden-size 256 --prune-vocabulary --epochs 12 --learning-rate 3e-4 \
+  --model-type bert --layers 0,1,2,3,4,5 --hidden-size 256 --intermediate-size 960 --prune-vocabulary --epochs 12 --learning-rate 3e-4 \
   --weight-soft 0.9 --weight-hard 0.1 --keep last --output "$output/narrow"
 "$distill" export --model "$output/narrow" --dtype f16 --data "$test" --output "$output/teacher"

@@ -106,7 +106,8 @@ impl ModelCard<'_> {
     /// The recipe as resolved.
     fn how(&self) -> String {
         let Some(RunRecord { inputs, figures, .. }) = self.run else { return String::new() };
-        let mut rows = vec![("made by".to_string(), format!("`distill {}`, version {}", inputs.command, inputs.distill))];
+        let mut rows =
+            vec![("made by".to_string(), format!("`distill {}`, version {}", inputs.command, inputs.distill))];
         let mut row = |name: &str, value: String| rows.push((name.to_string(), value));
         match &inputs.student {
             Some(student) => {
@@ -122,10 +123,19 @@ impl ModelCard<'_> {
         row("tokens kept of a text", inputs.max_length.to_string());
         row("objective", objective(inputs));
         let fit = &inputs.fit;
-        row("optimiser", format!("AdamW, weight decay {}, gradients clipped to norm {}", fit.weight_decay, fit.max_gradient_norm));
-        row("learning rate", format!("{}, warm-up over {} of the steps, then linear to 0", fit.learning_rate, fit.warmup_ratio));
+        row(
+            "optimiser",
+            format!("AdamW, weight decay {}, gradients clipped to norm {}", fit.weight_decay, fit.max_gradient_norm),
+        );
+        row(
+            "learning rate",
+            format!("{}, warm-up over {} of the steps, then linear to 0", fit.learning_rate, fit.warmup_ratio),
+        );
         row("rows a step", fit.batch_rows.to_string());
-        row("epochs", format!("{} ({} steps), epoch {} kept", fit.epochs, ui::count(figures.steps as u64), figures.kept_epoch));
+        row(
+            "epochs",
+            format!("{} ({} steps), epoch {} kept", fit.epochs, ui::count(figures.steps as u64), figures.kept_epoch),
+        );
         row("seed", fit.seed.to_string());
         format!("## How it was made\n\n{}", table(["", ""], &rows))
     }
@@ -229,7 +239,10 @@ mod tests {
     #[test]
     fn without_a_run_it_says_what_the_model_is() {
         let text = card(&config(), None, None);
-        assert!(text.starts_with("---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags:\n- "), "{text}");
+        assert!(
+            text.starts_with("---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags:\n- "),
+            "{text}"
+        );
         assert!(text.contains("DistilBERT with 2 layers of width 24 (3 heads, 1,000 word pieces)"), "{text}");
         assert!(text.contains("| parameters | 12,345 |\n| bytes of `model.safetensors` | 24,700 |"), "{text}");
         assert!(text.ends_with("| 0 | card\\_arrival |\n| 1 | a\\|b |\n"), "{text}");
@@ -238,10 +251,12 @@ mod tests {
 
     #[test]
     fn figures_say_what_they_were_measured_on() {
-        let scores = Scores { rows: 3080, labelled: 3000, accuracy: Some(0.92), macro_f1: None, agreement: None, ece: None };
+        let scores =
+            Scores { rows: 3080, labelled: 3000, accuracy: Some(0.92), macro_f1: None, agreement: None, ece: None };
         let figures = CardFigures { measured_on: "test.tsv".to_string(), as_exported: false, scores };
         let text = card(&config(), Some(&figures), None);
-        let expected = "Measured on test.tsv (3,080 rows, 3,000 of them labelled), before the weights were rounded to f16.";
+        let expected =
+            "Measured on test.tsv (3,080 rows, 3,000 of them labelled), before the weights were rounded to f16.";
         assert!(text.contains(expected), "{text}");
         assert!(text.contains("| accuracy | 0.9200 |\n| parameters |"), "{text}");
     }

@@ -51,22 +51,38 @@ pub(crate) fn prepare_output(folder: &Path, overwrite: bool, written: &[&str]) -
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => FileError::NotAFolder(folder.to_owned()),
         _ => FileError::writing(folder, source),
     })?;
-    let mut held = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|source| FileError::Read { path: folder.to_owned(), source })? {
-        let entry = entry.map_err(|source| FileError::Read { path: folder.to_owned(), source })?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with(PARTIAL.0) && name.ends_with(PARTIAL.1) {
-            remove(&entry.path())?;
-        } else {
-            held.push(name);
-        }
-    }
+    let mut held = remove_partial(folder)?;
     held.sort_unstable();
     match held.first() {
         None => Ok(()),
         Some(_) if overwrite => written.iter().try_for_each(|name| remove_within(folder, name)),
         Some(first) => Err(FileError::NotEmpty { folder: folder.to_owned(), first: first.clone(), held: held.len() }),
     }
+}
+
+/// Refuses an output that is the folder of the model which the command reads: the model would be gone before there is
+/// another in its place.
+pub(crate) fn refuse_source(model: &str, output: &Path) -> Result<(), FileError> {
+    match (Path::new(model).canonicalize(), output.canonicalize()) {
+        (Ok(model), Ok(folder)) if model == folder => Err(FileError::IsSource(output.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what a killed program left half-written in a folder; returns the other names in it.
+pub(crate) fn remove_partial(folder: &Path) -> Result<Vec<String>, FileError> {
+    let unread = |source| FileError::Read { path: folder.to_owned(), source };
+    let mut others = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unread)? {
+        let entry = entry.map_err(unread)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(PARTIAL.0) && name.ends_with(PARTIAL.1) {
+            remove(&entry.path())?;
+        } else {
+            others.push(name);
+        }
+    }
+    Ok(others)
 }
 
 /// Makes a write beyond the limit on file sizes (`ulimit -f`) an error as any other. By default the system ends the
@@ -115,6 +131,9 @@ pub(crate) enum FileError {
         /// What is used up.
         limit: &'static str,
     },
+    /// The output is what the command reads.
+    #[error("{}: the result would replace the model that it is made of; choose another --output", .0.display())]
+    IsSource(PathBuf),
     /// The output names a file.
     #[error("{} is not a folder; choose another --output", .0.display())]
     NotAFolder(PathBuf),

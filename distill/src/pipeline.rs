@@ -9,11 +9,11 @@ use anyhow::Context;
 use datasets::Row;
 use serde::{Deserialize, Serialize};
 
+use crate::cli::HubArgs;
 use crate::commands::cache::{CacheReport, Capturing, capture};
 use crate::commands::evaluate::{Measured, measure, teacher_logits};
 use crate::commands::export::{ExportReport, export};
 use crate::commands::train::{Existing, Training};
-use crate::cli::HubArgs;
 use crate::files::{self, FileError};
 use crate::fingerprint;
 use crate::model::{self, TextModel};
@@ -70,8 +70,7 @@ impl Pipeline<'_> {
         };
 
         let all = labelled(self.rows.clone())?;
-        let how =
-            Capturing { output: &cache_folder, overwrite: false, batch_tokens, force: recipe.teacher.force };
+        let how = Capturing { output: &cache_folder, overwrite: false, batch_tokens, force: recipe.teacher.force };
         let cache = capture(teacher, &all, max_length, &how).context("stage cache")?;
 
         let train = |folder: &Path, objective: Vec<LossTermRecipe>, cache: Option<&Path>| -> anyhow::Result<()> {

@@ -68,9 +68,12 @@ fn first_difference(ours: &Value, theirs: &Value) -> Option<(Vec<String>, Value,
         (Value::Object(ours), Value::Object(theirs)) => {
             ours.iter().map(|(name, value)| (name.clone(), value, theirs.get(name).unwrap_or(&Value::Null))).collect()
         }
-        (Value::Array(ours), Value::Array(theirs)) if ours.len() == theirs.len() => {
-            ours.iter().zip(theirs).enumerate().map(|(index, (ours, theirs))| (index.to_string(), ours, theirs)).collect()
-        }
+        (Value::Array(ours), Value::Array(theirs)) if ours.len() == theirs.len() => ours
+            .iter()
+            .zip(theirs)
+            .enumerate()
+            .map(|(index, (ours, theirs))| (index.to_string(), ours, theirs))
+            .collect(),
         _ => Vec::new(),
     };
     let within = parts.into_iter().find_map(|(name, ours, theirs)| {

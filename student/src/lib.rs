@@ -40,7 +40,12 @@ impl Student {
     }
 
     /// Runs it over a packed batch.
-    pub fn forward(&mut self, input: PackedInput<'_>, capture: Capture, mode: Mode<'_>) -> Result<EncoderOutput, Error> {
+    pub fn forward(
+        &mut self,
+        input: PackedInput<'_>,
+        capture: Capture,
+        mode: Mode<'_>,
+    ) -> Result<EncoderOutput, Error> {
         self.encoder.forward(&self.parameters, input, capture, mode)
     }
 

@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn layers_that_are_not_there_are_refused() {
-        let error = |layers, teacher, student| choose_layers(&layers, teacher, student).expect_err("refused").to_string();
+        let error =
+            |layers, teacher, student| choose_layers(&layers, teacher, student).expect_err("refused").to_string();
         assert_eq!(error(Layers::Listed(vec![0, 6]), 6, 2), "layer 6 is not one of the teacher's 6 (0 to 5)");
         assert!(error(Layers::Uniform, 2, 3).contains("3 layers cannot be taken from a teacher of 2"));
         assert!(error(Layers::Listed(vec![0, 1]), 6, 3).contains("2 layers are listed for a student of 3"));

@@ -20,7 +20,8 @@ const TRAIN: &[u8] = include_bytes!("../../demo/banking77/train.jsonl.gz");
 const TEST: &[u8] = include_bytes!("../../demo/banking77/test.jsonl.gz");
 
 /// The teacher's files.
-const TEACHER: [(&str, &[u8]); 6] = [
+const TEACHER: [(&str, &[u8]); 7] = [
+    ("README.md", include_bytes!("../../demo/teacher/README.md")),
     ("config.json", include_bytes!("../../demo/teacher/config.json")),
     ("model.safetensors", include_bytes!("../../demo/teacher/model.safetensors")),
     ("special_tokens_map.json", include_bytes!("../../demo/teacher/special_tokens_map.json")),

@@ -164,7 +164,11 @@ impl Export<'_> {
         let figures = match self.figures {
             Figures::OfTheRun => {
                 let scores = record.run.as_ref().and_then(|run| run.figures.validation.clone());
-                scores.map(|scores| CardFigures { measured_on: "the run's validation rows".to_string(), as_exported, scores })
+                scores.map(|scores| CardFigures {
+                    measured_on: "the run's validation rows".to_string(),
+                    as_exported,
+                    scores,
+                })
             }
             Figures::Measured(rows, scores) => {
                 Some(CardFigures { measured_on: rows.to_string(), as_exported, scores: scores.clone() })

@@ -11,7 +11,7 @@ use student::Student;
 
 use crate::checkpoint::CHECKPOINT;
 use crate::cli::{ExportDtype, FinetuneArgs};
-use crate::files::prepare_output;
+use crate::files::{prepare_output, refuse_source};
 use crate::fingerprint;
 use crate::metrics::Scores;
 use crate::model::{self, MODEL_FILES, TextModel};
@@ -26,6 +26,7 @@ use crate::ui::{self, Table, Ui};
 pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
     args.compute.device.check()?;
     let start = Instant::now();
+    refuse_source(&args.model, &args.output.output)?;
     let columns = ColumnsRecipe::from(&args.columns);
     let mut model = model::load(&args.model, &args.hub)?;
     let given = match columns.label_names.as_slice() {

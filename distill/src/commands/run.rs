@@ -90,9 +90,7 @@ fn set(recipe: &mut Value, Setting { key, value }: &Setting) -> anyhow::Result<(
 /// The part of a table, made if it is missing, or the element of a list.
 fn step<'a>(place: &'a mut Value, part: &str) -> Option<&'a mut Value> {
     match place {
-        Value::Table(table) => {
-            Some(table.entry(part).or_insert_with(|| Value::Table(toml::Table::new())))
-        }
+        Value::Table(table) => Some(table.entry(part).or_insert_with(|| Value::Table(toml::Table::new()))),
         Value::Array(list) => list.get_mut(part.parse::<usize>().ok()?),
         _ => None,
     }

@@ -13,8 +13,9 @@ use student::start::{self, Layers};
 
 use super::cache::cached_accuracy;
 use super::finetune::{TrainReport, finish, prune, written};
+use crate::checkpoint::CHECKPOINT;
 use crate::cli::{LayerChoice, StudentFamily, TrainArgs};
-use crate::files::prepare_output;
+use crate::files::{prepare_output, refuse_source, remove_partial};
 use crate::fingerprint;
 use crate::hint::HintExt;
 use crate::model::{self, TextModel};
@@ -22,13 +23,14 @@ use crate::objective::{LossTermRecipe, Objective};
 use crate::recipe::{ColumnsRecipe, FitRecipe, StudentRecipe};
 use crate::run_record::{RunFigures, RunInputs, RunRecord};
 use crate::task_data::{self, Split, TaskData};
-use crate::training::{Fit, FitRows};
+use crate::training::{Fit, FitRows, METRICS};
 use crate::ui::{self, Ui};
 
 /// Trains a student.
 pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
     args.compute.device.check()?;
     let start = Instant::now();
+    refuse_source(&args.teacher, &args.output.output)?;
     let columns = ColumnsRecipe::from(&args.columns);
     let mut teacher = model::load_classifier(&args.teacher, &args.hub)?;
     let names = teacher.name_labels(&columns.label_names)?;
@@ -161,6 +163,11 @@ impl Training<'_> {
         if existing == Existing::Resume {
             if let Some(figures) = complete(self.output, &inputs)? {
                 return Ok(Trained { figures, rows_per_second: None });
+            }
+            // Without a sign of a run that began here, whatever lies there is not ours to write over.
+            match [CHECKPOINT, METRICS].iter().any(|file| self.output.join(file).exists()) {
+                true => drop(remove_partial(self.output)?),
+                false => prepare_output(self.output, false, &[])?,
             }
         } else {
             prepare_output(self.output, existing == Existing::Overwrite, &written())?;

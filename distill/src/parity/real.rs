@@ -14,10 +14,11 @@ use crate::inference::packed;
 
 const VARIABLE: &str = "DISTILL_REAL_MODELS";
 
-/// Measured: 0 (see the report of the run, which prints them).
-const TOLERANCE: f64 = 1.0;
+/// Measured: 6.0e-6 in the fifth layer of all-MiniLM-L6-v2, 3.3e-6 in the logits of categorium-tiny-bert-en.
+const TOLERANCE: f64 = 2e-5;
 
 #[test]
+#[expect(clippy::print_stderr, reason = "why it is skipped, for --nocapture")]
 fn real_checkpoints_match_transformers() {
     let Some(root) = std::env::var_os(VARIABLE) else {
         eprintln!("skipped: {VARIABLE} does not name a folder of checkpoints");
@@ -30,6 +31,7 @@ fn real_checkpoints_match_transformers() {
     folders.iter().for_each(|folder| matches_transformers(folder));
 }
 
+#[expect(clippy::print_stderr, reason = "the differences measured, for --nocapture")]
 fn matches_transformers(folder: &Path) {
     let name = folder.display();
     let golden = Golden::read(folder);

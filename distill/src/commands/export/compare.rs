@@ -80,12 +80,13 @@ pub(super) fn compare(
     Ok(Comparison { config, exported_logits: found, rows: rows.len(), largest_difference, label_changes })
 }
 
-/// How far rounding may move a logit, as a part of the largest logit.
+/// How far rounding may move a logit, as a part of the largest logit: about three times the most that was measured
+/// (0.0021 in f16 and 0.0105 in bf16, over four trained models of 2 to 6 layers).
 fn tolerance(dtype: ExportDtype) -> f32 {
     match dtype {
         ExportDtype::F32 => 0.0,
-        ExportDtype::F16 => 0.01,
-        ExportDtype::Bf16 => 0.08,
+        ExportDtype::F16 => 0.006,
+        ExportDtype::Bf16 => 0.04,
     }
 }
 

@@ -1,0 +1,137 @@
+//! `distill run` and `distill demo`: the whole job in one folder, each stage done once.
+
+use serde_json::Value;
+
+use crate::support::{Workplace, keys};
+
+const RECIPE: &str = r#"
+output = "out"
+
+[teacher]
+model = "teacher"
+
+[data]
+train = "train.tsv"
+test = "test.tsv"
+
+[student]
+layers = "0,2"
+
+[train]
+epochs = 2
+"#;
+
+fn with_recipe() -> Workplace {
+    let place = Workplace::new();
+    place.write("recipe.toml", RECIPE);
+    place
+}
+
+/// The files of every stage, but for the figures that differ from run to run.
+fn stages(place: &Workplace, output: &str) -> Vec<std::collections::BTreeMap<String, Vec<u8>>> {
+    ["cache", "student", "export"].iter().map(|stage| place.files(&format!("{output}/{stage}"))).collect()
+}
+
+/// What the figures of each model are called.
+fn has_figures(model: &Value, name: &str) {
+    for key in ["accuracy", "macro_f1", "parameters", "bytes", "rows_per_second"] {
+        assert!(model[key].is_number(), "{name}: no {key} in {model}");
+    }
+}
+
+#[test]
+fn a_recipe_does_the_whole_job() {
+    let place = with_recipe();
+    let report = place.json("run recipe.toml");
+    assert_eq!(keys(&report)[0], "schema_version");
+    has_figures(&report["teacher"], "teacher");
+    has_figures(&report["student"], "student");
+    assert!(report["student"]["agreement"].is_f64() && report["student"]["ece"].is_f64(), "{report}");
+    assert_eq!(report["teacher"]["accuracy"], 0.965);
+    assert!(report["seconds"].is_f64());
+    let predicted = place.run_with_input("predict --model out/export --json", "the soil under the hedge is dry\n");
+    predicted.succeeded();
+    // What the stages are called alone, they are called together.
+    assert_eq!(report["student"]["accuracy"], place.json("evaluate --model out/student --data test.tsv")["accuracy"]);
+}
+
+#[test]
+fn a_recipe_is_its_commands() {
+    let place = with_recipe();
+    place.json("run recipe.toml");
+    place.json("cache --teacher teacher --data train.tsv --output cache");
+    place.json("train --teacher teacher --cache cache --data train.tsv --layers 0,2 --epochs 2 --output student");
+    assert!(place.files("out/cache") == place.files("cache"));
+    assert!(place.files("out/student") == place.files("student"));
+}
+
+#[test]
+fn a_recipe_that_ran_runs_no_stage_again() {
+    let place = with_recipe();
+    let first = place.json("run recipe.toml");
+    let before = stages(&place, "out");
+    let again = place.json("run recipe.toml");
+    assert_eq!(again["cache"]["forwarded"], 0);
+    assert_eq!(again["student"]["accuracy"], first["student"]["accuracy"]);
+    assert!(stages(&place, "out") == before);
+    // Another setting is another run, and wants another folder.
+    let message = place.run("run recipe.toml --set train.epochs=1").failure();
+    assert!(message.contains("another `fit.epochs` (2, now 1)"), "{message}");
+    assert!(stages(&place, "out") == before);
+    place.json("run recipe.toml --set train.epochs=1 --overwrite");
+    assert_eq!(place.read_json("out/student/distill.json")["inputs"]["fit"]["epochs"], 1);
+}
+
+#[test]
+fn a_recipe_that_was_stopped_goes_on() {
+    let place = with_recipe();
+    let long = "run recipe.toml --set train.epochs=60 --threads 1";
+    let checkpoint = || place.path("out/student/checkpoint.safetensors").exists();
+    let done = place.start(long).until(checkpoint).signal("INT");
+    assert_eq!(done.code, Some(130), "{}", done.stderr);
+    assert!(done.stderr.contains("interrupted\nhint: the same command goes on from here"), "{}", done.stderr);
+    assert!(!place.path("out/export").exists());
+    place.json(long);
+    place.json(&format!("{long} --output undisturbed"));
+    assert!(stages(&place, "out") == stages(&place, "undisturbed"));
+}
+
+#[test]
+fn a_recipe_that_cannot_be_read_is_refused() {
+    let place = with_recipe();
+    place.refuses("run nowhere.toml", &["nowhere.toml"]);
+    place.refuses("run recipe.toml --set train.epoch=3", &["recipe.toml", "unknown field `epoch`"]);
+    place.refuses("run recipe.toml --set student.layers=middle", &["recipe.toml", "uniform, first, last, random"]);
+    place.refuses("run recipe.toml --set data.train=nowhere.tsv", &["nowhere.tsv"]);
+    place.write("broken.toml", "output = \n");
+    place.refuses("run broken.toml", &["broken.toml"]);
+    place.write("homeless.toml", RECIPE.replace("output = \"out\"", ""));
+    place.refuses("run homeless.toml", &["homeless.toml", "--output"]);
+    assert!(!place.path("out").exists());
+}
+
+#[test]
+fn a_recipe_does_not_mix_with_what_lies_there() {
+    let place = with_recipe();
+    place.copy("teacher", "out/student");
+    let before = place.files("out/student");
+    let message = place.run("run recipe.toml").failure();
+    assert!(message.contains("out/student is not empty"), "{message}");
+    assert!(place.files("out/student") == before);
+}
+
+/// On the data and with the teacher that the program carries. An epoch of it is what a test has time for.
+#[test]
+fn the_demo_does_the_whole_job() {
+    let place = Workplace::new();
+    let report = place.json("demo --epochs 1 --no-baseline --output demo");
+    assert_eq!(keys(&report), ["schema_version", "teacher", "student", "baseline", "seconds", "output"]);
+    has_figures(&report["teacher"], "teacher");
+    has_figures(&report["student"], "student");
+    assert!(report["student"]["agreement"].is_f64() && report["student"]["ece"].is_f64(), "{report}");
+    assert_eq!(report["baseline"], Value::Null);
+    for stage in ["teacher", "student", "export"] {
+        assert!(place.path(&format!("demo/{stage}/model.safetensors")).exists(), "{stage}");
+    }
+    assert!(!place.path("demo/baseline").exists());
+}
