@@ -185,6 +185,7 @@ fn overwriting_a_cache_keeps_what_is_not_its_own() {
     let message = place.refusal(&format!("{CACHE} --overwrite"));
     assert!(message.contains("notes.txt"), "{message}");
     assert_eq!(place.read("cache/notes.txt"), "mine");
+    assert_eq!(place.json(&CACHE.replace("train.tsv", "test.tsv"))["forwarded"], 0, "the cache is still there");
 }
 
 #[test]

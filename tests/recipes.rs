@@ -120,8 +120,9 @@ fn a_recipe_does_not_mix_with_what_lies_there() {
     assert!(place.files("out/student") == before);
 }
 
-/// On the data and with the teacher that the program carries. An epoch of it is what a test has time for.
+/// On the data and with the teacher that the program carries: even an epoch of it outlasts all other tests together.
 #[test]
+#[ignore = "takes a minute or two: --run-ignored all"]
 fn the_demo_does_the_whole_job() {
     let place = Workplace::new();
     let report = place.json("demo --epochs 1 --no-baseline --output demo");

@@ -71,7 +71,7 @@ impl ModelCard<'_> {
             width = encoder.hidden_size,
             heads = encoder.num_heads,
             pieces = ui::count(encoder.vocab_size as u64),
-            dtype = dtype_name(self.dtype),
+            dtype = self.dtype,
         )
     }
 
@@ -85,7 +85,7 @@ impl ModelCard<'_> {
             };
             let before = match as_exported {
                 true => String::new(),
-                false => format!(", before the weights were rounded to {}", dtype_name(self.dtype)),
+                false => format!(", before the weights were rounded to {}", self.dtype),
             };
             let count = ui::count(scores.rows as u64);
             let _ = writeln!(text, "Measured on {} ({count} rows{labelled}){before}.\n", inline(measured_on));
@@ -190,14 +190,6 @@ fn family_name(config: &EncoderConfig) -> &'static str {
         Family::Roberta => "RoBERTa",
         Family::Electra => "ELECTRA",
         Family::DistilBert => "DistilBERT",
-    }
-}
-
-fn dtype_name(dtype: ExportDtype) -> &'static str {
-    match dtype {
-        ExportDtype::F32 => "f32",
-        ExportDtype::F16 => "f16",
-        ExportDtype::Bf16 => "bf16",
     }
 }
 

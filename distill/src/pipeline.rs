@@ -220,7 +220,7 @@ impl PipelineReport {
         row("agreement with the teacher", &|m| figure(m.scores.agreement));
         row("calibration error (ECE)", &|m| figure(m.scores.ece));
         row("parameters", &|m| ui::count(m.parameters as u64));
-        row("bytes of the weights", &|m| ui::bytes(m.bytes));
+        row("bytes of its model.safetensors", &|m| ui::bytes(m.bytes));
         row("rows a second", &|m| format!("{:.0}", m.rows_per_second));
         let (teacher, student) = (&self.teacher, &self.student);
         let mut text = format!(
@@ -231,6 +231,7 @@ impl PipelineReport {
         if let (Some(theirs), Some(ours)) = (teacher.scores.accuracy, student.scores.accuracy) {
             text += &format!(", {:.1} % of the accuracy", 100.0 * ours / theirs);
         }
+        text += &format!("\nexported in {}: {}", self.export.dtype, ui::bytes(self.export.bytes));
         text
     }
 }

@@ -150,6 +150,16 @@ pub(crate) enum ExportDtype {
     Bf16,
 }
 
+impl fmt::Display for ExportDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
 /// One `--set key=value`: a dotted key of the recipe and the TOML value, or bare string, to put there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting {

@@ -304,7 +304,7 @@ impl ExportRecord {
 /// What `export` prints.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ExportReport {
-    dtype: ExportDtype,
+    pub(crate) dtype: ExportDtype,
     /// Rows that the export and its source were compared on.
     compared_rows: usize,
     /// Between a logit of the export and of its source.
@@ -315,7 +315,7 @@ pub(crate) struct ExportReport {
     figures: Option<CardFigures>,
     parameters: usize,
     /// Of the weights' file.
-    bytes: u64,
+    pub(crate) bytes: u64,
     seconds: f64,
     output: String,
 }
@@ -328,10 +328,10 @@ impl ExportReport {
         table.row(["rows compared with its source".to_string(), ui::count(self.compared_rows as u64)]);
         table.row(["largest difference of a logit".to_string(), self.largest_difference.to_string()]);
         table.row(["labels changed by rounding".to_string(), ui::count(self.label_changes as u64)]);
-        if let Some(figures) = &self.figures {
-            if let Some(accuracy) = figures.scores.accuracy {
-                table.row([format!("accuracy on {}", figures.measured_on), format!("{accuracy:.4}")]);
-            }
+        if let Some(figures) = &self.figures
+            && let Some(accuracy) = figures.scores.accuracy
+        {
+            table.row([format!("accuracy on {}", figures.measured_on), format!("{accuracy:.4}")]);
         }
         format!("{table}\nwritten: {}", self.output)
     }

@@ -38,6 +38,11 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
     if data.train.labels.iter().all(Option::is_none) {
         bail!("{}: no row has a label; fine-tuning learns from labels", args.data.display());
     }
+    let generic = LabelNames::new(model.config.labels.clone())?.are_generic();
+    if generic && model.missing_head.is_empty() && columns.label_names.len() == model.config.labels.len() {
+        // Names for the head that is there, in its order.
+        model.name_labels(&columns.label_names)?;
+    }
     start_head(&mut model, &data, args.fitting.seed)?;
     for rate in [
         &mut model.config.encoder.hidden_dropout,

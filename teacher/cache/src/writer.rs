@@ -139,14 +139,18 @@ impl CacheWriter {
     }
 }
 
-/// Removes the cache in `dir`: its manifest, then its shards. Other files stay, and refuse the next writer. Refuses
-/// while a writer is at work; does nothing where there is no cache.
+/// Removes the cache in `dir`: its manifest, then its shards. Refuses, and removes nothing, while a writer is at work
+/// and where other files lie beside it; does nothing where there is no cache.
 pub fn remove(dir: &Path) -> Result<(), Error> {
     if !dir.join(MANIFEST_FILE).exists() {
         return Ok(());
     }
     let _lock = lock(dir)?;
-    let names = list(dir)?.into_iter().filter(|name| shard_number(name).is_some());
+    let names = list(dir)?;
+    if let Some(name) = names.iter().find(|name| is_foreign(name)) {
+        return Err(Error::NotACache { dir: dir.to_owned(), found: format!("`{name}`") });
+    }
+    let names = names.into_iter().filter(|name| shard_number(name).is_some());
     // Without its manifest a cache is nothing: a kill in the middle leaves no half of one.
     for name in std::iter::once(MANIFEST_FILE.to_owned()).chain(names) {
         let path = dir.join(name);
@@ -163,10 +167,15 @@ fn refuse_foreign(dir: &Path) -> Result<(), Error> {
     if shards > 0 {
         return Err(Error::NoManifest { dir: dir.to_owned(), shards });
     }
-    match names.iter().find(|name| *name != LOCK_FILE && !name.starts_with(TEMPORARY_PREFIX)) {
+    match names.iter().find(|name| is_foreign(name)) {
         Some(name) => Err(Error::NotACache { dir: dir.to_owned(), found: format!("`{name}`") }),
         None => Ok(()),
     }
+}
+
+/// Whether no writer of ours gives a file this name.
+fn is_foreign(name: &str) -> bool {
+    name != LOCK_FILE && !name.starts_with(TEMPORARY_PREFIX) && shard_number(name).is_none()
 }
 
 fn lock(dir: &Path) -> Result<File, Error> {
