@@ -70,8 +70,11 @@ fn a_recipe_that_ran_runs_no_stage_again() {
     let place = with_recipe();
     let first = place.json("run recipe.toml");
     let before = stages(&place, "out");
+    let written = || std::fs::metadata(place.path("out/export/model.safetensors")).unwrap().modified().unwrap();
+    let exported = written();
     let again = place.json("run recipe.toml");
     assert_eq!(again["cache"]["forwarded"], 0);
+    assert_eq!(written(), exported, "the export is not written again");
     assert_eq!(again["student"]["accuracy"], first["student"]["accuracy"]);
     assert!(stages(&place, "out") == before);
     // Another setting is another run, and wants another folder.
@@ -120,9 +123,47 @@ fn a_recipe_does_not_mix_with_what_lies_there() {
     assert!(place.files("out/student") == before);
 }
 
-/// On the data and with the teacher that the program carries: even an epoch of it outlasts all other tests together.
 #[test]
-#[ignore = "takes a minute or two: --run-ignored all"]
+fn values_that_no_training_survives_are_refused_before_the_teacher_runs() {
+    let place = with_recipe();
+    for (setting, expected) in [
+        ("train.epochs=0", "train.epochs is 0"),
+        ("train.batch_rows=0", "train.batch_rows is 0"),
+        ("train.batch_tokens=0", "train.batch_tokens is 0"),
+        ("train.evaluate_every=0", "train.evaluate_every is 0"),
+        ("train.learning_rate=-1.0", "train.learning_rate is -1"),
+        ("train.learning_rate=nan", "train.learning_rate is NaN"),
+        ("train.max_gradient_norm=0.0", "train.max_gradient_norm is 0"),
+        ("train.weight_decay=-5.0", "train.weight_decay is -5"),
+        ("train.warmup_ratio=5.0", "train.warmup_ratio is 5"),
+        ("student.dropout=1.0", "student.dropout is 1"),
+        ("student.hidden_size=0", "student.hidden_size is 0"),
+        ("student.layers=0,9", "layer 9 is not one of the teacher's 4"),
+        ("student.hidden_size=99999", "hidden"),
+        ("objective=[]", "objective"),
+    ] {
+        place.refuses(&format!("run recipe.toml --set {setting}"), &[expected]);
+        assert!(!place.path("out/cache").exists(), "{setting}");
+    }
+}
+
+#[test]
+fn overwriting_keeps_what_no_stage_wrote_and_refuses_first() {
+    let place = with_recipe();
+    place.copy("teacher", "out/teacher");
+    let line = "run recipe.toml --set teacher.model=out/teacher --set train.epochs=1";
+    place.json(line);
+    let (teacher, before) = (place.files("out/teacher"), stages(&place, "out"));
+    place.refuses(&format!("{line} --overwrite --set data.train=nowhere.tsv"), &["nowhere.tsv"]);
+    place.refuses("run recipe.toml --overwrite --set teacher.model=out/student", &["out/student"]);
+    assert!(stages(&place, "out") == before);
+    place.json(&format!("{line} --overwrite"));
+    assert!(place.files("out/teacher") == teacher);
+    assert!(stages(&place, "out") == before);
+}
+
+/// On the data and with the teacher that the program carries: one epoch of it.
+#[test]
 fn the_demo_does_the_whole_job() {
     let place = Workplace::new();
     let report = place.json("demo --epochs 1 --no-baseline --output demo");

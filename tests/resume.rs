@@ -77,7 +77,7 @@ fn a_training_that_was_killed_goes_on_from_its_checkpoint() {
 fn a_training_that_was_killed_before_its_first_checkpoint_starts_again() {
     let place = Workplace::with_cache();
     fs::create_dir(place.path("out")).expect("a folder");
-    place.write("out/metrics.jsonl", "{\"half a li");
+    place.write("out/metrics.jsonl", "{\"schema_version\":1,\"ev");
     place.write("out/.distill-x1.partial", "half a checkpoint");
     goes_on_to_the_same_end(&place, TRAIN);
 }
@@ -89,6 +89,10 @@ fn resuming_where_no_run_began_touches_nothing() {
     place.copy("teacher", "other");
     place.refuses(&format!("{TRAIN} --output other --resume"), &["other is not empty", "--overwrite"]);
     assert!(place.files("other") == place.files("teacher"));
+    std::fs::create_dir(place.path("mine")).expect("makes a folder");
+    place.write("mine/metrics.jsonl", "{\"loss\":1}\n");
+    place.refuses(&format!("{TRAIN} --output mine --resume"), &["mine is not empty"]);
+    assert_eq!(place.read("mine/metrics.jsonl"), "{\"loss\":1}\n");
     place.json(&format!("{TRAIN} --output out --resume"));
 }
 
@@ -154,14 +158,18 @@ fn a_damaged_checkpoint_is_refused() {
 }
 
 #[test]
-fn a_finetuning_that_ctrl_c_stopped_leaves_no_model() {
+fn a_finetuning_that_ctrl_c_stopped_goes_on() {
     let place = Workplace::new();
     let done =
         stopped(&place, "finetune --model teacher --data train.tsv --epochs 60", "checkpoint.safetensors", "INT");
     assert_eq!(done.code, Some(130), "{}", done.stderr);
-    // `finetune` has no --resume to point to.
-    assert!(done.stderr.contains("hint: the same command with --overwrite"), "{}", done.stderr);
+    assert!(done.stderr.contains("hint: the same command with --resume"), "{}", done.stderr);
     assert_eq!(place.names("out"), ["checkpoint.safetensors", "metrics.jsonl"]);
+    let line = "finetune --model teacher --data train.tsv --epochs 60";
+    place.refuses(&format!("{line} --output out --resume --dropout 0.3"), &["another `config`"]);
+    place.json(&format!("{line} --output out --resume"));
+    place.json(&format!("{line} --output undisturbed"));
+    assert!(place.files("out") == place.files("undisturbed"));
 }
 
 /// Rows enough for many shards.

@@ -60,11 +60,10 @@ pub(crate) fn prepare_output(folder: &Path, overwrite: bool, written: &[&str]) -
     }
 }
 
-/// Refuses an output that is the folder of the model which the command reads: the model would be gone before there is
-/// another in its place.
-pub(crate) fn refuse_source(model: &str, output: &Path) -> Result<(), FileError> {
-    match (Path::new(model).canonicalize(), output.canonicalize()) {
-        (Ok(model), Ok(folder)) if model == folder => Err(FileError::IsSource(output.to_owned())),
+/// Refuses an output that is a folder which the command reads: it would be gone before there is another in its place.
+pub(crate) fn refuse_source(source: &Path, output: &Path) -> Result<(), FileError> {
+    match (source.canonicalize(), output.canonicalize()) {
+        (Ok(source), Ok(folder)) if source == folder => Err(FileError::IsSource(output.to_owned())),
         _ => Ok(()),
     }
 }

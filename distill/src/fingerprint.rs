@@ -2,7 +2,7 @@
 
 use cache::Fingerprint;
 use datasets::{Encodings, LabelNames, Task, TextTokenizer};
-use nn::hf;
+use nn::{EncoderConfig, hf};
 
 use crate::model::TextModel;
 
@@ -11,11 +11,9 @@ const PREPROCESSING: &str = "none";
 
 /// The fingerprint of the logits that this teacher gives at this length.
 pub(crate) fn of_teacher(teacher: &TextModel, labels: &LabelNames, max_length: usize) -> anyhow::Result<Fingerprint> {
-    // Class names stand in a field of their own, and how the weights were stored changes no logit.
-    let config = hf::write_config(&teacher.config.encoder, &[], "float32");
     Ok(Fingerprint {
         teacher: teacher::weights_hash(&teacher.parameters),
-        config: hash(config.to_string().as_bytes()),
+        config: of_config(&teacher.config.encoder),
         tokenizer: of_tokenizer(&teacher.tokenizer),
         labels: labels.names().to_vec(),
         max_length,
@@ -23,6 +21,11 @@ pub(crate) fn of_teacher(teacher: &TextModel, labels: &LabelNames, max_length: u
         task: serde_json::to_value(Task::SingleLabel)?.as_str().unwrap_or_default().to_string(),
         captured: "logits f32".to_string(),
     })
+}
+
+/// Hash of a model's configuration. Class names are not part of it, nor how the weights are stored.
+pub(crate) fn of_config(config: &EncoderConfig) -> String {
+    hash(hf::write_config(config, &[], "float32").to_string().as_bytes())
 }
 
 /// Hash of everything that decides how a text is tokenised.

@@ -1,6 +1,7 @@
 //! The whole job in one folder: cache, train, evaluate, export. `run` and `demo` are two ways to fill it in.
 //!
-//! Each stage is skipped when its output is there and was made of the same inputs; output of other inputs is refused.
+//! Everything that can be refused is refused before the teacher runs. Each stage is skipped when its output is there and
+//! was made of the same inputs; output of other inputs is refused.
 
 use std::fs;
 use std::path::Path;
@@ -12,13 +13,15 @@ use serde::{Deserialize, Serialize};
 use crate::cli::HubArgs;
 use crate::commands::cache::{CacheReport, Capturing, capture};
 use crate::commands::evaluate::{Measured, measure, teacher_logits};
-use crate::commands::export::{ExportReport, export};
-use crate::commands::train::{Existing, Training};
-use crate::files::{self, FileError};
+use crate::commands::export::{CARD, Exported, export, refuse_foreign};
+use crate::commands::finetune::written;
+use crate::commands::train::{Existing, Training, plan_student};
+use crate::files::{self, FileError, prepare_output, refuse_source};
 use crate::fingerprint;
 use crate::model::{self, TextModel};
 use crate::objective::LossTermRecipe;
 use crate::recipe::Recipe;
+use crate::run_record::RECORD;
 use crate::task_data::{self, Split};
 use crate::ui;
 
@@ -37,7 +40,12 @@ pub(crate) struct Pipeline<'a> {
     pub(crate) measured_on: String,
     /// Whether the same student is trained without the teacher as well.
     pub(crate) baseline: bool,
+    /// Whether what an earlier run wrote is removed first.
+    pub(crate) overwrite: bool,
 }
+
+/// The folders that stages write, besides the cache.
+const STAGES: [&str; 3] = ["student", "baseline", "export"];
 
 /// What the whole job gave.
 #[derive(Debug, Serialize)]
@@ -46,13 +54,14 @@ pub(crate) struct PipelineReport {
     pub(crate) teacher: Measured,
     pub(crate) student: Measured,
     pub(crate) baseline: Option<Measured>,
-    pub(crate) export: ExportReport,
+    pub(crate) export: Exported,
 }
 
 impl Pipeline<'_> {
     /// Runs every stage.
     pub(crate) fn run(self) -> anyhow::Result<PipelineReport> {
         let recipe = self.recipe;
+        recipe.check()?;
         let (cache_folder, student_folder) = (self.output.join("cache"), self.output.join("student"));
         let given = &recipe.data.label_names;
         let load = || -> anyhow::Result<TextModel> {
@@ -60,23 +69,38 @@ impl Pipeline<'_> {
             teacher.name_labels(given)?;
             Ok(teacher)
         };
+        for stage in STAGES.into_iter().chain(["cache"]) {
+            refuse_source(Path::new(&recipe.teacher.model), &self.output.join(stage))?;
+        }
         let teacher = load()?;
         let names = datasets::LabelNames::new(teacher.config.labels.clone())?;
         let max_length = teacher.max_length(recipe.data.max_length)?;
         let batch_tokens = recipe.train.batch_tokens;
-        let labelled = |rows: Vec<Row>| -> anyhow::Result<Split> {
-            let (_, labels) = datasets::reconcile(&rows, Some(&names))?;
+        let labelled = |rows: Vec<Row>, origin: &Path| -> anyhow::Result<Split> {
+            let labels = task_data::labels_of(&rows, &names, origin)?;
             Ok(Split { rows, labels })
         };
+        let origins = [recipe.data.train.as_path(), recipe.data.validation.as_deref().unwrap_or(&recipe.data.train)];
+        let split = || task_data::split(self.rows.clone(), self.validation.clone(), Some(&names), origins);
 
-        let all = labelled(self.rows.clone())?;
+        let all = labelled(self.rows.clone(), origins[0])?;
+        let test = match &self.test {
+            Some(rows) => labelled(rows.clone(), recipe.data.test.as_deref().unwrap_or(origins[0]))?,
+            None => split()?.validation,
+        };
+        plan_student(&recipe.student, &teacher.config.encoder)?;
+        if self.overwrite {
+            self.clear()?;
+        }
+        let export_folder = self.output.join("export");
+        refuse_foreign(&export_folder)?;
         let how = Capturing { output: &cache_folder, overwrite: false, batch_tokens, force: recipe.teacher.force };
         let cache = capture(teacher, &all, max_length, &how).context("stage cache")?;
 
         let train = |folder: &Path, objective: Vec<LossTermRecipe>, cache: Option<&Path>| -> anyhow::Result<()> {
             Training {
                 teacher: load()?,
-                data: task_data::split(self.rows.clone(), self.validation.clone(), Some(&names))?,
+                data: split()?,
                 max_length,
                 student: &recipe.student,
                 objective,
@@ -97,20 +121,28 @@ impl Pipeline<'_> {
             train(&baseline_folder, labels_alone, None).context("stage baseline")?;
         }
 
-        let test = match self.test.clone() {
-            Some(rows) => labelled(rows)?,
-            None => task_data::split(self.rows.clone(), self.validation.clone(), Some(&names))?.validation,
-        };
         let evaluation = self.evaluate(&load, &test, max_length).context("stage evaluate")?;
         let Evaluation { teacher, student, baseline, .. } = evaluation;
-        let export = export(
-            &student_folder,
-            &self.output.join("export"),
-            recipe.export.dtype,
-            Some((&self.measured_on, &student)),
-        )
-        .context("stage export")?;
+        let measured = Some((self.measured_on.as_str(), &student));
+        let export = export(&student_folder, &export_folder, recipe.export.dtype, measured).context("stage export")?;
         Ok(PipelineReport { cache, teacher, student, baseline, export })
+    }
+
+    /// Removes what an earlier run wrote, and nothing else.
+    fn clear(&self) -> anyhow::Result<()> {
+        cache::remove(&self.output.join("cache"))?;
+        let evaluation = self.output.join(EVALUATION);
+        if evaluation.exists() {
+            fs::remove_file(&evaluation).map_err(|source| FileError::writing(&evaluation, source))?;
+        }
+        for stage in STAGES.iter().filter(|stage| self.baseline || **stage != "baseline") {
+            let folder = self.output.join(stage);
+            if folder.exists() {
+                let names: Vec<&str> = written().into_iter().chain([CARD]).collect();
+                prepare_output(&folder, true, &names)?;
+            }
+        }
+        Ok(())
     }
 
     /// Measures all models on the same rows, one after the other, unless that was done.
@@ -128,9 +160,12 @@ impl Pipeline<'_> {
         let folders: Vec<_> =
             folders.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| (name, self.output.join(name))).collect();
         let weights = folders.iter().map(|(_, folder)| {
-            let path = folder.join(model::WEIGHTS);
-            let bytes = fs::read(&path).map_err(|source| FileError::Read { path, source })?;
-            Ok(blake3::hash(&bytes).to_hex().to_string())
+            let mut hasher = blake3::Hasher::new();
+            for name in [model::WEIGHTS, RECORD] {
+                let path = folder.join(name);
+                hasher.update(&fs::read(&path).map_err(|source| FileError::Read { path, source })?);
+            }
+            Ok(hasher.finalize().to_hex().to_string())
         });
         let inputs = EvaluationInputs {
             teacher: teacher::weights_hash(&teacher.parameters),
@@ -185,7 +220,7 @@ struct Evaluation {
 struct EvaluationInputs {
     /// Hash of the teacher's weights.
     teacher: String,
-    /// Hashes of the weights' files of the student and, if there is one, of the baseline.
+    /// Hashes of the weights and the record of the student and, if there is one, of the baseline.
     students: Vec<String>,
     rows: String,
     max_length: usize,

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use datasets::Task;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{ColumnArgs, ComputeArgs, ExportDtype, FittingArgs, Keep, LayerChoice, StudentFamily};
-use crate::objective::LossTermRecipe;
+use crate::objective::{LossTermRecipe, Objective};
 
 /// A recipe file, as written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +24,46 @@ pub(crate) struct Recipe {
     pub(crate) train: FitRecipe,
     #[serde(default)]
     pub(crate) export: ExportRecipe,
+}
+
+impl Recipe {
+    /// Refuses values that no training survives, naming the key; the flags of the same meaning are checked as they are
+    /// read.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let (train, student) = (&self.train, &self.student);
+        let sizes = [
+            ("train.epochs", Some(train.epochs)),
+            ("train.batch_rows", Some(train.batch_rows)),
+            ("train.batch_tokens", Some(train.batch_tokens)),
+            ("train.evaluate_every", Some(train.evaluate_every)),
+            ("student.num_layers", student.num_layers),
+            ("student.hidden_size", student.hidden_size),
+            ("student.num_heads", student.num_heads),
+            ("student.intermediate_size", student.intermediate_size),
+        ];
+        if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == Some(0)) {
+            anyhow::bail!("the recipe's {key} is 0, expected at least 1");
+        }
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        let rate = |value: f64| (0.0..1.0).contains(&value);
+        let numbers = [
+            ("train.learning_rate", train.learning_rate, positive(train.learning_rate), "above 0"),
+            ("train.max_gradient_norm", train.max_gradient_norm, positive(train.max_gradient_norm), "above 0"),
+            (
+                "train.weight_decay",
+                train.weight_decay,
+                train.weight_decay == 0.0 || positive(train.weight_decay),
+                "0 or above",
+            ),
+            ("train.warmup_ratio", train.warmup_ratio, (0.0..=1.0).contains(&train.warmup_ratio), "from 0 to 1"),
+            ("student.dropout", student.dropout, rate(student.dropout), "from 0 up to, not including, 1"),
+        ];
+        if let Some((key, value, _, expected)) = numbers.iter().find(|(_, _, good, _)| !good) {
+            anyhow::bail!("the recipe's {key} is {value}, expected a number {expected}");
+        }
+        Objective::new(Task::SingleLabel, self.objective.clone())?;
+        Ok(())
+    }
 }
 
 /// Who teaches.

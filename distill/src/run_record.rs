@@ -36,7 +36,9 @@ pub(crate) struct RunInputs {
     pub(crate) distill: String,
     /// Hash of the weights that teach, or that are fine-tuned.
     pub(crate) model: String,
-    /// Hash of that model's tokenizer.
+    /// Hash of that model's configuration.
+    pub(crate) config: String,
+    /// Hash of the trained model's tokenizer.
     pub(crate) tokenizer: String,
     /// Hash of the training rows: what the model reads of them, and their class ids.
     pub(crate) train: String,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use datasets::{Columns, LabelNames, Row, hold_out, read_rows, reconcile};
 
 use crate::recipe::ColumnsRecipe;
@@ -24,7 +24,7 @@ pub(crate) struct TaskData {
 /// Reads a file and matches its labels with class names; without any known, the file's labels are the classes.
 pub(crate) fn read(path: &Path, columns: &ColumnsRecipe, known: Option<&LabelNames>) -> anyhow::Result<Split> {
     let rows = read_rows(path, &columns_of(columns))?;
-    let (_, labels) = reconcile(&rows, known)?;
+    let (_, labels) = reconcile(&rows, known).with_context(|| path.display().to_string())?;
     Ok(Split { rows, labels })
 }
 
@@ -36,15 +36,16 @@ pub(crate) fn read_split(
     known: Option<&LabelNames>,
 ) -> anyhow::Result<TaskData> {
     let rows = read_rows(data, &columns_of(columns))?;
-    let validation = validation.map(|path| read_rows(path, &columns_of(columns))).transpose()?;
-    split(rows, validation, known)
+    let validation_rows = validation.map(|path| read_rows(path, &columns_of(columns))).transpose()?;
+    split(rows, validation_rows, known, [data, validation.unwrap_or(data)])
 }
 
-/// As [`read_split`], of rows in memory.
+/// As [`read_split`], of rows in memory; `origins` says where they are from, in messages.
 pub(crate) fn split(
     rows: Vec<Row>,
     validation: Option<Vec<Row>>,
     known: Option<&LabelNames>,
+    origins: [&Path; 2],
 ) -> anyhow::Result<TaskData> {
     let (train, validation) = match validation {
         Some(validation) => (rows, validation),
@@ -54,15 +55,20 @@ pub(crate) fn split(
         bail!("no rows are left to learn from: all are held out for validation; give more rows, or --validation");
     }
     let (names, labels) = match known {
-        Some(known) => (known.clone(), reconcile(&train, Some(known))?.1),
-        None => reconcile(&train, None)?,
+        Some(known) => (known.clone(), labels_of(&train, known, origins[0])?),
+        None => reconcile(&train, None).with_context(|| origins[0].display().to_string())?,
     };
-    let validation_labels = reconcile(&validation, Some(&names))?.1;
+    let validation_labels = labels_of(&validation, &names, origins[1])?;
     Ok(TaskData {
         train: Split { rows: train, labels },
         validation: Split { rows: validation, labels: validation_labels },
         names,
     })
+}
+
+/// The class ids of rows from a file.
+pub(crate) fn labels_of(rows: &[Row], known: &LabelNames, origin: &Path) -> anyhow::Result<Vec<Option<u32>>> {
+    Ok(reconcile(rows, Some(known)).with_context(|| origin.display().to_string())?.1)
 }
 
 pub(crate) fn columns_of(columns: &ColumnsRecipe) -> Columns {

@@ -81,7 +81,8 @@ impl Fit<'_> {
         let lengths = self.train.encodings.lengths();
         let sampler = Sampler::new(lengths, recipe.seed, recipe.batch_rows, recipe.batch_tokens)?;
         let steps_per_epoch = sampler.steps_per_epoch();
-        let total_steps = steps_per_epoch * recipe.epochs;
+        let total_steps = steps_per_epoch.checked_mul(recipe.epochs).filter(|&steps| steps < 1 << 40);
+        let total_steps = total_steps.context("so many epochs never end; lower --epochs")?;
         let schedule = Schedule::new(recipe.learning_rate, recipe.warmup_ratio, total_steps);
         let mut gradients = Gradients::zeros(student.parameters().layout().clone());
         let Start { mut optimizer, first_step, mut best, mut best_parameters, metrics_bytes } = self.start(student)?;

@@ -39,6 +39,9 @@ pub(crate) struct FinetuneArgs {
     pub(crate) compute: ComputeArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+    /// Continue the training that was stopped in --output
+    #[arg(long, conflicts_with = "overwrite", help_heading = "Output")]
+    pub(crate) resume: bool,
     #[command(flatten)]
     pub(crate) hub: HubArgs,
 }

@@ -163,7 +163,7 @@ impl fmt::Display for ExportDtype {
 /// One `--set key=value`: a dotted key of the recipe and the TOML value, or bare string, to put there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting {
-    /// Dotted path into the recipe, such as `optimizer.learning_rate`.
+    /// Dotted path into the recipe, such as `train.learning_rate`.
     pub(crate) key: String,
     /// What to put there, as typed.
     pub(crate) value: String,

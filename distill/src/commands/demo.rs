@@ -7,12 +7,11 @@ use std::time::Instant;
 use datasets::{Columns, parse_rows};
 use serde::Serialize;
 
-use super::finetune::written;
 use super::run::read;
 use crate::cli::{DemoArgs, HubArgs};
 use crate::commands::evaluate::Measured;
 use crate::files::{self, FileError, prepare_output};
-use crate::pipeline::{EVALUATION, Pipeline, PipelineReport};
+use crate::pipeline::{Pipeline, PipelineReport};
 use crate::ui::{self, Ui};
 
 const RECIPE: &str = include_str!("../../demo/recipe.toml");
@@ -37,10 +36,10 @@ pub(crate) fn run(args: DemoArgs, ui: &Ui) -> anyhow::Result<()> {
     let mut recipe = read("the demo's recipe", RECIPE, &[])?;
     recipe.train.seed = args.seed;
     recipe.train.epochs = args.epochs.unwrap_or(recipe.train.epochs);
-    if args.overwrite {
-        clear(&args.output)?;
-    }
     let teacher = args.output.join("teacher");
+    if args.overwrite && teacher.exists() {
+        prepare_output(&teacher, true, &TEACHER.map(|(name, _)| name))?;
+    }
     unpack(&teacher)?;
     recipe.teacher.model = teacher.display().to_string();
     let report = Pipeline {
@@ -52,6 +51,7 @@ pub(crate) fn run(args: DemoArgs, ui: &Ui) -> anyhow::Result<()> {
         test: Some(parse_rows("test.jsonl.gz", TEST, &Columns::default())?),
         measured_on: "the test rows of Banking77".to_string(),
         baseline: !args.no_baseline,
+        overwrite: args.overwrite,
     }
     .run()?;
     let report = DemoReport {
@@ -103,23 +103,6 @@ fn unpack(folder: &Path) -> anyhow::Result<()> {
                 path.display()
             ),
             Err(_) => files::write_whole(&path, bytes)?,
-        }
-    }
-    Ok(())
-}
-
-/// Removes what `run` and `demo` write, and nothing else.
-pub(crate) fn clear(output: &Path) -> anyhow::Result<()> {
-    cache::remove(&output.join("cache"))?;
-    let evaluation = output.join(EVALUATION);
-    if evaluation.exists() {
-        fs::remove_file(&evaluation).map_err(|source| FileError::writing(&evaluation, source))?;
-    }
-    for stage in ["teacher", "student", "baseline", "export"] {
-        let folder = output.join(stage);
-        if folder.exists() {
-            let names: Vec<&str> = written().into_iter().chain(["README.md"]).collect();
-            prepare_output(&folder, true, &names)?;
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 
 mod compare;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -27,7 +28,7 @@ use crate::ui::{self, Table, Ui};
 use compare::{Comparison, compare};
 
 /// The model card's file name, where the Hub looks for it.
-const CARD: &str = "README.md";
+pub(crate) const CARD: &str = "README.md";
 
 /// Version of [`ExportRecord`]'s fields.
 const SCHEMA_VERSION: u32 = 1;
@@ -62,21 +63,59 @@ pub(crate) fn run(args: ExportArgs, ui: &Ui) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Exports a run with figures that were measured on it. A folder that holds the same export already is written anew,
-/// any other that is not empty is refused.
+/// An export that is there.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Exported {
+    pub(crate) dtype: ExportDtype,
+    /// Of the weights' file.
+    pub(crate) bytes: u64,
+    output: String,
+}
+
+/// Exports a run with figures that were measured on it, unless the folder holds that very export. One that was stopped,
+/// or that has other figures, is written anew; anything else in the folder is refused.
 pub(crate) fn export(
     source: &Path,
     output: &Path,
     dtype: ExportDtype,
     measured: Option<(&str, &Measured)>,
-) -> anyhow::Result<ExportReport> {
+) -> anyhow::Result<Exported> {
     let source = Source::load(source)?;
+    let exported = |bytes| Exported { dtype, bytes, output: output.display().to_string() };
+    if let (Some(record), Some((rows, measured))) = (ExportRecord::read(output)?, measured) {
+        let figures = record.figures.as_ref();
+        let same_figures = figures.is_some_and(|f| f.measured_on == rows && f.scores == measured.scores);
+        let bytes = fs::metadata(output.join(model::WEIGHTS)).map(|metadata| metadata.len()).ok();
+        let whole = record.verified && record.bytes == bytes && output.join(CARD).exists();
+        if let (true, true, true, Some(bytes)) = (whole, same_figures, record.export == source.inputs(dtype), bytes) {
+            ui::say(format!("{}: complete, kept as it is", output.display()));
+            return Ok(exported(bytes));
+        }
+    }
+    Ok(exported(write(source, output, dtype, measured)?.bytes))
+}
+
+/// Writes an export in place of one of the same inputs, or into an empty folder.
+fn write(
+    source: Source,
+    output: &Path,
+    dtype: ExportDtype,
+    measured: Option<(&str, &Measured)>,
+) -> anyhow::Result<ExportReport> {
     let figures = match measured {
         None => Figures::OfTheRun,
         Some((rows, measured)) => Figures::Measured(rows, &measured.scores),
     };
     let max_length = source.max_length(None)?;
     Export { output, existing: Existing::Resume, dtype, max_length, batch_tokens: 4096, figures }.run(source)
+}
+
+/// Refuses a folder that holds something other than an export.
+pub(crate) fn refuse_foreign(output: &Path) -> anyhow::Result<()> {
+    if ExportRecord::read(output)?.is_none() {
+        prepare_output(output, false, &[])?;
+    }
+    Ok(())
 }
 
 /// What is exported: a classifier and, where it is one of ours, how it was made.
@@ -100,6 +139,16 @@ impl Source {
             None => RunRecord::read(folder)?,
         };
         Ok(Self { folder: folder.to_owned(), model, run })
+    }
+
+    /// What an export of it in this number format follows from.
+    fn inputs(&self, dtype: ExportDtype) -> ExportInputs {
+        ExportInputs {
+            model: teacher::weights_hash(&self.model.parameters),
+            tokenizer: fingerprint::of_tokenizer(&self.model.tokenizer),
+            labels: self.model.config.labels.clone(),
+            dtype,
+        }
     }
 
     /// Tokens kept of a text: what was asked for, or as many as in training.
@@ -133,16 +182,12 @@ enum Figures<'a> {
 impl Export<'_> {
     fn run(self, source: Source) -> anyhow::Result<ExportReport> {
         let start = Instant::now();
+        let inputs = source.inputs(self.dtype);
         let Source { folder, model, run } = source;
         check_range(&model.parameters, self.dtype)?;
         let mut record = ExportRecord {
             schema_version: SCHEMA_VERSION,
-            export: ExportInputs {
-                model: teacher::weights_hash(&model.parameters),
-                tokenizer: fingerprint::of_tokenizer(&model.tokenizer),
-                labels: model.config.labels.clone(),
-                dtype: self.dtype,
-            },
+            export: inputs,
             verified: false,
             parameters: model.parameters.flat().len(),
             bytes: None,
@@ -304,7 +349,7 @@ impl ExportRecord {
 /// What `export` prints.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ExportReport {
-    pub(crate) dtype: ExportDtype,
+    dtype: ExportDtype,
     /// Rows that the export and its source were compared on.
     compared_rows: usize,
     /// Between a logit of the export and of its source.

@@ -9,9 +9,10 @@ use nn::{Layout, Parameters, names};
 use serde::Serialize;
 use student::Student;
 
+use super::train::Existing;
 use crate::checkpoint::CHECKPOINT;
 use crate::cli::{ExportDtype, FinetuneArgs};
-use crate::files::{prepare_output, refuse_source};
+use crate::files::refuse_source;
 use crate::fingerprint;
 use crate::metrics::Scores;
 use crate::model::{self, MODEL_FILES, TextModel};
@@ -26,7 +27,7 @@ use crate::ui::{self, Table, Ui};
 pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
     args.compute.device.check()?;
     let start = Instant::now();
-    refuse_source(&args.model, &args.output.output)?;
+    refuse_source(Path::new(&args.model), &args.output.output)?;
     let columns = ColumnsRecipe::from(&args.columns);
     let mut model = model::load(&args.model, &args.hub)?;
     let given = match columns.label_names.as_slice() {
@@ -66,6 +67,7 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         command: "finetune".to_string(),
         distill: env!("CARGO_PKG_VERSION").to_string(),
         model: weights,
+        config: fingerprint::of_config(&model.config.encoder),
         tokenizer: fingerprint::of_tokenizer(&model.tokenizer),
         train: fingerprint::of_rows(&train.encodings, &train.labels),
         validation: fingerprint::of_rows(&validation.encodings, &validation.labels),
@@ -76,7 +78,12 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         prune_vocabulary: args.prune_vocabulary,
         fit: fit.clone(),
     };
-    prepare_output(&args.output.output, args.output.overwrite, &written())?;
+    let existing = Existing::of(args.resume, args.output.overwrite);
+    if let Some(figures) = existing.prepare(&args.output.output, &inputs)? {
+        let report = TrainReport::new(&args.output.output, &figures, None, start);
+        ui.result(&report, TrainReport::text)?;
+        return Ok(());
+    }
     let mut student = Student::new(model.config.clone(), model.parameters)?;
     let fitted = Fit {
         objective: &objective,
@@ -86,8 +93,8 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         recipe: &fit,
         inputs: &inputs,
         folder: &args.output.output,
-        resume: false,
-        way_on: "the same command with --overwrite starts afresh",
+        resume: existing == Existing::Resume,
+        way_on: existing.way_on(),
     }
     .run(&mut student)?;
     let figures = finish(&args.output.output, &student, &model.tokenizer, inputs, &fitted)?;

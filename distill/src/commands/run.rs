@@ -23,9 +23,6 @@ pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
     let Some(output) = args.output.as_deref().or(recipe.output.as_deref()) else {
         bail!("{name}: no `output`, and no --output is given; say which folder to write");
     };
-    if args.overwrite {
-        super::demo::clear(output)?;
-    }
     let columns = columns_of(&recipe.data.columns());
     let data = &recipe.data;
     let read = |path: &Option<_>| path.as_ref().map(|path: &std::path::PathBuf| read_rows(path, &columns)).transpose();
@@ -38,6 +35,7 @@ pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
         test: read(&data.test)?,
         measured_on: if data.test.is_some() { "the test rows" } else { "the validation rows" }.to_string(),
         baseline: false,
+        overwrite: args.overwrite,
     }
     .run()?;
     let seconds = start.elapsed().as_secs_f64();

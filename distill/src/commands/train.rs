@@ -1,5 +1,6 @@
 //! `distill train`: trains a student on a teacher's stored logits and on labels.
 
+use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
@@ -30,7 +31,8 @@ use crate::ui::{self, Ui};
 pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
     args.compute.device.check()?;
     let start = Instant::now();
-    refuse_source(&args.teacher, &args.output.output)?;
+    refuse_source(Path::new(&args.teacher), &args.output.output)?;
+    args.cache.as_deref().map(|cache| refuse_source(cache, &args.output.output)).transpose()?;
     let columns = ColumnsRecipe::from(&args.columns);
     let mut teacher = model::load_classifier(&args.teacher, &args.hub)?;
     let names = teacher.name_labels(&columns.label_names)?;
@@ -57,11 +59,7 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
         output: &args.output.output,
         force: args.force,
     }
-    .run(match (args.resume, args.output.overwrite) {
-        (true, _) => Existing::Resume,
-        (false, true) => Existing::Overwrite,
-        (false, false) => Existing::Refuse,
-    })?;
+    .run(Existing::of(args.resume, args.output.overwrite))?;
     let report = TrainReport::new(&args.output.output, &trained.figures, trained.rows_per_second, start);
     ui.result(&report, TrainReport::text)?;
     Ok(())
@@ -77,6 +75,48 @@ pub(crate) enum Existing {
     /// A stopped training of the same inputs goes on, a complete one is kept.
     Resume,
 }
+
+impl Existing {
+    /// What the flags ask for.
+    pub(crate) fn of(resume: bool, overwrite: bool) -> Self {
+        match (resume, overwrite) {
+            (true, _) => Self::Resume,
+            (false, true) => Self::Overwrite,
+            (false, false) => Self::Refuse,
+        }
+    }
+
+    /// Makes room for a run, or refuses the folder. The figures of a complete run of these inputs that is to be kept.
+    pub(crate) fn prepare(self, folder: &Path, inputs: &RunInputs) -> anyhow::Result<Option<RunFigures>> {
+        if self != Self::Resume {
+            prepare_output(folder, self == Self::Overwrite, &written())?;
+            return Ok(None);
+        }
+        if let Some(figures) = complete(folder, inputs)? {
+            return Ok(Some(figures));
+        }
+        // Without a sign of a run that began here, whatever lies there is not ours to write over.
+        let held = if folder.exists() { remove_partial(folder)? } else { Vec::new() };
+        let ours = |bytes: Vec<u8>| bytes.starts_with(METRICS_START) || METRICS_START.starts_with(&bytes);
+        let only_metrics = held == [METRICS] && fs::read(folder.join(METRICS)).is_ok_and(ours);
+        if !only_metrics && !held.iter().any(|name| name == CHECKPOINT) {
+            prepare_output(folder, false, &[])?;
+        }
+        Ok(None)
+    }
+
+    /// How a run that was stopped goes on.
+    pub(crate) fn way_on(self) -> &'static str {
+        match self {
+            Self::Refuse => "the same command with --resume goes on from here",
+            Self::Overwrite => "the same command with --resume in place of --overwrite goes on from here",
+            Self::Resume => "the same command goes on from here",
+        }
+    }
+}
+
+/// How the first line of our `metrics.jsonl` starts.
+const METRICS_START: &[u8] = b"{\"schema_version\":";
 
 /// A training of a student, with everything that its result follows from.
 pub(crate) struct Training<'a> {
@@ -137,7 +177,6 @@ impl Training<'_> {
         };
         let validation_rows = self.data.validation;
         let train_rows = Split { rows, labels };
-        let teacher_name = fingerprint.teacher.clone();
         let (config, parameters, tokenizer) =
             start_student(self.teacher, &train_rows, self.max_length, self.student, self.fit.seed)?;
 
@@ -149,7 +188,8 @@ impl Training<'_> {
         let inputs = RunInputs {
             command: "train".to_string(),
             distill: env!("CARGO_PKG_VERSION").to_string(),
-            model: teacher_name,
+            model: fingerprint.teacher,
+            config: fingerprint.config,
             tokenizer: fingerprint::of_tokenizer(&tokenizer),
             train: fingerprint::of_rows(&train.encodings, &train.labels),
             validation: fingerprint::of_rows(&validation.encodings, &validation.labels),
@@ -160,17 +200,8 @@ impl Training<'_> {
             prune_vocabulary: self.student.prune_vocabulary,
             fit: self.fit.clone(),
         };
-        if existing == Existing::Resume {
-            if let Some(figures) = complete(self.output, &inputs)? {
-                return Ok(Trained { figures, rows_per_second: None });
-            }
-            // Without a sign of a run that began here, whatever lies there is not ours to write over.
-            match [CHECKPOINT, METRICS].iter().any(|file| self.output.join(file).exists()) {
-                true => drop(remove_partial(self.output)?),
-                false => prepare_output(self.output, false, &[])?,
-            }
-        } else {
-            prepare_output(self.output, existing == Existing::Overwrite, &written())?;
+        if let Some(figures) = existing.prepare(self.output, &inputs)? {
+            return Ok(Trained { figures, rows_per_second: None });
         }
         let mut student = Student::new(config, parameters)?;
         let fitted = Fit {
@@ -182,11 +213,7 @@ impl Training<'_> {
             inputs: &inputs,
             folder: self.output,
             resume: existing == Existing::Resume,
-            way_on: match existing {
-                Existing::Refuse => "the same command with --resume goes on from here",
-                Existing::Overwrite => "the same command with --resume in place of --overwrite goes on from here",
-                Existing::Resume => "the same command goes on from here",
-            },
+            way_on: existing.way_on(),
         }
         .run(&mut student)?;
         let figures = finish(self.output, &student, &tokenizer, inputs, &fitted)?;
@@ -220,7 +247,22 @@ fn start_student(
         prune(&mut teacher, rows, max_length)?;
     }
     let old = &teacher.config.encoder;
-    let encoder = configure(recipe, old)?;
+    let (encoder, layers) = plan_student(recipe, old)?;
+    let parameters = match layers {
+        None => Parameters::random(Layout::new(&encoder), encoder.pad_token_id, seed),
+        Some(layers) => start::from_teacher(&encoder, old, &teacher.parameters, &layers, seed)
+            .hint("--layers random starts a student of any size")?,
+    };
+    let config = HfConfig { encoder, labels: teacher.config.labels };
+    Ok((config, parameters, teacher.tokenizer))
+}
+
+/// The student's configuration, and the teacher's layers that it starts from; refuses what cannot be.
+pub(crate) fn plan_student(
+    recipe: &StudentRecipe,
+    teacher: &EncoderConfig,
+) -> anyhow::Result<(EncoderConfig, Option<Vec<usize>>)> {
+    let encoder = configure(recipe, teacher)?;
     encoder.validate()?;
     let layers = match &recipe.layers {
         LayerChoice::Random => None,
@@ -229,16 +271,8 @@ fn start_student(
         LayerChoice::Last => Some(Layers::Last),
         LayerChoice::Listed(listed) => Some(Layers::Listed(listed.clone())),
     };
-    let parameters = match layers {
-        None => Parameters::random(Layout::new(&encoder), encoder.pad_token_id, seed),
-        Some(layers) => {
-            let layers = start::choose_layers(&layers, old.num_layers, encoder.num_layers)?;
-            start::from_teacher(&encoder, old, &teacher.parameters, &layers, seed)
-                .hint("--layers random starts a student of any size")?
-        }
-    };
-    let config = HfConfig { encoder, labels: teacher.config.labels };
-    Ok((config, parameters, teacher.tokenizer))
+    let layers = layers.map(|layers| start::choose_layers(&layers, teacher.num_layers, encoder.num_layers));
+    Ok((encoder, layers.transpose()?))
 }
 
 /// The student's sizes, with every default resolved against the teacher's.

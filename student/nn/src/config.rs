@@ -74,6 +74,16 @@ impl EncoderConfig {
                 return Err(bad(field, value, "a number from 1 to 16,777,216"));
             }
         }
+        if self.num_layers > 1000 {
+            return Err(bad("num_hidden_layers", self.num_layers, "at most 1,000"));
+        }
+        let tables =
+            (self.vocab_size + self.max_positions + self.type_vocab_size) as u128 * self.embedding_size as u128;
+        let layer = (4 * self.hidden_size as u128 + 2 * self.intermediate_size as u128) * self.hidden_size as u128;
+        let parameters = tables + self.num_layers as u128 * layer + (self.num_labels * self.hidden_size) as u128;
+        if parameters > 4_000_000_000 {
+            return Err(bad("hidden_size", self.hidden_size, "sizes that make at most 4 billion parameters together"));
+        }
         if !self.hidden_size.is_multiple_of(self.num_heads) {
             let expected = format!("a divisor of the hidden size {}", self.hidden_size);
             return Err(bad("num_attention_heads", self.num_heads, &expected));

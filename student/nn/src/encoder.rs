@@ -103,6 +103,8 @@ impl Encoder {
         capture: Capture,
         mode: Mode<'_>,
     ) -> Result<EncoderOutput, Error> {
+        // Until this pass is through, there is none to go back from.
+        self.dropout = None;
         check_input(&self.config, input)?;
         let ranges = cut(input.starts);
         self.active = ranges.len();

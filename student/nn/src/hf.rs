@@ -245,6 +245,8 @@ mod tests {
             ("problem_type", json!("regression"), "`problem_type` is regression"),
             ("position_embedding_type", json!("relative_key"), "`position_embedding_type`"),
             ("vocab_size", json!(99999999999u64), "`vocab_size` is 99999999999"),
+            ("num_hidden_layers", json!(16_000_000), "`num_hidden_layers` is 16000000, expected at most 1,000"),
+            ("hidden_size", json!(12_000_000), "at most 4 billion parameters"),
         ];
         for (field, value, expected) in cases {
             let mut config = bert();

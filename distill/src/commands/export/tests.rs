@@ -12,7 +12,8 @@ fn loaded(folder: &Path) -> TextModel {
 
 fn exported(dtype: ExportDtype) -> (tempfile::TempDir, ExportReport) {
     let output = tempfile::tempdir().expect("folder");
-    let report = export(&classifier(), output.path(), dtype, None).expect("exports");
+    let source = Source::load(&classifier()).expect("loads");
+    let report = write(source, output.path(), dtype, None).expect("exports");
     (output, report)
 }
 
