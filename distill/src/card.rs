@@ -257,7 +257,7 @@ mod tests {
     fn a_run_is_told_with_its_recipe() {
         let run: RunRecord = serde_json::from_value(json!({
             "schema_version": 1,
-            "inputs": {"command": "train", "distill": "0.1.0", "model": "abc", "tokenizer": "t", "train": "r",
+            "inputs": {"command": "train", "distill": "0.1.0", "model": "abc", "config": "c", "tokenizer": "t", "train": "r",
                 "validation": "v", "labels": ["card_arrival", "a|b"], "max_length": 32,
                 "objective": [{"term": "soft_target", "weight": 0.5, "temperature": 2.0}, {"term": "hard_label", "weight": 0.5}],
                 "student": {"layers": "0,2,4"}, "prune_vocabulary": true, "fit": {"epochs": 10, "learning_rate": 1e-4}},

@@ -112,7 +112,7 @@ fn write(
 
 /// Refuses a folder that holds something other than an export.
 pub(crate) fn refuse_foreign(output: &Path) -> anyhow::Result<()> {
-    if ExportRecord::read(output)?.is_none() {
+    if output.exists() && ExportRecord::read(output)?.is_none() {
         prepare_output(output, false, &[])?;
     }
     Ok(())

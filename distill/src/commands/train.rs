@@ -98,8 +98,9 @@ impl Existing {
         // Without a sign of a run that began here, whatever lies there is not ours to write over.
         let held = if folder.exists() { remove_partial(folder)? } else { Vec::new() };
         let ours = |bytes: Vec<u8>| bytes.starts_with(METRICS_START) || METRICS_START.starts_with(&bytes);
-        let only_metrics = held == [METRICS] && fs::read(folder.join(METRICS)).is_ok_and(ours);
-        if !only_metrics && !held.iter().any(|name| name == CHECKPOINT) {
+        let begun = fs::read(folder.join(METRICS)).is_ok_and(ours);
+        let begun = begun && held.iter().all(|name| written().contains(&name.as_str()));
+        if !begun && !held.iter().any(|name| name == CHECKPOINT) {
             prepare_output(folder, false, &[])?;
         }
         Ok(None)
