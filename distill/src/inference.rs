@@ -37,20 +37,36 @@ pub(crate) fn predict(
     label: &str,
 ) -> anyhow::Result<Predictions> {
     let classes = model.config().labels.len();
-    let mut logits = vec![0.0; encodings.len() * classes];
     let mut elapsed = Duration::ZERO;
     let progress = Progress::new(label, encodings.len() as u64, "rows");
-    for rows in forward_batches(&encodings.lengths(), batch_tokens) {
+    let logits = forward_all(encodings, classes, batch_tokens, |batch| {
         interrupt::check()?;
-        let batch = TokenBatch::gather(encodings, &rows);
         let start = Instant::now();
-        let output = model.forward(packed(&batch), Capture::LOGITS)?;
+        let output = model.forward(packed(batch), Capture::LOGITS)?;
         elapsed += start.elapsed();
-        for (&row, from) in rows.iter().zip(output.logits.chunks_exact(classes)) {
-            logits[row as usize * classes..(row as usize + 1) * classes].copy_from_slice(from);
-        }
-        progress.inc(rows.len() as u64);
-    }
+        progress.inc(batch.rows.len() as u64);
+        Ok(output.logits)
+    })?;
     progress.finish();
     Ok(Predictions { logits, elapsed })
+}
+
+/// Calls `forward` with batches of all rows, longest first, and puts what it returns in the order of the rows.
+///
+/// # Shapes
+/// - `forward` returns `[B, classes]`; the result is `[N, classes]`
+pub(crate) fn forward_all(
+    encodings: &Encodings,
+    classes: usize,
+    batch_tokens: usize,
+    mut forward: impl FnMut(&TokenBatch) -> anyhow::Result<Vec<f32>>,
+) -> anyhow::Result<Vec<f32>> {
+    let mut logits = vec![0.0; encodings.len() * classes];
+    for rows in forward_batches(&encodings.lengths(), batch_tokens) {
+        let batch = TokenBatch::gather(encodings, &rows);
+        for (&row, from) in rows.iter().zip(forward(&batch)?.chunks_exact(classes)) {
+            logits[row as usize * classes..(row as usize + 1) * classes].copy_from_slice(from);
+        }
+    }
+    Ok(logits)
 }

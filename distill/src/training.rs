@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use cache::CacheReader;
-use datasets::{Encodings, Key, Sampler, TokenBatch, forward_batches};
+use datasets::{Encodings, Key, Sampler, TokenBatch};
 use nn::{AdamW, Capture, DropoutRng, Gradients, Mode};
 use serde::Serialize;
 use serde_json::json;
@@ -21,7 +21,7 @@ use crate::checkpoint::{self, Best, Restored, State};
 use crate::cli::Keep;
 use crate::files::FileError;
 use crate::hint::HintExt;
-use crate::inference::packed;
+use crate::inference::{forward_all, packed};
 use crate::interrupt;
 use crate::metrics::Scores;
 use crate::objective::{LossReport, Objective, ObjectiveRows, StepCounts};
@@ -243,14 +243,9 @@ impl Fit<'_> {
             return Ok(None);
         }
         let classes = student.config().labels.len();
-        let mut logits = vec![0.0; rows.encodings.len() * classes];
-        for indices in forward_batches(&rows.encodings.lengths(), self.recipe.batch_tokens) {
-            let batch = TokenBatch::gather(&rows.encodings, &indices);
-            let output = student.forward(packed(&batch), Capture::LOGITS, Mode::Eval)?;
-            for (&row, from) in indices.iter().zip(output.logits.chunks_exact(classes)) {
-                logits[row as usize * classes..(row as usize + 1) * classes].copy_from_slice(from);
-            }
-        }
+        let logits = forward_all(&rows.encodings, classes, self.recipe.batch_tokens, |batch| {
+            Ok(student.forward(packed(batch), Capture::LOGITS, Mode::Eval)?.logits)
+        })?;
         let all: Vec<u32> = (0..rows.encodings.len() as u32).collect();
         let known = self.cache.is_some_and(|cache| rows.keys.iter().all(|key| cache.contains(key)));
         let teacher_logits = if known { Some(self.teacher_logits(rows, &all)?) } else { None };

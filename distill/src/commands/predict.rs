@@ -2,13 +2,13 @@
 
 mod lines;
 
-use datasets::{Row, TextTokenizer, TokenBatch, forward_batches};
+use datasets::{Row, TextTokenizer};
 use nn::Capture;
 use serde::ser::{Serialize, Serializer};
 use teacher::Teacher;
 
 use crate::cli::PredictArgs;
-use crate::inference::packed;
+use crate::inference::{forward_all, packed};
 use crate::interrupt;
 use crate::metrics::Scores;
 use crate::model;
@@ -66,15 +66,10 @@ impl Classifier {
         let encodings = self.tokenizer.encode(rows, self.max_length)?;
         self.truncated += encodings.truncated_count();
         let classes = self.labels.len();
-        let mut logits = vec![0.0; rows.len() * classes];
-        for indices in forward_batches(&encodings.lengths(), self.batch_tokens) {
+        let logits = forward_all(&encodings, classes, self.batch_tokens, |batch| {
             interrupt::check()?;
-            let batch = TokenBatch::gather(&encodings, &indices);
-            let output = self.model.forward(packed(&batch), Capture::LOGITS)?;
-            for (&row, from) in indices.iter().zip(output.logits.chunks_exact(classes)) {
-                logits[row as usize * classes..(row as usize + 1) * classes].copy_from_slice(from);
-            }
-        }
+            Ok(self.model.forward(packed(batch), Capture::LOGITS)?.logits)
+        })?;
         // Only for what it refuses: logits that are no numbers.
         Scores::of(&logits, None, &vec![None; rows.len()], classes)?;
         let labels = self.labels.as_slice();
