@@ -183,12 +183,14 @@ impl Case {
         let mut optimizer = AdamW::new(gradients.layout().clone(), 0.01);
         let (mut losses, mut norms) = (Vec::new(), Vec::new());
         for step in 0..10 {
+            optimizer.look_up(self.model.parameters_mut(), &self.batch.tokens.input_ids);
             losses.push(self.forward_and_backward(gradients).loss.total() as f32);
             let norm = gradients.norm();
             norms.push(norm as f32);
             let clip = (1.0 / (norm + 1e-6)).min(1.0) as f32;
             optimizer.step(self.model.parameters_mut(), gradients, schedule.learning_rate(step), clip);
         }
+        optimizer.settle(self.model.parameters_mut());
         (losses, norms)
     }
 }

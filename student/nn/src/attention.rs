@@ -2,7 +2,7 @@
 //!
 //! The backward pass computes the probabilities again instead of storing them.
 
-use crate::linear::{Into, View, product};
+use crate::product::{Into, View, product};
 use crate::random::DropoutSite;
 use crate::simd::{self, vectorized};
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::{DropoutRng, EncoderConfig, Error, Gradients, Layout, Parameters};
-use chunk::{Chunk, Context, Dropouts};
+use chunk::{Chunk, Context, Dropouts, Prepared};
 
 /// Tokens that one chunk aims for: enough for efficient products, few enough to keep a small machine's cores equally
 /// busy.
@@ -70,6 +70,8 @@ pub struct Encoder {
     config: EncoderConfig,
     layout: Arc<Layout>,
     chunks: Vec<Chunk>,
+    /// The weights of the last pass without dropout, until they change.
+    prepared: Option<Prepared>,
     /// Chunks of the last forward pass, and its masks if it was for training.
     active: usize,
     dropout: Option<DropoutRng>,
@@ -80,7 +82,7 @@ impl Encoder {
     pub fn new(config: &EncoderConfig) -> Result<Self, Error> {
         config.validate()?;
         let layout = Layout::new(config);
-        Ok(Self { config: config.clone(), layout, chunks: Vec::new(), active: 0, dropout: None })
+        Ok(Self { config: config.clone(), layout, chunks: Vec::new(), prepared: None, active: 0, dropout: None })
     }
 
     /// The configuration.
@@ -115,12 +117,20 @@ impl Encoder {
             Mode::Train(rng) => Some(*rng),
             Mode::Eval => None,
         };
+        let version = parameters.version();
+        match mode {
+            // Weights in training serve one pass: preparing them for the next would cost memory and save little.
+            Mode::Train(_) => self.prepared = None,
+            Mode::Eval if self.prepared.as_ref().is_some_and(|prepared| prepared.version == version) => {}
+            Mode::Eval => self.prepared = Some(Prepared::new(&self.config, parameters)),
+        }
         let dropouts = self.dropout.as_ref().map(|rng| Dropouts::new(&self.config, rng));
         let context = Context {
             config: &self.config,
             layout: &self.layout,
             parameters,
             dropouts: dropouts.as_ref(),
+            prepared: self.prepared.as_ref(),
             keep_all: capture.hidden_states || dropouts.is_some(),
             all_rows: capture.hidden_states,
         };
@@ -162,6 +172,7 @@ impl Encoder {
             layout: &self.layout,
             parameters,
             dropouts: Some(&dropouts),
+            prepared: None,
             keep_all: true,
             all_rows: false,
         };

@@ -19,6 +19,7 @@ mod layer_norm;
 mod linear;
 pub mod names;
 mod parameters;
+mod product;
 mod random;
 mod simd;
 pub mod twin;

@@ -1,82 +1,26 @@
-//! Matrix products on preallocated buffers: `gemm` on one thread, since parallel work is cut by rows or by weights.
+//! Linear maps and their biases: products cut by rows or by weights, each on one thread.
 //!
 //! A weight is `[outer, inner]` as in Hugging Face's files: `y = x weight^T`.
 
-use gemm::Parallelism;
-
-/// A row-major matrix in a slice, rows `stride` apart.
-#[derive(Clone, Copy)]
-pub(crate) struct View<'a> {
-    data: &'a [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    col_stride: usize,
-}
-
-impl<'a> View<'a> {
-    /// The matrix with these sizes that starts at the head of `data`.
-    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
-        assert!(rows == 0 || (rows - 1) * stride + cols <= data.len(), "the view reaches beyond its slice");
-        Self { data, rows, cols, row_stride: stride, col_stride: 1 }
-    }
-
-    /// The transposed matrix.
-    pub(crate) fn transposed(self) -> Self {
-        Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
-    }
-}
-
-/// What stands in the destination before a product.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Into {
-    /// Is replaced.
-    Fresh,
-    /// Is added to.
-    Sum,
-}
-
-/// `out (+)= scale * left * right`, with `out` row major, rows `stride` apart.
-pub(crate) fn product(left: View<'_>, right: View<'_>, scale: f32, out: &mut [f32], stride: usize, into: Into) {
-    let (m, n, k) = (left.rows, right.cols, left.cols);
-    assert_eq!(k, right.rows, "inner sizes of a product");
-    if m == 0 || n == 0 {
-        return;
-    }
-    assert!((m - 1) * stride + n <= out.len() && n <= stride, "the product reaches beyond its destination");
-    // SAFETY: `View::new` and the assertion above keep every element that is read or written inside its slice, and
-    // `out` is borrowed mutably, so it overlaps neither operand.
-    #[expect(unsafe_code, reason = "`gemm` takes pointers")]
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            stride as isize,
-            into == Into::Sum,
-            left.data.as_ptr(),
-            left.col_stride as isize,
-            left.row_stride as isize,
-            right.data.as_ptr(),
-            right.col_stride as isize,
-            right.row_stride as isize,
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
-}
+use crate::product::{Into, Panels, View, product, product_panels};
 
 /// `out [rows, outer] (+)= x [rows, inner] weight^T`
 pub(crate) fn linear(x: &[f32], weight: &[f32], rows: usize, inner: usize, out: &mut [f32], into: Into) {
     let outer = weight.len() / inner;
     let weight = View::new(weight, outer, inner, inner).transposed();
     product(View::new(x, rows, inner, inner), weight, 1.0, out, outer, into);
+}
+
+/// The weight of [`linear`], copied once for many calls of [`linear_panels`].
+pub(crate) fn panels(weight: &[f32], inner: usize) -> Panels {
+    let outer = weight.len() / inner;
+    Panels::new(View::new(weight, outer, inner, inner).transposed())
+}
+
+/// `out [rows, outer] = x [rows, inner] weight^T`
+pub(crate) fn linear_panels(x: &[f32], weight: &Panels, rows: usize, inner: usize, out: &mut [f32]) {
+    let outer = out.len() / rows.max(1);
+    product_panels(View::new(x, rows, inner, inner), weight, out, outer);
 }
 
 /// `d_x [rows, inner] (+)= d_out [rows, outer] weight`

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::names::{hugging_face_name, slots};
 use crate::random::Normal;
@@ -91,13 +92,20 @@ impl Layout {
 pub struct Parameters {
     layout: Arc<Layout>,
     data: Vec<f32>,
+    version: u64,
+}
+
+/// A number that no other state of any [`Parameters`] has.
+fn next_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Parameters {
     /// All zero.
     pub fn zeros(layout: Arc<Layout>) -> Self {
         let data = vec![0.0; layout.len()];
-        Self { layout, data }
+        Self { layout, data, version: next_version() }
     }
 
     /// As BERT starts: matrices and tables normal with deviation 0.02, norms one, biases and the padding row zero.
@@ -114,7 +122,7 @@ impl Parameters {
     /// Starts one parameter anew, as [`random`](Self::random) does.
     pub fn randomize(&mut self, slot: Slot, pad_token_id: usize, seed: u64) {
         let Some(entry) = self.layout.clone().entry(slot).cloned() else { return };
-        let values = &mut self.data[entry.range.clone()];
+        let values = &mut self.flat_mut()[entry.range.clone()];
         if is_norm_weight(slot) {
             values.fill(1.0);
         } else if entry.shape.len() == 1 {
@@ -141,7 +149,7 @@ impl Parameters {
     /// One parameter's values, to change.
     pub fn get_mut(&mut self, slot: Slot) -> &mut [f32] {
         let range = self.layout.range(slot);
-        &mut self.data[range]
+        &mut self.flat_mut()[range]
     }
 
     /// Sets one parameter from a tensor of this shape.
@@ -151,7 +159,7 @@ impl Parameters {
         if shape != expected.as_slice() || values.len() != range.len() {
             return Err(Error::Shape { name: name.into(), found: shape.to_vec(), expected: expected.clone() });
         }
-        self.data[range].copy_from_slice(values);
+        self.flat_mut()[range].copy_from_slice(values);
         Ok(())
     }
 
@@ -170,7 +178,13 @@ impl Parameters {
 
     /// The whole buffer, to change.
     pub fn flat_mut(&mut self) -> &mut [f32] {
+        self.version = next_version();
         &mut self.data
+    }
+
+    /// Equal for parameters with equal values: copies, and the same ones until they are changed.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 }
 
@@ -179,13 +193,16 @@ impl Parameters {
 pub struct Gradients {
     layout: Arc<Layout>,
     data: Vec<f32>,
+    /// Which rows of the word table may have a gradient: those that were ever looked up.
+    looked_up: Vec<bool>,
 }
 
 impl Gradients {
     /// All zero.
     pub fn zeros(layout: Arc<Layout>) -> Self {
         let data = vec![0.0; layout.len()];
-        Self { layout, data }
+        let rows = layout.entry(Slot::WordEmbeddings).map_or(0, |entry| entry.shape[0]);
+        Self { layout, data, looked_up: vec![false; rows] }
     }
 
     /// Where each parameter stands.
@@ -203,8 +220,24 @@ impl Gradients {
         &self.data
     }
 
-    /// The whole buffer, to change.
+    /// The whole buffer, to change; every row of the word table then counts as looked up.
     pub fn flat_mut(&mut self) -> &mut [f32] {
+        self.looked_up.fill(true);
+        &mut self.data
+    }
+
+    pub(crate) fn looked_up(&self) -> &[bool] {
+        &self.looked_up
+    }
+
+    pub(crate) fn mark_looked_up(&mut self, input_ids: &[u32]) {
+        for &id in input_ids {
+            self.looked_up[id as usize] = true;
+        }
+    }
+
+    /// The whole buffer, for those who mark the rows that they add to or add to none.
+    pub(crate) fn flat_kept_mut(&mut self) -> &mut [f32] {
         &mut self.data
     }
 }

@@ -8,7 +8,8 @@ use std::ops::Range;
 use super::chunk::{Chunk, Context, drop_out};
 use crate::attention::Sequence;
 use crate::layer_norm;
-use crate::linear::{Into, add_rows, linear_backward};
+use crate::linear::{add_rows, linear_backward};
+use crate::product::Into;
 use crate::{LayerSlot, Layout, Slot};
 
 /// What the backward pass needs besides the forward pass's buffers.

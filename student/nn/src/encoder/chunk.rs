@@ -5,7 +5,10 @@ use std::ops::Range;
 use super::PackedInput;
 use crate::attention::{Scratch, Sequence};
 use crate::layer_norm::{self, Norm};
-use crate::linear::{Into, add_bias, linear};
+use rayon::prelude::*;
+
+use crate::linear::{add_bias, linear, linear_panels, panels};
+use crate::product::{Into, Panels};
 use crate::random::{DropoutRng, DropoutSite};
 use crate::{EncoderConfig, LayerSlot, Layout, Parameters, Slot};
 
@@ -15,6 +18,8 @@ pub(super) struct Context<'a> {
     pub(super) layout: &'a Layout,
     pub(super) parameters: &'a Parameters,
     pub(super) dropouts: Option<&'a Dropouts>,
+    /// Each layer's weights, where they are prepared for many passes.
+    pub(super) prepared: Option<&'a Prepared>,
     /// Whether each layer keeps its own buffers.
     pub(super) keep_all: bool,
     /// Whether the last layer computes every token.
@@ -25,6 +30,62 @@ impl Context<'_> {
     pub(super) fn norm(&self, weight: Slot, bias: Slot) -> Norm<'_> {
         let epsilon = self.config.layer_norm_epsilon;
         Norm { weight: self.parameters.get(weight), bias: self.parameters.get(bias), epsilon }
+    }
+}
+
+/// The layers' weights in the form that products read, for passes that find them unchanged.
+pub(super) struct Prepared {
+    /// [`Parameters::version`] of what they were made of.
+    pub(super) version: u64,
+    layers: Vec<[Panels; 5]>,
+}
+
+/// The linear maps of a layer: keys and values are one.
+#[derive(Clone, Copy)]
+enum Map {
+    Query,
+    KeyValue,
+    AttentionOutput,
+    Intermediate,
+    Output,
+}
+
+impl Map {
+    const ALL: [Self; 5] = [Self::Query, Self::KeyValue, Self::AttentionOutput, Self::Intermediate, Self::Output];
+
+    fn weight(self, parameters: &Parameters, layer: usize) -> &[f32] {
+        use LayerSlot::*;
+        match self {
+            Self::Query => parameters.layer(layer, QueryWeight),
+            Self::KeyValue => parameters.span(Slot::Layer(layer, KeyWeight), Slot::Layer(layer, ValueWeight)),
+            Self::AttentionOutput => parameters.layer(layer, AttentionOutputWeight),
+            Self::Intermediate => parameters.layer(layer, IntermediateWeight),
+            Self::Output => parameters.layer(layer, OutputWeight),
+        }
+    }
+}
+
+impl Prepared {
+    pub(super) fn new(config: &EncoderConfig, parameters: &Parameters) -> Self {
+        let prepare = |layer| {
+            Map::ALL.map(|map| {
+                let inner = if let Map::Output = map { config.intermediate_size } else { config.hidden_size };
+                panels(map.weight(parameters, layer), inner)
+            })
+        };
+        let layers = (0..config.num_layers).into_par_iter().map(prepare).collect();
+        Self { version: parameters.version(), layers }
+    }
+}
+
+impl Context<'_> {
+    /// `out [rows, outer] = x [rows, inner] weight^T` of a layer's map.
+    fn linear(&self, layer: usize, map: Map, x: &[f32], rows: usize, out: &mut [f32]) {
+        let inner = x.len() / rows.max(1);
+        match self.prepared {
+            Some(prepared) => linear_panels(x, &prepared.layers[layer][map as usize], rows, inner, out),
+            None => linear(x, map.weight(self.parameters, layer), rows, inner, out, Into::Fresh),
+        }
     }
 }
 
@@ -233,12 +294,12 @@ impl Chunk {
         }
         let query_input = if all { &input } else { &buffers.first_tokens };
         buffers.query.resize(rows * hidden, 0.0);
-        linear(query_input, weight(QueryWeight), rows, hidden, &mut buffers.query, Into::Fresh);
+        context.linear(layer, Map::Query, query_input, rows, &mut buffers.query);
         add_bias(&mut buffers.query, weight(QueryBias));
-        let span = |first, last| context.parameters.span(Slot::Layer(layer, first), Slot::Layer(layer, last));
+        let key_value_bias = context.parameters.span(Slot::Layer(layer, KeyBias), Slot::Layer(layer, ValueBias));
         buffers.key_value.resize(tokens * 2 * hidden, 0.0);
-        linear(&input, span(KeyWeight, ValueWeight), tokens, hidden, &mut buffers.key_value, Into::Fresh);
-        add_bias(&mut buffers.key_value, span(KeyBias, ValueBias));
+        context.linear(layer, Map::KeyValue, &input, tokens, &mut buffers.key_value);
+        add_bias(&mut buffers.key_value, key_value_bias);
 
         buffers.context.resize(rows * hidden, 0.0);
         for row in 0..self.starts.len() - 1 {
@@ -265,7 +326,7 @@ impl Chunk {
             buffer.resize(rows * hidden, 0.0);
         }
         let branch = &mut buffers.attention_normalized;
-        linear(&buffers.context, weight(AttentionOutputWeight), rows, hidden, branch, Into::Fresh);
+        context.linear(layer, Map::AttentionOutput, &buffers.context, rows, branch);
         residual_norm(
             branch,
             weight(AttentionOutputBias),
@@ -281,13 +342,13 @@ impl Chunk {
             buffer.resize(rows * intermediate, 0.0);
         }
         let pre_activation = &mut buffers.pre_activation;
-        linear(&buffers.attention_output, weight(IntermediateWeight), rows, hidden, pre_activation, Into::Fresh);
+        context.linear(layer, Map::Intermediate, &buffers.attention_output, rows, pre_activation);
         config.activation.bias_forward(pre_activation, weight(IntermediateBias), &mut buffers.activated);
 
         buffers.output_normalized.resize(rows * hidden, 0.0);
         output.resize(rows * hidden, 0.0);
         let branch = &mut buffers.output_normalized;
-        linear(&buffers.activated, weight(OutputWeight), rows, intermediate, branch, Into::Fresh);
+        context.linear(layer, Map::Output, &buffers.activated, rows, branch);
         residual_norm(
             branch,
             weight(OutputBias),

@@ -6,7 +6,8 @@ use rayon::prelude::*;
 
 use super::backward::vectors;
 use super::chunk::{Chunk, Context};
-use crate::linear::{Into, View, add_rows, product};
+use crate::linear::add_rows;
+use crate::product::{Into, View, product};
 use crate::{Gradients, LayerSlot, Slot};
 
 /// Rows of a weight or table that one task adds up.
@@ -15,7 +16,8 @@ const TASK_ROWS: usize = 768;
 /// Adds what the chunks' backward passes left to the gradients of all parameters.
 pub(super) fn sum_over_chunks(context: &Context<'_>, chunks: &[Chunk], gradients: &mut Gradients) {
     let layout = gradients.layout().clone();
-    let mut rest = gradients.flat_mut();
+    chunks.iter().for_each(|chunk| gradients.mark_looked_up(&chunk.input_ids));
+    let mut rest = gradients.flat_kept_mut();
     let mut tasks = Vec::new();
     let mut vector_ranges = vectors(&layout);
     for entry in layout.entries() {
