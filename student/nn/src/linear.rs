@@ -43,6 +43,8 @@ pub(crate) fn product(left: View<'_>, right: View<'_>, scale: f32, out: &mut [f3
     if m == 0 || n == 0 {
         return;
     }
+    #[cfg(test)]
+    COUNT.with(|count| count.set(count.get() + 2 * (m * n * k) as u64));
     assert!((m - 1) * stride + n <= out.len() && n <= stride, "the product reaches beyond its destination");
     // SAFETY: `View::new` and the assertion above keep every element that is read or written inside its slice, and
     // `out` is borrowed mutably, so it overlaps neither operand.
@@ -101,4 +103,20 @@ pub(crate) fn add_rows(rows: &[f32], sum: &mut [f32]) {
             *sum += value;
         }
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Operations of all products so far on this thread.
+    static COUNT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// Operations of the products that `work` asks for, all done on one thread.
+#[cfg(test)]
+pub(crate) fn counted(work: impl FnOnce() + Send) -> u64 {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+    pool.install(|| {
+        work();
+        COUNT.with(std::cell::Cell::get)
+    })
 }
