@@ -47,15 +47,18 @@ class Rows:
         if flags.data:
             if not flags.model:
                 raise SystemExit("--data needs --model's tokenizer")
-            from transformers import AutoTokenizer
+            # Not through `transformers`, which brings PyTorch into the memory of those who do without.
+            from tokenizers import Tokenizer
 
             texts, labels = read(flags.data, flags.text_column, flags.label_column)
             names = sorted(set(labels))
             numbers = {name: number for number, name in enumerate(names)}
             self.classes = flags.labels or len(names)
             texts, labels = texts[: flags.limit], labels[: flags.limit]
-            tokenizer = AutoTokenizer.from_pretrained(flags.model)
-            self.ids = tokenizer(texts, truncation=True, max_length=flags.max_length)["input_ids"]
+            tokenizer = Tokenizer.from_file(f"{flags.model}/tokenizer.json")
+            tokenizer.no_padding()
+            tokenizer.enable_truncation(flags.max_length)
+            self.ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
             self.labels = [numbers[label] for label in labels]
         else:
             self.classes = flags.labels or 77

@@ -104,7 +104,7 @@ pub(crate) struct ShapeArgs {
     /// Word embeddings [default: the model's]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) vocab_size: Option<usize>,
-    /// Classes [default: the data's, or the model's]
+    /// Classes [default: the data's to train, the model's to capture]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) labels: Option<usize>,
 }

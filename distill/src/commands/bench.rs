@@ -114,7 +114,7 @@ struct Case {
 fn capture(args: &BenchCaptureArgs) -> anyhow::Result<Report> {
     args.measurement.device.check()?;
     let subject = Subject::of(&args.shape, &args.hub, Purpose::Capture)?;
-    let rows = Rows::of(&args.rows, &subject, args.shape.labels, args.measurement.seed)?;
+    let rows = Rows::of(&args.rows, &subject, Purpose::Capture, args.shape.labels, args.measurement.seed)?;
     let batch_tokens = batch_tokens(&args.measurement, &rows);
     let mut bench = Bench::start("capture", &args.measurement, &subject, &rows, None, batch_tokens)?;
     let (config, parameters) = subject.build(rows.classes, &args.hub, args.measurement.seed)?;
@@ -136,8 +136,9 @@ fn capture(args: &BenchCaptureArgs) -> anyhow::Result<Report> {
 /// Times training steps.
 fn train(args: &BenchTrainArgs) -> anyhow::Result<Report> {
     args.measurement.device.check()?;
-    let subject = Subject::of(&args.shape, &args.hub, Purpose::Train(args.dropout))?;
-    let rows = Rows::of(&args.rows, &subject, args.shape.labels, args.measurement.seed)?;
+    let purpose = Purpose::Train(args.dropout);
+    let subject = Subject::of(&args.shape, &args.hub, purpose)?;
+    let rows = Rows::of(&args.rows, &subject, purpose, args.shape.labels, args.measurement.seed)?;
     let batch_tokens = batch_tokens(&args.measurement, &rows);
     let batch_rows = args.rows.batch_rows;
     let mut bench = Bench::start("train", &args.measurement, &subject, &rows, Some(batch_rows), batch_tokens)?;

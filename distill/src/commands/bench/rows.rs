@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use datasets::{Encodings, Row, TextTokenizer};
 use nn::{EncoderConfig, Normal};
 
-use super::subject::Subject;
+use super::subject::{Purpose, Subject};
 use crate::cli::RowsArgs;
 use crate::model;
 use crate::recipe::ColumnsRecipe;
@@ -22,30 +22,37 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// The rows that the flags describe, for this model.
-    pub(super) fn of(args: &RowsArgs, subject: &Subject, classes: Option<usize>, seed: u64) -> anyhow::Result<Self> {
+    /// The rows that the flags describe, for this model; with `labels`, for as many classes.
+    pub(super) fn of(
+        args: &RowsArgs,
+        subject: &Subject,
+        purpose: Purpose,
+        labels: Option<usize>,
+        seed: u64,
+    ) -> anyhow::Result<Self> {
         let encoder = &subject.encoder;
-        match &args.data {
-            None => Self::made_up(args, encoder, classes.unwrap_or(encoder.num_labels), seed),
-            Some(path) => {
-                let tokenizer = subject.tokenizer.as_ref().context("--data needs --model's tokenizer")?;
-                let columns = ColumnsRecipe::from(&args.columns);
-                let mut texts = datasets::read_rows(path, &columns_of(&columns))?;
-                // Before the cut: a file may be sorted by label.
-                let (mut labels, found) = labels_of(&texts, &columns)?;
-                let limit = args.limit.unwrap_or(texts.len());
-                texts.truncate(limit);
-                labels.truncate(limit);
-                let max_length = model::max_length(encoder, columns.max_length)?;
-                let encodings = tokenizer.encode(&texts, max_length)?;
-                let classes = classes.or(found).unwrap_or(encoder.num_labels);
-                if let Some(found) = found.filter(|&found| found > classes) {
-                    bail!("--labels {classes}: the data has {found} classes; give at least as many");
-                }
-                let source = Some(path.display().to_string());
-                Ok(Self { encodings, labels, classes, source, texts, max_length })
-            }
+        let Some(path) = &args.data else {
+            return Self::made_up(args, encoder, labels.unwrap_or(encoder.num_labels), seed);
+        };
+        let tokenizer = subject.tokenizer.as_ref().context("--data needs --model's tokenizer")?;
+        let columns = ColumnsRecipe::from(&args.columns);
+        let mut texts = datasets::read_rows(path, &columns_of(&columns))?;
+        // Before the cut, since a file may be sorted by label. Capture reads none.
+        let (mut ids, found) = match purpose {
+            Purpose::Train(_) => labels_of(&texts, &columns)?,
+            Purpose::Capture => (vec![None; texts.len()], None),
+        };
+        let limit = args.limit.unwrap_or(texts.len());
+        texts.truncate(limit);
+        ids.truncate(limit);
+        let max_length = model::max_length(encoder, columns.max_length)?;
+        let encodings = tokenizer.encode(&texts, max_length)?;
+        let classes = labels.or(found).unwrap_or(encoder.num_labels);
+        if let Some(found) = found.filter(|&found| found > classes) {
+            bail!("--labels {classes}: the data has {found} classes; give at least as many");
         }
+        let source = Some(path.display().to_string());
+        Ok(Self { encodings, labels: ids, classes, source, texts, max_length })
     }
 
     /// Rows of one length with any tokens and any labels.

@@ -80,20 +80,28 @@ impl Subject {
         Ok(Self { encoder, tokenizer, weights })
     }
 
-    /// Configuration and weights for this many classes: the model's where it is whole, random ones else and wherever
-    /// the model has none of that shape.
+    /// Configuration and weights for this many classes: the model's where it is whole, random ones else and for a head
+    /// of another size.
     pub(super) fn build(&self, classes: usize, hub: &HubArgs, seed: u64) -> anyhow::Result<(HfConfig, Parameters)> {
         let config = self.config(classes);
-        let mut parameters = Parameters::random(Layout::new(&config.encoder), config.encoder.pad_token_id, seed);
-        if let Some(name) = &self.weights {
-            let loaded = model::load(name, hub)?;
-            for entry in loaded.parameters.layout().entries() {
-                let fits = parameters.layout().entry(entry.slot).is_some_and(|ours| ours.shape == entry.shape);
-                if fits && !loaded.missing_head.contains(&entry.slot) {
-                    parameters.get_mut(entry.slot).copy_from_slice(loaded.parameters.get(entry.slot));
+        let (layout, pad) = (Layout::new(&config.encoder), config.encoder.pad_token_id);
+        let Some(name) = &self.weights else {
+            return Ok((config, Parameters::random(layout, pad, seed)));
+        };
+        let loaded = model::load(name, hub)?;
+        let (mut parameters, missing) = (loaded.parameters, loaded.missing_head);
+        let mut random = missing;
+        if parameters.layout().len() != layout.len() {
+            let mut resized = Parameters::zeros(layout.clone());
+            for entry in layout.entries() {
+                match parameters.layout().entry(entry.slot).is_some_and(|old| old.shape == entry.shape) {
+                    true => resized.get_mut(entry.slot).copy_from_slice(parameters.get(entry.slot)),
+                    false => random.push(entry.slot),
                 }
             }
+            parameters = resized;
         }
+        random.into_iter().for_each(|slot| parameters.randomize(slot, pad, seed));
         Ok((config, parameters))
     }
 
