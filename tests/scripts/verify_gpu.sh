@@ -2,7 +2,7 @@
 # Checks a built `distill` on a machine with a GPU: every kernel against its reference, the speeds of capture and training
 # beside PyTorch's, and the loss curves of CPU and GPU. Needs the NVIDIA driver and a CUDA runtime, no Rust, no network;
 # python3 with torch, transformers and tokenizers for the peers alone. Prints a short table last. Exit status 0 if every
-# check that ran has passed, 1 if one failed; what could not be run, and a speed below its goal, is said and fails nothing.
+# check that ran has passed, 1 if one failed or none ran; what could not be run, and a speed below its goal, is said and fails nothing.
 #
 # usage: verify_gpu.sh [flags]
 #   --distill FILE     the program [distill]
@@ -228,11 +228,12 @@ fi
 # ---- the table
 
 say "summary"
-failed=0
+failed=0 passed=0
 for status in "$output"/*.status; do
   [ -e "$status" ] || continue
   name=$(basename "$status" .status)
   case $(cat "$status") in
+    passed) passed=$((passed + 1)) ;;
     FAILED*) failed=$((failed + 1)); printf '%-34s %s\n' "$name" "$(cat "$status")" ;;
     skipped*) [[ $name == peer-* ]] || printf '%-34s %s\n' "$name" "$(cat "$status")" ;;
   esac
@@ -261,4 +262,6 @@ for entry in "${cases[@]}"; do
     "$(awk -v n="$share" 'BEGIN { if (n != "") printf "%.0f %%", 100 * n; else printf "-" }')" "${line%; }"
 done
 [ -z "${curve_line:-}" ] || echo "curves: validation accuracy $curve_line"
-if [ "$failed" -eq 0 ]; then echo "all checks passed in $SECONDS s"; else echo "$failed failed in $SECONDS s; see $output"; exit 1; fi
+echo "$passed passed, $failed failed, in $SECONDS s; details in $output"
+# Nothing checked is nothing passed.
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
