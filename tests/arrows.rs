@@ -68,7 +68,11 @@ fn text_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("lists").map(|entry| entry.expect("an entry").path()) {
         let name = entry.file_name().expect("a name").to_string_lossy().into_owned();
-        if entry.is_dir() && !["target", ".git"].contains(&name.as_str()) {
+        // Git's is a file where the folder is one worktree of several.
+        if ["target", ".git"].contains(&name.as_str()) {
+            continue;
+        }
+        if entry.is_dir() {
             files.extend(text_files(&entry));
         }
         let extension = entry.extension().map(|extension| extension.to_string_lossy().into_owned());

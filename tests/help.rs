@@ -51,6 +51,26 @@ fn predict() {
 }
 
 #[test]
+fn bench() {
+    help("bench", "bench");
+}
+
+#[test]
+fn bench_capture() {
+    help("bench_capture", "bench capture");
+}
+
+#[test]
+fn bench_train() {
+    help("bench_train", "bench train");
+}
+
+#[test]
+fn bench_gemm() {
+    help("bench_gemm", "bench gemm");
+}
+
+#[test]
 fn run() {
     help("run", "run");
 }

@@ -5,6 +5,7 @@
 
 mod arrows;
 mod bad_input;
+mod bench;
 mod cache;
 mod commands;
 mod data;

@@ -22,6 +22,15 @@ impl Encodings {
         Self { ids: Vec::new(), type_ids: Vec::new(), starts: vec![0], truncated: Vec::new(), weighed: BTreeSet::new() }
     }
 
+    /// Rows of these ids, each a single text that was not truncated.
+    pub fn of_ids<R: AsRef<[u32]>>(rows: &[R]) -> Self {
+        let mut encodings = Self::new();
+        for row in rows {
+            encodings.push(row.as_ref(), &vec![0; row.as_ref().len()], false);
+        }
+        encodings
+    }
+
     pub(crate) fn push(&mut self, ids: &[u32], type_ids: &[u8], truncated: bool) {
         self.ids.extend_from_slice(ids);
         self.type_ids.extend_from_slice(type_ids);

@@ -10,6 +10,7 @@ mod fingerprint;
 mod hint;
 mod inference;
 mod interrupt;
+mod memory;
 mod metrics;
 mod model;
 mod objective;
@@ -19,6 +20,7 @@ mod pipeline;
 mod recipe;
 mod run_record;
 mod schedule;
+mod step;
 mod task_data;
 mod training;
 mod ui;
@@ -52,6 +54,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Evaluate(args) => commands::evaluate::run(args, &ui),
         Command::Export(args) => commands::export::run(args, &ui),
         Command::Predict(args) => commands::predict::run(args, &ui),
+        Command::Bench(args) => commands::bench::run(args, &ui),
         Command::Run(args) => commands::run::run(args, &ui),
         Command::Demo(args) => commands::demo::run(args, &ui),
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use datasets::{LabelNames, TextTokenizer};
 use half::{bf16, f16};
 use nn::hf::HfConfig;
-use nn::{Family, Parameters, Slot};
+use nn::{EncoderConfig, Family, Parameters, Slot};
 use safetensors::{Dtype, View};
 use teacher::{Download, HubOptions, ModelFiles};
 
@@ -52,6 +52,17 @@ pub(crate) fn load(name: &str, hub: &HubArgs) -> anyhow::Result<TextModel> {
         );
     }
     Ok(TextModel { config: loaded.config, parameters: loaded.parameters, tokenizer, missing_head: loaded.missing_head })
+}
+
+/// What a model is, and its tokenizer. Reads no weights; a folder need not have any.
+pub(crate) fn describe(name: &str, hub: &HubArgs) -> anyhow::Result<(HfConfig, TextTokenizer)> {
+    let folder = Path::new(name);
+    let files = match folder.is_dir() {
+        true => ModelFiles { name: name.to_owned(), config: folder.join("config.json"), ..ModelFiles::default() },
+        false => locate(name, &HubOptions { revision: hub.revision.clone(), offline: hub.offline })?,
+    };
+    let config = teacher::read_config(&files).with_context(|| format!("cannot load the model `{name}`"))?;
+    Ok((config, load_tokenizer(&files)?))
 }
 
 /// Finds a model's files, with a bar for each that is fetched from the Hub.
@@ -109,14 +120,19 @@ impl TextModel {
         Ok(LabelNames::new(given.to_vec())?)
     }
 
-    /// Tokens kept of a text: what was asked for, or 128, or the model's limit if that is lower.
+    /// [`max_length`] of this model.
     pub(crate) fn max_length(&self, asked: Option<usize>) -> anyhow::Result<usize> {
-        let limit = self.config.encoder.max_length();
-        match asked {
-            Some(asked) if asked > limit => bail!("--max-length {asked}: the model takes at most {limit} tokens"),
-            Some(asked) => Ok(asked),
-            None => Ok(limit.min(128)),
-        }
+        max_length(&self.config.encoder, asked)
+    }
+}
+
+/// Tokens kept of a text: what was asked for, or 128, or the model's limit if that is lower.
+pub(crate) fn max_length(encoder: &EncoderConfig, asked: Option<usize>) -> anyhow::Result<usize> {
+    let limit = encoder.max_length();
+    match asked {
+        Some(asked) if asked > limit => bail!("--max-length {asked}: the model takes at most {limit} tokens"),
+        Some(asked) => Ok(asked),
+        None => Ok(limit.min(128)),
     }
 }
 

@@ -104,7 +104,7 @@ fn parity(name: &str) {
             false => found.gradients = found.gradients.max(apart / largest),
         }
     }
-    gradients.flat_mut().fill(0.0);
+    let mut gradients = Gradients::zeros(gradients.layout().clone());
 
     let (losses, norms) = case.ten_steps(&mut gradients);
     found.losses_of_steps = difference(&losses, &case.golden.floats("losses"));

@@ -9,10 +9,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use cache::CacheReader;
-use datasets::{Encodings, Key, Sampler, TokenBatch};
-use nn::{AdamW, Capture, DropoutRng, Gradients, Mode};
+use datasets::{Encodings, Key, Sampler};
+use nn::{AdamW, Capture, Gradients, Mode};
 use serde::Serialize;
 use serde_json::json;
 use student::Student;
@@ -24,10 +24,11 @@ use crate::hint::HintExt;
 use crate::inference::{forward_all, packed};
 use crate::interrupt;
 use crate::metrics::Scores;
-use crate::objective::{LossReport, Objective, ObjectiveRows, StepCounts};
+use crate::objective::{LossReport, Objective};
 use crate::recipe::FitRecipe;
 use crate::run_record::RunInputs;
 use crate::schedule::Schedule;
+use crate::step::{Moved, Stepped, Stepper};
 use crate::ui::{self, Progress};
 
 /// The file of losses and scores in a run's folder.
@@ -87,6 +88,15 @@ impl Fit<'_> {
         let mut gradients = Gradients::zeros(student.parameters().layout().clone());
         let Start { mut optimizer, first_step, mut best, mut best_parameters, metrics_bytes } = self.start(student)?;
         let mut metrics = Metrics::open(self.folder, metrics_bytes)?;
+        let teacher_logits = |rows: &[u32]| self.teacher_logits(self.train, rows);
+        let stepper = Stepper {
+            objective: self.objective,
+            encodings: &self.train.encodings,
+            labels: &self.train.labels,
+            teacher_logits: &teacher_logits,
+            seed: recipe.seed,
+            max_gradient_norm: recipe.max_gradient_norm,
+        };
 
         let progress = Progress::new("train", (total_steps - first_step) as u64 * recipe.batch_rows as u64, "rows");
         let (clock, mut rows_done) = (Instant::now(), 0);
@@ -98,34 +108,25 @@ impl Fit<'_> {
                 epoch = sampler.epoch((step / steps_per_epoch) as u64);
             }
             let micro_batches = epoch.step(step % steps_per_epoch);
-            let mut loss = self.objective.no_loss();
-            let counts = self.counts(&micro_batches);
-            let mut first_row = 0;
-            for (index, rows) in micro_batches.iter().enumerate() {
-                let dropout = DropoutRng::new(recipe.seed, step as u64, index as u64);
-                loss += &self.micro_batch(student, rows, first_row, counts, &dropout, &mut gradients)?;
-                first_row += rows.len();
-            }
-            let norm = gradients.norm();
-            if !norm.is_finite() {
-                bail!("step {step}: the gradient's norm is {norm}; lower --learning-rate, or check the data");
-            }
-            let clip = (recipe.max_gradient_norm / (norm + 1e-6)).min(1.0) as f32;
             let learning_rate = schedule.learning_rate(step);
-            optimizer.step(student.parameters_mut(), &mut gradients, learning_rate, clip);
+            let moved = Moved { student, gradients: &mut gradients, optimizer: &mut optimizer };
+            let Stepped { loss, gradient_norm, rows } = stepper.step(step, &micro_batches, learning_rate, moved)?;
 
-            progress.inc(counts.rows as u64);
-            rows_done += counts.rows;
+            progress.inc(rows as u64);
+            rows_done += rows;
             let done = step + 1;
             if done % LOG_EVERY == 0 || done == total_steps {
                 progress.message(format_args!("loss {:.4}", loss.total()));
-                metrics.step(done, &loss, norm, learning_rate)?;
+                metrics.step(done, &loss, gradient_norm, learning_rate)?;
             }
             // The last step leaves nothing to stop, and an epoch's end is evaluated all the same: a run that goes on from
             // here would never come back to it.
             let stop = interrupt::requested() && done < total_steps;
             let epoch_done = done % steps_per_epoch == 0;
             let epochs = done.div_ceil(steps_per_epoch);
+            if stop || epoch_done {
+                optimizer.settle(student.parameters_mut());
+            }
             if epoch_done && (epochs % recipe.evaluate_every == 0 || done == total_steps) {
                 let start = Instant::now();
                 last_scores = self.evaluate(student)?;
@@ -184,45 +185,6 @@ impl Fit<'_> {
                 }
             }
         })
-    }
-
-    fn counts(&self, micro_batches: &[Vec<u32>]) -> StepCounts {
-        let rows = micro_batches.iter().flatten();
-        let labels: Vec<_> = rows.map(|&row| self.train.labels[row as usize]).collect();
-        StepCounts::of(&labels)
-    }
-
-    /// Forward, loss and backward of some of a step's rows.
-    fn micro_batch(
-        &self,
-        student: &mut Student,
-        rows: &[u32],
-        first_row: usize,
-        counts: StepCounts,
-        dropout: &DropoutRng,
-        gradients: &mut Gradients,
-    ) -> anyhow::Result<LossReport> {
-        let batch = TokenBatch::gather(&self.train.encodings, rows);
-        let teacher_logits = match self.objective.needs_teacher() {
-            true => Some(self.teacher_logits(self.train, rows)?),
-            false => None,
-        };
-        let labels: Vec<_> = rows.iter().map(|&row| self.train.labels[row as usize]).collect();
-        let output = student.forward(packed(&batch), Capture::LOGITS, Mode::Train(dropout))?;
-        let mut d_logits = vec![0.0; output.logits.len()];
-        let loss = self.objective.evaluate(
-            &ObjectiveRows {
-                first_row,
-                classes: student.config().labels.len(),
-                student_logits: &output.logits,
-                teacher_logits: teacher_logits.as_deref(),
-                labels: &labels,
-            },
-            counts,
-            &mut d_logits,
-        )?;
-        student.backward(&d_logits, gradients)?;
-        Ok(loss)
     }
 
     /// What the teacher said of these rows.

@@ -24,7 +24,7 @@ pub struct HubOptions {
 }
 
 /// Where the files of a model lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelFiles {
     /// The model as it was asked for.
     pub name: String,

@@ -1,10 +1,14 @@
 //! The command line as it is typed: one struct a command, in [`commands`]; shared flags in [`groups`]; checked values
 //! in [`values`]. What the flags mean for a model or a data set is decided by the commands that read them.
 
+mod bench;
 mod commands;
 mod groups;
 mod values;
 
+pub(crate) use bench::{
+    BenchArgs, BenchCaptureArgs, BenchCommand, BenchGemmArgs, BenchTrainArgs, MeasurementArgs, RowsArgs, ShapeArgs,
+};
 pub(crate) use commands::{
     CacheArgs, DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs,
 };
@@ -52,6 +56,8 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Classify lines of text: label and probabilities of each
     Predict(PredictArgs),
+    /// Time capture and training steps on this machine
+    Bench(BenchArgs),
     /// Cache, train, evaluate and export as a recipe file says
     Run(RunArgs),
     /// Do all of it on the data set and the teacher that this program carries
@@ -95,19 +101,32 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// Every command with the words that call it, and every command in it.
+    fn commands() -> Vec<(String, clap::Command)> {
+        fn visit(words: &str, command: &clap::Command, all: &mut Vec<(String, clap::Command)>) {
+            for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+                let words = format!("{words} {}", inner.get_name());
+                all.push((words.clone(), inner.clone()));
+                visit(&words, inner, all);
+            }
+        }
+        let mut all = Vec::new();
+        visit("distill", &Cli::command(), &mut all);
+        all
+    }
+
     #[test]
     fn every_command_ends_its_help_with_one_example() {
-        for command in Cli::command().get_subcommands_mut() {
-            let name = command.get_name().to_owned();
+        for (words, mut command) in commands() {
             let help = command.render_long_help().to_string();
-            let (_, example) = help.split_once("Example:\n").unwrap_or_else(|| panic!("{name}: no example in {help}"));
-            assert!(example.contains(&format!("distill {name}")), "{name}: {example}");
+            let (_, example) = help.split_once("Example:\n").unwrap_or_else(|| panic!("{words}: no example in {help}"));
+            assert!(example.contains(&words), "{words}: {example}");
         }
     }
 
     #[test]
     fn the_examples_parse() {
-        for command in Cli::command().get_subcommands_mut() {
+        for (_, mut command) in commands() {
             let help = command.render_long_help().to_string();
             let (_, example) = help.split_once("Example:\n").expect("an example");
             // What follows `|` reads our output; what stands before it feeds us.

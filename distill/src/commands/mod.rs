@@ -1,5 +1,6 @@
 //! The commands, one file each: what `distill NAME` does with its flags.
 
+pub(crate) mod bench;
 pub(crate) mod cache;
 pub(crate) mod demo;
 pub(crate) mod evaluate;

@@ -6,7 +6,7 @@ mod units;
 
 pub(crate) use progress::{Progress, StderrAboveBars, on_terminal, say};
 pub(crate) use table::Table;
-pub(crate) use units::{bytes, count, duration};
+pub(crate) use units::{bytes, count, duration, flops};
 
 use serde::Serialize;
 use std::io::{self, Write};

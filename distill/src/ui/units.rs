@@ -31,6 +31,17 @@ pub(crate) fn bytes(number: u64) -> String {
     format!("{size:.1} {}", UNITS[unit])
 }
 
+/// Operations a second, in steps of 1000: `87.3 GFLOP/s`.
+pub(crate) fn flops(per_second: f64) -> String {
+    const UNITS: [&str; 5] = ["FLOP/s", "kFLOP/s", "MFLOP/s", "GFLOP/s", "TFLOP/s"];
+    let (mut number, mut unit) = (per_second, 0);
+    while number >= 999.95 && unit + 1 < UNITS.len() {
+        number /= 1000.0;
+        unit += 1;
+    }
+    format!("{number:.1} {}", UNITS[unit])
+}
+
 /// A time span: `0.8 s`, `42 s`, `2 min 05 s`, `1 h 02 min`.
 pub(crate) fn duration(span: Duration) -> String {
     if span < Duration::from_millis(9_950) {
@@ -64,6 +75,14 @@ mod tests {
         }
         assert_eq!(bytes(2_500_000_000), "2.5 GB");
         assert_eq!(bytes(u64::MAX), "18446.7 PB");
+    }
+
+    #[test]
+    fn speeds_have_one_decimal() {
+        assert_eq!(flops(12.0), "12.0 FLOP/s");
+        assert_eq!(flops(87_340_000_000.0), "87.3 GFLOP/s");
+        assert_eq!(flops(999_960_000_000.0), "1.0 TFLOP/s");
+        assert_eq!(flops(2.5e15), "2500.0 TFLOP/s");
     }
 
     #[test]

@@ -105,6 +105,8 @@ fn multiply(left: View<'_>, right: Right<'_>, scale: f32, out: &mut [f32], strid
     };
     assert_eq!(left.cols, rows, "inner sizes of a product");
     let m = left.rows;
+    #[cfg(test)]
+    COUNT.with(|count| count.set(count.get() + 2 * (m * n * rows) as u64));
     if m == 0 || n == 0 {
         return;
     }
@@ -114,6 +116,22 @@ fn multiply(left: View<'_>, right: Right<'_>, scale: f32, out: &mut [f32], strid
         // SAFETY: the instruction set is there; sizes are checked above and in `View::new`.
         dispatch!(|V| unsafe { run::<V>(left, right, n, &out, workspace) });
     });
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Operations of all products so far on this thread.
+    static COUNT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// Operations of the products that `work` asks for, all done on one thread.
+#[cfg(test)]
+pub(crate) fn counted(work: impl FnOnce() + Send) -> u64 {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+    pool.install(|| {
+        work();
+        COUNT.with(std::cell::Cell::get)
+    })
 }
 
 thread_local! {

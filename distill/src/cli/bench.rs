@@ -1,0 +1,158 @@
+//! The flags of `distill bench` and of what it can measure.
+
+use super::groups::{ColumnArgs, DeviceArgs, HubArgs};
+use super::values::{StudentFamily, above_zero, at_least_one, probability};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// `distill bench`: how fast this machine is.
+#[derive(Debug, Clone, Args)]
+#[command(
+    subcommand_required = true,
+    after_help = "Example:\n  distill bench train --layers 3 --hidden-size 384 --heads 12 --batch-rows 32 --length 16"
+)]
+pub(crate) struct BenchArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub(crate) what: BenchCommand,
+}
+
+/// What to measure.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Time a teacher's forward pass, as `distill cache` runs it
+    Capture(BenchCaptureArgs),
+    /// Time a training step, as `distill train` takes it: forward, loss, backward, clipping, AdamW
+    Train(BenchTrainArgs),
+    /// Time bare matrix products: the ceiling that the others are held against
+    Gemm(BenchGemmArgs),
+}
+
+/// `distill bench capture`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  distill bench capture --model teacher --data train.tsv --limit 2048")]
+pub(crate) struct BenchCaptureArgs {
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+    #[command(flatten)]
+    pub(crate) rows: RowsArgs,
+    #[command(flatten)]
+    pub(crate) measurement: MeasurementArgs,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+}
+
+/// `distill bench train`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Example:\n  distill bench train --model teacher --layers 3 --data train.tsv --prune-vocabulary"
+)]
+pub(crate) struct BenchTrainArgs {
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+    /// Chance of each value being dropped
+    #[arg(long, value_name = "CHANCE", default_value_t = 0.1, value_parser = probability, help_heading = "Model")]
+    pub(crate) dropout: f64,
+    /// Time the student with a pruned vocabulary too, beside the full one
+    #[arg(long, requires = "data", help_heading = "Model")]
+    pub(crate) prune_vocabulary: bool,
+    #[command(flatten)]
+    pub(crate) rows: RowsArgs,
+    #[command(flatten)]
+    pub(crate) measurement: MeasurementArgs,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+}
+
+/// `distill bench gemm`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  distill bench gemm --hidden-size 768")]
+pub(crate) struct BenchGemmArgs {
+    /// Width of the hidden states
+    #[arg(long, value_name = "N", default_value_t = 384, value_parser = at_least_one, help_heading = "Model")]
+    pub(crate) hidden_size: usize,
+    /// Width inside the feed-forward blocks [default: 4 times the width]
+    #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Model")]
+    pub(crate) intermediate_size: Option<usize>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+/// The model to time.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ShapeArgs {
+    /// Model to take sizes and tokenizer from, a folder or a name on the Hub [default: BERT-base's sizes]; capture runs
+    /// its weights too, where no size is given
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// distilbert or bert [default: what --model is to capture, distilbert to train]
+    #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true)]
+    pub(crate) model_type: Option<StudentFamily>,
+    /// Layers [default: the model's; without --model 12 to capture, 6 to train]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) layers: Option<usize>,
+    /// Width of the hidden states [default: the model's]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) hidden_size: Option<usize>,
+    /// Attention heads [default: as many as make a head as wide as the model's]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) heads: Option<usize>,
+    /// Width inside the feed-forward blocks [default: in the model's proportion to the width]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) intermediate_size: Option<usize>,
+    /// Word embeddings [default: the model's]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) vocab_size: Option<usize>,
+    /// Classes [default: the data's to train, the model's to capture]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) labels: Option<usize>,
+}
+
+impl ShapeArgs {
+    /// Whether any flag makes another model of the given one, whatever its head.
+    pub(crate) fn changes_encoder(&self) -> bool {
+        let sizes = [self.layers, self.hidden_size, self.heads, self.intermediate_size, self.vocab_size];
+        self.model_type.is_some() || sizes.iter().any(Option::is_some)
+    }
+}
+
+/// The rows to time it on.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Data")]
+pub(crate) struct RowsArgs {
+    /// Real rows, tokenised by --model's tokenizer: TSV, CSV or JSONL, plain or gzipped [default: made-up rows]
+    #[arg(long, value_name = "FILE", requires = "model")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
+    /// Take no more than the first rows of --data
+    #[arg(long, value_name = "ROWS", value_parser = at_least_one, requires = "data")]
+    pub(crate) limit: Option<usize>,
+    /// Rows in one training step; for capture, how many rows are made up
+    #[arg(long, value_name = "ROWS", default_value_t = 32, value_parser = at_least_one)]
+    pub(crate) batch_rows: usize,
+    /// Tokens of each made-up row
+    #[arg(long, value_name = "TOKENS", default_value_t = 128, value_parser = at_least_one, conflicts_with = "data")]
+    pub(crate) length: usize,
+}
+
+/// How it is timed.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Measurement")]
+pub(crate) struct MeasurementArgs {
+    /// Repeat for this long, and three times at least; a repeat is a pass over the rows, or several if one is short
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = above_zero)]
+    pub(crate) seconds: f64,
+    /// Repeat this often, however long it takes
+    #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with = "seconds")]
+    pub(crate) repeats: Option<usize>,
+    /// Where weights, made-up rows and dropout come from
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Most tokens in one forward pass [default: 4096, or all of the made-up rows if they are more]
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one, help_heading = "Compute")]
+    pub(crate) batch_tokens: Option<usize>,
+}

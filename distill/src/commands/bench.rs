@@ -1,0 +1,395 @@
+//! `distill bench`: how fast capture and training are here, and how near that is to what matrix products alone could do.
+//!
+//! What is timed is what `distill cache` and `distill train` run. How it is timed is in [`clock`]; on which model and
+//! rows in [`subject`] and [`rows`]; how operations are counted in [`nn::Flops`], and what the ceiling is in
+//! [`nn::Ceiling`].
+
+mod clock;
+mod rows;
+mod subject;
+
+use datasets::{Sampler, Task, TokenBatch, forward_batches};
+use nn::{AdamW, Capture, Ceiling, EncoderConfig, Flops, Gradients};
+use serde::Serialize;
+use student::Student;
+use teacher::Teacher;
+
+use crate::cli::{BenchArgs, BenchCaptureArgs, BenchCommand, BenchGemmArgs, BenchTrainArgs, MeasurementArgs};
+use crate::inference::packed;
+use crate::interrupt;
+use crate::memory;
+use crate::model;
+use crate::objective::{LossTermRecipe, Objective};
+use crate::step::{Moved, Stepper};
+use crate::ui::{self, Table, Ui};
+use clock::{Budget, Times};
+use rows::Rows;
+use subject::{Purpose, Subject};
+
+/// Most tokens in a forward pass of real rows, as in the other commands.
+const BATCH_TOKENS: usize = 4096;
+
+/// What `train` does unless told otherwise; none of it changes the work.
+const TERMS: [LossTermRecipe; 2] =
+    [LossTermRecipe::SoftTarget { weight: 0.5, temperature: 2.0 }, LossTermRecipe::HardLabel { weight: 0.5 }];
+const LEARNING_RATE: f64 = 1e-4;
+const WEIGHT_DECAY: f64 = 0.01;
+const MAX_GRADIENT_NORM: f64 = 1.0;
+
+/// Measures what is asked for.
+pub(crate) fn run(args: BenchArgs, ui: &Ui) -> anyhow::Result<()> {
+    match args.what {
+        BenchCommand::Capture(args) => ui.result(&capture(&args)?, Report::text)?,
+        BenchCommand::Train(args) => ui.result(&train(&args)?, Report::text)?,
+        BenchCommand::Gemm(args) => ui.result(&gemm(&args)?, GemmReport::text)?,
+    }
+    Ok(())
+}
+
+/// What `bench capture` and `bench train` print.
+#[derive(Debug, Serialize)]
+struct Report {
+    bench: &'static str,
+    device: &'static str,
+    precision: &'static str,
+    threads: usize,
+    seed: u64,
+    data: Data,
+    gemm: GemmFigures,
+    /// One a model: the full one, and the one with a pruned vocabulary if asked for.
+    cases: Vec<Case>,
+    /// The most memory that this process ever took, preparations included.
+    process_peak_memory_bytes: Option<u64>,
+}
+
+/// The rows of one pass.
+#[derive(Debug, Serialize)]
+struct Data {
+    /// A file; none if they are made up.
+    source: Option<String>,
+    rows: usize,
+    tokens: usize,
+    truncated: usize,
+    /// Rows in a training step; absent in capture.
+    batch_rows: Option<usize>,
+    /// Most tokens in a forward pass.
+    batch_tokens: usize,
+}
+
+/// One model's figures.
+#[derive(Debug, Serialize)]
+struct Case {
+    vocabulary: &'static str,
+    model_type: nn::Family,
+    layers: usize,
+    hidden_size: usize,
+    heads: usize,
+    intermediate_size: usize,
+    vocab_size: usize,
+    labels: usize,
+    parameters: usize,
+    /// `model` or `random`.
+    weights: &'static str,
+    #[serde(flatten)]
+    times: Times,
+    /// Optimiser steps, or forward passes in capture, in one pass over the rows.
+    steps: usize,
+    samples_per_second: f64,
+    tokens_per_second: f64,
+    /// Of one pass over the rows, in products that are really done.
+    flops: u64,
+    /// The same by the conventional count: see [`Flops`].
+    conventional_flops: u64,
+    flops_per_second: f64,
+    conventional_flops_per_second: f64,
+    /// `flops_per_second` over the ceiling's.
+    gemm_share: f64,
+    /// The most memory taken while this was timed, its model, rows and buffers included.
+    peak_memory_bytes: Option<u64>,
+    /// Of the last step; none in capture.
+    loss: Option<f64>,
+}
+
+/// Times a teacher's forward passes.
+fn capture(args: &BenchCaptureArgs) -> anyhow::Result<Report> {
+    args.measurement.device.check()?;
+    let subject = Subject::of(&args.shape, &args.hub, Purpose::Capture)?;
+    let rows = Rows::of(&args.rows, &subject, Purpose::Capture, args.shape.labels, args.measurement.seed)?;
+    let batch_tokens = batch_tokens(&args.measurement, &rows);
+    let mut bench = Bench::start("capture", &args.measurement, &subject, &rows, None, batch_tokens)?;
+    let (config, parameters) = subject.build(rows.classes, &args.hub, args.measurement.seed)?;
+    let mut teacher = Teacher::new(config, parameters)?;
+    let batches = forward_batches(&rows.encodings.lengths(), batch_tokens);
+    bench.case("full", &subject, &rows, batches.len(), Flops::forward, |passes| {
+        for _ in 0..passes {
+            for batch in &batches {
+                interrupt::check()?;
+                let batch = TokenBatch::gather(&rows.encodings, batch);
+                teacher.forward(packed(&batch), Capture::LOGITS)?;
+            }
+        }
+        Ok(None)
+    })?;
+    Ok(bench.report)
+}
+
+/// Times training steps.
+fn train(args: &BenchTrainArgs) -> anyhow::Result<Report> {
+    args.measurement.device.check()?;
+    let purpose = Purpose::Train(args.dropout);
+    let subject = Subject::of(&args.shape, &args.hub, purpose)?;
+    let rows = Rows::of(&args.rows, &subject, purpose, args.shape.labels, args.measurement.seed)?;
+    let batch_tokens = batch_tokens(&args.measurement, &rows);
+    let batch_rows = args.rows.batch_rows;
+    let mut bench = Bench::start("train", &args.measurement, &subject, &rows, Some(batch_rows), batch_tokens)?;
+    train_case(&mut bench, "full", &subject, &rows, args)?;
+    if args.prune_vocabulary {
+        let (subject, rows) = subject.prune(&rows)?;
+        train_case(&mut bench, "pruned", &subject, &rows, args)?;
+    }
+    Ok(bench.report)
+}
+
+/// Times training steps of one student: a pass is an epoch.
+fn train_case(
+    bench: &mut Bench,
+    vocabulary: &'static str,
+    subject: &Subject,
+    rows: &Rows,
+    args: &BenchTrainArgs,
+) -> anyhow::Result<()> {
+    let seed = args.measurement.seed;
+    let (config, parameters) = subject.build(rows.classes, &args.hub, seed)?;
+    let mut student = Student::new(config, parameters)?;
+    let layout = student.parameters().layout().clone();
+    let mut gradients = Gradients::zeros(layout.clone());
+    let mut optimizer = AdamW::new(layout, WEIGHT_DECAY);
+    let sampler = Sampler::new(rows.encodings.lengths(), seed, args.rows.batch_rows, bench.report.data.batch_tokens)?;
+    let objective = Objective::new(Task::SingleLabel, TERMS.to_vec())?;
+    let said = rows.teacher_logits(seed);
+    let teacher_logits = |batch: &[u32]| {
+        let of = |&row: &u32| &said[row as usize * rows.classes..(row as usize + 1) * rows.classes];
+        Ok(batch.iter().flat_map(of).copied().collect())
+    };
+    let stepper = Stepper {
+        objective: &objective,
+        encodings: &rows.encodings,
+        labels: &rows.labels,
+        teacher_logits: &teacher_logits,
+        seed,
+        max_gradient_norm: MAX_GRADIENT_NORM,
+    };
+    let (mut step, mut loss) = (0, None);
+    let steps = sampler.steps_per_epoch();
+    bench.case(vocabulary, subject, rows, steps, Flops::training, |passes| {
+        for _ in 0..passes {
+            let epoch = sampler.epoch((step / steps) as u64);
+            for _ in 0..steps {
+                interrupt::check()?;
+                let moved = Moved { student: &mut student, gradients: &mut gradients, optimizer: &mut optimizer };
+                loss = Some(stepper.step(step, &epoch.step(step % steps), LEARNING_RATE, moved)?.loss.total());
+                step += 1;
+            }
+        }
+        Ok(loss)
+    })
+}
+
+fn batch_tokens(args: &MeasurementArgs, rows: &Rows) -> usize {
+    let made_up = if rows.source.is_none() { rows.encodings.tokens() } else { 0 };
+    args.batch_tokens.unwrap_or(BATCH_TOKENS.max(made_up))
+}
+
+/// A measurement in the making.
+struct Bench {
+    budget: Budget,
+    report: Report,
+}
+
+impl Bench {
+    fn start(
+        bench: &'static str,
+        args: &MeasurementArgs,
+        subject: &Subject,
+        rows: &Rows,
+        batch_rows: Option<usize>,
+        batch_tokens: usize,
+    ) -> anyhow::Result<Self> {
+        let truncated = rows.encodings.truncated_count();
+        model::report_truncated(truncated, rows.encodings.len(), rows.max_length);
+        let report = Report {
+            bench,
+            device: "cpu",
+            precision: "f32",
+            threads: rayon::current_num_threads(),
+            seed: args.seed,
+            data: Data {
+                source: rows.source.clone(),
+                rows: rows.encodings.len(),
+                tokens: rows.encodings.tokens(),
+                truncated,
+                batch_rows,
+                batch_tokens,
+            },
+            gemm: GemmFigures::measure(&subject.encoder)?,
+            cases: Vec::new(),
+            process_peak_memory_bytes: None,
+        };
+        Ok(Self { budget: args.into(), report })
+    }
+
+    /// Times one model; `passes` goes over all rows as often as it is told, and says what the last loss was.
+    fn case(
+        &mut self,
+        vocabulary: &'static str,
+        subject: &Subject,
+        rows: &Rows,
+        steps: usize,
+        count: impl FnOnce(&EncoderConfig, Vec<usize>) -> Flops,
+        mut passes: impl FnMut(usize) -> anyhow::Result<Option<f64>>,
+    ) -> anyhow::Result<()> {
+        let before = memory::peak();
+        let anew = memory::reset_peak();
+        let mut loss = None;
+        let times = self.budget.time(|count| {
+            loss = passes(count)?;
+            Ok(())
+        })?;
+        let peak = memory::peak();
+        let process = &mut self.report.process_peak_memory_bytes;
+        *process = (*process).max(before).max(peak);
+
+        let encoder = EncoderConfig { num_labels: rows.classes, ..subject.encoder.clone() };
+        let lengths = rows.encodings.lengths().iter().map(|&length| length as usize).collect();
+        let flops = count(&encoder, lengths);
+        let per_second = |number: f64| number / times.median_seconds;
+        let flops_per_second = per_second(flops.done as f64);
+        self.report.cases.push(Case {
+            vocabulary,
+            model_type: encoder.family,
+            layers: encoder.num_layers,
+            hidden_size: encoder.hidden_size,
+            heads: encoder.num_heads,
+            intermediate_size: encoder.intermediate_size,
+            vocab_size: encoder.vocab_size,
+            labels: encoder.num_labels,
+            parameters: nn::Layout::new(&encoder).len(),
+            weights: subject.weights(),
+            steps,
+            samples_per_second: per_second(rows.encodings.len() as f64),
+            tokens_per_second: per_second(rows.encodings.tokens() as f64),
+            flops: flops.done,
+            conventional_flops: flops.conventional,
+            flops_per_second,
+            conventional_flops_per_second: per_second(flops.conventional as f64),
+            gemm_share: flops_per_second / self.report.gemm.flops_per_second,
+            peak_memory_bytes: peak.filter(|_| anew),
+            loss,
+            times,
+        });
+        Ok(())
+    }
+}
+
+/// What bare products do here: see [`Ceiling`].
+#[derive(Debug, Serialize)]
+struct GemmFigures {
+    hidden_size: usize,
+    intermediate_size: usize,
+    /// Of the fastest of several repeats, since a ceiling is not an average.
+    flops_per_second: f64,
+    #[serde(flatten)]
+    times: Times,
+}
+
+impl GemmFigures {
+    /// Repeats of about a quarter of a second.
+    const REPEATS: usize = 5;
+
+    fn measure(encoder: &EncoderConfig) -> anyhow::Result<Self> {
+        let ceiling = Ceiling::new(encoder);
+        let times = Budget::Repeats(Self::REPEATS).time(|rounds| {
+            ceiling.run(rounds);
+            Ok(())
+        })?;
+        Ok(Self {
+            hidden_size: encoder.hidden_size,
+            intermediate_size: encoder.intermediate_size,
+            flops_per_second: ceiling.flops(1) as f64 / times.least_seconds(),
+            times,
+        })
+    }
+}
+
+/// What `bench gemm` prints.
+#[derive(Debug, Serialize)]
+struct GemmReport {
+    bench: &'static str,
+    device: &'static str,
+    precision: &'static str,
+    threads: usize,
+    #[serde(flatten)]
+    figures: GemmFigures,
+}
+
+fn gemm(args: &BenchGemmArgs) -> anyhow::Result<GemmReport> {
+    args.device.check()?;
+    let encoder = EncoderConfig {
+        hidden_size: args.hidden_size,
+        intermediate_size: args.intermediate_size.unwrap_or(4 * args.hidden_size),
+        num_heads: 1,
+        embedding_size: args.hidden_size,
+        ..subject::bert_base()?
+    };
+    encoder.validate()?;
+    let figures = GemmFigures::measure(&encoder)?;
+    Ok(GemmReport { bench: "gemm", device: "cpu", precision: "f32", threads: rayon::current_num_threads(), figures })
+}
+
+impl GemmReport {
+    fn text(&self) -> String {
+        let mut table = Table::new(["bench gemm", ""]);
+        table.row(["hidden size".to_string(), ui::count(self.figures.hidden_size as u64)]);
+        table.row(["intermediate size".to_string(), ui::count(self.figures.intermediate_size as u64)]);
+        table.row(["threads".to_string(), self.threads.to_string()]);
+        table.row(["products, fastest repeat".to_string(), ui::flops(self.figures.flops_per_second)]);
+        table.row(["spread of the repeats".to_string(), percent(self.figures.times.spread)]);
+        table.to_string()
+    }
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let heading = format!("bench {}", self.bench);
+        let headings = std::iter::once(heading.as_str()).chain(self.cases.iter().map(|case| case.vocabulary));
+        let mut table = Table::new(headings);
+        let mut row = |what: &str, figure: &dyn Fn(&Case) -> String| {
+            table.row(std::iter::once(what.to_string()).chain(self.cases.iter().map(figure)));
+        };
+        row("parameters", &|case| ui::count(case.parameters as u64));
+        row("rows", &|_| ui::count(self.data.rows as u64));
+        row("tokens", &|_| ui::count(self.data.tokens as u64));
+        row("samples a second", &|case| format!("{:.1}", case.samples_per_second));
+        row("tokens a second", &|case| ui::count(case.tokens_per_second.round() as u64));
+        row("milliseconds a step", &|case| format!("{:.3}", 1e3 * case.times.median_seconds / case.steps as f64));
+        row("repeats", &|case| case.times.seconds.len().to_string());
+        row("spread of the repeats", &|case| percent(case.times.spread));
+        row("products done", &|case| ui::flops(case.flops_per_second));
+        row("by the whole model's count", &|case| ui::flops(case.conventional_flops_per_second));
+        row("bare products just before", &|_| ui::flops(self.gemm.flops_per_second));
+        row("share of these", &|case| percent(case.gemm_share));
+        row("peak memory", &|case| case.peak_memory_bytes.map_or("-".to_string(), ui::bytes));
+        let model = self.cases.first().map(|case| {
+            let family = if case.model_type == nn::Family::DistilBert { "distilbert" } else { "bert" };
+            format!("{family} {}x{}, {} heads, ", case.layers, case.hidden_size, case.heads)
+        });
+        let process = self.process_peak_memory_bytes.map_or("-".to_string(), ui::bytes);
+        let (device, precision, threads) = (self.device, self.precision, self.threads);
+        let model = model.unwrap_or_default();
+        format!("{table}\n{model}{device} {precision}, {threads} threads; the process took {process} at most")
+    }
+}
+
+fn percent(part: f64) -> String {
+    format!("{:.1} %", 100.0 * part)
+}

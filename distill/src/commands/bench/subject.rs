@@ -1,0 +1,139 @@
+//! The model that is timed: sizes from the flags, from a model's folder, or from BERT-base; weights that do not matter to
+//! the time, so they are random unless a whole model is asked for.
+
+use anyhow::{Context, bail};
+use datasets::{LabelNames, TextTokenizer, prune_vocabulary};
+use nn::hf::HfConfig;
+use nn::{EncoderConfig, Family, Layout, Parameters};
+use serde_json::json;
+use student::start;
+
+use super::rows::Rows;
+use crate::cli::{HubArgs, ShapeArgs, StudentFamily};
+use crate::model;
+
+/// A model's sizes, and where they are from.
+pub(super) struct Subject {
+    /// With as many classes as the base has.
+    pub(super) encoder: EncoderConfig,
+    /// Of the model that the sizes are from.
+    pub(super) tokenizer: Option<TextTokenizer>,
+    /// The model whose weights are run.
+    weights: Option<String>,
+}
+
+/// What is to be done with the model, for what no flag says.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Purpose {
+    Capture,
+    /// With this dropout rate.
+    Train(f64),
+}
+
+impl Subject {
+    /// The model that the flags describe. Reads no weights.
+    pub(super) fn of(shape: &ShapeArgs, hub: &HubArgs, purpose: Purpose) -> anyhow::Result<Self> {
+        let (base, tokenizer) = match &shape.model {
+            Some(name) => {
+                let (config, tokenizer) = model::describe(name, hub)?;
+                (config.encoder, Some(tokenizer))
+            }
+            None => (bert_base()?, None),
+        };
+        let layers = match purpose {
+            Purpose::Train(_) if shape.model.is_none() => base.num_layers / 2,
+            _ => base.num_layers,
+        };
+        let layers = shape.layers.unwrap_or(layers);
+        let hidden = shape.hidden_size.unwrap_or(base.hidden_size);
+        let heads = match shape.heads {
+            Some(heads) => heads,
+            None if hidden.is_multiple_of(base.head_size()) => hidden / base.head_size(),
+            None => bail!("--hidden-size {hidden} is no multiple of the head width {}; give --heads", base.head_size()),
+        };
+        let intermediate = shape.intermediate_size.unwrap_or(base.intermediate_size * hidden / base.hidden_size);
+        let family = match (shape.model_type, purpose) {
+            (Some(StudentFamily::Bert), _) => Some(Family::Bert),
+            (Some(StudentFamily::DistilBert), _) | (None, Purpose::Train(_)) => Some(Family::DistilBert),
+            (None, Purpose::Capture) => None,
+        };
+        let mut encoder = match family {
+            Some(family) => {
+                let dropout = if let Purpose::Train(rate) = purpose { rate as f32 } else { 0.0 };
+                start::configure(family, &base, layers, hidden, heads, intermediate, dropout)
+            }
+            None => EncoderConfig {
+                num_layers: layers,
+                hidden_size: hidden,
+                num_heads: heads,
+                intermediate_size: intermediate,
+                embedding_size: if base.projects_embeddings() { base.embedding_size } else { hidden },
+                ..base
+            },
+        };
+        encoder.vocab_size = shape.vocab_size.unwrap_or(encoder.vocab_size);
+        encoder.validate()?;
+        if let Some(pieces) = tokenizer.as_ref().map(TextTokenizer::vocab_size).filter(|&n| n > encoder.vocab_size) {
+            bail!("--vocab-size {}: the tokenizer has {pieces} tokens; give at least as many", encoder.vocab_size);
+        }
+        let weights = shape.model.clone().filter(|_| purpose == Purpose::Capture && !shape.changes_encoder());
+        Ok(Self { encoder, tokenizer, weights })
+    }
+
+    /// Configuration and weights for this many classes: the model's where it is whole, random ones else and for a head
+    /// of another size.
+    pub(super) fn build(&self, classes: usize, hub: &HubArgs, seed: u64) -> anyhow::Result<(HfConfig, Parameters)> {
+        let config = self.config(classes);
+        let (layout, pad) = (Layout::new(&config.encoder), config.encoder.pad_token_id);
+        let Some(name) = &self.weights else {
+            return Ok((config, Parameters::random(layout, pad, seed)));
+        };
+        let loaded = model::load(name, hub)?;
+        let (mut parameters, missing) = (loaded.parameters, loaded.missing_head);
+        let mut random = missing;
+        if parameters.layout().len() != layout.len() {
+            let mut resized = Parameters::zeros(layout.clone());
+            for entry in layout.entries() {
+                match parameters.layout().entry(entry.slot).is_some_and(|old| old.shape == entry.shape) {
+                    true => resized.get_mut(entry.slot).copy_from_slice(parameters.get(entry.slot)),
+                    false => random.push(entry.slot),
+                }
+            }
+            parameters = resized;
+        }
+        random.into_iter().for_each(|slot| parameters.randomize(slot, pad, seed));
+        Ok((config, parameters))
+    }
+
+    /// Whose weights [`build`](Self::build) gives.
+    pub(super) fn weights(&self) -> &'static str {
+        if self.weights.is_some() { "model" } else { "random" }
+    }
+
+    /// The same with its vocabulary cut to the pieces of these rows, and the rows in its ids.
+    pub(super) fn prune(&self, rows: &Rows) -> anyhow::Result<(Self, Rows)> {
+        let tokenizer = self.tokenizer.as_ref().context("--prune-vocabulary needs --model's tokenizer")?;
+        let pruned = prune_vocabulary(tokenizer, rows.encodings.used_ids().into_iter())?;
+        let mut encoder = self.encoder.clone();
+        encoder.vocab_size = pruned.kept.len();
+        let pad = pruned.kept.iter().position(|&id| id as usize == encoder.pad_token_id);
+        encoder.pad_token_id = pad.context("the tokenizer's padding token is not the model's")?;
+        let rows = rows.encoded_by(&pruned.tokenizer)?;
+        Ok((Self { encoder, tokenizer: Some(pruned.tokenizer), weights: None }, rows))
+    }
+
+    fn config(&self, classes: usize) -> HfConfig {
+        let encoder = EncoderConfig { num_labels: classes, ..self.encoder.clone() };
+        HfConfig { encoder, labels: LabelNames::generic(classes).names().to_vec() }
+    }
+}
+
+/// What sizes are taken from where no model is given: BERT-base, uncased.
+pub(super) fn bert_base() -> anyhow::Result<EncoderConfig> {
+    let json = json!({
+        "model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 512, "type_vocab_size": 2,
+        "hidden_act": "gelu",
+    });
+    Ok(nn::hf::read_config(&json)?.encoder)
+}

@@ -1,0 +1,33 @@
+//! How much memory this process took at its worst, as Linux counts it: the resident set's high-water mark.
+
+use std::fs;
+
+/// The most bytes that were resident at once since the process started, or since [`reset_peak`]. Includes what files are
+/// mapped from and read of. None where the system does not say.
+pub(crate) fn peak() -> Option<u64> {
+    parse(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// Starts the high-water mark anew from what is resident now. False where the system does not let us.
+///
+/// What `getrusage` and `/usr/bin/time` say of this process afterwards starts anew too.
+pub(crate) fn reset_peak() -> bool {
+    fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
+fn parse(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_high_water_mark() {
+        assert_eq!(parse("Name:\tdistill\nVmPeak:\t  200 kB\nVmHWM:\t  100 kB\n"), Some(102_400));
+        assert_eq!(parse("Name:\tdistill\n"), None);
+    }
+}

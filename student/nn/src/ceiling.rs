@@ -1,0 +1,98 @@
+//! What this machine's matrix products can do at best: the measure that a pass's speed is held against.
+//!
+//! The products are those of one encoder layer's linear maps, for [`ROWS`] tokens, one after another on one thread; every
+//! thread of the rayon pool does the same at the same time, on activations of its own and on weights that all share, as
+//! the engine does. Nothing stands between the products, operands are dense, weights already in the form that
+//! the kernels read, and all stay where they are.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::EncoderConfig;
+use crate::linear::{linear_panels, panels};
+use crate::product::Panels;
+
+/// Tokens of each product, as many as a chunk of the engine aims for.
+const ROWS: usize = 256;
+
+/// The products of one layer, ready to run.
+pub struct Ceiling {
+    shapes: Vec<Shape>,
+    threads: Vec<Mutex<Activations>>,
+}
+
+/// One kind of product: `[ROWS, inner] x [inner, outer]`, once for each of its weights.
+struct Shape {
+    inner: usize,
+    outer: usize,
+    weights: Vec<Panels>,
+}
+
+/// What a thread reads and writes.
+struct Activations {
+    input: Vec<f32>,
+    output: Vec<f32>,
+}
+
+impl Ceiling {
+    /// The products of a layer of this encoder: query, keys and values, the attention's output, both feed-forward maps.
+    pub fn new(config: &EncoderConfig) -> Self {
+        let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
+        let shape = |inner: usize, outer: usize, count: usize| {
+            let weights = (0..count).map(|_| panels(&filled(inner * outer), inner)).collect();
+            Shape { inner, outer, weights }
+        };
+        let shapes = vec![shape(hidden, hidden, 4), shape(hidden, intermediate, 1), shape(intermediate, hidden, 1)];
+        let widest = ROWS * hidden.max(intermediate);
+        let activations = || Mutex::new(Activations { input: filled(widest), output: vec![0.0; widest] });
+        let threads = (0..rayon::current_num_threads()).map(|_| activations()).collect();
+        Self { shapes, threads }
+    }
+
+    /// Operations of [`run`](Self::run), over all threads.
+    pub fn flops(&self, rounds: usize) -> u64 {
+        let one = |shape: &Shape| 2 * (ROWS * shape.inner * shape.outer * shape.weights.len()) as u64;
+        self.shapes.iter().map(one).sum::<u64>() * (rounds * self.threads.len()) as u64
+    }
+
+    /// Runs the products `rounds` times on every thread at once, and returns when all are done.
+    pub fn run(&self, rounds: usize) {
+        rayon::broadcast(|context| {
+            // Each thread has its own, so nobody waits; and a poisoned lock still holds plain numbers.
+            let lock = self.threads[context.index()].lock();
+            let mut activations = lock.unwrap_or_else(PoisonError::into_inner);
+            let Activations { input, output } = &mut *activations;
+            for _ in 0..rounds {
+                for shape in &self.shapes {
+                    for weight in &shape.weights {
+                        let (input, output) = (&input[..ROWS * shape.inner], &mut output[..ROWS * shape.outer]);
+                        linear_panels(input, weight, ROWS, shape.inner, output);
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Small values, none of them zero.
+fn filled(len: usize) -> Vec<f32> {
+    (0..len).map(|i| 0.01 + (i % 7) as f32 * 0.001).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_operations_are_those_that_it_does() {
+        let json = serde_json::json!({"model_type": "distilbert", "vocab_size": 9, "dim": 8, "n_layers": 1, "n_heads": 1,
+            "hidden_dim": 16, "max_position_embeddings": 4});
+        let config = crate::hf::read_config(&json).expect("a model").encoder;
+        let expected = 3 * 2 * 256 * (4 * 8 * 8 + 2 * 8 * 16);
+        let done = crate::product::counted(|| {
+            let ceiling = Ceiling::new(&config);
+            assert_eq!(ceiling.flops(3), expected);
+            ceiling.run(3);
+        });
+        assert_eq!(done, expected);
+    }
+}

@@ -1,0 +1,267 @@
+#!/usr/bin/env bash
+# Checks a built `distill` on a machine with a GPU: every kernel against its reference, the speeds of capture and training
+# beside PyTorch's, and the loss curves of CPU and GPU. Needs the NVIDIA driver and a CUDA runtime, no Rust, no network;
+# python3 with torch, transformers and tokenizers for the peers alone. Prints a short table last. Exit status 0 if every
+# check that ran has passed, 1 if one failed or none ran; what could not be run, and a speed below its goal, is said and fails nothing.
+#
+# usage: verify_gpu.sh [flags]
+#   --distill FILE     the program [distill]
+#   --device DEVICE    [cuda:0]; with cpu, a rehearsal on tiny sizes without a GPU
+#   --model FOLDER     a BERT's config.json and tokenizer.json, for real rows; with its weights, for the loss curves too
+#   --data FILE        rows with labels, such as Banking77; given again, another data set, such as AG News
+#   --peers FOLDER     the repository's benches/peers [beside this script, or in the repository]
+#   --python FILE      [python3]
+#   --parts LIST       of kernels, bench, curves and peers, with commas [all, in this order]
+#   --quick            a few of the cases, and eager PyTorch alone: about three minutes
+#   --budget SECONDS   what has not begun by then is left out, what runs is stopped [570]
+#   --epochs N         of the loss curves [5; with --quick 1]
+#   --output FOLDER    every result, as JSON, and what the programs said [verify-gpu]
+#
+# What has to travel: the program (`strip` and `xz` bring it from 40 MB to 17 MB), this script, benches/peers (40 kB), the
+# data (Banking77 is 1 MB, less with gzip), and of the model config.json and tokenizer.json (0.5 MB) or all of it (90 MB in
+# f32; `distill export --dtype f16` halves it):
+#   strip -o /tmp/distill target/release/distill && tar -C /tmp -cJf gpu.tar.xz distill
+set -uo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+usage() { sed -n '2,28s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+
+distill=distill device=cuda:0 model='' peers='' python=python3 parts=kernels,bench,curves,peers quick='' budget=570 epochs=''
+output=verify-gpu data=()
+while [ $# -gt 0 ]; do
+  if [ "$1" = --quick ]; then quick=yes; shift; continue; fi
+  [ $# -ge 2 ] || usage
+  case $1 in
+    --distill) distill=$2 ;; --device) device=$2 ;; --model) model=$2 ;; --data) data+=("$2") ;; --peers) peers=$2 ;;
+    --python) python=$2 ;; --parts) parts=$2 ;; --budget) budget=$2 ;; --epochs) epochs=$2 ;; --output) output=$2 ;;
+    *) usage ;;
+  esac
+  shift 2
+done
+if [ -z "$peers" ]; then
+  for peers in "$here/peers" "$here/../../benches/peers"; do [ -e "$peers/torch_gpu.py" ] && break; done
+fi
+[ -n "$epochs" ] || epochs=$([ -n "$quick" ] && echo 1 || echo 5)
+rehearsal=''; [ "$device" = cpu ] && rehearsal=yes
+mkdir -p "$output"; rm -f "$output"/*.json "$output"/*.log "$output"/*.status
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false TORCHINDUCTOR_CACHE_DIR="$output/inductor"
+unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
+
+say() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
+wanted() { [[ ",$parts," == *",$1,"* ]]; }
+# The first figure of this name in a result; nothing if there is none.
+field() { grep -oE "\"$1\": *-?[0-9][0-9.eE+-]*" "$2" 2>/dev/null | head -n 1 | grep -oE '[0-9.eE+-]+$'; }
+divide() { awk -v a="$1" -v b="$2" 'BEGIN { if (a != "" && b + 0 > 0) printf "%.2f", a / b; else printf "-" }'; }
+
+# Runs a command within the limit and what is left of the budget. Its stdout goes to OUTPUT/NAME.json; how it ended to
+# OUTPUT/NAME.status: passed, FAILED or skipped, and why.
+try() { # NAME LIMIT COMMAND..
+  local name=$1 limit=$2 left=$((budget - SECONDS)) start=$SECONDS code; shift 2
+  if [ "$left" -lt 5 ]; then skip "$name" "out of time"; return 1; fi
+  [ "$limit" -gt "$left" ] && limit=$left
+  timeout --kill-after=5 "$limit" "$@" > "$output/$name.json" 2> "$output/$name.log"; code=$?
+  if [ "$code" -eq 0 ]; then echo "passed" > "$output/$name.status"; printf '%-34s %s s\n' "$name" "$((SECONDS - start))"; return 0; fi
+  local why
+  why=$(grep -E '^error|Error|failed' "$output/$name.log" | tail -n 1 | cut -c 1-150)
+  [ "$code" -ge 124 ] && [ "$code" -le 137 ] && why="stopped after $limit s"
+  echo "FAILED: ${why:-exit status $code}" > "$output/$name.status"
+  printf '%-34s %s\n' "$name" "$(cat "$output/$name.status")"
+  return 1
+}
+skip() { echo "skipped: $2" > "$output/$1.status"; printf '%-34s skipped: %s\n' "$1" "$2"; }
+
+say "$("$distill" --version 2>&1 | head -n 1) on $device"
+command -v nvidia-smi > /dev/null && nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+nproc | sed 's/$/ CPU cores/'
+
+precision() { "$distill" "$@" --help 2>/dev/null | grep -q -- '--precision'; }
+
+# ---- kernels
+
+if wanted kernels; then
+  say "every kernel against its reference"
+  try kernels 180 "$distill" bench kernels --device "$device" || tail -n 40 "$output/kernels.log"
+  tail -n 12 "$output/kernels.json" 2>/dev/null
+fi
+
+# ---- benchmarks of ours: NAME|what|sizes and batch|data set, from 1, or 0|peer's modes|goals, one a mode
+# Goals are ratios to PyTorch's torch.compile and to the whole step as a CUDA graph (for 3x384: to eager and graph).
+
+base='--layers 6 --hidden-size 768 --heads 12 --intermediate-size 3072'
+small='--layers 3 --hidden-size 384 --heads 12 --intermediate-size 1536'
+bert='--layers 12 --hidden-size 768 --heads 12 --intermediate-size 3072'
+if [ -n "$rehearsal" ]; then
+  base='--layers 2 --hidden-size 32 --heads 2 --intermediate-size 64' small=$base bert=$base
+fi
+cases=(
+  "train 6x768 256x128|train|$base --batch-rows 256 --length 128|0|compile graph|1.25 1.25"
+  "train 6x768 32x128|train|$base --batch-rows 32 --length 128|0|compile graph|3 1.3"
+  "train 3x384 data1 32 rows|train|$small --batch-rows 32|1|eager graph|12 1.5"
+  "train 6x768 data1 64 rows|train|$base --batch-rows 64|1|compile graph|6 1.5"
+  "train 6x768 data1 256 rows|train|$base --batch-rows 256|1|compile graph|3 1.5"
+  "capture bert-base 256x128|capture|$bert --batch-rows 256 --length 128|0|compile|1.15"
+  "capture bert-base data1|capture|$bert --batch-rows 256|1|compile|2"
+  "train 6x768 data2 64 rows|train|$base --batch-rows 64|2|compile graph|5 1.4"
+  "train 6x768 data2 256 rows|train|$base --batch-rows 256|2|compile graph|2 1.4"
+  "capture bert-base data2|capture|$bert --batch-rows 256|2|compile|1.5"
+)
+if [ -n "$quick" ]; then cases=("${cases[@]:0:3}" "${cases[5]}"); fi
+
+# The flags of a case that ours and the peer share; fails, with the reason, where its rows are not there.
+shared() { # SIZES NUMBER_OF_DATA_SET
+  shared=($1)
+  [ -n "$rehearsal" ] && shared=(${1/--length 128/--length 16} --seconds 0.5) || shared+=(--seconds 2)
+  [ "$2" -eq 0 ] && return 0
+  [ -n "$model" ] || { reason="no --model"; return 1; }
+  [ "${#data[@]}" -ge "$2" ] || { reason="no --data for data set $2"; return 1; }
+  shared+=(--model "$model" --data "${data[$(($2 - 1))]}")
+  [ -z "$rehearsal" ] || shared+=(--limit 512)
+}
+file_of() { echo "${1// /-}"; }
+
+if wanted bench; then
+  say "speeds of ours"
+  for entry in "${cases[@]}"; do
+    IFS='|' read -r name what sizes set _ _ <<< "$entry"
+    shared "$sizes" "$set" || { skip "ours-$(file_of "$name")" "$reason"; continue; }
+    flags=("${shared[@]}" --device "$device" --batch-tokens 65536 --json)
+    precision bench "$what" && [ -z "$rehearsal" ] && flags+=(--precision bf16)
+    try "ours-$(file_of "$name")" 90 "$distill" bench "$what" "${flags[@]}"
+  done
+fi
+
+# ---- loss curves
+
+train() { # NAME DEVICE PRECISION
+  local flags=(--teacher "$teacher" --cache "$output/cache" --data "${data[0]}" "${student[@]}" --epochs "$epochs"
+    --keep last --device "$2" --output "$output/student-$1" --overwrite --json)
+  precision train && flags+=(--precision "$3")
+  try "curve-$1" 300 "$distill" train "${flags[@]}"
+}
+
+# Losses of the three runs at about eight steps, and the accuracies that they ended with.
+curves() {
+  awk -v OFS='\t' '
+    FNR == 1 { run++ }
+    /"event":"step"/ && match($0, /"step":[0-9]+/) {
+      step = substr($0, RSTART + 7, RLENGTH - 7) + 0
+      if (match($0, /"loss":[0-9.eE+-]+/)) loss[run, step] = substr($0, RSTART + 7, RLENGTH - 7)
+      if (run == 1) steps[++count] = step
+    }
+    END {
+      print "step", "CPU f32", "GPU f32", "GPU bf16"
+      stride = count > 8 ? int(count / 8) : 1
+      for (i = count; i > 0; i -= stride) shown[++lines] = steps[i]
+      for (i = lines; i > 0; i--) {
+        s = shown[i]
+        printf "%d\t%.4f\t%.4f\t%.4f\n", s, loss[1, s], loss[2, s], loss[3, s]
+      }
+    }' "$@"
+}
+
+if wanted curves; then
+  say "loss curves: the same training on the CPU in f32, on $device in f32 and in bf16"
+  weights=''; [ -n "$model" ] && weights=$(find "$model/" -maxdepth 1 \( -name '*.safetensors' -o -name '*.bin' \) | head -n 1)
+  if [ -z "$weights" ] || [ "${#data[@]}" -eq 0 ]; then
+    skip curves "needs --model with its weights, and --data"
+  else
+    teacher=$output/teacher student=(--layers uniform --num-layers 3)
+    grep -qE '"(hidden_size|dim)": *384' "$model/config.json" ||
+      student=(--layers random --num-layers 3 --hidden-size 384 --num-heads 12 --intermediate-size 1536)
+    [ -z "$rehearsal" ] || student=(--layers random --num-layers 1 --hidden-size 32 --num-heads 2)
+    try curve-teacher 120 "$distill" finetune --model "$model" --data "${data[0]}" --epochs 2 --learning-rate 1e-4 \
+      --device "$device" --output "$teacher" --overwrite --json &&
+      try curve-cache 60 "$distill" cache --teacher "$teacher" --data "${data[0]}" --device "$device" \
+        --output "$output/cache" --overwrite --force --json
+    if [ "$(cat "$output/curve-cache.status" 2>/dev/null)" = passed ]; then
+      train gpu-f32 "$device" f32; train gpu-bf16 "$device" bf16; train cpu-f32 cpu f32
+      logs=("$output"/student-{cpu-f32,gpu-f32,gpu-bf16}/metrics.jsonl)
+      if [ -e "${logs[0]}" ] && [ -e "${logs[1]}" ] && [ -e "${logs[2]}" ]; then
+        curves "${logs[@]}" | tee "$output/curves.tsv" | awk -F '\t' '{ printf "%6s  %9s  %9s  %9s\n", $1, $2, $3, $4 }'
+      fi
+      accuracies=(); for run in cpu-f32 gpu-f32 gpu-bf16; do accuracies+=("$(field accuracy "$output/curve-$run.json")"); done
+      last=()
+      for log in "${logs[@]}"; do
+        grep '"event":"step"' "$log" 2> /dev/null | tail -n 1 > "$output/last-step"
+        last+=("$(field loss "$output/last-step")")
+      done
+      curve_line=$(awk -v a="${accuracies[0]}" -v b="${accuracies[1]}" -v c="${accuracies[2]}" \
+        -v x="${last[0]}" -v y="${last[1]}" -v z="${last[2]}" 'BEGIN {
+          printf "CPU f32 %.4f, GPU f32 %.4f, GPU bf16 %.4f; last loss %.4f, %.4f, %.4f", a, b, c, x, y, z }')
+      echo "validation accuracy $curve_line"
+      # Two standard errors of an accuracy near 0.9 on 1,000 rows.
+      if awk -v a="${accuracies[0]}" -v b="${accuracies[1]}" -v c="${accuracies[2]}" 'BEGIN {
+          if (a == "" || b == "" || c == "") exit 1
+          if ((a - b) ^ 2 > 0.0004 || (a - c) ^ 2 > 0.0004) exit 1 }'; then
+        echo passed > "$output/curves.status"
+      else
+        echo "FAILED: accuracies further apart than 0.02, or missing" > "$output/curves.status"
+      fi
+    else
+      skip curves "no teacher or no cache to learn from"
+    fi
+  fi
+fi
+
+# ---- peers, last: they take the longest, most of it in a compiler
+
+if wanted peers; then
+  say "speeds of PyTorch"
+  if ! "$python" -c 'import torch, transformers, tokenizers; print("torch", torch.__version__)' 2> "$output/python.log"; then
+    for entry in "${cases[@]}"; do skip "peer-$(file_of "${entry%%|*}")" "no python3 with torch, transformers and tokenizers"; done
+  else
+    for entry in "${cases[@]}"; do
+      IFS='|' read -r name what sizes set modes _ <<< "$entry"
+      shared "$sizes" "$set" || { skip "peer-$(file_of "$name")" "$reason"; continue; }
+      [ -n "$quick$rehearsal" ] && modes=eager
+      kind=(--device cuda); [ -n "$rehearsal" ] && kind=(--device cpu --precision f32)
+      for mode in $modes; do
+        flags=("${shared[@]}")
+        # The order that these are measured against has this one at 16 tokens.
+        [ "$mode" = graph ] && [[ $name == "train 3x384"* ]] && flags=(${small} --batch-rows 32 --length 16 --seconds 2)
+        try "peer-$(file_of "$name")-$mode" 120 "$python" "$peers/torch_gpu.py" "$what" "${flags[@]}" --mode "$mode" \
+          "${kind[@]}" --json
+      done
+    done
+  fi
+fi
+
+# ---- the table
+
+say "summary"
+failed=0 passed=0
+for status in "$output"/*.status; do
+  [ -e "$status" ] || continue
+  name=$(basename "$status" .status)
+  case $(cat "$status") in
+    passed) passed=$((passed + 1)) ;;
+    FAILED*) failed=$((failed + 1)); printf '%-34s %s\n' "$name" "$(cat "$status")" ;;
+    skipped*) [[ $name == peer-* ]] || printf '%-34s %s\n' "$name" "$(cat "$status")" ;;
+  esac
+done
+printf '%-28s %10s %7s  %s\n' "rows a second" ours ceiling "PyTorch: rows a second, ratio (goal)"
+for entry in "${cases[@]}"; do
+  IFS='|' read -r name _ _ _ modes goals <<< "$entry"
+  ours=$(field samples_per_second "$output/ours-$(file_of "$name").json")
+  line='' goals=($goals) number=0
+  for mode in $modes; do
+    theirs=$(field samples_per_second "$output/peer-$(file_of "$name")-$mode.json")
+    if [ -n "$theirs" ]; then
+      ratio=$(divide "$ours" "$theirs") goal=${goals[$number]}
+      met=$(awk -v r="$ratio" -v g="$goal" 'BEGIN { print (r + 0 >= g + 0 ? "met" : "BELOW") }')
+      [ -z "$rehearsal" ] || met=rehearsal
+      line+=$(printf '%s %.0f, %s (%s: %s); ' "$mode" "$theirs" "$ratio" "$goal" "$met")
+    fi
+    number=$((number + 1))
+  done
+  eager=$(field samples_per_second "$output/peer-$(file_of "$name")-eager.json")
+  if [[ " $modes " != *" eager "* ]] && [ -n "$eager" ]; then
+    line+=$(printf 'eager %.0f, %s' "$eager" "$(divide "$ours" "$eager")")
+  fi
+  share=$(field gemm_share "$output/ours-$(file_of "$name").json")
+  printf '%-28s %10s %7s  %s\n' "$name" "$(awk -v n="$ours" 'BEGIN { if (n != "") printf "%.0f", n; else printf "-" }')" \
+    "$(awk -v n="$share" 'BEGIN { if (n != "") printf "%.0f %%", 100 * n; else printf "-" }')" "${line%; }"
+done
+[ -z "${curve_line:-}" ] || echo "curves: validation accuracy $curve_line"
+echo "$passed passed, $failed failed, in $SECONDS s; details in $output"
+# Nothing checked is nothing passed.
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
