@@ -11,7 +11,8 @@ mod backward;
 mod chunk;
 mod gradients;
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -110,9 +111,6 @@ impl Encoder {
         check_input(&self.config, input)?;
         let ranges = cut(input.starts);
         self.active = ranges.len();
-        if self.chunks.len() < ranges.len() {
-            self.chunks.resize_with(ranges.len(), Chunk::default);
-        }
         self.dropout = match mode {
             Mode::Train(rng) => Some(*rng),
             Mode::Eval => None,
@@ -134,6 +132,24 @@ impl Encoder {
             keep_all: capture.hidden_states || dropouts.is_some(),
             all_rows: capture.hidden_states,
         };
+        if !context.keep_all {
+            // Nothing is read again: as many chunks' buffers as threads will do.
+            let idle = Mutex::new(std::mem::take(&mut self.chunks));
+            let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let forward = |rows: &Range<usize>| {
+                let mut chunk = lock().pop().unwrap_or_default();
+                chunk.forward(&context, input, rows.clone());
+                let logits = chunk.logits().to_vec();
+                lock().push(chunk);
+                logits
+            };
+            let logits: Vec<Vec<f32>> = ranges.par_iter().with_max_len(1).map(forward).collect();
+            self.chunks = idle.into_inner().unwrap_or_else(PoisonError::into_inner);
+            return Ok(EncoderOutput { logits: logits.concat(), hidden_states: Vec::new() });
+        }
+        if self.chunks.len() < ranges.len() {
+            self.chunks.resize_with(ranges.len(), Chunk::default);
+        }
         let chunks = &mut self.chunks[..ranges.len()];
         chunks.par_iter_mut().zip(&ranges).for_each(|(chunk, rows)| chunk.forward(&context, input, rows.clone()));
 
@@ -190,7 +206,7 @@ impl Encoder {
 }
 
 /// Cuts rows into chunks of about [`CHUNK_TOKENS`], an even number of them where there are rows enough.
-fn cut(starts: &[u32]) -> Vec<std::ops::Range<usize>> {
+fn cut(starts: &[u32]) -> Vec<Range<usize>> {
     let rows = starts.len() - 1;
     let tokens = (starts[rows] - starts[0]) as usize;
     let count = (2 * tokens.div_ceil(2 * CHUNK_TOKENS)).clamp(1, rows.max(1));
