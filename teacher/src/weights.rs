@@ -57,6 +57,7 @@ fn read_safetensors(path: &Path) -> Result<Vec<(String, RawTensor)>, Error> {
         match to_f32(&view) {
             Numbers::Floats(data) => {
                 read.push((name.to_owned(), RawTensor { shape: view.shape().to_vec(), data }));
+                release(&bytes, view.data());
             }
             Numbers::Integers => {}
             Numbers::Unknown => {
@@ -67,6 +68,20 @@ fn read_safetensors(path: &Path) -> Result<Vec<(String, RawTensor)>, Error> {
     }
     Ok(read)
 }
+
+/// Lets go of the pages of a tensor that has been read, so that a model is in memory once and not twice.
+#[cfg(unix)]
+fn release(file: &Mmap, tensor: &[u8]) {
+    let offset = tensor.as_ptr() as usize - file.as_ptr() as usize;
+    // SAFETY: the mapping is of a file and never written to: pages that are let go are read again when touched.
+    #[expect(unsafe_code, reason = "advice that would lose what is written to private memory")]
+    let advised = unsafe { file.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, tensor.len()) };
+    // Memory that stays is no error.
+    let _ = advised;
+}
+
+#[cfg(not(unix))]
+fn release(_file: &Mmap, _tensor: &[u8]) {}
 
 enum Numbers {
     Floats(Vec<f32>),
