@@ -293,10 +293,17 @@ unsafe fn pack_panel<V: Vector>(right: View<'_>, column: usize, width: usize, pa
     }
     let padded = panel.len() / k;
     if right.col_stride == 1 {
+        let whole = width / V::WIDTH * V::WIDTH;
         for (inner, to) in panel.chunks_exact_mut(padded).enumerate() {
             let from = inner * right.row_stride + column;
-            to[..width].copy_from_slice(&right.data[from..from + width]);
-            to[width..].fill(0.0);
+            let from = &right.data[from..from + width];
+            for vector in (0..whole).step_by(V::WIDTH) {
+                // SAFETY: `WIDTH` columns from `vector` on are in both. A copy of the slice would be a call for each row.
+                unsafe { V::load(from.as_ptr().add(vector)).store(to.as_mut_ptr().add(vector)) };
+            }
+            for (column, to) in to.iter_mut().enumerate().skip(whole) {
+                *to = from.get(column).copied().unwrap_or(0.0);
+            }
         }
         return;
     }
