@@ -12,6 +12,7 @@ mod activation;
 mod adamw;
 mod attention;
 mod config;
+pub mod cuda;
 mod encoder;
 mod error;
 pub mod hf;

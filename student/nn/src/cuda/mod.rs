@@ -1,0 +1,15 @@
+//! The engine on a GPU: the same mathematics and the same dropout masks as on the CPU.
+//!
+//! - [`Device`] is a GPU through its driver, or in tests an emulation that runs the very same kernels on the CPU.
+//! - [`kernels`] has one function a kernel, [`matmul`] the matrix products.
+
+mod blas;
+mod device;
+mod driver;
+mod emulated;
+mod error;
+pub(crate) mod kernels;
+pub(crate) mod matmul;
+
+pub use device::{Device, Precision};
+pub use error::DeviceError;
