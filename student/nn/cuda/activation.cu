@@ -38,18 +38,25 @@ TYPED_KERNEL(activation_forward, 256, int kind, const T* __restrict__ pre, long 
     store(out + at, whole, few, value);
 }
 
-/// Adds up the columns of the block's rows, which `row_of(row, sums)` visits: blockIdx.x counts tiles of columns, one
-/// vector a thread, blockIdx.y blocks of rows. partials [P, N].
+/// Adds up the columns of the block's rows, which `visit(row, column, whole, sums)` reads: blockIdx.x counts tiles of
+/// columns, one vector a thread, blockIdx.y blocks of rows. partials [P, N].
 template <class Visit>
-__device__ __forceinline__ void sum_columns(int rows, int width, int rows_per_block, float* partials, const Visit& visit) {
+__device__ __forceinline__ void sum_columns(int rows, int width, int rows_per_block, bool whole, float* partials,
+                                            const Visit& visit) {
     constexpr int N = LANES<T>;
     const int column = (blockIdx.x * blockDim.x + threadIdx.x) * N;
     if (column >= width) return;
     const int first = blockIdx.y * rows_per_block;
     const int last = min(first + rows_per_block, rows);
     float sums[N] = {};
+    // Two loops, so that the usual one has no branches in it.
+    if (whole) {
 #pragma unroll 4
-    for (int row = first; row < last; row++) visit(row, column, sums);
+        for (int row = first; row < last; row++) visit(row, column, true, sums);
+    } else {
+#pragma unroll 1
+        for (int row = first; row < last; row++) visit(row, column, false, sums);
+    }
     float* destination = partials + static_cast<size_t>(blockIdx.y) * width + column;
 #pragma unroll
     for (int i = 0; i < N; i++) {
@@ -62,8 +69,7 @@ __device__ __forceinline__ void sum_columns(int rows, int width, int rows_per_bl
 TYPED_KERNEL(activation_backward, 128, int kind, const T* __restrict__ pre, T* __restrict__ d, int rows, int width,
              int rows_per_block, float* __restrict__ partials) {
     constexpr int N = LANES<T>;
-    const bool whole = width % N == 0;
-    sum_columns(rows, width, rows_per_block, partials, [&](int row, int column, float(&sums)[N]) {
+    sum_columns(rows, width, rows_per_block, width % N == 0, partials, [&](int row, int column, bool whole, float(&sums)[N]) {
         const size_t at = static_cast<size_t>(row) * width + column;
         float x[N], gradient[N];
         load(pre + at, whole, width - column, x);
@@ -81,8 +87,8 @@ TYPED_KERNEL(activation_backward, 128, int kind, const T* __restrict__ pre, T* _
 TYPED_KERNEL(column_sum, 128, const T* __restrict__ x, int stride, int rows, int width, int rows_per_block,
              float* __restrict__ partials) {
     constexpr int N = LANES<T>;
-    const bool whole = width % N == 0 && stride % N == 0 && aligned16(x);
-    sum_columns(rows, width, rows_per_block, partials, [&](int row, int column, float(&sums)[N]) {
+    const bool rows_whole = width % N == 0 && stride % N == 0 && aligned16(x);
+    sum_columns(rows, width, rows_per_block, rows_whole, partials, [&](int row, int column, bool whole, float(&sums)[N]) {
         float value[N];
         load(x + static_cast<size_t>(row) * stride + column, whole, width - column, value);
 #pragma unroll

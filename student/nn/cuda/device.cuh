@@ -2,8 +2,9 @@
 // accesses, and the warp-wide instructions of tensor cores. `emulation/device.h` has the same for a processor.
 #pragma once
 
-/// Defines a kernel for blocks of at most `threads` threads; its parameters follow.
-#define KERNEL(name, threads, ...) extern "C" __global__ void __launch_bounds__(threads) name(__VA_ARGS__)
+/// Defines a kernel for blocks of at most `threads` threads; its parameters follow. The 1 lets the compiler take the
+/// registers that it needs: without it, it spills some for an occupancy that nobody asked for.
+#define KERNEL(name, threads, ...) extern "C" __global__ void __launch_bounds__(threads, 1) name(__VA_ARGS__)
 /// Names the shared memory that a launch asks for.
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 

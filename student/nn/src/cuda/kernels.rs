@@ -320,6 +320,88 @@ pub(crate) fn cast(device: &Device, precision: Precision, from: Ptr, count: usiz
     launch_vectors(device, typed!(precision, "cast"), count.div_ceil(lanes(precision)), &arguments)
 }
 
+/// What attention reads: queries, keys and values of packed sequences. Strides are in elements from row to row; values
+/// stand `heads * head_size` behind keys.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attention {
+    pub(crate) query: Ptr,
+    pub(crate) query_stride: usize,
+    pub(crate) key_value: Ptr,
+    pub(crate) key_value_stride: usize,
+    /// `u32 [sequences + 1]`: where each sequence's keys begin.
+    pub(crate) starts: Ptr,
+    /// `u32 [sequences + 1]`: where its queries begin, which are its first tokens; NULL if all tokens are queries.
+    pub(crate) query_starts: Ptr,
+    pub(crate) sequences: usize,
+    /// Rows of `query`.
+    pub(crate) queries: usize,
+    /// Rows of `key_value`.
+    pub(crate) tokens: usize,
+    pub(crate) heads: usize,
+    pub(crate) head_size: usize,
+    /// Tokens of the longest sequence.
+    pub(crate) longest: usize,
+    pub(crate) dropout: Option<DropoutSite>,
+    /// Longest sequence the model takes, for the dropout mask.
+    pub(crate) max_length: usize,
+}
+
+impl Attention {
+    fn arguments(&self) -> Arguments {
+        let query_starts = if self.query_starts == Ptr::NULL { self.starts } else { self.query_starts };
+        let arguments = Arguments::new().ptr(self.query).size(self.query_stride).ptr(self.key_value);
+        let arguments = arguments.size(self.key_value_stride).ptr(self.starts).ptr(query_starts).size(self.sequences);
+        let arguments = arguments.size(self.heads).size(self.head_size).f32(1.0 / (self.head_size as f32).sqrt());
+        arguments.dropout(self.dropout).size(self.max_length)
+    }
+
+    /// A warp a row: rows, shared memory of one warp in floats.
+    fn launch_rows(
+        &self,
+        device: &Device,
+        kernel: &'static str,
+        rows: usize,
+        floats: usize,
+        arguments: &Arguments,
+    ) -> Result<(), Error> {
+        let warps = 4;
+        launch(device, kernel, [rows.div_ceil(warps), self.heads], 32 * warps, warps * floats * 4, arguments)
+    }
+}
+
+/// Writes `context [queries, heads * head_size]` and `lse f32 [queries, heads]`.
+pub(crate) fn attention_forward(
+    device: &Device,
+    precision: Precision,
+    attention: &Attention,
+    context: Ptr,
+    lse: Ptr,
+) -> Result<(), Error> {
+    let arguments = attention.arguments().size(attention.queries).size(attention.longest).ptr(context).ptr(lse);
+    let floats = attention.head_size + attention.longest;
+    attention.launch_rows(device, typed!(precision, "attention_forward"), attention.queries, floats, &arguments)
+}
+
+/// Writes `d_query` and `d_key_value`, laid out as query and key_value, which they may not overlap.
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands")]
+pub(crate) fn attention_backward(
+    device: &Device,
+    precision: Precision,
+    attention: &Attention,
+    context: Ptr,
+    d_context: Ptr,
+    lse: Ptr,
+    d_query: Ptr,
+    d_key_value: Ptr,
+) -> Result<(), Error> {
+    let Attention { queries, tokens, head_size, longest, .. } = *attention;
+    let operands = |rows| attention.arguments().size(rows).size(longest).ptr(context).ptr(d_context).ptr(lse);
+    let kernel = typed!(precision, "attention_backward_query");
+    attention.launch_rows(device, kernel, queries, 2 * head_size + longest, &operands(queries).ptr(d_query))?;
+    let kernel = typed!(precision, "attention_backward_key_value");
+    attention.launch_rows(device, kernel, tokens, 2 * (head_size + longest), &operands(tokens).ptr(d_key_value))
+}
+
 /// Elements of 16 bytes.
 fn lanes(precision: Precision) -> usize {
     16 / precision.bytes()
