@@ -181,6 +181,13 @@ inline void store16(void* p, Bytes16 value, const char* file = __builtin_FILE(),
     *static_cast<Bytes16*>(p) = value;
 }
 
+inline void store8(void* p, unsigned first, unsigned second, const char* file = __builtin_FILE(),
+                   int line = __builtin_LINE()) {
+    if (reinterpret_cast<uintptr_t>(p) % 8 != 0) emulation::fault("8 bytes written at an unaligned address", {file, line});
+    memcpy(p, &first, 4);
+    memcpy(static_cast<unsigned char*>(p) + 4, &second, 4);
+}
+
 /// Copies at once; the device copies in the background until `copies_wait`.
 inline void copy16_async(void* shared, const void* global, const char* file = __builtin_FILE(),
                          int line = __builtin_LINE()) {

@@ -347,12 +347,45 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
+    /// The head size whose kernels run on tensor cores here; `None` where the plain kernels are needed.
+    fn tiles(&self, precision: Precision) -> Option<Tiles> {
+        let aligned = |ptr: Ptr, stride: usize| ptr.0.is_multiple_of(16) && stride.is_multiple_of(8);
+        let fits = precision == Precision::Bf16
+            && aligned(self.query, self.query_stride)
+            && aligned(self.key_value, self.key_value_stride)
+            && self.sequences <= 65535;
+        let (forward, backward) = match self.head_size {
+            32 => ("attention_forward_tiles_32", "attention_backward_tiles_32"),
+            64 => ("attention_forward_tiles_64", "attention_backward_tiles_64"),
+            128 => ("attention_forward_tiles_128", "attention_backward_tiles_128"),
+            _ => return None,
+        };
+        fits.then_some(Tiles { forward, backward, row_bytes: (self.head_size + 8) * 2 })
+    }
+
     fn arguments(&self) -> Arguments {
+        let arguments = self.operands().size(self.sequences).size(self.heads).size(self.head_size);
+        arguments.f32(self.scale()).dropout(self.dropout).size(self.max_length)
+    }
+
+    fn tile_arguments(&self) -> Arguments {
+        let arguments = self.operands().size(self.heads);
+        arguments.f32(self.scale()).dropout(self.dropout).size(self.max_length)
+    }
+
+    fn operands(&self) -> Arguments {
         let query_starts = if self.query_starts == Ptr::NULL { self.starts } else { self.query_starts };
         let arguments = Arguments::new().ptr(self.query).size(self.query_stride).ptr(self.key_value);
-        let arguments = arguments.size(self.key_value_stride).ptr(self.starts).ptr(query_starts).size(self.sequences);
-        let arguments = arguments.size(self.heads).size(self.head_size).f32(1.0 / (self.head_size as f32).sqrt());
-        arguments.dropout(self.dropout).size(self.max_length)
+        arguments.size(self.key_value_stride).ptr(self.starts).ptr(query_starts)
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.head_size as f32).sqrt()
+    }
+
+    /// Queries of the sequence with most of them.
+    fn most_queries(&self) -> usize {
+        if self.queries == self.sequences { 1 } else { self.longest }
     }
 
     /// A warp a row: rows, shared memory of one warp in floats.
@@ -369,6 +402,23 @@ impl Attention {
     }
 }
 
+/// The kernels for one head size.
+struct Tiles {
+    forward: &'static str,
+    backward: &'static str,
+    /// Of one row in shared memory.
+    row_bytes: usize,
+}
+
+/// Warps of a block that owns 16 rows a warp of a sequence of `rows`: no more than such a sequence needs.
+fn tile_warps(rows: usize) -> usize {
+    match rows {
+        0..=16 => 1,
+        17..=32 => 2,
+        _ => 4,
+    }
+}
+
 /// Writes `context [queries, heads * head_size]` and `lse f32 [queries, heads]`.
 pub(crate) fn attention_forward(
     device: &Device,
@@ -377,6 +427,15 @@ pub(crate) fn attention_forward(
     context: Ptr,
     lse: Ptr,
 ) -> Result<(), Error> {
+    if let Some(tiles) = attention.tiles(precision) {
+        let rows = attention.most_queries();
+        let warps = tile_warps(rows);
+        let grid = [rows.div_ceil(16 * warps), attention.heads, attention.sequences];
+        // The queries' rows and a tile of 64 keys and values.
+        let shared_bytes = (16 * warps + 2 * 64) * tiles.row_bytes;
+        let arguments = attention.tile_arguments().ptr(context).ptr(lse);
+        return launch_blocks(device, tiles.forward, grid, 32 * warps, shared_bytes, &arguments);
+    }
     let arguments = attention.arguments().size(attention.queries).size(attention.longest).ptr(context).ptr(lse);
     let floats = attention.head_size + attention.longest;
     attention.launch_rows(device, typed!(precision, "attention_forward"), attention.queries, floats, &arguments)
@@ -395,6 +454,15 @@ pub(crate) fn attention_backward(
     d_key_value: Ptr,
 ) -> Result<(), Error> {
     let Attention { queries, tokens, head_size, longest, .. } = *attention;
+    if let Some(tiles) = attention.tiles(precision) {
+        let warps = tile_warps(longest);
+        let rows = 16 * warps;
+        let grid = [longest.div_ceil(rows), attention.heads, attention.sequences];
+        // Keys, values, queries and their gradients; two floats a query.
+        let shared_bytes = rows * (4 * tiles.row_bytes + 2 * 4);
+        let arguments = attention.tile_arguments().ptr(context).ptr(d_context).ptr(lse).ptr(d_query).ptr(d_key_value);
+        return launch_blocks(device, tiles.backward, grid, 32 * warps, shared_bytes, &arguments);
+    }
     let operands = |rows| attention.arguments().size(rows).size(longest).ptr(context).ptr(d_context).ptr(lse);
     let kernel = typed!(precision, "attention_backward_query");
     attention.launch_rows(device, kernel, queries, 2 * head_size + longest, &operands(queries).ptr(d_query))?;
@@ -440,12 +508,7 @@ fn launch_matrix(
     launch_vectors(device, kernel, rows * width.div_ceil(lanes(precision)), arguments)
 }
 
-fn launch_vectors(
-    device: &Device,
-    kernel: &'static str,
-    vectors: usize,
-    arguments: &Arguments,
-) -> Result<(), Error> {
+fn launch_vectors(device: &Device, kernel: &'static str, vectors: usize, arguments: &Arguments) -> Result<(), Error> {
     launch(device, kernel, [vectors.div_ceil(256), 1], 256, 0, arguments)
 }
 
@@ -463,7 +526,6 @@ fn launch_columns(
     launch(device, kernel, [vectors.div_ceil(threads), column_partials(rows)], threads, 0, arguments)
 }
 
-/// Launches unless there is nothing to do: a grid without blocks is an error to CUDA.
 fn launch(
     device: &Device,
     kernel: &'static str,
@@ -472,12 +534,24 @@ fn launch(
     shared_bytes: usize,
     arguments: &Arguments,
 ) -> Result<(), Error> {
-    if x == 0 || y == 0 {
+    launch_blocks(device, kernel, [x, y, 1], threads, shared_bytes, arguments)
+}
+
+/// Launches unless there is nothing to do: a grid without blocks is an error to CUDA.
+fn launch_blocks(
+    device: &Device,
+    kernel: &'static str,
+    grid: [usize; 3],
+    threads: usize,
+    shared_bytes: usize,
+    arguments: &Arguments,
+) -> Result<(), Error> {
+    if grid.contains(&0) {
         return Ok(());
     }
     let launch = Launch {
         kernel,
-        grid: [x as u32, y as u32, 1],
+        grid: grid.map(|blocks| blocks as u32),
         block: [threads as u32, 1, 1],
         shared_bytes: shared_bytes as u32,
     };

@@ -7,9 +7,15 @@ mod blas;
 mod device;
 mod driver;
 mod emulated;
+#[cfg(test)]
+pub(crate) mod emulation;
+mod encoder;
 mod error;
 pub(crate) mod kernels;
 pub(crate) mod matmul;
+mod verify;
 
 pub use device::{Device, Precision};
+pub use encoder::{CudaEncoder, SoftHardLoss, StepRates, StepReport};
 pub use error::DeviceError;
+pub use verify::{KernelCheck, verify};
