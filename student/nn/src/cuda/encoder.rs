@@ -37,6 +37,9 @@ use weights::Weights;
 /// The longest sequence that attention's kernels take.
 const LONGEST: usize = 4096;
 
+/// Values of a head for which attention runs on tensor cores.
+const FAST_HEAD_SIZES: [usize; 3] = [32, 64, 128];
+
 /// An encoder's engine with its weights, all on one device.
 pub struct CudaEncoder {
     device: Device,
@@ -85,6 +88,14 @@ impl CudaEncoder {
     /// An engine for encoders of this configuration; all weights are zero.
     pub fn new(device: &Device, config: &EncoderConfig, precision: Precision) -> Result<Self, Error> {
         config.validate()?;
+        let head_size = config.head_size();
+        if precision == Precision::Bf16 && !FAST_HEAD_SIZES.contains(&head_size) {
+            tracing::warn!(
+                "attention runs without tensor cores, and slower: heads of {head_size} values; there are kernels for \
+                 {:?}",
+                FAST_HEAD_SIZES
+            );
+        }
         Ok(Self {
             device: device.clone(),
             config: config.clone(),

@@ -10,7 +10,9 @@ pub enum DeviceError {
     #[error("the NVIDIA driver finds no GPU; check nvidia-smi, or give --device cpu")]
     NoGpu,
     /// An ordinal beyond the last GPU.
-    #[error("there is no cuda:{ordinal}: the driver finds {count} GPU(s), counted from 0")]
+    #[error(
+        "there is no cuda:{ordinal}: the driver finds {count} GPU(s), counted from 0; name one of them, or give --device cpu"
+    )]
     NoSuchGpu {
         /// What was asked for.
         ordinal: usize,
