@@ -127,7 +127,8 @@ __device__ __forceinline__ void store_tile(bf16* to, int stride, int rows, const
 template <int D>
 __device__ __forceinline__ void forward_tiles(bf16* shared, const bf16* query, int query_stride, const bf16* key_value,
                                               int key_value_stride, const TileSequence& at, int heads, float scale,
-                                              const Dropout& dropout, int max_length, bf16* context, float* lse) {
+                                              const Dropout& dropout, int max_length, int key_rows,
+                                              bf16* context, float* lse) {
     constexpr int STRIDE = D + 8;
     if (at.tile >= at.queries) return;
     const int lane = threadIdx.x % 32, group = lane / 4, pair = lane % 4 * 2;
@@ -137,7 +138,7 @@ __device__ __forceinline__ void forward_tiles(bf16* shared, const bf16* query, i
     const float to_log2 = scale * LOG2_E;
     bf16* queries = shared;
     bf16* keys = queries + at.rows * STRIDE;
-    bf16* values = keys + KEY_TILE * STRIDE;
+    bf16* values = keys + key_rows * STRIDE;
     const bf16* keys_from = key_value + static_cast<size_t>(at.first) * key_value_stride + at.head * D;
     load_tile<D>(queries, query + static_cast<size_t>(at.first_query + at.tile) * query_stride + at.head * D,
                  query_stride, min(at.rows, at.queries - at.tile));
@@ -449,29 +450,31 @@ __device__ __forceinline__ void backward_tiles(bf16* shared, const bf16* query, 
         DROPOUT_PARAMETERS, int max_length
 
 /// context and lse of every query. blockIdx.x counts tiles of a sequence's queries, blockIdx.y heads, blockIdx.z
-/// sequences; a block has a warp for each 16 queries of a tile. Shared memory: (queries of a tile + 2 * 64) rows.
-#define FORWARD_TILES(D)                                                                                               \
-    KERNEL(attention_forward_tiles_##D, 128, TILE_PARAMETERS, bf16* __restrict__ context, float* __restrict__ lse) {   \
+/// sequences; a block has a warp for each 16 queries of a tile. Shared memory: the queries of a tile, and twice key_rows:
+/// 64, or the longest sequence up to a multiple of 16.
+#define FORWARD_TILES(D, BLOCKS)                                                                                       \
+    RESIDENT_KERNEL(attention_forward_tiles_##D, 128, BLOCKS, TILE_PARAMETERS, int key_rows,                           \
+                    bf16* __restrict__ context, float* __restrict__ lse) {                                             \
         DYNAMIC_SHARED(shared);                                                                                        \
         forward_tiles<D>(reinterpret_cast<bf16*>(shared), query, query_stride, key_value, key_value_stride,            \
-                         TileSequence(starts, query_starts), heads, scale, DROPOUT, max_length, context, lse);         \
+                         TileSequence(starts, query_starts), heads, scale, DROPOUT, max_length, key_rows, context, lse);\
     }
 
 /// d_query and d_key_value, laid out as query and key_value. blockIdx.x counts tiles of a sequence's keys and queries, the
 /// rest as above. Shared memory: four tiles, and two floats a row of a tile.
-#define BACKWARD_TILES(D)                                                                                              \
-    KERNEL(attention_backward_tiles_##D, 128, TILE_PARAMETERS, const bf16* __restrict__ context,                       \
-           const bf16* __restrict__ d_context, const float* __restrict__ lse, bf16* __restrict__ d_query,              \
-           bf16* __restrict__ d_key_value) {                                                                           \
+#define BACKWARD_TILES(D, BLOCKS)                                                                                      \
+    RESIDENT_KERNEL(attention_backward_tiles_##D, 128, BLOCKS, TILE_PARAMETERS, const bf16* __restrict__ context,      \
+                    const bf16* __restrict__ d_context, const float* __restrict__ lse, bf16* __restrict__ d_query,     \
+                    bf16* __restrict__ d_key_value) {                                                                  \
         DYNAMIC_SHARED(shared);                                                                                        \
         backward_tiles<D>(reinterpret_cast<bf16*>(shared), query, query_stride, key_value, key_value_stride,           \
                           TileSequence(starts, query_starts), heads, scale, DROPOUT, max_length, context, d_context,   \
                           lse, d_query, d_key_value);                                                                  \
     }
 
-FORWARD_TILES(32)
-FORWARD_TILES(64)
-FORWARD_TILES(128)
-BACKWARD_TILES(32)
-BACKWARD_TILES(64)
-BACKWARD_TILES(128)
+FORWARD_TILES(32, 5)
+FORWARD_TILES(64, 4)
+FORWARD_TILES(128, 2)
+BACKWARD_TILES(32, 5)
+BACKWARD_TILES(64, 3)
+BACKWARD_TILES(128, 2)

@@ -4,7 +4,10 @@
 
 /// Defines a kernel for blocks of at most `threads` threads; its parameters follow. The 1 lets the compiler take the
 /// registers that it needs: without it, it spills some for an occupancy that nobody asked for.
-#define KERNEL(name, threads, ...) extern "C" __global__ void __launch_bounds__(threads, 1) name(__VA_ARGS__)
+#define KERNEL(name, threads, ...) RESIDENT_KERNEL(name, threads, 1, __VA_ARGS__)
+/// The same with registers for at least `blocks` blocks on a multiprocessor.
+#define RESIDENT_KERNEL(name, threads, blocks, ...)                                                                    \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(__VA_ARGS__)
 /// Names the shared memory that a launch asks for.
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 

@@ -27,6 +27,7 @@
     extern "C" void name(__VA_ARGS__);                                                                                 \
     static const emulation::Registration registration_of_##name{#name, threads, &emulation::call<&name>};              \
     extern "C" void name(__VA_ARGS__)
+#define RESIDENT_KERNEL(name, threads, blocks, ...) KERNEL(name, threads, __VA_ARGS__)
 
 struct Index3 {
     unsigned x, y, z;

@@ -431,9 +431,9 @@ pub(crate) fn attention_forward(
         let rows = attention.most_queries();
         let warps = tile_warps(rows);
         let grid = [rows.div_ceil(16 * warps), attention.heads, attention.sequences];
-        // The queries' rows and a tile of 64 keys and values.
-        let shared_bytes = (16 * warps + 2 * 64) * tiles.row_bytes;
-        let arguments = attention.tile_arguments().ptr(context).ptr(lse);
+        let key_rows = attention.longest.next_multiple_of(16).min(64);
+        let shared_bytes = (16 * warps + 2 * key_rows) * tiles.row_bytes;
+        let arguments = attention.tile_arguments().size(key_rows).ptr(context).ptr(lse);
         return launch_blocks(device, tiles.forward, grid, 32 * warps, shared_bytes, &arguments);
     }
     let arguments = attention.arguments().size(attention.queries).size(attention.longest).ptr(context).ptr(lse);
