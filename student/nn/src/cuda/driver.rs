@@ -15,7 +15,7 @@ use super::error::DeviceError;
 use super::matmul::Matmul;
 
 /// The kernels, compiled ahead by `student/nn/cuda/build.sh`; the driver turns them into the GPU's own code once.
-const KERNELS: &[u8] = include_bytes!("../../cuda/kernels.ptx");
+const KERNELS: &[u8] = include_bytes!("../../cuda/kernels.ptx.gz");
 
 /// What the driver must be made for: the version of the kernels' PTX.
 const NEEDED_DRIVER: i32 = 12040;
@@ -26,7 +26,6 @@ const DEFAULT_SHARED_BYTES: u32 = 48 << 10;
 /// One GPU with one stream.
 pub(super) struct Driver {
     name: String,
-    multiprocessors: u32,
     context: sys::CUcontext,
     device: sys::CUdevice,
     stream: sys::CUstream,
@@ -107,7 +106,6 @@ impl Driver {
         unsafe { check(sys::cuDevicePrimaryCtxRetain(&mut context, device), "cuDevicePrimaryCtxRetain")? };
         let mut driver = Self {
             name,
-            multiprocessors: attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32,
             context,
             device,
             stream: std::ptr::null_mut(),
@@ -130,14 +128,6 @@ impl Driver {
 
     pub(super) fn name(&self) -> &str {
         &self.name
-    }
-
-    pub(super) fn multiprocessors(&self) -> u32 {
-        self.multiprocessors
-    }
-
-    pub(super) fn stream(&self) -> sys::CUstream {
-        self.stream
     }
 
     pub(super) fn memory(&self) -> Result<(usize, usize), DeviceError> {
@@ -227,12 +217,6 @@ impl Driver {
     pub(super) fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<(), DeviceError> {
         self.download_later(from, bytes)?;
         self.synchronize()
-    }
-
-    pub(super) fn copy(&self, from: Ptr, to: Ptr, bytes: usize) -> Result<(), DeviceError> {
-        self.bind()?;
-        // SAFETY: the caller answers for the addresses.
-        unsafe { check(sys::cuMemcpyDtoDAsync_v2(to.0, from.0, bytes, self.stream), "a copy on the device") }
     }
 
     pub(super) fn zero(&self, at: Ptr, bytes: usize) -> Result<(), DeviceError> {
@@ -359,7 +343,10 @@ impl Drop for Driver {
 
 fn load_kernels() -> Result<sys::CUmodule, DeviceError> {
     use sys::CUjit_option_enum as JitOption;
-    let mut image = KERNELS.to_vec();
+    let mut image = Vec::new();
+    let unpacked = std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(KERNELS), &mut image);
+    unpacked
+        .map_err(|error| DeviceError::Driver { call: "unpacking the kernels".into(), reason: error.to_string() })?;
     image.push(0);
     let mut module = std::ptr::null_mut();
     let mut log = vec![0u8; 8192];
