@@ -64,12 +64,13 @@ __device__ __forceinline__ void sum_columns(int rows, int width, int rows_per_bl
     }
 }
 
-/// Turns d, the gradient behind the activation, into that before it: pre, d [R, N]; partials [P, N] out, sums over blocks
-/// of rows_per_block rows: the gradient of the bias.
+/// Turns d, the gradient behind the activation, into that before it: pre, d [R, N]; partials [P, N] out, sums over
+/// blocks of rows_per_block rows: the gradient of the bias.
 TYPED_KERNEL(activation_backward, 128, int kind, const T* __restrict__ pre, T* __restrict__ d, int rows, int width,
              int rows_per_block, float* __restrict__ partials) {
     constexpr int N = LANES<T>;
-    sum_columns(rows, width, rows_per_block, width % N == 0, partials, [&](int row, int column, bool whole, float(&sums)[N]) {
+    const bool rows_whole = width % N == 0;
+    const auto visit = [&](int row, int column, bool whole, float(&sums)[N]) {
         const size_t at = static_cast<size_t>(row) * width + column;
         float x[N], gradient[N];
         load(pre + at, whole, width - column, x);
@@ -80,7 +81,8 @@ TYPED_KERNEL(activation_backward, 128, int kind, const T* __restrict__ pre, T* _
             sums[i] += gradient[i];
         }
         store(d + at, whole, width - column, gradient);
-    });
+    };
+    sum_columns(rows, width, rows_per_block, rows_whole, partials, visit);
 }
 
 /// Sums of the columns of x [R, N], rows `stride` apart: partials [P, N] out, over blocks of rows_per_block rows.
@@ -88,10 +90,11 @@ TYPED_KERNEL(column_sum, 128, const T* __restrict__ x, int stride, int rows, int
              float* __restrict__ partials) {
     constexpr int N = LANES<T>;
     const bool rows_whole = width % N == 0 && stride % N == 0 && aligned16(x);
-    sum_columns(rows, width, rows_per_block, rows_whole, partials, [&](int row, int column, bool whole, float(&sums)[N]) {
+    const auto visit = [&](int row, int column, bool whole, float(&sums)[N]) {
         float value[N];
         load(x + static_cast<size_t>(row) * stride + column, whole, width - column, value);
 #pragma unroll
         for (int i = 0; i < N; i++) sums[i] += value[i];
-    });
+    };
+    sum_columns(rows, width, rows_per_block, rows_whole, partials, visit);
 }

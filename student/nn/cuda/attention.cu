@@ -1,6 +1,6 @@
-// Scaled dot-product attention over sequences of a packed batch (Vaswani et al., 2017), for any head size and type: a warp
-// a row. Agrees with attention.rs; probabilities are computed again in the backward pass, from the log-sum-exp that the
-// forward pass keeps. attention_tiles.cu has the fast kernels for common head sizes.
+// Scaled dot-product attention over sequences of a packed batch (Vaswani et al., 2017), for any head size and type: a
+// warp a row. Agrees with attention.rs; probabilities are computed again in the backward pass, from the log-sum-exp
+// that the forward pass keeps. attention_tiles.cu has the fast kernels for common head sizes.
 //
 // query [Q, heads * D], rows query_stride apart; keys [K, heads * D] at key_value, values heads * D behind them, rows
 // key_value_stride apart; context, d_context [Q, heads * D]; lse [Q, heads]. Sequence b has the keys from starts[b] to
@@ -53,8 +53,8 @@ __device__ __forceinline__ u32 mask_row(u32 token, int heads, int head, int max_
     return (token * heads + head) * static_cast<u32>(max_length);
 }
 
-/// context and lse of every query. blockIdx.x counts groups of queries, a warp each, blockIdx.y heads; shared memory: for
-/// each warp head_size + longest floats.
+/// context and lse of every query. blockIdx.x counts groups of queries, a warp each, blockIdx.y heads; shared memory:
+/// for each warp head_size + longest floats.
 TYPED_KERNEL(attention_forward, 128, ATTENTION_PARAMETERS, int queries, int longest, T* __restrict__ context,
              float* __restrict__ lse) {
     DYNAMIC_SHARED(shared);
@@ -95,13 +95,15 @@ TYPED_KERNEL(attention_forward, 128, ATTENTION_PARAMETERS, int queries, int long
     const float inverse = 1.0f / sum;
     for (int i = lane; i < head_size; i += 32) {
         float total = 0.0f;
-        for (int k = 0; k < length; k++) total += scores[k] * to_float(values[static_cast<size_t>(k) * key_value_stride + i]);
+        for (int k = 0; k < length; k++) {
+            total += scores[k] * to_float(values[static_cast<size_t>(k) * key_value_stride + i]);
+        }
         context[static_cast<size_t>(row) * hidden + head * head_size + i] = from_float<T>(total * inverse);
     }
 }
 
-/// d_query, rows d_query_stride apart. Launched as attention_forward; shared memory: for each warp 2 head_size + longest
-/// floats.
+/// d_query, rows d_query_stride apart. Launched as attention_forward; shared memory: for each warp 2 head_size +
+/// longest floats.
 TYPED_KERNEL(attention_backward_query, 128, ATTENTION_PARAMETERS, int queries, int longest,
              const T* __restrict__ context, const T* __restrict__ d_context, const float* __restrict__ lse,
              T* __restrict__ d_query) {

@@ -1,10 +1,10 @@
-// Attention on tensor cores, bfloat16, for heads of 32, 64 and 128: the mathematics, shapes and mask of attention.cu, with
-// scores that never leave the registers (Dao et al., 2022, "FlashAttention").
+// Attention on tensor cores, bfloat16, for heads of 32, 64 and 128: the mathematics, shapes and mask of attention.cu,
+// with scores that never leave the registers (Dao et al., 2022, "FlashAttention").
 //
 // A warp owns 16 rows, a block up to four warps' rows of one head of one sequence, in shared memory with rows 16 bytes
-// longer than they need to be, so that eight of them lie in different banks. The forward pass goes over tiles of 64 keys
-// and rescales what it has when it meets a larger score. In the backward pass a block is first the owner of keys, with
-// scores transposed so that they are at once the left operand of d_key and d_value, then the owner of queries, for
+// longer than they need to be, so that eight of them lie in different banks. The forward pass goes over tiles of 64
+// keys and rescales what it has when it meets a larger score. In the backward pass a block is first the owner of keys,
+// with scores transposed so that they are at once the left operand of d_key and d_value, then the owner of queries, for
 // d_query: scores are computed twice, and in return no block adds to what another one writes. A sequence that fits one
 // block, as nearly all text does, is loaded once for both.
 //
@@ -438,8 +438,8 @@ __device__ __forceinline__ void backward_tiles(bf16* shared, const bf16* query, 
         }
         if (busy) {
             const size_t row = at.first_query + at.tile + mine;
-            store_tile<D>(d_query + row * query_stride + at.head * D, query_stride, at.queries - at.tile - mine, d_queries,
-                          scale, scale);
+            bf16* to = d_query + row * query_stride + at.head * D;
+            store_tile<D>(to, query_stride, at.queries - at.tile - mine, d_queries, scale, scale);
         }
     }
 }
@@ -450,18 +450,19 @@ __device__ __forceinline__ void backward_tiles(bf16* shared, const bf16* query, 
         DROPOUT_PARAMETERS, int max_length
 
 /// context and lse of every query. blockIdx.x counts tiles of a sequence's queries, blockIdx.y heads, blockIdx.z
-/// sequences; a block has a warp for each 16 queries of a tile. Shared memory: the queries of a tile, and twice key_rows:
-/// 64, or the longest sequence up to a multiple of 16.
+/// sequences; a block has a warp for each 16 queries of a tile. Shared memory: the queries of a tile, and twice
+/// key_rows: 64, or the longest sequence up to a multiple of 16.
 #define FORWARD_TILES(D, BLOCKS)                                                                                       \
     RESIDENT_KERNEL(attention_forward_tiles_##D, 128, BLOCKS, TILE_PARAMETERS, int key_rows,                           \
                     bf16* __restrict__ context, float* __restrict__ lse) {                                             \
         DYNAMIC_SHARED(shared);                                                                                        \
         forward_tiles<D>(reinterpret_cast<bf16*>(shared), query, query_stride, key_value, key_value_stride,            \
-                         TileSequence(starts, query_starts), heads, scale, DROPOUT, max_length, key_rows, context, lse);\
+                         TileSequence(starts, query_starts), heads, scale, DROPOUT, max_length, key_rows, context,     \
+                         lse);                                                                                         \
     }
 
-/// d_query and d_key_value, laid out as query and key_value. blockIdx.x counts tiles of a sequence's keys and queries, the
-/// rest as above. Shared memory: four tiles, and two floats a row of a tile.
+/// d_query and d_key_value, laid out as query and key_value. blockIdx.x counts tiles of a sequence's keys and queries,
+/// the rest as above. Shared memory: four tiles, and two floats a row of a tile.
 #define BACKWARD_TILES(D, BLOCKS)                                                                                      \
     RESIDENT_KERNEL(attention_backward_tiles_##D, 128, BLOCKS, TILE_PARAMETERS, const bf16* __restrict__ context,      \
                     const bf16* __restrict__ d_context, const float* __restrict__ lse, bf16* __restrict__ d_query,     \

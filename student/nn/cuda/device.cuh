@@ -69,8 +69,8 @@ __device__ __forceinline__ void copy16_async(void* shared, const void* global) {
 __device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_group 0;" ::: "memory"); }
 
-/// c [16, 8] += a [16, 16] b [16, 8] in bfloat16 with float sums, spread over the lanes of a warp. With group = lane / 4
-/// and pair = lane % 4 * 2, a lane holds c[group (+ 8)][pair (+ 1)], a[group (+ 8)][pair (+ 1) (+ 8)] in the order
+/// c [16, 8] += a [16, 16] b [16, 8] in bfloat16 with float sums, spread over the lanes of a warp. With group = lane /
+/// 4 and pair = lane % 4 * 2, a lane holds c[group (+ 8)][pair (+ 1)], a[group (+ 8)][pair (+ 1) (+ 8)] in the order
 /// rows first, and b[pair (+ 1) (+ 8)][group].
 __device__ __forceinline__ void mma_16x8x16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     asm volatile(

@@ -81,8 +81,8 @@ struct Projections {
 
 /// d_out and sum are one row; element numbers d_out's first element for `behind`, the mask behind the norm. One warp.
 __device__ __forceinline__ Projections project(const T* d_out, const T* sum, const float* norm_weight, float mean,
-                                               float rstd, const Dropout& behind, u32 element, int width, bool rows_whole,
-                                               bool vectors_whole) {
+                                               float rstd, const Dropout& behind, u32 element, int width,
+                                               bool rows_whole, bool vectors_whole) {
     constexpr int N = LANES<T>;
     float total = 0.0f, along = 0.0f;
     for (int column = threadIdx.x % 32 * N; column < width; column += 32 * N) {
@@ -114,8 +114,8 @@ struct NormScratch {
 /// Backward of a norm over one block's rows. First a warp a row finds the row's projections; then each thread goes down
 /// one vector of columns and keeps their sums, several groups of threads sharing the rows where columns are few.
 ///
-/// BRANCH: dropout stands on a branch before the norm, d_branch and a third column sum are written; else behind the norm.
-/// column_sums: 256 vectors of floats in shared memory.
+/// BRANCH: dropout stands on a branch before the norm, d_branch and a third column sum are written; else behind the
+/// norm. column_sums: 256 vectors of floats in shared memory.
 template <bool BRANCH, class D>
 __device__ __forceinline__ void norm_backward(NormScratch& scratch, float* column_sums, const T* d_out, const T* sum,
                                               const float* means, const float* rstds, const float* norm_weight,
@@ -208,8 +208,9 @@ __device__ __forceinline__ void norm_backward(NormScratch& scratch, float* colum
 
 /// Backward of residual_norm_forward.
 ///
-/// d_out, sum [R, W]; d_sum [R, W] out, the gradient in the residual, may be d_out itself; d_branch [R, W] out; partials
-/// [P, 3, W] out: sums over blocks of rows_per_block rows for the gradients of norm_weight, norm_bias, branch_bias.
+/// d_out, sum [R, W]; d_sum [R, W] out, the gradient in the residual, may be d_out itself; d_branch [R, W] out;
+/// partials [P, 3, W] out: sums over blocks of rows_per_block rows for the gradients of norm_weight, norm_bias,
+/// branch_bias.
 TYPED_KERNEL(residual_norm_backward, 256, const T* d_out, const T* __restrict__ sum, const float* __restrict__ mean,
              const float* __restrict__ rstd, const float* __restrict__ norm_weight, DROPOUT_PARAMETERS,
              const u32* __restrict__ row_tokens, int rows, int width, int rows_per_block, T* d_sum,

@@ -1,5 +1,5 @@
-// The gradient's norm, clipping and AdamW (Loshchilov and Hutter, 2019), without asking the host in between. Agrees with
-// adamw.rs and with the clipping of the training loop.
+// The gradient's norm, clipping and AdamW (Loshchilov and Hutter, 2019), without asking the host in between. Agrees
+// with adamw.rs and with the clipping of the training loop.
 
 /// partials[blockIdx.x] = the sum of squares of the block's share of x [n].
 KERNEL(sum_of_squares, 256, const float* __restrict__ x, long long n, float* __restrict__ partials) {

@@ -1,8 +1,9 @@
 // Sums in a fixed order: what other kernels left as partial sums, and the gradients of looked-up table rows.
 
-/// destination[n] += the sum of partials[p][n] over p: partials [P, N], destination [N]. 32 columns a block, whose eight
-/// warps share the rows.
-KERNEL(reduce_partials, 256, const float* __restrict__ partials, int count, int width, float* __restrict__ destination) {
+/// destination[n] += the sum of partials[p][n] over p: partials [P, N], destination [N]. 32 columns a block, whose
+/// eight warps share the rows.
+KERNEL(reduce_partials, 256, const float* __restrict__ partials, int count, int width,
+       float* __restrict__ destination) {
     __shared__ float sums[8][33];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int column = blockIdx.x * 32 + lane;
@@ -33,9 +34,9 @@ KERNEL(sum_rows, 256, const float* __restrict__ x, int rows, int columns, float*
 
 /// table_gradient[row] += the sum of the gradients of the tokens that looked row up.
 ///
-/// d [T, W]; order [T]: token numbers sorted by what they looked up; segments [U + 1]: where in order each looked-up row
-/// begins; table_rows [U]. blockIdx.x is the segment, blockIdx.y a tile of 128 columns; warp w of the block takes every
-/// (number of warps)th token from w on.
+/// d [T, W]; order [T]: token numbers sorted by what they looked up; segments [U + 1]: where in order each looked-up
+/// row begins; table_rows [U]. blockIdx.x is the segment, blockIdx.y a tile of 128 columns; warp w of the block takes
+/// every (number of warps)th token from w on.
 KERNEL(lookup_gradient, 1024, const float* __restrict__ d, const u32* __restrict__ order,
        const u32* __restrict__ segments, const u32* __restrict__ table_rows, int width,
        float* __restrict__ table_gradient) {

@@ -3,9 +3,9 @@
 // Blocks run one after another. Within a block every thread runs until it waits, for its warp (shuffles, mma,
 // `__syncwarp`) or for its block (`__syncthreads`); what it waits for happens when all have come. Odd blocks run their
 // warps and lanes backwards, and every other launch its blocks, so that a missing barrier changes results.
-// A launch faults, with the place, on: threads that finish or wait elsewhere while others wait, warp operations that not
-// all lanes take part in, vector accesses at unaligned addresses, and blocks larger than a kernel's bound. Shared memory
-// is filled with NaN before each block. It knows nothing of speed, and does not check bounds of global memory.
+// A launch faults, with the place, on: threads that finish or wait elsewhere while others wait, warp operations that
+// not all lanes take part in, vector accesses at unaligned addresses, and blocks larger than a kernel's bound. Shared
+// memory is filled with NaN before each block. It knows nothing of speed, and does not check bounds of global memory.
 #pragma once
 
 #include <cmath>
@@ -184,7 +184,9 @@ inline void store16(void* p, Bytes16 value, const char* file = __builtin_FILE(),
 
 inline void store8(void* p, unsigned first, unsigned second, const char* file = __builtin_FILE(),
                    int line = __builtin_LINE()) {
-    if (reinterpret_cast<uintptr_t>(p) % 8 != 0) emulation::fault("8 bytes written at an unaligned address", {file, line});
+    if (reinterpret_cast<uintptr_t>(p) % 8 != 0) {
+        emulation::fault("8 bytes written at an unaligned address", {file, line});
+    }
     memcpy(p, &first, 4);
     memcpy(static_cast<unsigned char*>(p) + 4, &second, 4);
 }
