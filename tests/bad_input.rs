@@ -254,16 +254,19 @@ fn an_output_that_is_a_file() {
 }
 
 #[test]
-fn a_device_that_this_build_does_not_have() {
+fn a_device_or_number_format_that_this_machine_does_not_have() {
     let place = Workplace::new();
-    let expected = ["--device cuda:0", "computes on the CPU alone", "--device cpu"];
+    // No machine has that many GPUs; whether this one has a driver decides which of two messages comes.
+    let expected = ["--device cuda:99", "or give --device cpu"];
     for line in
         [CACHE, "evaluate --model teacher --data test.tsv", "finetune --model teacher --data test.tsv --output f"]
     {
-        place.refuses(&format!("{line} --device cuda:0"), &expected);
-        place.json(&format!("{line} --device cpu"));
+        place.refuses(&format!("{line} --device cuda:99"), &expected);
+        let expected = ["--precision bf16", "the CPU computes in f32 alone", "--precision f32"];
+        place.refuses(&format!("{line} --device cpu --precision bf16"), &expected);
+        place.json(&format!("{line} --device cpu --precision f32"));
     }
-    place.refuses(&format!("{TRAIN} --output student --device cuda:0"), &expected);
+    place.refuses(&format!("{TRAIN} --output student --device cuda:99"), &expected);
 }
 
 #[test]

@@ -3,11 +3,19 @@
 use std::time::{Duration, Instant};
 
 use datasets::{Encodings, TokenBatch, forward_batches};
-use nn::{Capture, PackedInput};
+use nn::{Capture, Compute, PackedInput};
 use teacher::Teacher;
 
 use crate::interrupt;
 use crate::ui::Progress;
+
+/// Where a model runs, and in what portions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Running<'a> {
+    pub(crate) compute: &'a Compute,
+    /// Most tokens in one forward pass.
+    pub(crate) batch_tokens: usize,
+}
 
 /// What a model said of every row.
 pub(crate) struct Predictions {

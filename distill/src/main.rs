@@ -10,6 +10,7 @@ mod fingerprint;
 mod hint;
 mod inference;
 mod interrupt;
+mod learner;
 mod memory;
 mod metrics;
 mod model;

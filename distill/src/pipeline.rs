@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use datasets::Row;
+use nn::Compute;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::HubArgs;
@@ -18,6 +19,7 @@ use crate::commands::finetune::written;
 use crate::commands::train::{Existing, Training, plan_student};
 use crate::files::{self, FileError, prepare_output, refuse_source};
 use crate::fingerprint;
+use crate::inference::Running;
 use crate::model::{self, TextModel};
 use crate::objective::LossTermRecipe;
 use crate::recipe::Recipe;
@@ -42,6 +44,7 @@ pub(crate) struct Pipeline<'a> {
     pub(crate) baseline: bool,
     /// Whether what an earlier run wrote is removed first.
     pub(crate) overwrite: bool,
+    pub(crate) compute: &'a Compute,
 }
 
 /// The folders that stages write, besides the cache.
@@ -94,7 +97,8 @@ impl Pipeline<'_> {
         }
         let export_folder = self.output.join("export");
         refuse_foreign(&export_folder)?;
-        let how = Capturing { output: &cache_folder, overwrite: false, batch_tokens, force: recipe.teacher.force };
+        let running = Running { compute: self.compute, batch_tokens };
+        let how = Capturing { output: &cache_folder, overwrite: false, running, force: recipe.teacher.force };
         let cache = capture(teacher, &all, max_length, &how).context("stage cache")?;
 
         let train = |folder: &Path, objective: Vec<LossTermRecipe>, cache: Option<&Path>| -> anyhow::Result<()> {
@@ -108,6 +112,7 @@ impl Pipeline<'_> {
                 cache,
                 output: folder,
                 force: recipe.teacher.force,
+                compute: self.compute,
             }
             .run(Existing::Resume)?;
             Ok(())
@@ -152,7 +157,7 @@ impl Pipeline<'_> {
         test: &Split,
         max_length: usize,
     ) -> anyhow::Result<Evaluation> {
-        let batch_tokens = self.recipe.train.batch_tokens;
+        let running = Running { compute: self.compute, batch_tokens: self.recipe.train.batch_tokens };
         let teacher = load()?;
         let labels = teacher.config.labels.clone();
         let encodings = teacher.tokenizer.encode(&test.rows, max_length)?;
@@ -177,7 +182,7 @@ impl Pipeline<'_> {
         if let Some(known) = Evaluation::read(&path).filter(|known| known.inputs == inputs) {
             return Ok(known);
         }
-        let said = teacher_logits(teacher, &labels, test, max_length, batch_tokens)?;
+        let said = teacher_logits(teacher, &labels, test, max_length, running)?;
         let mut measured = Vec::new();
         let names = std::iter::once(("teacher", self.recipe.teacher.model.clone()));
         for (label, name) in names.chain(folders.iter().map(|(label, folder)| (*label, folder.display().to_string()))) {
@@ -185,7 +190,7 @@ impl Pipeline<'_> {
             let bytes = model::weights_bytes(&name, self.hub)?;
             let against = (label != "teacher").then_some(said.as_slice());
             let label = format!("evaluate {label}");
-            measured.push(measure(model, test, max_length, batch_tokens, bytes, against, &label)?);
+            measured.push(measure(model, test, max_length, running, bytes, against, &label)?);
         }
         let mut measured = measured.into_iter();
         let (Some(teacher), Some(student)) = (measured.next(), measured.next()) else {

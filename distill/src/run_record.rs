@@ -5,6 +5,8 @@
 use std::path::Path;
 
 use anyhow::Context;
+use nn::Compute;
+use nn::cuda::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -52,6 +54,20 @@ pub(crate) struct RunInputs {
     pub(crate) student: Option<StudentRecipe>,
     pub(crate) prune_vocabulary: bool,
     pub(crate) fit: FitRecipe,
+    /// `cpu` or `cuda`; records of before there was a choice have none.
+    #[serde(default = "cpu")]
+    pub(crate) device: String,
+    /// The number formats.
+    #[serde(default = "f32")]
+    pub(crate) precision: Precision,
+}
+
+fn cpu() -> String {
+    Compute::Cpu.kind().to_string()
+}
+
+fn f32() -> Precision {
+    Compute::Cpu.precision()
 }
 
 impl RunInputs {

@@ -9,10 +9,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use cache::CacheReader;
 use datasets::{Encodings, Key, Sampler};
-use nn::{AdamW, Capture, Gradients, Mode};
+use nn::{AdamW, Capture, Mode};
 use serde::Serialize;
 use serde_json::json;
 use student::Student;
@@ -23,12 +23,13 @@ use crate::files::FileError;
 use crate::hint::HintExt;
 use crate::inference::{forward_all, packed};
 use crate::interrupt;
+use crate::learner::{Learner, Outcome};
 use crate::metrics::Scores;
-use crate::objective::{LossReport, Objective};
+use crate::objective::Objective;
 use crate::recipe::FitRecipe;
 use crate::run_record::RunInputs;
 use crate::schedule::Schedule;
-use crate::step::{Moved, Stepped, Stepper};
+use crate::step::Stepper;
 use crate::ui::{self, Progress};
 
 /// The file of losses and scores in a run's folder.
@@ -85,64 +86,72 @@ impl Fit<'_> {
         let total_steps = steps_per_epoch.checked_mul(recipe.epochs).filter(|&steps| steps < 1 << 40);
         let total_steps = total_steps.context("so many epochs never end; lower --epochs")?;
         let schedule = Schedule::new(recipe.learning_rate, recipe.warmup_ratio, total_steps);
-        let mut gradients = Gradients::zeros(student.parameters().layout().clone());
-        let Start { mut optimizer, first_step, mut best, mut best_parameters, metrics_bytes } = self.start(student)?;
+        let Start { optimizer, first_step, mut best, mut best_parameters, metrics_bytes } = self.start(student)?;
+        let (decay, max_norm) = (recipe.weight_decay, recipe.max_gradient_norm);
+        let mut learner = Learner::new(student, self.objective, optimizer, decay, max_norm)?;
         let mut metrics = Metrics::open(self.folder, metrics_bytes)?;
         let teacher_logits = |rows: &[u32]| self.teacher_logits(self.train, rows);
         let stepper = Stepper {
-            objective: self.objective,
             encodings: &self.train.encodings,
             labels: &self.train.labels,
             teacher_logits: &teacher_logits,
             seed: recipe.seed,
-            max_gradient_norm: recipe.max_gradient_norm,
         };
 
         let progress = Progress::new("train", (total_steps - first_step) as u64 * recipe.batch_rows as u64, "rows");
         let (clock, mut rows_done) = (Instant::now(), 0);
         let mut evaluation_time = std::time::Duration::ZERO;
-        let mut last_scores = None;
+        let (mut last_scores, mut last_loss) = (None, 0.0);
         let mut epoch = sampler.epoch((first_step / steps_per_epoch) as u64);
         for step in first_step..total_steps {
             if step % steps_per_epoch == 0 {
                 epoch = sampler.epoch((step / steps_per_epoch) as u64);
             }
-            let micro_batches = epoch.step(step % steps_per_epoch);
             let learning_rate = schedule.learning_rate(step);
-            let moved = Moved { student, gradients: &mut gradients, optimizer: &mut optimizer };
-            let Stepped { loss, gradient_norm, rows } = stepper.step(step, &micro_batches, learning_rate, moved)?;
+            let rows = stepper.step(step, &epoch.step(step % steps_per_epoch), learning_rate, &mut learner)?;
 
             progress.inc(rows as u64);
             rows_done += rows;
             let done = step + 1;
-            if done % LOG_EVERY == 0 || done == total_steps {
-                progress.message(format_args!("loss {:.4}", loss.total()));
-                metrics.step(done, &loss, gradient_norm, learning_rate)?;
-            }
             // The last step leaves nothing to stop, and an epoch's end is evaluated all the same: a run that goes on from
             // here would never come back to it.
             let stop = interrupt::requested() && done < total_steps;
             let epoch_done = done % steps_per_epoch == 0;
             let epochs = done.div_ceil(steps_per_epoch);
             if stop || epoch_done {
-                optimizer.settle(student.parameters_mut());
+                learner.settle();
+            }
+            // What is evaluated or stored is known to be sound; in between, a GPU's outcomes come one step late.
+            for outcome in learner.outcomes(stop || epoch_done || done == total_steps)? {
+                let Outcome { step, gradient_norm: norm, .. } = outcome;
+                if !norm.is_finite() {
+                    bail!("step {step}: the gradient's norm is {norm}; lower --learning-rate, or check the data");
+                }
+                last_loss = outcome.loss.total();
+                if (step + 1) % LOG_EVERY == 0 || step + 1 == total_steps {
+                    progress.message(format_args!("loss {last_loss:.4}"));
+                    metrics.step(&outcome)?;
+                }
             }
             if epoch_done && (epochs % recipe.evaluate_every == 0 || done == total_steps) {
                 let start = Instant::now();
-                last_scores = self.evaluate(student)?;
+                last_scores = self.evaluate(learner.student)?;
                 if let Some(scores) = &last_scores {
                     metrics.evaluation(done, epochs, scores)?;
-                    progress.message(format_args!("loss {:.4}, {}", loss.total(), headline(scores)));
+                    progress.message(format_args!("loss {last_loss:.4}, {}", headline(scores)));
                     if recipe.keep == Keep::Best && is_better(scores, best.as_ref()) {
                         best = Some(Best { epoch: epochs, scores: scores.clone() });
-                        best_parameters = Some(student.parameters().flat().to_vec());
+                        learner.student.read_back()?;
+                        best_parameters = Some(learner.student.parameters().flat().to_vec());
                     }
                 }
                 evaluation_time += start.elapsed();
             }
             if stop || (epoch_done && done < total_steps) {
                 let state = State::new(done, metrics.bytes()?, best.clone(), self.inputs.clone());
-                checkpoint::save(self.folder, &state, student.parameters(), &optimizer, best_parameters.as_deref())?;
+                let optimizer = learner.optimizer()?.into_owned();
+                let parameters = learner.student.parameters();
+                checkpoint::save(self.folder, &state, parameters, &optimizer, best_parameters.as_deref())?;
             }
             if stop {
                 return Err(interrupt::Interrupted).hint(self.way_on);
@@ -152,10 +161,13 @@ impl Fit<'_> {
         let seconds = (clock.elapsed() - evaluation_time).as_secs_f64();
         let (kept_epoch, scores) = match (best, best_parameters) {
             (Some(best), Some(parameters)) => {
-                student.parameters_mut().flat_mut().copy_from_slice(&parameters);
+                student.set_parameters(&parameters)?;
                 (best.epoch, Some(best.scores))
             }
-            _ => (recipe.epochs, last_scores),
+            _ => {
+                student.read_back()?;
+                (recipe.epochs, last_scores)
+            }
         };
         Ok(Fitted { steps: total_steps, kept_epoch, scores, rows_per_second: rows_done as f64 / seconds.max(1e-9) })
     }
@@ -175,6 +187,8 @@ impl Fit<'_> {
                 metrics_bytes: 0,
             },
             Some(Restored { state, optimizer, best_parameters }) => {
+                let parameters = student.parameters().flat().to_vec();
+                student.set_parameters(&parameters)?;
                 ui::say(format!("going on after step {}", ui::count(state.step as u64)));
                 Start {
                     optimizer,
@@ -269,11 +283,12 @@ impl Metrics {
     }
 
     /// One step: its loss, each term's mean, and the gradient's norm before clipping.
-    fn step(&mut self, step: usize, loss: &LossReport, gradient_norm: f64, learning_rate: f64) -> anyhow::Result<()> {
+    fn step(&mut self, outcome: &Outcome) -> anyhow::Result<()> {
+        let Outcome { step, loss, gradient_norm, learning_rate } = outcome;
         let mut line = json!({
             "schema_version": METRICS_SCHEMA_VERSION,
             "event": "step",
-            "step": step,
+            "step": step + 1,
             "loss": loss.total(),
             "gradient_norm": gradient_norm,
             "learning_rate": learning_rate,

@@ -7,21 +7,27 @@ mod narrow;
 pub mod prune;
 pub mod start;
 
+use nn::cuda::CudaEncoder;
 use nn::hf::HfConfig;
-use nn::{Capture, Encoder, EncoderOutput, Error, Gradients, Mode, PackedInput, Parameters};
+use nn::{Capture, Compute, EncoderOutput, Engine, Error, Gradients, Mode, PackedInput, Parameters};
 
 /// A model in training: weights, engine, and nothing of losses or optimisers.
 pub struct Student {
     config: HfConfig,
     parameters: Parameters,
-    encoder: Encoder,
+    engine: Engine,
 }
 
 impl Student {
-    /// A student of this configuration with these weights.
+    /// A student of this configuration with these weights, on the CPU.
     pub fn new(config: HfConfig, parameters: Parameters) -> Result<Self, Error> {
-        let encoder = Encoder::new(&config.encoder)?;
-        Ok(Self { config, parameters, encoder })
+        Self::on(&Compute::Cpu, config, parameters)
+    }
+
+    /// The same, wherever it is to compute.
+    pub fn on(compute: &Compute, config: HfConfig, parameters: Parameters) -> Result<Self, Error> {
+        let engine = Engine::new(compute, &config.encoder, &parameters)?;
+        Ok(Self { config, parameters, engine })
     }
 
     /// What the model is, class names included.
@@ -29,7 +35,7 @@ impl Student {
         &self.config
     }
 
-    /// Its weights.
+    /// Its weights; of one on a GPU those of the last [`read_back`](Self::read_back).
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
@@ -39,6 +45,34 @@ impl Student {
         &mut self.parameters
     }
 
+    /// Reads the weights that a GPU has trained; on the CPU they are here already.
+    pub fn read_back(&mut self) -> Result<(), Error> {
+        match &self.engine {
+            Engine::Cpu(_) => Ok(()),
+            Engine::Cuda(encoder) => encoder.download(&mut self.parameters),
+        }
+    }
+
+    /// Replaces all weights, wherever they are.
+    ///
+    /// # Shapes
+    /// - `flat`: as in [`Parameters::flat`]
+    pub fn set_parameters(&mut self, flat: &[f32]) -> Result<(), Error> {
+        self.parameters.flat_mut().copy_from_slice(flat);
+        match &mut self.engine {
+            Engine::Cpu(_) => Ok(()),
+            Engine::Cuda(encoder) => encoder.upload(&self.parameters),
+        }
+    }
+
+    /// The engine that trains it, if it is on a GPU.
+    pub fn cuda(&mut self) -> Option<&mut CudaEncoder> {
+        match &mut self.engine {
+            Engine::Cpu(_) => None,
+            Engine::Cuda(encoder) => Some(encoder),
+        }
+    }
+
     /// Runs it over a packed batch.
     pub fn forward(
         &mut self,
@@ -46,14 +80,18 @@ impl Student {
         capture: Capture,
         mode: Mode<'_>,
     ) -> Result<EncoderOutput, Error> {
-        self.encoder.forward(&self.parameters, input, capture, mode)
+        self.engine.forward(&self.parameters, input, capture, mode)
     }
 
-    /// Adds the gradient of a loss to `gradients`, given its gradient in the logits of the last forward pass.
+    /// Adds the gradient of a loss to `gradients`, given its gradient in the logits of the last forward pass. For a
+    /// student on the CPU; one on a GPU keeps its gradients there, see [`cuda`](Self::cuda).
     ///
     /// # Shapes
     /// - `d_logits`: `[B, num_labels]`
     pub fn backward(&mut self, d_logits: &[f32], gradients: &mut Gradients) -> Result<(), Error> {
-        self.encoder.backward(&self.parameters, d_logits, gradients)
+        match &mut self.engine {
+            Engine::Cpu(encoder) => encoder.backward(&self.parameters, d_logits, gradients),
+            Engine::Cuda(_) => Err(Error::NoForward),
+        }
     }
 }

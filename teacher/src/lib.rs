@@ -14,20 +14,25 @@ pub use load::{LoadedModel, load, read_config};
 pub use weights::{RawTensor, read_tensors};
 
 use nn::hf::HfConfig;
-use nn::{Capture, Encoder, EncoderOutput, Mode, PackedInput, Parameters};
+use nn::{Capture, Compute, EncoderOutput, Engine, Mode, PackedInput, Parameters};
 
 /// A model that is run and never changed: no dropout, no gradients.
 pub struct Teacher {
     config: HfConfig,
     parameters: Parameters,
-    encoder: Encoder,
+    engine: Engine,
 }
 
 impl Teacher {
-    /// A teacher of this configuration and these weights.
+    /// A teacher of this configuration and these weights, on the CPU.
     pub fn new(config: HfConfig, parameters: Parameters) -> Result<Self, nn::Error> {
-        let encoder = Encoder::new(&config.encoder)?;
-        Ok(Self { config, parameters, encoder })
+        Self::on(&Compute::Cpu, config, parameters)
+    }
+
+    /// The same, wherever it is to compute.
+    pub fn on(compute: &Compute, config: HfConfig, parameters: Parameters) -> Result<Self, nn::Error> {
+        let engine = Engine::new(compute, &config.encoder, &parameters)?;
+        Ok(Self { config, parameters, engine })
     }
 
     /// What the model is, class names included.
@@ -42,7 +47,7 @@ impl Teacher {
 
     /// Runs it over a packed batch.
     pub fn forward(&mut self, input: PackedInput<'_>, capture: Capture) -> Result<EncoderOutput, nn::Error> {
-        self.encoder.forward(&self.parameters, input, capture, Mode::Eval)
+        self.engine.forward(&self.parameters, input, capture, Mode::Eval)
     }
 }
 

@@ -1,9 +1,13 @@
 //! Flags that several commands share, so that each is spelled, explained and checked once.
 
 use super::values::{
-    DeviceChoice, Keep, above_zero, at_least_one, at_least_three, fraction, probability, zero_or_more,
+    DeviceChoice, Keep, PrecisionChoice, above_zero, at_least_one, at_least_three, fraction, probability, zero_or_more,
 };
+use crate::ui;
+use anyhow::Context;
 use clap::Args;
+use nn::Compute;
+use nn::cuda::{Device, Precision};
 use std::path::PathBuf;
 
 /// How a data file is read: its columns, its label names, and how much of each text the model sees.
@@ -28,21 +32,52 @@ pub(crate) struct ColumnArgs {
 }
 
 /// Where to compute.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Compute")]
 pub(crate) struct DeviceArgs {
-    /// Where to compute: auto, cpu or cuda:N (the N-th GPU, from 0)
+    /// Where to compute: auto (a GPU if there is one), cpu or cuda:N (the N-th GPU, from 0)
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
     pub(crate) device: DeviceChoice,
+    /// Number formats to compute in: auto (bf16 on a GPU, f32 on the CPU), f32, tf32 or bf16
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = PrecisionChoice::Auto, hide_possible_values = true)]
+    pub(crate) precision: PrecisionChoice,
 }
 
 impl DeviceArgs {
-    /// Refuses a device that this build cannot compute on.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
-        match &self.device {
-            DeviceChoice::Auto | DeviceChoice::Cpu => Ok(()),
-            gpu => anyhow::bail!("--device {gpu}: this build computes on the CPU alone; give --device cpu"),
-        }
+    /// Finds the device, or refuses what this machine cannot do.
+    pub(crate) fn resolve(&self) -> anyhow::Result<Compute> {
+        let device = match self.device {
+            DeviceChoice::Cpu => None,
+            DeviceChoice::Cuda(ordinal) => {
+                Some(Device::cuda(ordinal).with_context(|| format!("--device {}", self.device))?)
+            }
+            DeviceChoice::Auto if Device::count() == 0 => None,
+            DeviceChoice::Auto => match Device::cuda(0) {
+                Ok(device) => Some(device),
+                Err(error) => {
+                    ui::say(format!("computing on the CPU, since the GPU cannot be used: {error}"));
+                    None
+                }
+            },
+        };
+        let precision = match (self.precision, &device) {
+            (PrecisionChoice::F32, _) | (PrecisionChoice::Auto, None) => Precision::F32,
+            (PrecisionChoice::Auto | PrecisionChoice::Bf16, Some(_)) => Precision::Bf16,
+            (PrecisionChoice::Tf32, Some(_)) => Precision::Tf32,
+            (PrecisionChoice::Bf16 | PrecisionChoice::Tf32, None) => {
+                let asked = if self.precision == PrecisionChoice::Bf16 { "bf16" } else { "tf32" };
+                anyhow::bail!(
+                    "--precision {asked}: the CPU computes in f32 alone; give --precision f32, or a GPU by --device cuda"
+                );
+            }
+        };
+        Ok(match device {
+            None => Compute::Cpu,
+            Some(device) => {
+                ui::say(format!("computing on {} in {precision}", device.name()));
+                Compute::Cuda { device, precision }
+            }
+        })
     }
 }
 

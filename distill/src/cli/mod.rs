@@ -12,8 +12,8 @@ pub(crate) use bench::{
 pub(crate) use commands::{
     CacheArgs, DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs,
 };
-pub(crate) use groups::{ColumnArgs, ComputeArgs, FittingArgs, HubArgs};
-pub(crate) use values::{ExportDtype, Keep, LayerChoice, Setting, StudentFamily};
+pub(crate) use groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs};
+pub(crate) use values::{ExportDtype, Keep, LayerChoice, PrecisionChoice, Setting, StudentFamily};
 
 use clap::{ArgAction, Parser, Subcommand};
 

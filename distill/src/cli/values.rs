@@ -87,6 +87,7 @@ impl FromStr for DeviceChoice {
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
             _ => (text.strip_prefix("cuda:").and_then(|number| number.parse().ok()).map(Self::Cuda))
                 .ok_or("must be auto, cpu or cuda:N with N from 0".to_owned()),
         }
@@ -115,6 +116,20 @@ impl From<DeviceChoice> for String {
     fn from(choice: DeviceChoice) -> Self {
         choice.to_string()
     }
+}
+
+/// The number formats to compute in, as asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lowercase")]
+pub(crate) enum PrecisionChoice {
+    /// bf16 on a GPU, f32 on the CPU
+    Auto,
+    /// Everything in f32
+    F32,
+    /// f32 whose matrix products read 10 bits of the mantissa; GPU alone
+    Tf32,
+    /// bf16 with f32 weights and sums; GPU alone
+    Bf16,
 }
 
 /// What kind of model a student is.
@@ -246,7 +261,8 @@ mod tests {
         for text in ["auto", "cpu", "cuda:0", "cuda:12"] {
             assert_eq!(text.parse::<DeviceChoice>().expect("parses").to_string(), text);
         }
-        for text in ["cuda", "cuda:", "cuda:-1", "CPU", ""] {
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+        for text in ["cuda:", "cuda:-1", "CPU", ""] {
             assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
         }
     }

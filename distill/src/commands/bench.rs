@@ -9,7 +9,7 @@ mod rows;
 mod subject;
 
 use datasets::{Sampler, Task, TokenBatch, forward_batches};
-use nn::{AdamW, Capture, Ceiling, EncoderConfig, Flops, Gradients};
+use nn::{AdamW, Capture, Ceiling, EncoderConfig, Flops};
 use serde::Serialize;
 use student::Student;
 use teacher::Teacher;
@@ -17,10 +17,11 @@ use teacher::Teacher;
 use crate::cli::{BenchArgs, BenchCaptureArgs, BenchCommand, BenchGemmArgs, BenchTrainArgs, MeasurementArgs};
 use crate::inference::packed;
 use crate::interrupt;
+use crate::learner::Learner;
 use crate::memory;
 use crate::model;
 use crate::objective::{LossTermRecipe, Objective};
-use crate::step::{Moved, Stepper};
+use crate::step::Stepper;
 use crate::ui::{self, Table, Ui};
 use clock::{Budget, Times};
 use rows::Rows;
@@ -161,9 +162,6 @@ fn train_case(
     let seed = args.measurement.seed;
     let (config, parameters) = subject.build(rows.classes, &args.hub, seed)?;
     let mut student = Student::new(config, parameters)?;
-    let layout = student.parameters().layout().clone();
-    let mut gradients = Gradients::zeros(layout.clone());
-    let mut optimizer = AdamW::new(layout, WEIGHT_DECAY);
     let sampler = Sampler::new(rows.encodings.lengths(), seed, args.rows.batch_rows, bench.report.data.batch_tokens)?;
     let objective = Objective::new(Task::SingleLabel, TERMS.to_vec())?;
     let said = rows.teacher_logits(seed);
@@ -172,13 +170,13 @@ fn train_case(
         Ok(batch.iter().flat_map(of).copied().collect())
     };
     let stepper = Stepper {
-        objective: &objective,
         encodings: &rows.encodings,
         labels: &rows.labels,
         teacher_logits: &teacher_logits,
         seed,
-        max_gradient_norm: MAX_GRADIENT_NORM,
     };
+    let optimizer = AdamW::new(student.parameters().layout().clone(), WEIGHT_DECAY);
+    let mut learner = Learner::new(&mut student, &objective, optimizer, WEIGHT_DECAY, MAX_GRADIENT_NORM)?;
     let (mut step, mut loss) = (0, None);
     let steps = sampler.steps_per_epoch();
     bench.case(vocabulary, subject, rows, steps, Flops::training, |passes| {
@@ -186,11 +184,13 @@ fn train_case(
             let epoch = sampler.epoch((step / steps) as u64);
             for _ in 0..steps {
                 interrupt::check()?;
-                let moved = Moved { student: &mut student, gradients: &mut gradients, optimizer: &mut optimizer };
-                loss = Some(stepper.step(step, &epoch.step(step % steps), LEARNING_RATE, moved)?.loss.total());
+                stepper.step(step, &epoch.step(step % steps), LEARNING_RATE, &mut learner)?;
                 step += 1;
+                loss = learner.outcomes(false)?.last().map(|outcome| outcome.loss.total()).or(loss);
             }
         }
+        // A GPU's last steps are waited for.
+        loss = learner.outcomes(true)?.last().map(|outcome| outcome.loss.total()).or(loss);
         Ok(loss)
     })
 }

@@ -13,7 +13,7 @@ use teacher::Teacher;
 use crate::cli::CacheArgs;
 use crate::fingerprint;
 use crate::hint::HintExt;
-use crate::inference::packed;
+use crate::inference::{Running, packed};
 use crate::interrupt;
 use crate::metrics;
 use crate::model::{self, TextModel};
@@ -26,7 +26,7 @@ const COMMIT_BATCHES: usize = 16;
 
 /// Stores what a teacher says of a data set.
 pub(crate) fn run(args: CacheArgs, ui: &Ui) -> anyhow::Result<()> {
-    args.compute.device.check()?;
+    let compute = args.compute.device.resolve()?;
     let columns = ColumnsRecipe::from(&args.columns);
     let mut teacher = model::load_classifier(&args.teacher, &args.hub)?;
     let names = teacher.name_labels(&columns.label_names)?;
@@ -39,7 +39,7 @@ pub(crate) fn run(args: CacheArgs, ui: &Ui) -> anyhow::Result<()> {
         &Capturing {
             output: &args.output.output,
             overwrite: args.output.overwrite,
-            batch_tokens: args.compute.batch_tokens,
+            running: Running { compute: &compute, batch_tokens: args.compute.batch_tokens },
             force: args.force,
         },
     )?;
@@ -51,7 +51,7 @@ pub(crate) fn run(args: CacheArgs, ui: &Ui) -> anyhow::Result<()> {
 pub(crate) struct Capturing<'a> {
     pub(crate) output: &'a Path,
     pub(crate) overwrite: bool,
-    pub(crate) batch_tokens: usize,
+    pub(crate) running: Running<'a>,
     /// Goes on with a teacher no better than chance.
     pub(crate) force: bool,
 }
@@ -100,11 +100,11 @@ pub(crate) fn capture(
     let unique: Vec<u32> = (0..keys.len() as u32).filter(|&row| seen.insert(keys[row as usize])).collect();
     let missing: Vec<u32> = unique.iter().copied().filter(|&row| !writer.contains(&keys[row as usize])).collect();
     let lengths: Vec<u32> = missing.iter().map(|&row| encodings.length(row as usize)).collect();
-    let mut model = Teacher::new(teacher.config, teacher.parameters)?;
+    let mut model = Teacher::on(how.running.compute, teacher.config, teacher.parameters)?;
     let progress = Progress::new("cache", missing.len() as u64, "rows");
     let clock = Instant::now();
     // Longest first, cut by tokens: what is left after a stop is cut as it would have been without it.
-    for (index, batch) in forward_batches(&lengths, how.batch_tokens).iter().enumerate() {
+    for (index, batch) in forward_batches(&lengths, how.running.batch_tokens).iter().enumerate() {
         interrupt::check().hint("the same command goes on from here")?;
         let rows: Vec<u32> = batch.iter().map(|&index| missing[index as usize]).collect();
         let tokens = TokenBatch::gather(&encodings, &rows);

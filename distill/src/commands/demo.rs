@@ -31,7 +31,7 @@ const TEACHER: [(&str, &[u8]); 7] = [
 
 /// Runs the demo.
 pub(crate) fn run(args: DemoArgs, ui: &Ui) -> anyhow::Result<()> {
-    args.device.check()?;
+    let compute = args.device.resolve()?;
     let start = Instant::now();
     let mut recipe = read("the demo's recipe", RECIPE, &[])?;
     recipe.train.seed = args.seed;
@@ -52,6 +52,7 @@ pub(crate) fn run(args: DemoArgs, ui: &Ui) -> anyhow::Result<()> {
         measured_on: "the test rows of Banking77".to_string(),
         baseline: !args.no_baseline,
         overwrite: args.overwrite,
+        compute: &compute,
     }
     .run()?;
     let report = DemoReport {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use teacher::Teacher;
 
 use crate::cli::EvaluateArgs;
-use crate::inference;
+use crate::inference::{self, Running};
 use crate::metrics::Scores;
 use crate::model::{self, TextModel};
 use crate::recipe::ColumnsRecipe;
@@ -15,7 +15,8 @@ use crate::ui::{self, Table, Ui};
 
 /// Measures a model.
 pub(crate) fn run(args: EvaluateArgs, ui: &Ui) -> anyhow::Result<()> {
-    args.compute.device.check()?;
+    let compute = args.compute.device.resolve()?;
+    let how = Running { compute: &compute, batch_tokens: args.compute.batch_tokens };
     let columns = ColumnsRecipe::from(&args.columns);
     let mut model = model::load_classifier(&args.model, &args.hub)?;
     let names = model.name_labels(&columns.label_names)?;
@@ -28,11 +29,10 @@ pub(crate) fn run(args: EvaluateArgs, ui: &Ui) -> anyhow::Result<()> {
             let mut teacher = model::load_classifier(name, &args.hub)?;
             teacher.name_labels(&columns.label_names)?;
             let max_length = teacher.max_length(columns.max_length)?;
-            Some(teacher_logits(teacher, &model.config.labels, &split, max_length, args.compute.batch_tokens)?)
+            Some(teacher_logits(teacher, &model.config.labels, &split, max_length, how)?)
         }
     };
-    let measured =
-        measure(model, &split, max_length, args.compute.batch_tokens, bytes, teacher.as_deref(), "evaluate")?;
+    let measured = measure(model, &split, max_length, how, bytes, teacher.as_deref(), "evaluate")?;
     ui.result(&EvaluateReport { measured, output: None }, |report| report.measured.text())?;
     Ok(())
 }
@@ -65,7 +65,7 @@ pub(crate) fn measure(
     model: TextModel,
     split: &Split,
     max_length: usize,
-    batch_tokens: usize,
+    how: Running<'_>,
     bytes: u64,
     teacher_logits: Option<&[f32]>,
     label: &str,
@@ -75,8 +75,8 @@ pub(crate) fn measure(
     model::report_truncated(encodings.truncated_count(), encodings.len(), max_length);
     let classes = model.config.labels.len();
     let parameters = model.parameters.flat().len();
-    let mut model = Teacher::new(model.config, model.parameters)?;
-    let predictions = inference::predict(&mut model, &encodings, batch_tokens, label)?;
+    let mut model = Teacher::on(how.compute, model.config, model.parameters)?;
+    let predictions = inference::predict(&mut model, &encodings, how.batch_tokens, label)?;
     Ok(Measured {
         scores: Scores::of(&predictions.logits, teacher_logits, &split.labels, classes)?,
         truncated: encodings.truncated_count(),
@@ -93,7 +93,7 @@ pub(crate) fn teacher_logits(
     labels: &[String],
     split: &Split,
     max_length: usize,
-    batch_tokens: usize,
+    how: Running<'_>,
 ) -> anyhow::Result<Vec<f32>> {
     let order: Option<Vec<usize>> =
         labels.iter().map(|label| teacher.config.labels.iter().position(|other| other == label)).collect();
@@ -106,8 +106,8 @@ pub(crate) fn teacher_logits(
         );
     };
     let encodings = teacher.tokenizer.encode(&split.rows, max_length)?;
-    let mut teacher = Teacher::new(teacher.config, teacher.parameters)?;
-    let logits = inference::predict(&mut teacher, &encodings, batch_tokens, "teacher")?.logits;
+    let mut teacher = Teacher::on(how.compute, teacher.config, teacher.parameters)?;
+    let logits = inference::predict(&mut teacher, &encodings, how.batch_tokens, "teacher")?.logits;
     Ok(logits.chunks_exact(order.len()).flat_map(|row| order.iter().map(|&class| row[class])).collect())
 }
 

@@ -9,16 +9,17 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use half::{bf16, f16};
-use nn::Parameters;
+use nn::{Compute, Parameters};
 use serde::{Deserialize, Serialize};
 
 use super::evaluate::Measured;
 use super::train::Existing;
 use crate::card::{CardFigures, ModelCard};
-use crate::cli::{ExportArgs, ExportDtype, HubArgs};
+use crate::cli::{DeviceArgs, ExportArgs, ExportDtype, HubArgs, PrecisionChoice};
 use crate::files::{self, prepare_output};
 use crate::fingerprint;
 use crate::hint::HintExt;
+use crate::inference::Running;
 use crate::metrics::Scores;
 use crate::model::{self, MODEL_FILES, TextModel};
 use crate::recipe::ColumnsRecipe;
@@ -35,7 +36,8 @@ const SCHEMA_VERSION: u32 = 1;
 
 /// Exports a model.
 pub(crate) fn run(args: ExportArgs, ui: &Ui) -> anyhow::Result<()> {
-    args.compute.device.check()?;
+    // In f32 wherever that is: rounded activations would hide what the number format of the weights does.
+    let compute = DeviceArgs { precision: PrecisionChoice::F32, ..args.compute.device }.resolve()?;
     let columns = ColumnsRecipe::from(&args.columns);
     let mut source = Source::load(&args.model)?;
     let names = source.model.name_labels(&columns.label_names)?;
@@ -52,7 +54,7 @@ pub(crate) fn run(args: ExportArgs, ui: &Ui) -> anyhow::Result<()> {
         existing: if args.output.overwrite { Existing::Overwrite } else { Existing::Refuse },
         dtype: args.dtype,
         max_length,
-        batch_tokens: args.compute.batch_tokens,
+        running: Running { compute: &compute, batch_tokens: args.compute.batch_tokens },
         figures: match &data {
             None => Figures::OfTheRun,
             Some((name, split)) => Figures::Measure(name, split),
@@ -107,7 +109,8 @@ fn write(
         Some((rows, measured)) => Figures::Measured(rows, &measured.scores),
     };
     let max_length = source.max_length(None)?;
-    Export { output, existing: Existing::Resume, dtype, max_length, batch_tokens: 4096, figures }.run(source)
+    let running = Running { compute: &Compute::Cpu, batch_tokens: 4096 };
+    Export { output, existing: Existing::Resume, dtype, max_length, running, figures }.run(source)
 }
 
 /// Refuses a folder that holds something other than an export.
@@ -165,7 +168,7 @@ struct Export<'a> {
     dtype: ExportDtype,
     /// Tokens kept of a text where it is run.
     max_length: usize,
-    batch_tokens: usize,
+    running: Running<'a>,
     figures: Figures<'a>,
 }
 
@@ -203,7 +206,7 @@ impl Export<'_> {
             _ => compare::synthetic_rows(&model.tokenizer),
         };
         let Comparison { config, exported_logits, rows, largest_difference, label_changes } =
-            compare(model, self.output, self.dtype, &rows, self.max_length, self.batch_tokens)?;
+            compare(model, self.output, self.dtype, &rows, self.max_length, self.running)?;
 
         let as_exported = self.dtype == ExportDtype::F32;
         let figures = match self.figures {

@@ -25,7 +25,7 @@ use crate::ui::{self, Table, Ui};
 
 /// Makes a teacher of a model.
 pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
-    args.compute.device.check()?;
+    let compute = args.compute.device.resolve()?;
     let start = Instant::now();
     refuse_source(Path::new(&args.model), &args.output.output)?;
     let columns = ColumnsRecipe::from(&args.columns);
@@ -77,6 +77,8 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         student: None,
         prune_vocabulary: args.prune_vocabulary,
         fit: fit.clone(),
+        device: compute.kind().to_string(),
+        precision: compute.precision(),
     };
     let existing = Existing::of(args.resume, args.output.overwrite);
     if let Some(figures) = existing.prepare(&args.output.output, &inputs)? {
@@ -84,7 +86,7 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         ui.result(&report, TrainReport::text)?;
         return Ok(());
     }
-    let mut student = Student::new(model.config.clone(), model.parameters)?;
+    let mut student = Student::on(&compute, model.config.clone(), model.parameters)?;
     let fitted = Fit {
         objective: &objective,
         train: &train,

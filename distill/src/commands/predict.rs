@@ -17,13 +17,13 @@ use lines::Lines;
 
 /// Classifies lines of text.
 pub(crate) fn run(args: PredictArgs, ui: &Ui) -> anyhow::Result<()> {
-    args.compute.device.check()?;
+    let compute = args.compute.device.resolve()?;
     let model = model::load_classifier(&args.model, &args.hub)?;
     let max_length = model.max_length(args.max_length)?;
     let mut classifier = Classifier {
         tokenizer: model.tokenizer,
         labels: model.config.labels.clone(),
-        model: Teacher::new(model.config, model.parameters)?,
+        model: Teacher::on(&compute, model.config, model.parameters)?,
         max_length,
         batch_tokens: args.compute.batch_tokens,
         truncated: 0,

@@ -16,7 +16,7 @@ use crate::ui::Ui;
 
 /// Runs a recipe.
 pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
-    args.device.check()?;
+    let compute = args.device.resolve()?;
     let start = Instant::now();
     let name = args.recipe.display().to_string();
     let recipe = read(&name, &files::read_to_string(&args.recipe)?, &args.set)?;
@@ -36,6 +36,7 @@ pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
         measured_on: if data.test.is_some() { "the test rows" } else { "the validation rows" }.to_string(),
         baseline: false,
         overwrite: args.overwrite,
+        compute: &compute,
     }
     .run()?;
     let seconds = start.elapsed().as_secs_f64();

@@ -8,7 +8,7 @@ use anyhow::bail;
 use cache::CacheReader;
 use datasets::{LabelNames, Task, TextTokenizer};
 use nn::hf::HfConfig;
-use nn::{EncoderConfig, Family, Layout, Parameters};
+use nn::{Compute, EncoderConfig, Family, Layout, Parameters};
 use student::Student;
 use student::start::{self, Layers};
 
@@ -29,7 +29,7 @@ use crate::ui::{self, Ui};
 
 /// Trains a student.
 pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
-    args.compute.device.check()?;
+    let compute = args.compute.device.resolve()?;
     let start = Instant::now();
     refuse_source(Path::new(&args.teacher), &args.output.output)?;
     args.cache.as_deref().map(|cache| refuse_source(cache, &args.output.output)).transpose()?;
@@ -58,6 +58,7 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
         cache: args.cache.as_deref(),
         output: &args.output.output,
         force: args.force,
+        compute: &compute,
     }
     .run(Existing::of(args.resume, args.output.overwrite))?;
     let report = TrainReport::new(&args.output.output, &trained.figures, trained.rows_per_second, start);
@@ -131,6 +132,7 @@ pub(crate) struct Training<'a> {
     pub(crate) output: &'a Path,
     /// Goes on with a teacher no better than chance.
     pub(crate) force: bool,
+    pub(crate) compute: &'a Compute,
 }
 
 /// What a training gave.
@@ -200,11 +202,13 @@ impl Training<'_> {
             student: Some(self.student.clone()),
             prune_vocabulary: self.student.prune_vocabulary,
             fit: self.fit.clone(),
+            device: self.compute.kind().to_string(),
+            precision: self.compute.precision(),
         };
         if let Some(figures) = existing.prepare(self.output, &inputs)? {
             return Ok(Trained { figures, rows_per_second: None });
         }
-        let mut student = Student::new(config, parameters)?;
+        let mut student = Student::on(self.compute, config, parameters)?;
         let fitted = Fit {
             objective: &objective,
             train: &train,

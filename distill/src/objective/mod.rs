@@ -100,6 +100,37 @@ impl Objective {
         LossReport::new(&self.terms)
     }
 
+    /// The objective in the one form that a GPU computes without the host: at most one term of each kind.
+    pub(crate) fn fused(&self) -> Option<FusedLoss> {
+        let mut fused = FusedLoss { soft_weight: 0.0, temperature: 1.0, hard_weight: 0.0 };
+        let (mut soft, mut hard) = (0, 0);
+        for term in &self.terms {
+            match *term {
+                LossTermRecipe::SoftTarget { weight, temperature } => {
+                    soft += 1;
+                    (fused.soft_weight, fused.temperature) = (weight, temperature);
+                }
+                LossTermRecipe::HardLabel { weight } => {
+                    hard += 1;
+                    fused.hard_weight = weight;
+                }
+            }
+        }
+        (soft <= 1 && hard <= 1).then_some(fused)
+    }
+
+    /// The report of a whole step from the sums of its soft and of its hard term.
+    pub(crate) fn report(&self, [soft, hard]: [f64; 2], step: StepCounts) -> LossReport {
+        let mut report = self.no_loss();
+        for term in &mut report.terms {
+            term.loss = match term.term {
+                LossTermRecipe::SoftTarget { .. } => Weighted { sum: soft, count: step.rows },
+                LossTermRecipe::HardLabel { .. } => Weighted { sum: hard, count: step.labelled },
+            };
+        }
+        report
+    }
+
     /// Evaluates every term on a micro-batch and writes the gradient of the step's loss at the student's logits.
     ///
     /// # Shapes
@@ -140,6 +171,14 @@ impl Objective {
         }
         Ok(report)
     }
+}
+
+/// The weights of an objective with at most one term of each kind; a missing term's is 0.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct FusedLoss {
+    pub(crate) soft_weight: f64,
+    pub(crate) temperature: f64,
+    pub(crate) hard_weight: f64,
 }
 
 impl LossTermRecipe {

@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 
 use crate::{DropoutRng, EncoderConfig, Error, Gradients, Layout, Parameters};
-use chunk::{Chunk, Context, Dropouts, Prepared};
+pub(crate) use chunk::Dropouts;
+use chunk::{Chunk, Context, Prepared};
 
 /// Tokens that one chunk aims for: enough for efficient products, few enough to keep a small machine's cores equally
 /// busy.
@@ -228,7 +229,8 @@ fn cut(starts: &[u32]) -> Vec<Range<usize>> {
     ranges
 }
 
-fn check_input(config: &EncoderConfig, input: PackedInput<'_>) -> Result<(), Error> {
+/// Refuses what the model does not have.
+pub(crate) fn check_input(config: &EncoderConfig, input: PackedInput<'_>) -> Result<(), Error> {
     let PackedInput { input_ids, token_type_ids, starts } = input;
     if starts.len() < 2 || starts[0] != 0 || starts[starts.len() - 1] as usize != input_ids.len() {
         return Err(Error::Batch(format!("starts do not span the {} tokens", input_ids.len())));

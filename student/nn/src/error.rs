@@ -55,6 +55,9 @@ pub enum Error {
     /// A backward pass without the forward pass in training mode that it belongs to.
     #[error("backward needs a forward pass in training mode before it")]
     NoForward,
+    /// An error of the GPU.
+    #[error(transparent)]
+    Device(#[from] crate::cuda::DeviceError),
     /// An error of the candle twin.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

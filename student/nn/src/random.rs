@@ -38,6 +38,11 @@ pub(crate) struct DropoutSite {
 }
 
 impl DropoutSite {
+    /// Key, threshold and scale: what a GPU's kernel computes [`factor`](Self::factor) from.
+    pub(crate) fn scalars(self) -> ([u32; 2], u32, f32) {
+        (self.key, self.threshold, self.scale)
+    }
+
     /// What element `index` is multiplied with: 0, or 1 / (1 - rate).
     #[inline(always)]
     pub(crate) fn factor(self, index: u32) -> f32 {

@@ -8,7 +8,7 @@ use nn::hf::HfConfig;
 use teacher::Teacher;
 
 use crate::cli::{ExportDtype, HubArgs};
-use crate::inference;
+use crate::inference::{self, Running};
 use crate::metrics;
 use crate::model::{self, TextModel};
 
@@ -32,7 +32,7 @@ pub(super) fn compare(
     dtype: ExportDtype,
     rows: &[Row],
     max_length: usize,
-    batch_tokens: usize,
+    running: Running<'_>,
 ) -> anyhow::Result<Comparison> {
     let local = HubArgs { revision: None, offline: true };
     let exported = model::load_classifier(&folder.display().to_string(), &local)?;
@@ -46,8 +46,8 @@ pub(super) fn compare(
     model::report_truncated(encodings.truncated_count(), encodings.len(), max_length);
     let config = source.config.clone();
     let logits = |model: TextModel, label: &str| -> anyhow::Result<Vec<f32>> {
-        let mut model = Teacher::new(model.config, model.parameters)?;
-        Ok(inference::predict(&mut model, &encodings, batch_tokens, label)?.logits)
+        let mut model = Teacher::on(running.compute, model.config, model.parameters)?;
+        Ok(inference::predict(&mut model, &encodings, running.batch_tokens, label)?.logits)
     };
     let expected = logits(source, "run the source")?;
     let found = logits(exported, "run the export")?;

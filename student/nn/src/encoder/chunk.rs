@@ -90,22 +90,22 @@ impl Context<'_> {
 }
 
 /// The dropout masks of a pass, one a place in the model.
-pub(super) struct Dropouts {
-    pub(super) embeddings: Option<DropoutSite>,
-    pub(super) layers: Vec<LayerDropouts>,
-    pub(super) head_input: Option<DropoutSite>,
-    pub(super) head: Option<DropoutSite>,
+pub(crate) struct Dropouts {
+    pub(crate) embeddings: Option<DropoutSite>,
+    pub(crate) layers: Vec<LayerDropouts>,
+    pub(crate) head_input: Option<DropoutSite>,
+    pub(crate) head: Option<DropoutSite>,
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct LayerDropouts {
-    pub(super) attention: Option<DropoutSite>,
-    pub(super) attention_output: Option<DropoutSite>,
-    pub(super) output: Option<DropoutSite>,
+pub(crate) struct LayerDropouts {
+    pub(crate) attention: Option<DropoutSite>,
+    pub(crate) attention_output: Option<DropoutSite>,
+    pub(crate) output: Option<DropoutSite>,
 }
 
 impl Dropouts {
-    pub(super) fn new(config: &EncoderConfig, rng: &DropoutRng) -> Self {
+    pub(crate) fn new(config: &EncoderConfig, rng: &DropoutRng) -> Self {
         let layer = |layer: usize| LayerDropouts {
             attention: rng.site(layer as u64 * 4, config.attention_dropout),
             attention_output: rng.site(layer as u64 * 4 + 1, config.attention_output_dropout()),

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Compiles the kernels to kernels.ptx.gz, which the program embeds and the driver turns into a GPU's own code (compute
+# capability 8.0 or later), and writes the hash of the sources beside it, which a test compares. Prints for Ampere and
+# Hopper what each kernel takes: registers, spills, shared memory.
+# usage: student/nn/cuda/build.sh
+set -euo pipefail
+cd "$(dirname "$0")"
+eval "$(./toolkit.sh)"
+trap "rm -f kernels.ptx.building" EXIT
+python3 compile.py "$NVRTC" compute_80 kernels.ptx.building
+for architecture in sm_80 sm_90; do
+  "$PTXAS" -v "-arch=$architecture" -o /dev/null kernels.ptx.building 2>&1 | awk -v architecture="$architecture" '
+    /Compiling entry function/ { split($0, part, "\047"); kernel = part[2] }
+    /bytes stack frame/ { stack = $1; stores = $5; loads = $9 }
+    /Used [0-9]+ registers/ {
+      match($0, /[0-9]+ registers/); registers = substr($0, RSTART, RLENGTH)
+      shared = match($0, /[0-9]+ bytes smem/) ? substr($0, RSTART, RLENGTH) : "0 bytes smem"
+      printf "%s %-42s %s, %s static, stack %d, spilled %d + %d bytes\n", architecture, kernel, registers, shared, stack, stores, loads
+    }
+    /error|warning/ { print }'
+  [ "${PIPESTATUS[0]}" = 0 ] || { echo "ptxas refuses the kernels" >&2; exit 1; }
+done
+gzip -9nc kernels.ptx.building > kernels.ptx.gz
+for file in $(LC_ALL=C ls -- *.cu *.cuh); do echo "$file"; cat "$file"; done | sha256sum | cut -d ' ' -f 1 > kernels.sha256

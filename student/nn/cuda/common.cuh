@@ -1,0 +1,142 @@
+// What all kernels share: elements of either type as floats, sums over a warp, the dropout mask.
+//
+// T is the type of activations, bf16 or float; all arithmetic is in float. Sums are in a fixed order everywhere and no
+// kernel uses atomics, so a launch gives the same bits each time.
+#pragma once
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#include "device.cuh"
+#else
+#include "emulation/device.h"
+#endif
+
+typedef unsigned int u32;
+
+/// Elements in 16 bytes.
+template <class T>
+constexpr int LANES = 16 / sizeof(T);
+
+template <class T>
+__device__ __forceinline__ T from_float(float x);
+template <>
+__device__ __forceinline__ float from_float<float>(float x) {
+    return x;
+}
+template <>
+__device__ __forceinline__ bf16 from_float<bf16>(float x) {
+    return to_bf16(x);
+}
+__device__ __forceinline__ float to_float(float x) { return x; }
+
+/// What is left of x once it is stored as T.
+template <class T>
+__device__ __forceinline__ float stored(float x) {
+    return to_float(from_float<T>(x));
+}
+
+__device__ __forceinline__ void load_whole(const float* from, float (&to)[4]) {
+    const Bytes16 bytes = load16(from);
+    to[0] = bits_to_float(bytes.x);
+    to[1] = bits_to_float(bytes.y);
+    to[2] = bits_to_float(bytes.z);
+    to[3] = bits_to_float(bytes.w);
+}
+
+__device__ __forceinline__ void load_whole(const float* from, float (&to)[8]) {
+    float low[4], high[4];
+    load_whole(from, low);
+    load_whole(from + 4, high);
+#pragma unroll
+    for (int i = 0; i < 4; i++) to[i] = low[i], to[4 + i] = high[i];
+}
+
+__device__ __forceinline__ void load_whole(const bf16* from, float (&to)[8]) {
+    const Bytes16 bytes = load16(from);
+    const u32 words[4] = {bytes.x, bytes.y, bytes.z, bytes.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        to[2 * i] = bits_to_float(words[i] << 16);
+        to[2 * i + 1] = bits_to_float(words[i] & 0xffff0000u);
+    }
+}
+
+__device__ __forceinline__ void store_whole(float* to, const float (&from)[4]) {
+    store16(to, {float_to_bits(from[0]), float_to_bits(from[1]), float_to_bits(from[2]), float_to_bits(from[3])});
+}
+
+__device__ __forceinline__ void store_whole(float* to, const float (&from)[8]) {
+    store16(to, {float_to_bits(from[0]), float_to_bits(from[1]), float_to_bits(from[2]), float_to_bits(from[3])});
+    store16(to + 4, {float_to_bits(from[4]), float_to_bits(from[5]), float_to_bits(from[6]), float_to_bits(from[7])});
+}
+
+__device__ __forceinline__ void store_whole(bf16* to, const float (&from)[8]) {
+    store16(to, {pack_bf16(from[0], from[1]), pack_bf16(from[2], from[3]), pack_bf16(from[4], from[5]),
+                 pack_bf16(from[6], from[7])});
+}
+
+/// N elements from `from` on, or the first `count` of them and zeros. `whole`: all N are there, and aligned.
+template <class E, int N>
+__device__ __forceinline__ void load(const E* from, bool whole, int count, float (&to)[N]) {
+    if (whole) {
+        load_whole(from, to);
+    } else {
+#pragma unroll
+        for (int i = 0; i < N; i++) to[i] = i < count ? to_float(from[i]) : 0.0f;
+    }
+}
+
+/// N elements, or the first `count` of them.
+template <class E, int N>
+__device__ __forceinline__ void store(E* to, bool whole, int count, const float (&from)[N]) {
+    if (whole) {
+        store_whole(to, from);
+    } else {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            if (i < count) to[i] = from_float<E>(from[i]);
+        }
+    }
+}
+
+/// The sum over the lanes of a warp, in every lane.
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+    for (int bits = 16; bits > 0; bits /= 2) x += __shfl_xor_sync(~0u, x, bits);
+    return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+#pragma unroll
+    for (int bits = 16; bits > 0; bits /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, bits));
+    return x;
+}
+
+/// A dropout mask as in `random.rs`, bit for bit: kept or dropped by a hash of the element's number. Threshold 0 drops
+/// nothing.
+struct Dropout {
+    u32 key0, key1, threshold;
+    float scale;
+
+    __device__ __forceinline__ float factor(u32 element) const {
+        u32 x = element ^ key0;
+        x = (x ^ (x >> 16)) * 0x7feb352du;
+        x = (x ^ (x >> 15)) * 0x846ca68bu;
+        x = (x ^ (x >> 16)) + key1;
+        x = (x ^ (x >> 16)) * 0x85ebca6bu;
+        x = (x ^ (x >> 13)) * 0xc2b2ae35u;
+        x ^= x >> 16;
+        return x >= threshold ? scale : 0.0f;
+    }
+
+    /// Multiplies elements numbered from `element` on by their factors.
+    template <int N>
+    __device__ __forceinline__ void apply(u32 element, float (&values)[N]) const {
+        if (threshold == 0) return;
+#pragma unroll
+        for (int i = 0; i < N; i++) values[i] *= factor(element + i);
+    }
+};
+
+/// The four parameters that make a mask, and the mask of them.
+#define DROPOUT_PARAMETERS u32 dropout_key0, u32 dropout_key1, u32 dropout_threshold, float dropout_scale
+#define DROPOUT (Dropout{dropout_key0, dropout_key1, dropout_threshold, dropout_scale})

@@ -1,0 +1,25 @@
+// All kernels as one translation unit. Those with activations are compiled for both types, their names ending in the
+// type: `TYPED_KERNEL(name, ..)` defines `name_bf16` and `name_f32`, in which T is that type.
+
+#include "common.cuh"
+
+#include "optimizer.cu"
+#include "sums.cu"
+
+#define T bf16
+#define TYPED_KERNEL(name, threads, ...) KERNEL(name##_bf16, threads, __VA_ARGS__)
+namespace with_bf16 {
+#include "typed.cuh"
+}
+#undef T
+#undef TYPED_KERNEL
+
+#define T float
+#define TYPED_KERNEL(name, threads, ...) KERNEL(name##_f32, threads, __VA_ARGS__)
+namespace with_f32 {
+#include "typed.cuh"
+}
+#undef T
+#undef TYPED_KERNEL
+
+#include "attention_tiles.cu"

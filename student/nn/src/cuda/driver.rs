@@ -1,0 +1,397 @@
+//! A real GPU, through the CUDA driver's own interface.
+//!
+//! The driver's library is opened when the first GPU is asked for, never at the program's start.
+#![expect(unsafe_code, reason = "the driver's interface is C")]
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_void};
+use std::sync::{Mutex, PoisonError};
+
+use cudarc::driver::sys::{self, CUresult};
+
+use super::blas::Blas;
+use super::device::{Arguments, Launch, Ptr};
+use super::error::DeviceError;
+use super::matmul::Matmul;
+
+/// The kernels, compiled ahead by `student/nn/cuda/build.sh`; the driver turns them into the GPU's own code once.
+const KERNELS: &[u8] = include_bytes!("../../cuda/kernels.ptx.gz");
+
+/// What the driver must be made for: the version of the kernels' PTX.
+const NEEDED_DRIVER: i32 = 12040;
+
+/// Dynamic shared memory that a kernel gets without asking.
+const DEFAULT_SHARED_BYTES: u32 = 48 << 10;
+
+/// One GPU with one stream.
+pub(super) struct Driver {
+    name: String,
+    context: sys::CUcontext,
+    device: sys::CUdevice,
+    stream: sys::CUstream,
+    /// Whether memory comes from the driver's pool, in the order of the stream.
+    pooled: bool,
+    module: sys::CUmodule,
+    functions: Mutex<HashMap<&'static str, Function>>,
+    blas: Option<Blas>,
+}
+
+#[derive(Clone, Copy)]
+struct Function {
+    handle: sys::CUfunction,
+    /// Dynamic shared memory that it may have.
+    shared_bytes: u32,
+}
+
+// SAFETY: handles of the driver serve any thread once the context is current there, which `bind` sees to; the map is
+// behind a mutex.
+unsafe impl Send for Driver {}
+// SAFETY: as above.
+unsafe impl Sync for Driver {}
+
+/// An event's handle; nothing on the emulated device.
+#[derive(Clone, Copy)]
+pub(super) struct EventHandle(sys::CUevent);
+
+impl EventHandle {
+    pub(super) const NONE: Self = Self(std::ptr::null_mut());
+}
+
+// SAFETY: a handle of the driver, which serves any thread.
+unsafe impl Send for EventHandle {}
+
+/// How many GPUs there are.
+pub(super) fn count() -> Result<usize, DeviceError> {
+    // SAFETY: looks for the driver's library and opens it, which runs its initialisers and nothing else.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(DeviceError::NoDriver);
+    }
+    let (mut version, mut count) = (0, 0);
+    // SAFETY: both write one number to where they are told.
+    unsafe {
+        check(sys::cuDriverGetVersion(&mut version), "cuDriverGetVersion")?;
+        match sys::cuInit(0) {
+            CUresult::CUDA_ERROR_NO_DEVICE => return Err(DeviceError::NoGpu),
+            result => check(result, "cuInit")?,
+        }
+        check(sys::cuDeviceGetCount(&mut count), "cuDeviceGetCount")?;
+    }
+    if version < NEEDED_DRIVER {
+        return Err(DeviceError::TooOldDriver { found: version, needed: NEEDED_DRIVER });
+    }
+    Ok(count as usize)
+}
+
+impl Driver {
+    pub(super) fn open(ordinal: usize) -> Result<Self, DeviceError> {
+        let count = count()?;
+        if count == 0 {
+            return Err(DeviceError::NoGpu);
+        }
+        if ordinal >= count {
+            return Err(DeviceError::NoSuchGpu { ordinal, count });
+        }
+        let mut device = 0;
+        // SAFETY: the driver is initialised and the ordinal one of its GPUs.
+        unsafe { check(sys::cuDeviceGet(&mut device, ordinal as i32), "cuDeviceGet")? };
+        let name = name(device)?;
+        use sys::CUdevice_attribute_enum as Attribute;
+        let major = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        if major < 8 {
+            return Err(DeviceError::TooOldGpu { name, major, minor });
+        }
+        let mut context = std::ptr::null_mut();
+        // SAFETY: as above; the context is released in `drop`.
+        unsafe { check(sys::cuDevicePrimaryCtxRetain(&mut context, device), "cuDevicePrimaryCtxRetain")? };
+        let mut driver = Self {
+            name,
+            context,
+            device,
+            stream: std::ptr::null_mut(),
+            pooled: attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? != 0,
+            module: std::ptr::null_mut(),
+            functions: Mutex::new(HashMap::new()),
+            blas: None,
+        };
+        driver.bind()?;
+        let kind = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
+        // SAFETY: the context is current; the stream is destroyed in `drop`.
+        unsafe { check(sys::cuStreamCreate(&mut driver.stream, kind), "cuStreamCreate")? };
+        if driver.pooled {
+            driver.keep_freed_memory()?;
+        }
+        driver.module = load_kernels()?;
+        driver.blas = Some(Blas::open(&driver)?);
+        Ok(driver)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn memory(&self) -> Result<(usize, usize), DeviceError> {
+        self.bind()?;
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: writes two numbers to where it is told.
+        unsafe { check(sys::cuMemGetInfo_v2(&mut free, &mut total), "cuMemGetInfo")? };
+        Ok((free, total))
+    }
+
+    pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
+        self.bind()?;
+        // SAFETY: the stream lives as long as `self`.
+        unsafe { check(sys::cuStreamSynchronize(self.stream), "cuStreamSynchronize") }
+    }
+
+    pub(super) fn allocate(&self, bytes: usize) -> Result<Ptr, DeviceError> {
+        self.bind()?;
+        let mut address = 0;
+        // SAFETY: writes an address to where it is told.
+        let result = unsafe {
+            match self.pooled {
+                true => sys::cuMemAllocAsync(&mut address, bytes, self.stream),
+                false => sys::cuMemAlloc_v2(&mut address, bytes),
+            }
+        };
+        if result == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            let (free, total) = self.memory().unwrap_or((0, 0));
+            return Err(DeviceError::OutOfMemory { asked: bytes, free, total });
+        }
+        check(result, format_args!("an allocation of {bytes} bytes"))?;
+        Ok(Ptr(address))
+    }
+
+    pub(super) fn free(&self, at: Ptr) {
+        if self.bind().is_err() {
+            return;
+        }
+        // SAFETY: the address came from `allocate` and is freed once, by its buffer. Work that uses it stands before in
+        // the stream, or is waited for by the call without a pool. A failure means that the context is gone, and the
+        // memory with it.
+        let _ = unsafe {
+            match self.pooled {
+                true => sys::cuMemFreeAsync(at.0, self.stream),
+                false => sys::cuMemFree_v2(at.0),
+            }
+        };
+    }
+
+    pub(super) fn allocate_host(&self, bytes: usize) -> Result<*mut c_void, DeviceError> {
+        self.bind()?;
+        let mut address = std::ptr::null_mut();
+        // SAFETY: writes an address to where it is told.
+        unsafe { check(sys::cuMemHostAlloc(&mut address, bytes.max(1), 0), "cuMemHostAlloc")? };
+        Ok(address)
+    }
+
+    pub(super) fn free_host(&self, at: *mut c_void) {
+        if self.bind().is_ok() {
+            // SAFETY: the address came from `allocate_host` and is freed once, by its owner.
+            let _ = unsafe { sys::cuMemFreeHost(at) };
+        }
+    }
+
+    pub(super) fn upload(&self, to: Ptr, bytes: &[u8]) -> Result<(), DeviceError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.bind()?;
+        // SAFETY: the caller answers for the address. Pageable memory is read before the call returns; page-locked
+        // memory is left alone by `Staging` until its event.
+        let result = unsafe { sys::cuMemcpyHtoDAsync_v2(to.0, bytes.as_ptr().cast(), bytes.len(), self.stream) };
+        check(result, format_args!("an upload of {} bytes", bytes.len()))
+    }
+
+    /// Copies from the device once everything before is done; `bytes` may not be looked at until an event behind it.
+    pub(super) fn download_later(&self, from: Ptr, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.bind()?;
+        // SAFETY: the caller answers for the address, and for `bytes` until an event behind this copy.
+        let result = unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from.0, bytes.len(), self.stream) };
+        check(result, format_args!("a download of {} bytes", bytes.len()))
+    }
+
+    pub(super) fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.download_later(from, bytes)?;
+        self.synchronize()
+    }
+
+    pub(super) fn zero(&self, at: Ptr, bytes: usize) -> Result<(), DeviceError> {
+        self.bind()?;
+        // SAFETY: the caller answers for the address.
+        unsafe { check(sys::cuMemsetD8Async(at.0, 0, bytes, self.stream), format_args!("zeroing {bytes} bytes")) }
+    }
+
+    pub(super) fn launch(&self, launch: Launch, arguments: &Arguments) -> Result<(), DeviceError> {
+        self.bind()?;
+        let function = self.function(launch)?;
+        let ([x, y, z], [bx, by, bz]) = (launch.grid, launch.block);
+        let mut pointers = arguments.pointers();
+        // SAFETY: the function belongs to the module that is loaded; `kernels.rs` passes what its kernel takes.
+        let result = unsafe {
+            let pointers = pointers.as_mut_ptr();
+            let none = std::ptr::null_mut();
+            sys::cuLaunchKernel(function, x, y, z, bx, by, bz, launch.shared_bytes, self.stream, pointers, none)
+        };
+        check(result, format_args!("kernel {} (or one before it)", launch.kernel))
+    }
+
+    pub(super) fn matmul(&self, matmul: &Matmul) -> Result<(), DeviceError> {
+        self.bind()?;
+        match &self.blas {
+            Some(blas) => blas.matmul(self.stream, matmul),
+            None => Err(DeviceError::NoBlas),
+        }
+    }
+
+    pub(super) fn event(&self) -> Result<EventHandle, DeviceError> {
+        self.bind()?;
+        let mut event = std::ptr::null_mut();
+        let flags = sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32;
+        // SAFETY: writes a handle to where it is told; its owner destroys it.
+        unsafe { check(sys::cuEventCreate(&mut event, flags), "cuEventCreate")? };
+        Ok(EventHandle(event))
+    }
+
+    pub(super) fn record(&self, event: EventHandle) -> Result<(), DeviceError> {
+        self.bind()?;
+        // SAFETY: event and stream are alive.
+        unsafe { check(sys::cuEventRecord(event.0, self.stream), "cuEventRecord") }
+    }
+
+    pub(super) fn wait(&self, event: EventHandle) -> Result<(), DeviceError> {
+        self.bind()?;
+        // SAFETY: the event is alive.
+        unsafe { check(sys::cuEventSynchronize(event.0), "cuEventSynchronize") }
+    }
+
+    pub(super) fn destroy_event(&self, event: EventHandle) {
+        if self.bind().is_ok() {
+            // SAFETY: the handle came from `event` and is destroyed once, by its owner.
+            let _ = unsafe { sys::cuEventDestroy_v2(event.0) };
+        }
+    }
+
+    /// Makes the context current on this thread.
+    pub(super) fn bind(&self) -> Result<(), DeviceError> {
+        // SAFETY: the context is retained until `drop`.
+        unsafe { check(sys::cuCtxSetCurrent(self.context), "cuCtxSetCurrent") }
+    }
+
+    /// The kernel's handle, allowed as much shared memory as this launch asks for.
+    fn function(&self, launch: Launch) -> Result<sys::CUfunction, DeviceError> {
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        let function = match functions.get_mut(launch.kernel) {
+            Some(function) => function,
+            None => {
+                let name = CString::new(launch.kernel).unwrap_or_default();
+                let mut handle = std::ptr::null_mut();
+                // SAFETY: the module is loaded and the name ends in a zero.
+                let result = unsafe { sys::cuModuleGetFunction(&mut handle, self.module, name.as_ptr()) };
+                check(result, format_args!("looking for the kernel {}", launch.kernel))?;
+                functions.entry(launch.kernel).or_insert(Function { handle, shared_bytes: DEFAULT_SHARED_BYTES })
+            }
+        };
+        if launch.shared_bytes > function.shared_bytes {
+            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let bytes = launch.shared_bytes;
+            // SAFETY: the handle belongs to the loaded module.
+            let result = unsafe { sys::cuFuncSetAttribute(function.handle, attribute, bytes as i32) };
+            check(result, format_args!("giving the kernel {} {bytes} bytes of shared memory", launch.kernel))?;
+            function.shared_bytes = bytes;
+        }
+        Ok(function.handle)
+    }
+
+    /// Lets the pool keep what is freed, so that a buffer that grows does not cost a wait for the device.
+    fn keep_freed_memory(&self) -> Result<(), DeviceError> {
+        let mut pool = std::ptr::null_mut();
+        let mut threshold = u64::MAX;
+        let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        // SAFETY: the device's own pool, and an attribute that is one 64-bit number.
+        unsafe {
+            check(sys::cuDeviceGetDefaultMemPool(&mut pool, self.device), "cuDeviceGetDefaultMemPool")?;
+            let value = std::ptr::from_mut(&mut threshold).cast();
+            check(sys::cuMemPoolSetAttribute(pool, attribute, value), "cuMemPoolSetAttribute")
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if self.bind().is_err() {
+            return;
+        }
+        // SAFETY: every handle is this value's own and destroyed once; buffers and events hold the device, so they are
+        // gone already. Nothing can be done about a failure here.
+        unsafe {
+            let _ = sys::cuStreamSynchronize(self.stream);
+            drop(self.blas.take());
+            if !self.module.is_null() {
+                let _ = sys::cuModuleUnload(self.module);
+            }
+            if !self.stream.is_null() {
+                let _ = sys::cuStreamDestroy_v2(self.stream);
+            }
+            let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
+        }
+    }
+}
+
+fn load_kernels() -> Result<sys::CUmodule, DeviceError> {
+    use sys::CUjit_option_enum as JitOption;
+    let mut image = Vec::new();
+    let unpacked = std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(KERNELS), &mut image);
+    unpacked
+        .map_err(|error| DeviceError::Driver { call: "unpacking the kernels".into(), reason: error.to_string() })?;
+    image.push(0);
+    let mut module = std::ptr::null_mut();
+    let mut log = vec![0u8; 8192];
+    let mut options = [JitOption::CU_JIT_ERROR_LOG_BUFFER, JitOption::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
+    let mut values: [*mut c_void; 2] = [log.as_mut_ptr().cast(), log.len() as *mut c_void];
+    // SAFETY: the image is text that ends in a zero; the log has the length that the second option says. An option's
+    // value is passed as a pointer or, if it is a number, in a pointer's place.
+    let result = unsafe {
+        let (options, values) = (options.as_mut_ptr(), values.as_mut_ptr());
+        sys::cuModuleLoadDataEx(&mut module, image.as_ptr().cast(), 2, options, values)
+    };
+    if result == CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION {
+        let mut found = 0;
+        // SAFETY: writes one number.
+        let _ = unsafe { sys::cuDriverGetVersion(&mut found) };
+        return Err(DeviceError::TooOldDriver { found, needed: NEEDED_DRIVER });
+    }
+    let log = String::from_utf8_lossy(&log);
+    check(result, format_args!("loading the kernels {}", log.trim_end_matches('\0').trim()))?;
+    Ok(module)
+}
+
+fn name(device: sys::CUdevice) -> Result<String, DeviceError> {
+    let mut name = [0u8; 256];
+    // SAFETY: writes at most as many bytes as it is told, the last one zero.
+    unsafe { check(sys::cuDeviceGetName(name.as_mut_ptr().cast(), 256, device), "cuDeviceGetName")? };
+    Ok(CStr::from_bytes_until_nul(&name).unwrap_or_default().to_string_lossy().into_owned())
+}
+
+fn attribute(device: sys::CUdevice, attribute: sys::CUdevice_attribute) -> Result<i32, DeviceError> {
+    let mut value = 0;
+    // SAFETY: writes one number to where it is told.
+    unsafe { check(sys::cuDeviceGetAttribute(&mut value, attribute, device), "cuDeviceGetAttribute")? };
+    Ok(value)
+}
+
+fn check(result: CUresult, call: impl std::fmt::Display) -> Result<(), DeviceError> {
+    if result == CUresult::CUDA_SUCCESS {
+        return Ok(());
+    }
+    let mut text = std::ptr::null();
+    // SAFETY: points at a static text of the driver, or leaves the pointer null.
+    let text = unsafe {
+        let _ = sys::cuGetErrorString(result, &mut text);
+        if text.is_null() { "unknown error".into() } else { CStr::from_ptr(text).to_string_lossy() }
+    };
+    Err(DeviceError::Driver { call: call.to_string(), reason: format!("{text} ({result:?})") })
+}
