@@ -1,9 +1,10 @@
 //! A frozen model over a whole data set.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use datasets::{Encodings, TokenBatch, forward_batches};
-use nn::{Capture, Compute, PackedInput};
+use nn::{Compute, PackedInput};
 use teacher::Teacher;
 
 use crate::interrupt;
@@ -45,18 +46,51 @@ pub(crate) fn predict(
     label: &str,
 ) -> anyhow::Result<Predictions> {
     let classes = model.config().labels.len();
-    let mut elapsed = Duration::ZERO;
     let progress = Progress::new(label, encodings.len() as u64, "rows");
-    let logits = forward_all(encodings, classes, batch_tokens, |batch| {
-        interrupt::check()?;
-        let start = Instant::now();
-        let output = model.forward(packed(batch), Capture::LOGITS)?;
-        elapsed += start.elapsed();
-        progress.inc(batch.rows.len() as u64);
-        Ok(output.logits)
+    let start = Instant::now();
+    let batches = forward_batches(&encodings.lengths(), batch_tokens);
+    let batches = batches.iter().map(|rows| TokenBatch::gather(encodings, rows));
+    let mut logits = vec![0.0; encodings.len() * classes];
+    forward_each(model, batches, |rows, from| {
+        place(rows, from, classes, &mut logits);
+        progress.inc(rows.len() as u64);
+        Ok(())
     })?;
     progress.finish();
-    Ok(Predictions { logits, elapsed })
+    Ok(Predictions { logits, elapsed: start.elapsed() })
+}
+
+/// Runs the model over batches, and hands each batch's rows and logits on, in their order. A GPU computes one batch
+/// ahead.
+pub(crate) fn forward_each(
+    model: &mut Teacher,
+    batches: impl Iterator<Item = TokenBatch>,
+    mut then: impl FnMut(&[u32], &[f32]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut submitted = VecDeque::new();
+    let mut batches = batches.fuse();
+    loop {
+        let batch = batches.next();
+        if let Some(batch) = &batch {
+            interrupt::check()?;
+            model.submit(packed(batch))?;
+        }
+        let behind = usize::from(batch.is_some());
+        submitted.extend(batch.map(|batch| batch.rows));
+        while let Some(logits) = model.collect(behind)? {
+            then(&submitted.pop_front().unwrap_or_default(), &logits)?;
+        }
+        if behind == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Puts the logits of these rows where they belong.
+fn place(rows: &[u32], from: &[f32], classes: usize, logits: &mut [f32]) {
+    for (&row, from) in rows.iter().zip(from.chunks_exact(classes)) {
+        logits[row as usize * classes..(row as usize + 1) * classes].copy_from_slice(from);
+    }
 }
 
 /// Calls `forward` with batches of all rows, longest first, and puts what it returns in the order of the rows.
@@ -72,9 +106,7 @@ pub(crate) fn forward_all(
     let mut logits = vec![0.0; encodings.len() * classes];
     for rows in forward_batches(&encodings.lengths(), batch_tokens) {
         let batch = TokenBatch::gather(encodings, &rows);
-        for (&row, from) in rows.iter().zip(forward(&batch)?.chunks_exact(classes)) {
-            logits[row as usize * classes..(row as usize + 1) * classes].copy_from_slice(from);
-        }
+        place(&rows, &forward(&batch)?, classes, &mut logits);
     }
     Ok(logits)
 }

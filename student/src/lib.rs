@@ -48,7 +48,7 @@ impl Student {
     /// Reads the weights that a GPU has trained; on the CPU they are here already.
     pub fn read_back(&mut self) -> Result<(), Error> {
         match &self.engine {
-            Engine::Cpu(_) => Ok(()),
+            Engine::Cpu { .. } => Ok(()),
             Engine::Cuda(encoder) => encoder.download(&mut self.parameters),
         }
     }
@@ -60,7 +60,7 @@ impl Student {
     pub fn set_parameters(&mut self, flat: &[f32]) -> Result<(), Error> {
         self.parameters.flat_mut().copy_from_slice(flat);
         match &mut self.engine {
-            Engine::Cpu(_) => Ok(()),
+            Engine::Cpu { .. } => Ok(()),
             Engine::Cuda(encoder) => encoder.upload(&self.parameters),
         }
     }
@@ -68,7 +68,7 @@ impl Student {
     /// The engine that trains it, if it is on a GPU.
     pub fn cuda(&mut self) -> Option<&mut CudaEncoder> {
         match &mut self.engine {
-            Engine::Cpu(_) => None,
+            Engine::Cpu { .. } => None,
             Engine::Cuda(encoder) => Some(encoder),
         }
     }
@@ -90,7 +90,7 @@ impl Student {
     /// - `d_logits`: `[B, num_labels]`
     pub fn backward(&mut self, d_logits: &[f32], gradients: &mut Gradients) -> Result<(), Error> {
         match &mut self.engine {
-            Engine::Cpu(encoder) => encoder.backward(&self.parameters, d_logits, gradients),
+            Engine::Cpu { encoder, .. } => encoder.backward(&self.parameters, d_logits, gradients),
             Engine::Cuda(_) => Err(Error::NoForward),
         }
     }

@@ -49,6 +49,17 @@ impl Teacher {
     pub fn forward(&mut self, input: PackedInput<'_>, capture: Capture) -> Result<EncoderOutput, nn::Error> {
         self.engine.forward(&self.parameters, input, capture, Mode::Eval)
     }
+
+    /// Asks for a pass over a packed batch whose logits [`collect`](Self::collect) will give, so that a GPU need not wait
+    /// for what is done with those of the batch before.
+    pub fn submit(&mut self, input: PackedInput<'_>) -> Result<(), nn::Error> {
+        self.engine.submit(&self.parameters, input)
+    }
+
+    /// The logits of the oldest batch submitted, `[B, num_labels]`, once more than `behind` are to be collected.
+    pub fn collect(&mut self, behind: usize) -> Result<Option<Vec<f32>>, nn::Error> {
+        self.engine.collect(behind)
+    }
 }
 
 /// A hash of names, shapes and values of all weights, as hexadecimal: the same model gives the same hash, whatever file

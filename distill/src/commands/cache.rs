@@ -6,15 +6,14 @@ use std::time::Instant;
 
 use cache::{CacheReader, CacheWriter};
 use datasets::{Encodings, TokenBatch, forward_batches};
-use nn::Capture;
 use serde::Serialize;
 use teacher::Teacher;
 
 use crate::cli::CacheArgs;
 use crate::fingerprint;
 use crate::hint::HintExt;
-use crate::inference::{Running, packed};
-use crate::interrupt;
+use crate::inference::{Running, forward_each};
+use crate::interrupt::Interrupted;
 use crate::metrics;
 use crate::model::{self, TextModel};
 use crate::recipe::ColumnsRecipe;
@@ -104,18 +103,26 @@ pub(crate) fn capture(
     let progress = Progress::new("cache", missing.len() as u64, "rows");
     let clock = Instant::now();
     // Longest first, cut by tokens: what is left after a stop is cut as it would have been without it.
-    for (index, batch) in forward_batches(&lengths, how.running.batch_tokens).iter().enumerate() {
-        interrupt::check().hint("the same command goes on from here")?;
+    let batches = forward_batches(&lengths, how.running.batch_tokens);
+    let batches = batches.iter().map(|batch| {
         let rows: Vec<u32> = batch.iter().map(|&index| missing[index as usize]).collect();
-        let tokens = TokenBatch::gather(&encodings, &rows);
-        let output = model.forward(packed(&tokens), Capture::LOGITS)?;
-        for (&row, logits) in rows.iter().zip(output.logits.chunks_exact(names.len())) {
+        TokenBatch::gather(&encodings, &rows)
+    });
+    let mut done = 0;
+    let forwarded = forward_each(&mut model, batches, |rows, logits| {
+        for (&row, logits) in rows.iter().zip(logits.chunks_exact(names.len())) {
             writer.push(keys[row as usize], logits)?;
         }
-        if (index + 1) % COMMIT_BATCHES == 0 {
+        done += 1;
+        if done % COMMIT_BATCHES == 0 {
             writer.commit()?;
         }
         progress.inc(rows.len() as u64);
+        Ok(())
+    });
+    match forwarded {
+        Err(error) if error.is::<Interrupted>() => return Err(error).hint("the same command goes on from here"),
+        forwarded => forwarded?,
     }
     writer.commit()?;
     progress.finish();

@@ -1,5 +1,7 @@
 //! One engine for models on the CPU and on a GPU.
 
+use std::collections::VecDeque;
+
 use crate::cuda::{CudaEncoder, Device, Precision};
 use crate::{Capture, Encoder, EncoderConfig, EncoderOutput, Error, Mode, PackedInput, Parameters};
 
@@ -39,7 +41,12 @@ impl Compute {
 /// An encoder's engine, wherever it computes.
 pub enum Engine {
     /// Reads the weights from the host at each pass.
-    Cpu(Encoder),
+    Cpu {
+        /// The engine.
+        encoder: Encoder,
+        /// Logits of submitted passes.
+        logits: VecDeque<Vec<f32>>,
+    },
     /// Has the weights on its device.
     Cuda(Box<CudaEncoder>),
 }
@@ -48,7 +55,7 @@ impl Engine {
     /// An engine for encoders of this configuration, with these weights.
     pub fn new(compute: &Compute, config: &EncoderConfig, parameters: &Parameters) -> Result<Self, Error> {
         Ok(match compute {
-            Compute::Cpu => Self::Cpu(Encoder::new(config)?),
+            Compute::Cpu => Self::Cpu { encoder: Encoder::new(config)?, logits: VecDeque::new() },
             Compute::Cuda { device, precision } => {
                 let mut encoder = CudaEncoder::new(device, config, *precision)?;
                 encoder.upload(parameters)?;
@@ -66,11 +73,29 @@ impl Engine {
         mode: Mode<'_>,
     ) -> Result<EncoderOutput, Error> {
         match self {
-            Self::Cpu(encoder) => encoder.forward(parameters, input, capture, mode),
+            Self::Cpu { encoder, .. } => encoder.forward(parameters, input, capture, mode),
             Self::Cuda(encoder) => {
                 encoder.forward(input, capture, mode)?;
                 encoder.output()
             }
+        }
+    }
+    /// Runs a pass in evaluation mode whose logits [`collect`](Self::collect) will give. A GPU is only asked to.
+    pub fn submit(&mut self, parameters: &Parameters, input: PackedInput<'_>) -> Result<(), Error> {
+        match self {
+            Self::Cpu { encoder, logits } => {
+                logits.push_back(encoder.forward(parameters, input, Capture::LOGITS, Mode::Eval)?.logits);
+                Ok(())
+            }
+            Self::Cuda(encoder) => encoder.submit(input),
+        }
+    }
+
+    /// The logits of the oldest pass submitted, `[B, num_labels]`, once more than `behind` of them are to be collected.
+    pub fn collect(&mut self, behind: usize) -> Result<Option<Vec<f32>>, Error> {
+        match self {
+            Self::Cpu { logits, .. } => Ok(if logits.len() > behind { logits.pop_front() } else { None }),
+            Self::Cuda(encoder) => encoder.collect(behind),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Addresses are plain numbers here, as in CUDA: whoever passes one answers for it. Everything runs in the order in which
 //! it was asked for; the host waits in [`Device::download`], [`Device::synchronize`] and [`Event::wait`] alone.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub struct Device {
 }
 
 pub(super) enum Backend {
-    Driver(Driver),
+    Driver(Box<Driver>),
     /// The same kernels, compiled for the CPU; memory is the host's.
     Emulated(Emulated),
 }
@@ -27,7 +28,7 @@ pub(super) enum Backend {
 impl Device {
     /// The GPU with this number, from 0.
     pub fn cuda(ordinal: usize) -> Result<Self, Error> {
-        Ok(Self { backend: Arc::new(Backend::Driver(Driver::open(ordinal)?)) })
+        Ok(Self { backend: Arc::new(Backend::Driver(Box::new(Driver::open(ordinal)?))) })
     }
 
     /// An emulation in a library that `student/nn/cuda/emulation/build.sh` made, for tests: it is right, and slow.
@@ -56,14 +57,6 @@ impl Device {
         }
     }
 
-    /// Multiprocessors, for grids that fill the GPU once.
-    pub(crate) fn multiprocessors(&self) -> u32 {
-        match &*self.backend {
-            Backend::Driver(driver) => driver.multiprocessors(),
-            Backend::Emulated(_) => 4,
-        }
-    }
-
     /// Waits until everything asked for is done.
     pub fn synchronize(&self) -> Result<(), Error> {
         match &*self.backend {
@@ -87,15 +80,6 @@ impl Device {
         match &*self.backend {
             Backend::Driver(driver) => driver.download(from, bytes)?,
             Backend::Emulated(emulated) => emulated.download(from, bytes),
-        }
-        Ok(())
-    }
-
-    /// Copies bytes from place to place on the device.
-    pub(crate) fn copy(&self, from: Ptr, to: Ptr, bytes: usize) -> Result<(), Error> {
-        match &*self.backend {
-            Backend::Driver(driver) => driver.copy(from, to, bytes)?,
-            Backend::Emulated(emulated) => emulated.copy(from, to, bytes),
         }
         Ok(())
     }
@@ -444,26 +428,31 @@ impl Staging {
 /// Values read some time after they were asked for, so that the host never waits for the device's latest work.
 pub(crate) struct LateReads {
     device: Device,
-    words: usize,
     idle: Vec<(Pinned, Event)>,
-    pending: std::collections::VecDeque<(u64, Pinned, Event)>,
+    pending: VecDeque<Pending>,
+}
+
+struct Pending {
+    tag: u64,
+    words: usize,
+    pinned: Pinned,
+    event: Event,
 }
 
 impl LateReads {
-    /// For reads of this many words each.
-    pub(crate) fn new(device: &Device, words: usize) -> Self {
-        Self { device: device.clone(), words, idle: Vec::new(), pending: std::collections::VecDeque::new() }
+    pub(crate) fn new(device: &Device) -> Self {
+        Self { device: device.clone(), idle: Vec::new(), pending: VecDeque::new() }
     }
 
     /// Asks for the words at `from` as they are behind everything asked for so far.
-    pub(crate) fn request(&mut self, tag: u64, from: Ptr) -> Result<(), Error> {
-        let (mut pinned, event) = match self.idle.pop() {
+    pub(crate) fn request(&mut self, tag: u64, from: Ptr, words: usize) -> Result<(), Error> {
+        let (mut pinned, event) = match self.idle.pop().filter(|(pinned, _)| pinned.words().len() >= words) {
             Some(slot) => slot,
-            None => (Pinned::zeroed(&self.device, self.words)?, Event::new(&self.device)?),
+            None => (Pinned::zeroed(&self.device, words.next_power_of_two())?, Event::new(&self.device)?),
         };
-        pinned.receive(from, self.words)?;
+        pinned.receive(from, words)?;
         event.record()?;
-        self.pending.push_back((tag, pinned, event));
+        self.pending.push_back(Pending { tag, words, pinned, event });
         Ok(())
     }
 
@@ -472,9 +461,9 @@ impl LateReads {
         if self.pending.len() <= behind {
             return Ok(None);
         }
-        let Some((tag, pinned, event)) = self.pending.pop_front() else { return Ok(None) };
+        let Some(Pending { tag, words, pinned, event }) = self.pending.pop_front() else { return Ok(None) };
         event.wait()?;
-        let words = pinned.words().to_vec();
+        let words = pinned.words()[..words].to_vec();
         self.idle.push((pinned, event));
         Ok(Some((tag, words)))
     }
@@ -483,8 +472,8 @@ impl LateReads {
 impl Drop for LateReads {
     fn drop(&mut self) {
         // The device may still write to what is about to be freed.
-        for (_, _, event) in &self.pending {
-            let _ = event.wait();
+        for pending in &self.pending {
+            let _ = pending.event.wait();
         }
     }
 }

@@ -71,11 +71,6 @@ impl Emulated {
         unsafe { std::ptr::copy(from.0 as *const u8, bytes.as_mut_ptr(), bytes.len()) }
     }
 
-    pub(super) fn copy(&self, from: Ptr, to: Ptr, bytes: usize) {
-        // SAFETY: as above.
-        unsafe { std::ptr::copy(from.0 as *const u8, to.0 as *mut u8, bytes) }
-    }
-
     pub(super) fn zero(&self, at: Ptr, bytes: usize) {
         // SAFETY: as above.
         unsafe { std::ptr::write_bytes(at.0 as *mut u8, 0, bytes) }

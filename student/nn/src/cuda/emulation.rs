@@ -69,5 +69,9 @@ fn committed_kernels_are_compiled_from_these_sources() {
     let files = std::fs::read_dir(sources()).expect("the sources' folder").map(|entry| entry.expect("an entry").path());
     let hash = hash(files.filter(|path| path.extension().is_some_and(|e| e == "cu" || e == "cuh")).collect());
     let committed = std::fs::read_to_string(sources().join("kernels.sha256")).expect("the hash beside kernels.ptx.gz");
-    assert_eq!(hash, committed.trim(), "kernels.ptx.gz is of other sources; run student/nn/cuda/build.sh and commit it");
+    assert_eq!(
+        hash,
+        committed.trim(),
+        "kernels.ptx.gz is of other sources; run student/nn/cuda/build.sh and commit it"
+    );
 }

@@ -22,7 +22,7 @@ use half::bf16;
 
 pub use optimizer::{StepRates, StepReport};
 
-use super::device::{Buffer, Device, Precision, Ptr, Staging};
+use super::device::{Buffer, Device, LateReads, Precision, Ptr, Staging};
 use super::kernels;
 use crate::encoder::{Dropouts, check_input};
 use crate::{
@@ -51,6 +51,8 @@ pub struct CudaEncoder {
     batch: BatchMemory,
     targets: Targets,
     optimizer: Optimizer,
+    /// Logits that were asked for.
+    logits: LateReads,
     /// The last forward pass.
     pass: Option<Pass>,
     /// Its masks if it was for training, until its backward pass.
@@ -105,6 +107,7 @@ impl CudaEncoder {
             batch: BatchMemory::new(device),
             targets: Targets { staging: Staging::new(device), buffer: Buffer::empty(device), words: Vec::new() },
             optimizer: Optimizer::new(device)?,
+            logits: LateReads::new(device),
             pass: None,
             dropout: None,
             has_d_logits: false,
@@ -217,6 +220,20 @@ impl CudaEncoder {
             }
         }
         Ok(EncoderOutput { logits, hidden_states })
+    }
+
+    /// Asks for a pass in evaluation mode whose logits [`collect`](Self::collect) will give.
+    pub fn submit(&mut self, input: PackedInput<'_>) -> Result<(), Error> {
+        self.forward(input, Capture::LOGITS, Mode::Eval)?;
+        let pass = self.pass.as_ref().ok_or(Error::NoForward)?;
+        self.logits.request(0, pass.head.logits, pass.batch.rows * self.config.num_labels)
+    }
+
+    /// The logits of the oldest pass submitted, once more than `behind` of them are to be collected. With 1 the host
+    /// does not wait for the device's latest work.
+    pub fn collect(&mut self, behind: usize) -> Result<Option<Vec<f32>>, Error> {
+        let words = self.logits.take(behind)?;
+        Ok(words.map(|(_, words)| words.into_iter().map(f32::from_bits).collect()))
     }
 
     /// Computes a loss on the last forward pass, adds its terms to the step's, and leaves its gradient in the logits for

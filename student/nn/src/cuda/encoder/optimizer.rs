@@ -51,7 +51,7 @@ impl Optimizer {
             steps: 0,
             report: Buffer::zeroed(device, REPORT * 4)?,
             partials: Buffer::zeroed(device, kernels::SUM_PARTIALS * 4)?,
-            reads: LateReads::new(device, REPORT),
+            reads: LateReads::new(device),
         })
     }
 
@@ -77,7 +77,7 @@ impl Optimizer {
             let count = range.len();
             kernels::adamw(&self.device, p, g, m, v, shadow, count, control, step, decay, root_correction)?;
         }
-        self.reads.request(number, self.report.ptr())?;
+        self.reads.request(number, self.report.ptr(), REPORT)?;
         self.device.zero(self.report.ptr(), REPORT * 4)
     }
 

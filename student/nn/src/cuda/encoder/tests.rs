@@ -104,6 +104,7 @@ fn tolerance(precision: Precision) -> Tolerance {
 }
 
 /// Says how far apart two slices are, if asked to by the environment, and refuses too much.
+#[expect(clippy::print_stderr, reason = "where somebody asks")]
 fn close(what: &str, ours: &[f32], theirs: &[f32], tolerance: Tolerance, limit: f32) {
     assert_eq!(ours.len(), theirs.len());
     let distance = (tolerance.distance)(ours, theirs);
@@ -404,8 +405,9 @@ fn malformed_batches_are_refused_as_on_the_cpu() {
 #[test]
 fn a_step_allocates_nothing_after_the_first_and_has_few_launches() {
     let Some(device) = emulation::device() else { return };
-    for layers in [3, 6] {
-        let config = with_dropout(config(Family::DistilBert, 16, layers));
+    // Kernels and products; two uploads, a late read and a zeroed report come on top.
+    for (layers, kernels, products) in [(3, 61, 45), (6, 100, 81)] {
+        let config = with_dropout(config(Family::DistilBert, 64, layers));
         let mut gpu = CudaEncoder::new(&device, &config, Precision::Bf16).expect("an engine");
         gpu.upload(&weights(&config)).expect("upload");
         let rates = StepRates { learning_rate: 1e-3, weight_decay: 0.01, max_gradient_norm: 1.0 };
@@ -421,11 +423,33 @@ fn a_step_allocates_nothing_after_the_first_and_has_few_launches() {
             gpu.backward().expect("backward");
             gpu.step(step, rates).expect("step");
             let launches = take_launches();
-            let products = launches.iter().filter(|&&launch| launch == "matmul").count();
-            // 8 products and 11 kernels a layer there and back, and what stands around the layers.
-            eprintln!("{layers} layers: {} launches, {products} of them products", launches.len());
+            let count = launches.iter().filter(|&&launch| launch == "matmul").count();
+            assert_eq!((launches.len() - count, count), (kernels, products), "{launches:?}");
             assert!(step == 0 || gpu.device_bytes() == bytes, "{bytes} bytes, then {}", gpu.device_bytes());
             bytes = gpu.device_bytes();
         }
     }
+}
+
+#[test]
+fn submitted_batches_come_back_in_their_order() {
+    let Some(device) = emulation::device() else { return };
+    let config = config(Family::Roberta, 24, 2);
+    let mut gpu = CudaEncoder::new(&device, &config, Precision::F32).expect("an engine");
+    gpu.upload(&weights(&config)).expect("upload");
+    let batches = [Rows::new(&[3, 4], 1), Rows::new(&LENGTHS, 2), Rows::new(&[20], 3)];
+    let mut expected = Vec::new();
+    for rows in &batches {
+        gpu.forward(rows.input(), Capture::LOGITS, Mode::Eval).expect("forward");
+        expected.push(gpu.output().expect("output").logits);
+    }
+    let mut found = Vec::new();
+    for rows in &batches {
+        gpu.submit(rows.input()).expect("submit");
+        found.extend(gpu.collect(1).expect("collect"));
+    }
+    assert_eq!(found.len(), 2);
+    found.extend(gpu.collect(0).expect("collect"));
+    assert_eq!(found, expected);
+    assert_eq!(gpu.collect(0).expect("collect"), None);
 }
