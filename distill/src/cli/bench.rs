@@ -1,7 +1,7 @@
 //! The flags of `distill bench` and of what it can measure.
 
 use super::groups::{ColumnArgs, DeviceArgs, HubArgs};
-use super::values::{StudentFamily, above_zero, at_least_one, probability};
+use super::values::{DeviceChoice, StudentFamily, above_zero, at_least_one, probability};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -26,6 +26,17 @@ pub(crate) enum BenchCommand {
     Train(BenchTrainArgs),
     /// Time bare matrix products: the ceiling that the others are held against
     Gemm(BenchGemmArgs),
+    /// Check every kernel of a GPU against a plain computation on the host
+    Kernels(BenchKernelsArgs),
+}
+
+/// `distill bench kernels`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  distill bench kernels --device cuda:0")]
+pub(crate) struct BenchKernelsArgs {
+    /// The GPU: cuda:N, the N-th from 0
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Cuda(0), help_heading = "Compute")]
+    pub(crate) device: DeviceChoice,
 }
 
 /// `distill bench capture`.

@@ -7,13 +7,14 @@ mod groups;
 mod values;
 
 pub(crate) use bench::{
-    BenchArgs, BenchCaptureArgs, BenchCommand, BenchGemmArgs, BenchTrainArgs, MeasurementArgs, RowsArgs, ShapeArgs,
+    BenchArgs, BenchCaptureArgs, BenchCommand, BenchGemmArgs, BenchKernelsArgs, BenchTrainArgs, MeasurementArgs,
+    RowsArgs, ShapeArgs,
 };
 pub(crate) use commands::{
     CacheArgs, DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs,
 };
 pub(crate) use groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs};
-pub(crate) use values::{ExportDtype, Keep, LayerChoice, PrecisionChoice, Setting, StudentFamily};
+pub(crate) use values::{DeviceChoice, ExportDtype, Keep, LayerChoice, PrecisionChoice, Setting, StudentFamily};
 
 use clap::{ArgAction, Parser, Subcommand};
 
@@ -82,7 +83,6 @@ pub(crate) struct GlobalArgs {
 
 #[cfg(test)]
 mod tests {
-    use super::values::DeviceChoice;
     use super::*;
     use clap::CommandFactory;
     use std::path::Path;

@@ -5,17 +5,19 @@
 //! [`nn::Ceiling`].
 
 mod clock;
+mod kernels;
 mod rows;
 mod subject;
 
 use datasets::{Sampler, Task, TokenBatch, forward_batches};
-use nn::{AdamW, Capture, Ceiling, EncoderConfig, Flops};
+use nn::cuda::Precision;
+use nn::{AdamW, Ceiling, Compute, EncoderConfig, Flops};
 use serde::Serialize;
 use student::Student;
 use teacher::Teacher;
 
 use crate::cli::{BenchArgs, BenchCaptureArgs, BenchCommand, BenchGemmArgs, BenchTrainArgs, MeasurementArgs};
-use crate::inference::packed;
+use crate::inference::forward_each;
 use crate::interrupt;
 use crate::learner::Learner;
 use crate::memory;
@@ -43,6 +45,7 @@ pub(crate) fn run(args: BenchArgs, ui: &Ui) -> anyhow::Result<()> {
         BenchCommand::Capture(args) => ui.result(&capture(&args)?, Report::text)?,
         BenchCommand::Train(args) => ui.result(&train(&args)?, Report::text)?,
         BenchCommand::Gemm(args) => ui.result(&gemm(&args)?, GemmReport::text)?,
+        BenchCommand::Kernels(args) => kernels::run(&args, ui)?,
     }
     Ok(())
 }
@@ -52,7 +55,7 @@ pub(crate) fn run(args: BenchArgs, ui: &Ui) -> anyhow::Result<()> {
 struct Report {
     bench: &'static str,
     device: &'static str,
-    precision: &'static str,
+    precision: Precision,
     threads: usize,
     seed: u64,
     data: Data,
@@ -113,21 +116,18 @@ struct Case {
 
 /// Times a teacher's forward passes.
 fn capture(args: &BenchCaptureArgs) -> anyhow::Result<Report> {
-    args.measurement.device.check()?;
+    let compute = args.measurement.device.resolve()?;
     let subject = Subject::of(&args.shape, &args.hub, Purpose::Capture)?;
     let rows = Rows::of(&args.rows, &subject, Purpose::Capture, args.shape.labels, args.measurement.seed)?;
     let batch_tokens = batch_tokens(&args.measurement, &rows);
-    let mut bench = Bench::start("capture", &args.measurement, &subject, &rows, None, batch_tokens)?;
+    let mut bench = Bench::start("capture", &args.measurement, &compute, &subject, &rows, None, batch_tokens)?;
     let (config, parameters) = subject.build(rows.classes, &args.hub, args.measurement.seed)?;
-    let mut teacher = Teacher::new(config, parameters)?;
+    let mut teacher = Teacher::on(&compute, config, parameters)?;
     let batches = forward_batches(&rows.encodings.lengths(), batch_tokens);
     bench.case("full", &subject, &rows, batches.len(), Flops::forward, |passes| {
         for _ in 0..passes {
-            for batch in &batches {
-                interrupt::check()?;
-                let batch = TokenBatch::gather(&rows.encodings, batch);
-                teacher.forward(packed(&batch), Capture::LOGITS)?;
-            }
+            let batches = batches.iter().map(|rows_of| TokenBatch::gather(&rows.encodings, rows_of));
+            forward_each(&mut teacher, batches, |_, _| Ok(()))?;
         }
         Ok(None)
     })?;
@@ -136,17 +136,18 @@ fn capture(args: &BenchCaptureArgs) -> anyhow::Result<Report> {
 
 /// Times training steps.
 fn train(args: &BenchTrainArgs) -> anyhow::Result<Report> {
-    args.measurement.device.check()?;
+    let compute = args.measurement.device.resolve()?;
     let purpose = Purpose::Train(args.dropout);
     let subject = Subject::of(&args.shape, &args.hub, purpose)?;
     let rows = Rows::of(&args.rows, &subject, purpose, args.shape.labels, args.measurement.seed)?;
     let batch_tokens = batch_tokens(&args.measurement, &rows);
     let batch_rows = args.rows.batch_rows;
-    let mut bench = Bench::start("train", &args.measurement, &subject, &rows, Some(batch_rows), batch_tokens)?;
-    train_case(&mut bench, "full", &subject, &rows, args)?;
+    let mut bench =
+        Bench::start("train", &args.measurement, &compute, &subject, &rows, Some(batch_rows), batch_tokens)?;
+    train_case(&mut bench, "full", &compute, &subject, &rows, args)?;
     if args.prune_vocabulary {
         let (subject, rows) = subject.prune(&rows)?;
-        train_case(&mut bench, "pruned", &subject, &rows, args)?;
+        train_case(&mut bench, "pruned", &compute, &subject, &rows, args)?;
     }
     Ok(bench.report)
 }
@@ -155,13 +156,14 @@ fn train(args: &BenchTrainArgs) -> anyhow::Result<Report> {
 fn train_case(
     bench: &mut Bench,
     vocabulary: &'static str,
+    compute: &Compute,
     subject: &Subject,
     rows: &Rows,
     args: &BenchTrainArgs,
 ) -> anyhow::Result<()> {
     let seed = args.measurement.seed;
     let (config, parameters) = subject.build(rows.classes, &args.hub, seed)?;
-    let mut student = Student::new(config, parameters)?;
+    let mut student = Student::on(compute, config, parameters)?;
     let sampler = Sampler::new(rows.encodings.lengths(), seed, args.rows.batch_rows, bench.report.data.batch_tokens)?;
     let objective = Objective::new(Task::SingleLabel, TERMS.to_vec())?;
     let said = rows.teacher_logits(seed);
@@ -169,12 +171,7 @@ fn train_case(
         let of = |&row: &u32| &said[row as usize * rows.classes..(row as usize + 1) * rows.classes];
         Ok(batch.iter().flat_map(of).copied().collect())
     };
-    let stepper = Stepper {
-        encodings: &rows.encodings,
-        labels: &rows.labels,
-        teacher_logits: &teacher_logits,
-        seed,
-    };
+    let stepper = Stepper { encodings: &rows.encodings, labels: &rows.labels, teacher_logits: &teacher_logits, seed };
     let optimizer = AdamW::new(student.parameters().layout().clone(), WEIGHT_DECAY);
     let mut learner = Learner::new(&mut student, &objective, optimizer, WEIGHT_DECAY, MAX_GRADIENT_NORM)?;
     let (mut step, mut loss) = (0, None);
@@ -210,6 +207,7 @@ impl Bench {
     fn start(
         bench: &'static str,
         args: &MeasurementArgs,
+        compute: &Compute,
         subject: &Subject,
         rows: &Rows,
         batch_rows: Option<usize>,
@@ -219,8 +217,8 @@ impl Bench {
         model::report_truncated(truncated, rows.encodings.len(), rows.max_length);
         let report = Report {
             bench,
-            device: "cpu",
-            precision: "f32",
+            device: compute.kind(),
+            precision: compute.precision(),
             threads: rayon::current_num_threads(),
             seed: args.seed,
             data: Data {
@@ -231,7 +229,7 @@ impl Bench {
                 batch_rows,
                 batch_tokens,
             },
-            gemm: GemmFigures::measure(&subject.encoder)?,
+            gemm: GemmFigures::measure(compute, &subject.encoder)?,
             cases: Vec::new(),
             process_peak_memory_bytes: None,
         };
@@ -306,12 +304,9 @@ impl GemmFigures {
     /// Repeats of about a quarter of a second.
     const REPEATS: usize = 5;
 
-    fn measure(encoder: &EncoderConfig) -> anyhow::Result<Self> {
-        let ceiling = Ceiling::new(encoder);
-        let times = Budget::Repeats(Self::REPEATS).time(|rounds| {
-            ceiling.run(rounds);
-            Ok(())
-        })?;
+    fn measure(compute: &Compute, encoder: &EncoderConfig) -> anyhow::Result<Self> {
+        let ceiling = Ceiling::new(compute, encoder)?;
+        let times = Budget::Repeats(Self::REPEATS).time(|rounds| Ok(ceiling.run(rounds)?))?;
         Ok(Self {
             hidden_size: encoder.hidden_size,
             intermediate_size: encoder.intermediate_size,
@@ -326,14 +321,14 @@ impl GemmFigures {
 struct GemmReport {
     bench: &'static str,
     device: &'static str,
-    precision: &'static str,
+    precision: Precision,
     threads: usize,
     #[serde(flatten)]
     figures: GemmFigures,
 }
 
 fn gemm(args: &BenchGemmArgs) -> anyhow::Result<GemmReport> {
-    args.device.check()?;
+    let compute = args.device.resolve()?;
     let encoder = EncoderConfig {
         hidden_size: args.hidden_size,
         intermediate_size: args.intermediate_size.unwrap_or(4 * args.hidden_size),
@@ -342,8 +337,9 @@ fn gemm(args: &BenchGemmArgs) -> anyhow::Result<GemmReport> {
         ..subject::bert_base()?
     };
     encoder.validate()?;
-    let figures = GemmFigures::measure(&encoder)?;
-    Ok(GemmReport { bench: "gemm", device: "cpu", precision: "f32", threads: rayon::current_num_threads(), figures })
+    let figures = GemmFigures::measure(&compute, &encoder)?;
+    let (device, precision, threads) = (compute.kind(), compute.precision(), rayon::current_num_threads());
+    Ok(GemmReport { bench: "gemm", device, precision, threads, figures })
 }
 
 impl GemmReport {

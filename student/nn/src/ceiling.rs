@@ -1,21 +1,70 @@
 //! What this machine's matrix products can do at best: the measure that a pass's speed is held against.
 //!
-//! The products are those of one encoder layer's linear maps, for [`ROWS`] tokens, one after another on one thread; every
-//! thread of the rayon pool does the same at the same time, on activations of its own and on weights that all share, as
-//! the engine does. Nothing stands between the products, operands are dense, weights already in the form that
+//! The products are those of one encoder layer's linear maps. On the CPU they are for [`ROWS`] tokens, one after another
+//! on one thread; every thread of the rayon pool does the same at the same time, on activations of its own and on weights
+//! that all share, as the engine does. On a GPU they are for [`GPU_ROWS`] tokens. Nothing stands between the products, operands are dense, weights already in the form that
 //! the kernels read, and all stay where they are.
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::EncoderConfig;
+use crate::cuda::Products;
 use crate::linear::{linear_panels, panels};
 use crate::product::Panels;
+use crate::{Compute, EncoderConfig, Error};
 
 /// Tokens of each product, as many as a chunk of the engine aims for.
 const ROWS: usize = 256;
 
+/// Tokens of each product on a GPU: enough that a larger one would not be faster.
+const GPU_ROWS: usize = 16384;
+
 /// The products of one layer, ready to run.
 pub struct Ceiling {
+    machine: Machine,
+    /// Operations of one round.
+    flops: u64,
+}
+
+enum Machine {
+    Cpu(Cores),
+    Gpu(Products),
+}
+
+impl Ceiling {
+    /// The products of a layer of this encoder: query, keys and values, the attention's output, both feed-forward maps.
+    pub fn new(compute: &Compute, config: &EncoderConfig) -> Result<Self, Error> {
+        let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
+        let shapes = [(hidden, hidden, 4), (hidden, intermediate, 1), (intermediate, hidden, 1)];
+        let flops = |rows: usize| shapes.map(|(inner, outer, count)| 2 * (rows * inner * outer * count) as u64);
+        Ok(match compute {
+            Compute::Cpu => {
+                let cores = Cores::new(&shapes);
+                let flops = flops(ROWS).iter().sum::<u64>() * cores.threads.len() as u64;
+                Self { machine: Machine::Cpu(cores), flops }
+            }
+            Compute::Cuda { device, precision } => {
+                let products = Products::new(device, *precision, GPU_ROWS, &shapes)?;
+                Self { machine: Machine::Gpu(products), flops: flops(GPU_ROWS).iter().sum() }
+            }
+        })
+    }
+
+    /// Operations of [`run`](Self::run), over all threads.
+    pub fn flops(&self, rounds: usize) -> u64 {
+        self.flops * rounds as u64
+    }
+
+    /// Runs the products `rounds` times, on every thread at once, and returns when all are done.
+    pub fn run(&self, rounds: usize) -> Result<(), Error> {
+        match &self.machine {
+            Machine::Cpu(cores) => cores.run(rounds),
+            Machine::Gpu(products) => products.run(rounds)?,
+        }
+        Ok(())
+    }
+}
+
+struct Cores {
     shapes: Vec<Shape>,
     threads: Vec<Mutex<Activations>>,
 }
@@ -33,29 +82,19 @@ struct Activations {
     output: Vec<f32>,
 }
 
-impl Ceiling {
-    /// The products of a layer of this encoder: query, keys and values, the attention's output, both feed-forward maps.
-    pub fn new(config: &EncoderConfig) -> Self {
-        let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
-        let shape = |inner: usize, outer: usize, count: usize| {
+impl Cores {
+    fn new(shapes: &[(usize, usize, usize)]) -> Self {
+        let shape = |&(inner, outer, count): &(usize, usize, usize)| {
             let weights = (0..count).map(|_| panels(&filled(inner * outer), inner)).collect();
             Shape { inner, outer, weights }
         };
-        let shapes = vec![shape(hidden, hidden, 4), shape(hidden, intermediate, 1), shape(intermediate, hidden, 1)];
-        let widest = ROWS * hidden.max(intermediate);
+        let widest = ROWS * shapes.iter().map(|&(inner, outer, _)| inner.max(outer)).max().unwrap_or(0);
         let activations = || Mutex::new(Activations { input: filled(widest), output: vec![0.0; widest] });
         let threads = (0..rayon::current_num_threads()).map(|_| activations()).collect();
-        Self { shapes, threads }
+        Self { shapes: shapes.iter().map(shape).collect(), threads }
     }
 
-    /// Operations of [`run`](Self::run), over all threads.
-    pub fn flops(&self, rounds: usize) -> u64 {
-        let one = |shape: &Shape| 2 * (ROWS * shape.inner * shape.outer * shape.weights.len()) as u64;
-        self.shapes.iter().map(one).sum::<u64>() * (rounds * self.threads.len()) as u64
-    }
-
-    /// Runs the products `rounds` times on every thread at once, and returns when all are done.
-    pub fn run(&self, rounds: usize) {
+    fn run(&self, rounds: usize) {
         rayon::broadcast(|context| {
             // Each thread has its own, so nobody waits; and a poisoned lock still holds plain numbers.
             let lock = self.threads[context.index()].lock();
@@ -89,9 +128,9 @@ mod tests {
         let config = crate::hf::read_config(&json).expect("a model").encoder;
         let expected = 3 * 2 * 256 * (4 * 8 * 8 + 2 * 8 * 16);
         let done = crate::product::counted(|| {
-            let ceiling = Ceiling::new(&config);
+            let ceiling = Ceiling::new(&Compute::Cpu, &config).expect("a CPU");
             assert_eq!(ceiling.flops(3), expected);
-            ceiling.run(3);
+            ceiling.run(3).expect("products");
         });
         assert_eq!(done, expected);
     }

@@ -691,8 +691,7 @@ mod tests {
 
     /// Every kernel that this machine can run.
     fn kernels() -> Vec<(&'static str, Run, Pack)> {
-        let mut kernels: Vec<(&'static str, Run, Pack)> =
-            vec![("portable", run::<Portable>, pack_panels::<Portable>)];
+        let mut kernels: Vec<(&'static str, Run, Pack)> = vec![("portable", run::<Portable>, pack_panels::<Portable>)];
         #[cfg(target_arch = "x86_64")]
         {
             if crate::simd::has_avx2() {
@@ -745,7 +744,8 @@ mod tests {
                             let at = |view: View<'_>, r: usize, c: usize| {
                                 f64::from(view.data[r * view.row_stride + c * view.col_stride])
                             };
-                            let dot: f64 = (0..k.min(if j < n { k } else { 0 })).map(|p| at(left, i, p) * at(right, p, j)).sum();
+                            let dot: f64 =
+                                (0..k.min(if j < n { k } else { 0 })).map(|p| at(left, i, p) * at(right, p, j)).sum();
                             let expected = match (j < n, sum) {
                                 (false, _) => f64::from(old),
                                 (true, true) => f64::from(old) + f64::from(scale) * dot,

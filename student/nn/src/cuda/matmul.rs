@@ -4,8 +4,8 @@ use half::bf16;
 
 use super::device::{Backend, Device, Ptr};
 use super::emulated::Emulated;
-use crate::product::{Into, View, product};
 use crate::Error;
+use crate::product::{Into, View, product};
 
 /// What a matrix is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -13,7 +13,10 @@ mod encoder;
 mod error;
 pub(crate) mod kernels;
 pub(crate) mod matmul;
+mod products;
 mod verify;
+
+pub(crate) use products::Products;
 
 pub use device::{Device, Precision};
 pub use encoder::{CudaEncoder, SoftHardLoss, StepRates, StepReport};
