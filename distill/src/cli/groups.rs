@@ -51,9 +51,9 @@ impl DeviceArgs {
             DeviceChoice::Cuda(ordinal) => {
                 Some(Device::cuda(ordinal).with_context(|| format!("--device {}", self.device))?)
             }
-            DeviceChoice::Auto if Device::count() == 0 => None,
             DeviceChoice::Auto => match Device::cuda(0) {
                 Ok(device) => Some(device),
+                Err(nn::Error::Device(error)) if error.is_absence() => None,
                 Err(error) => {
                     ui::say(format!("computing on the CPU, since the GPU cannot be used: {error}"));
                     None

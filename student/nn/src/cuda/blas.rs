@@ -86,14 +86,14 @@ impl Blas {
         }
         let rounded = shape.rounded();
         if !state.plans.contains_key(&rounded) {
-            state.plans.insert(rounded, Plan::new(state.handle, rounded)?);
+            state.plans.insert(rounded, Plan::new(state.handle, rounded, matmul.bias)?);
         }
         let plan = &state.plans[&rounded];
         match run(state.handle, state.workspace, stream, plan, matmul) {
             Ok(()) => Ok(()),
             // The algorithm was chosen for a somewhat larger shape.
             Err(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED | cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE) => {
-                let plan = Plan::new(state.handle, shape)?;
+                let plan = Plan::new(state.handle, shape, matmul.bias)?;
                 let result = run(state.handle, state.workspace, stream, &plan, matmul);
                 state.exact.insert(shape, plan);
                 result.map_err(|status| failed(status, matmul))
@@ -145,7 +145,7 @@ impl Shape {
 }
 
 impl Plan {
-    fn new(handle: sys::cublasLtHandle_t, shape: Shape) -> Result<Self, DeviceError> {
+    fn new(handle: sys::cublasLtHandle_t, shape: Shape, bias: Option<Ptr>) -> Result<Self, DeviceError> {
         let compute = match (shape.input, shape.compute) {
             (Number::F32, Compute::Tf32) => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
@@ -166,9 +166,11 @@ impl Plan {
         check(result, "cublasLtMatmulDescCreate")?;
         plan.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, operation(shape.transposed[1]))?;
         plan.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSB, operation(shape.transposed[0]))?;
-        if shape.bias {
+        if let Some(bias) = bias {
             let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
             plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue)?;
+            // Set anew for each product; the choice of an algorithm may look at it.
+            plan.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.0)?;
         }
         let numbers = [shape.input, shape.input, shape.output];
         for (index, (rows, columns)) in stored(shape.m, shape.n, shape.k, shape.transposed).into_iter().enumerate() {

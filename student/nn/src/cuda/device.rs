@@ -36,11 +36,6 @@ impl Device {
         Ok(Self { backend: Arc::new(Backend::Emulated(Emulated::open(library)?)) })
     }
 
-    /// How many GPUs the driver finds; 0 without a driver.
-    pub fn count() -> usize {
-        driver::count().unwrap_or(0)
-    }
-
     /// The GPU's name.
     pub fn name(&self) -> String {
         match &*self.backend {
@@ -86,6 +81,9 @@ impl Device {
 
     /// Sets bytes to zero.
     pub(crate) fn zero(&self, at: Ptr, bytes: usize) -> Result<(), Error> {
+        if bytes == 0 {
+            return Ok(());
+        }
         match &*self.backend {
             Backend::Driver(driver) => driver.zero(at, bytes)?,
             Backend::Emulated(emulated) => emulated.zero(at, bytes),
@@ -422,6 +420,15 @@ impl Staging {
             copied.record()?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // The device may still read what is about to be freed.
+        for (_, copied) in self.slots.iter().flatten() {
+            let _ = copied.wait();
+        }
     }
 }
 

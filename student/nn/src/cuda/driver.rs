@@ -61,7 +61,7 @@ impl EventHandle {
 unsafe impl Send for EventHandle {}
 
 /// How many GPUs there are.
-pub(super) fn count() -> Result<usize, DeviceError> {
+fn count() -> Result<usize, DeviceError> {
     // SAFETY: looks for the driver's library and opens it, which runs its initialisers and nothing else.
     if !unsafe { sys::is_culib_present() } {
         return Err(DeviceError::NoDriver);

@@ -86,6 +86,13 @@ pub enum DeviceError {
     },
 }
 
+impl DeviceError {
+    /// Whether there is simply no GPU, as opposed to one that cannot be used.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::NoDriver | Self::NoGpu)
+    }
+}
+
 fn bytes(count: usize) -> String {
     match count {
         0..1_048_576 => format!("{:.1} KiB", count as f64 / 1024.0),

@@ -268,6 +268,7 @@ fn train(precision: Precision, steps: u64) {
                 hard_weight: 0.5 / 6.0,
             };
             let rng = DropoutRng::new(1, step, index as u64);
+            adamw.look_up(&mut parameters, batch.input().input_ids);
             let output = cpu.forward(&parameters, batch.input(), Capture::LOGITS, Mode::Train(&rng)).expect("forward");
             let (sum, d_logits) = plain_loss(&output.logits, classes, &loss);
             sums = [sums[0] + sum[0], sums[1] + sum[1]];
@@ -285,6 +286,7 @@ fn train(precision: Precision, steps: u64) {
         reports.extend(gpu.reports(1).expect("reports"));
         assert_eq!(reports.len() as u64, step, "the last step's report comes one step late");
     }
+    adamw.settle(&mut parameters);
     reports.extend(gpu.reports(0).expect("reports"));
     for (report, (step, sums, norm)) in reports.iter().zip(&expected) {
         assert_eq!(report.step, *step);
