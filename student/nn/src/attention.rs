@@ -60,24 +60,20 @@ impl Sequence {
             self.probabilities(head, query, key_value, scratch);
             let Scratch { probabilities, d_probabilities, dropped, d_query, d_key, d_value } = scratch;
             let pairs = queries * length;
-            for buffer in [&mut *d_probabilities, &mut *dropped] {
-                buffer.resize(pairs, 0.0);
-            }
-            for (buffer, rows) in [(&mut *d_query, queries), (&mut *d_key, length), (&mut *d_value, length)] {
-                buffer.resize(rows * size, 0.0);
-            }
+            let probabilities = &probabilities[..pairs];
+            let (d_probabilities, dropped) = (room(d_probabilities, pairs), room(dropped, pairs));
+            let d_query = room(d_query, queries * size);
+            let (d_key, d_value) = (room(d_key, length * size), room(d_value, length * size));
             let d_out = View::new(&d_context[head * size..], queries, size, hidden);
             let key = View::new(&key_value[head * size..], length, size, 2 * hidden);
             let value = View::new(&key_value[hidden + head * size..], length, size, 2 * hidden);
 
-            dropped.copy_from_slice(&probabilities[..pairs]);
+            dropped.copy_from_slice(probabilities);
             self.drop(head, dropped);
             product(View::new(dropped, queries, length, length).transposed(), d_out, 1.0, d_value, size, Into::Fresh);
             product(d_out, value.transposed(), 1.0, d_probabilities, length, Into::Fresh);
             self.drop(head, d_probabilities);
-            for (p, d) in probabilities[..pairs].chunks_exact(length).zip(d_probabilities.chunks_exact_mut(length)) {
-                softmax_backward(p, d);
-            }
+            softmax_backward(probabilities, d_probabilities, length);
             let d_scores = View::new(d_probabilities, queries, length, length);
             product(d_scores, key, inverse_sqrt, d_query, size, Into::Fresh);
             let old_query = View::new(&query[head * size..], queries, size, hidden);
@@ -98,12 +94,11 @@ impl Sequence {
         scratch: &'a mut Scratch,
     ) -> &'a mut [f32] {
         let size = self.hidden / self.heads;
-        scratch.probabilities.resize(self.queries * self.length, 0.0);
-        let probabilities = scratch.probabilities.as_mut_slice();
+        let probabilities = room(&mut scratch.probabilities, self.queries * self.length);
         let query = View::new(&query[head * size..], self.queries, size, self.hidden);
         let key = View::new(&key_value[head * size..], self.length, size, 2 * self.hidden);
         product(query, key.transposed(), 1.0 / (size as f32).sqrt(), probabilities, self.length, Into::Fresh);
-        probabilities.chunks_exact_mut(self.length).for_each(softmax);
+        softmax(probabilities, self.length);
         probabilities
     }
 
@@ -117,27 +112,38 @@ impl Sequence {
     }
 }
 
+/// The first `n` values of a buffer that only grows.
+fn room(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
+    if buffer.len() < n {
+        buffer.resize(n, 0.0);
+    }
+    &mut buffer[..n]
+}
+
 vectorized! {
-    fn softmax(row: &mut [f32]) {
-        let n = row.len();
-        let largest = row.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-        for value in row.iter_mut() {
-            *value = simd::exp(*value - largest);
-        }
-        let scale = 1.0 / simd::sum(n, |i| row[i]);
-        for value in row.iter_mut() {
-            *value *= scale;
+    /// Of every row.
+    fn softmax(rows: &mut [f32], length: usize) {
+        for row in rows.chunks_exact_mut(length) {
+            let largest = row.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+            for value in row.iter_mut() {
+                *value = simd::exp(*value - largest);
+            }
+            let scale = 1.0 / simd::sum(length, |i| row[i]);
+            for value in row.iter_mut() {
+                *value *= scale;
+            }
         }
     }
 }
 
 vectorized! {
-    fn softmax_backward(probabilities: &[f32], d: &mut [f32]) {
-        let n = d.len();
-        let probabilities = &probabilities[..n];
-        let projection = simd::sum(n, |i| d[i] * probabilities[i]);
-        for i in 0..n {
-            d[i] = probabilities[i] * (d[i] - projection);
+    /// Of every row: `d` is the gradient in the probabilities, then in the scores.
+    fn softmax_backward(probabilities: &[f32], d: &mut [f32], length: usize) {
+        for (probabilities, d) in probabilities.chunks_exact(length).zip(d.chunks_exact_mut(length)) {
+            let projection = simd::sum(length, |i| d[i] * probabilities[i]);
+            for i in 0..length {
+                d[i] = probabilities[i] * (d[i] - projection);
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 //! index in order, whatever the sizes.
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 
 /// Evaluates an expression with `V` as the widest [`Vector`] of this machine, compiled for its instruction set.
 macro_rules! dispatch {
@@ -163,6 +164,10 @@ trait Vector: Copy {
     unsafe fn zero() -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
+    /// Loads the first lanes alone; zeros stand in the others.
+    unsafe fn load_first(from: *const f32, lanes: usize) -> Self;
+    /// Stores the first lanes alone.
+    unsafe fn store_first(self, to: *mut f32, lanes: usize);
     /// `self + a * b`, `a` in every lane.
     unsafe fn add_scaled(self, a: f32, b: Self) -> Self;
     /// `self * a`, `a` in every lane.
@@ -385,10 +390,10 @@ unsafe fn rows_by_vectors<V: Vector, const N: usize>(rows: usize, operands: &Ope
 #[inline(always)]
 #[expect(unsafe_code, reason = "kernels read and write through pointers")]
 unsafe fn block<V: Vector, const M: usize, const N: usize>(operands: &Operands<'_>) {
-    let Operands { k, a, b, b_stride, to, width, out } = *operands;
+    let Operands { k, a, b, b_stride, .. } = *operands;
     // SAFETY: by the contract of this function.
     unsafe {
-        let mut sums = [[V::zero(); N]; M];
+        let mut sums: [[V; N]; M] = std::array::from_fn(|_| std::array::from_fn(|_| V::zero()));
         // One pointer for four rows: a chain of additions from row to row would take as long as the products.
         let mut fours = [a.data; 4];
         for (i, four) in fours.iter_mut().enumerate() {
@@ -412,25 +417,42 @@ unsafe fn block<V: Vector, const M: usize, const N: usize>(operands: &Operands<'
             }
             b = b.wrapping_add(b_stride);
         }
-        if width == N * V::WIDTH {
-            for row in 0..M {
-                for vector in 0..N {
-                    let to = to.add(row * out.stride + vector * V::WIDTH);
-                    let sum = sums[row][vector].scaled(out.scale);
-                    if out.sum { V::load(to).add(sum).store(to) } else { sum.store(to) }
-                }
+        // One plain loop, and the cases behind it: cases in this loop would put the sums into memory all the while.
+        let mut tile = MaybeUninit::<[f32; TILE]>::uninit();
+        let sums_of = tile.as_mut_ptr().cast::<f32>();
+        for row in 0..M {
+            for vector in 0..N {
+                sums[row][vector].store(sums_of.add((row * N + vector) * V::WIDTH));
             }
-            return;
         }
-        // Columns that do not fill a vector go through a row in memory.
-        for (row, sums) in sums.iter().enumerate() {
-            let mut line = [0.0f32; 32];
-            for (vector, sum) in sums.iter().enumerate() {
-                sum.scaled(out.scale).store(line.as_mut_ptr().add(vector * V::WIDTH));
-            }
-            for (column, &value) in line[..width].iter().enumerate() {
-                let to = to.add(row * out.stride + column);
-                *to = if out.sum { *to + value } else { value };
+        finish::<V>(sums_of, M, N, operands);
+    }
+}
+
+/// Floats of the largest block.
+const TILE: usize = 14 * 2 * 16;
+
+/// Puts a block's sums where they belong.
+///
+/// # Safety
+/// As of [`block`]; `sums` has `rows * vectors` vectors.
+#[inline(always)]
+#[expect(unsafe_code, reason = "kernels read and write through pointers")]
+unsafe fn finish<V: Vector>(sums: *const f32, rows: usize, vectors: usize, operands: &Operands<'_>) {
+    let Operands { to, width, out, .. } = *operands;
+    for row in 0..rows {
+        for vector in 0..vectors {
+            let lanes = V::WIDTH.min(width - vector * V::WIDTH);
+            // SAFETY: by the contract of this function; lanes end with the row's columns.
+            unsafe {
+                let to = to.add(row * out.stride + vector * V::WIDTH);
+                let sum = V::load(sums.add((row * vectors + vector) * V::WIDTH)).scaled(out.scale);
+                match (lanes == V::WIDTH, out.sum) {
+                    (true, false) => sum.store(to),
+                    (true, true) => V::load(to).add(sum).store(to),
+                    (false, false) => sum.store_first(to, lanes),
+                    (false, true) => V::load_first(to, lanes).add(sum).store_first(to, lanes),
+                }
             }
         }
     }
@@ -470,6 +492,20 @@ impl Vector for Portable {
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller's pointer is good for `WIDTH` floats.
         unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, lanes: usize) -> Self {
+        // SAFETY: the caller's pointer is good for `lanes` floats.
+        Self(std::array::from_fn(|lane| if lane < lanes { unsafe { *from.add(lane) } } else { 0.0 }))
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, lanes: usize) {
+        for (lane, &value) in self.0.iter().enumerate().take(lanes) {
+            // SAFETY: the caller's pointer is good for `lanes` floats.
+            unsafe { *to.add(lane) = value };
+        }
     }
 
     #[inline(always)]
@@ -545,6 +581,16 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn load_first(from: *const f32, lanes: usize) -> Self {
+            Self(unsafe { _mm512_maskz_loadu_ps(first(lanes) as __mmask16, from) })
+        }
+
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, lanes: usize) {
+            unsafe { _mm512_mask_storeu_ps(to, first(lanes) as __mmask16, self.0) }
+        }
+
+        #[inline(always)]
         unsafe fn add_scaled(self, a: f32, b: Self) -> Self {
             Self(unsafe { _mm512_fmadd_ps(_mm512_set1_ps(a), b.0, self.0) })
         }
@@ -594,8 +640,19 @@ mod x86 {
         }
     }
 
+    /// A bit for each of the first lanes.
+    fn first(lanes: usize) -> u32 {
+        (1 << lanes) - 1
+    }
+
     #[derive(Clone, Copy)]
     pub(super) struct Avx2(__m256);
+
+    /// All bits of each of the first lanes.
+    #[inline(always)]
+    unsafe fn mask(lanes: usize) -> __m256i {
+        unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
+    }
 
     // SAFETY (of every call below): the caller's instruction set and pointers.
     impl Vector for Avx2 {
@@ -627,6 +684,16 @@ mod x86 {
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             unsafe { _mm256_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, lanes: usize) -> Self {
+            Self(unsafe { _mm256_maskload_ps(from, mask(lanes)) })
+        }
+
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, lanes: usize) {
+            unsafe { _mm256_maskstore_ps(to, mask(lanes), self.0) }
         }
 
         #[inline(always)]
