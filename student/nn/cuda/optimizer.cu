@@ -80,11 +80,13 @@ KERNEL(adamw, 256, float* __restrict__ p, float* __restrict__ g, float* __restri
     if (shadow) {
         bf16* destination = shadow + at;
         if (count == 4 && reinterpret_cast<unsigned long long>(destination) % 8 == 0) {
-            u32* pairs = reinterpret_cast<u32*>(destination);
-            pairs[0] = pack_bf16(parameter[0], parameter[1]);
-            pairs[1] = pack_bf16(parameter[2], parameter[3]);
+            store8(destination, pack_bf16(parameter[0], parameter[1]), pack_bf16(parameter[2], parameter[3]));
         } else {
-            for (int i = 0; i < count; i++) destination[i] = to_bf16(parameter[i]);
+            // Unrolled, so that the parameters stay in registers.
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                if (i < count) destination[i] = to_bf16(parameter[i]);
+            }
         }
     }
 }

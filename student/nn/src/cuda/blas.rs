@@ -49,8 +49,8 @@ struct Shape {
     input: Number,
     output: Number,
     compute: Compute,
-    /// Of `a`, `b` and `c`, in bytes, at most 256.
-    alignment: [u32; 3],
+    /// Of `a`, `b`, `c`, and the bias or again `c`, in bytes, at most 256.
+    alignment: [u32; 4],
 }
 
 /// Descriptors and algorithm of one shape.
@@ -130,7 +130,7 @@ impl Shape {
             input: matmul.input,
             output: matmul.output,
             compute: matmul.compute,
-            alignment: [alignment(matmul.a), alignment(matmul.b), alignment(matmul.c)],
+            alignment: [matmul.a, matmul.b, matmul.c, matmul.bias.unwrap_or(matmul.c)].map(alignment),
         }
     }
 
@@ -234,7 +234,14 @@ fn choose(handle: sys::cublasLtHandle_t, plan: &Plan, shape: Shape) -> Result<sy
         check(result, "cublasLtMatmulPreferenceSetAttribute")
     };
     let workspace = WORKSPACE_BYTES as u64;
-    let [a, b, c] = &shape.alignment;
+    let [a, b, c, bias] = shape.alignment;
+    // Nothing is told of the bias' own alignment; whatever writes the result in wide accesses reads the bias so.
+    let d = c.min(bias);
+    // In 16 bits, parts of a sum that is split may not be added up: sums are `f32`.
+    let reductions = match shape.output {
+        Number::F32 => sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_MASK as u32,
+        Number::Bf16 => sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32,
+    };
     let [layout_a, layout_b, layout_c] = plan.layouts;
     // SAFETY: plain numbers, for which zero is a value.
     let mut choice: sys::cublasLtMatmulHeuristicResult_t = unsafe { std::mem::zeroed() };
@@ -242,13 +249,14 @@ fn choose(handle: sys::cublasLtHandle_t, plan: &Plan, shape: Shape) -> Result<sy
     let result = (|| {
         let bytes = std::ptr::from_ref(&workspace).cast();
         set(Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, bytes, size_of::<u64>())?;
-        for (attribute, alignment) in [
+        for (attribute, number) in [
+            (Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reductions),
             (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b),
             (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a),
             (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c),
-            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c),
+            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, d),
         ] {
-            set(attribute, std::ptr::from_ref(alignment).cast(), size_of::<u32>())?;
+            set(attribute, std::ptr::from_ref(&number).cast(), size_of::<u32>())?;
         }
         // SAFETY: all descriptors are alive; at most one choice is written.
         let result = unsafe {
@@ -270,7 +278,7 @@ fn choose(handle: sys::cublasLtHandle_t, plan: &Plan, shape: Shape) -> Result<sy
     // SAFETY: created above, destroyed once.
     let _ = unsafe { sys::cublasLtMatmulPreferenceDestroy(preference) };
     result?;
-    if found == 0 {
+    if found == 0 || choice.state != cublasStatus_t::CUBLAS_STATUS_SUCCESS {
         let call = format!("the choice of an algorithm for {shape}");
         return Err(DeviceError::Blas { call, reason: "it has none".to_string() });
     }
@@ -380,7 +388,7 @@ mod tests {
             };
             Shape::new(&matmul)
         };
-        assert_eq!(shape(1).alignment, [256, 64, 2]);
+        assert_eq!(shape(1).alignment, [256, 64, 2, 2]);
         let mut different: Vec<usize> = (1..=32768).map(|m| shape(m).rounded().m).collect();
         assert!(different.iter().zip(1..).all(|(&rounded, m)| rounded >= m && rounded - m < 16.max(m / 8)));
         different.dedup();

@@ -1,7 +1,8 @@
 //! A GPU, real or emulated: its memory, its one stream of work, and what kernels are launched with.
 //!
 //! Addresses are plain numbers here, as in CUDA: whoever passes one answers for it. Everything runs in the order in which
-//! it was asked for; the host waits in [`Device::download`], [`Device::synchronize`] and [`Event::wait`] alone.
+//! it was asked for; the host waits in [`Device::upload`], [`Device::download`], [`Device::synchronize`] and
+//! [`Event::wait`] alone.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -60,10 +61,14 @@ impl Device {
         }
     }
 
-    /// Copies values to the device.
+    /// Copies values to the device, waiting for that.
     pub(crate) fn upload<T: Pod>(&self, to: Ptr, values: &[T]) -> Result<(), Error> {
         match &*self.backend {
-            Backend::Driver(driver) => driver.upload(to, bytemuck::cast_slice(values))?,
+            Backend::Driver(driver) => {
+                driver.upload(to, bytemuck::cast_slice(values))?;
+                // The driver promises not always to be done with ordinary memory when the call returns.
+                driver.synchronize()?;
+            }
             Backend::Emulated(emulated) => emulated.upload(to, bytemuck::cast_slice(values)),
         }
         Ok(())

@@ -72,6 +72,8 @@ fn count() -> Result<usize, DeviceError> {
         check(sys::cuDriverGetVersion(&mut version), "cuDriverGetVersion")?;
         match sys::cuInit(0) {
             CUresult::CUDA_ERROR_NO_DEVICE => return Err(DeviceError::NoGpu),
+            // What a toolkit brings to link against.
+            CUresult::CUDA_ERROR_STUB_LIBRARY => return Err(DeviceError::NoDriver),
             result => check(result, "cuInit")?,
         }
         check(sys::cuDeviceGetCount(&mut count), "cuDeviceGetCount")?;
@@ -148,12 +150,17 @@ impl Driver {
         self.bind()?;
         let mut address = 0;
         // SAFETY: writes an address to where it is told.
-        let result = unsafe {
+        let mut allocate = || unsafe {
             match self.pooled {
                 true => sys::cuMemAllocAsync(&mut address, bytes, self.stream),
                 false => sys::cuMemAlloc_v2(&mut address, bytes),
             }
         };
+        let mut result = allocate();
+        if result == CUresult::CUDA_ERROR_OUT_OF_MEMORY && self.pooled {
+            self.give_back_freed_memory()?;
+            result = allocate();
+        }
         if result == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
             let (free, total) = self.memory().unwrap_or((0, 0));
             return Err(DeviceError::OutOfMemory { asked: bytes, free, total });
@@ -197,8 +204,8 @@ impl Driver {
             return Ok(());
         }
         self.bind()?;
-        // SAFETY: the caller answers for the address. Pageable memory is read before the call returns; page-locked
-        // memory is left alone by `Staging` until its event.
+        // SAFETY: the caller answers for the address, and leaves the bytes alone until the copy is done: `Staging` waits
+        // for its event, all others for the stream.
         let result = unsafe { sys::cuMemcpyHtoDAsync_v2(to.0, bytes.as_ptr().cast(), bytes.len(), self.stream) };
         check(result, format_args!("an upload of {} bytes", bytes.len()))
     }
@@ -308,15 +315,26 @@ impl Driver {
 
     /// Lets the pool keep what is freed, so that a buffer that grows does not cost a wait for the device.
     fn keep_freed_memory(&self) -> Result<(), DeviceError> {
-        let mut pool = std::ptr::null_mut();
+        let pool = self.pool()?;
         let mut threshold = u64::MAX;
         let attribute = sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        let value = std::ptr::from_mut(&mut threshold).cast();
         // SAFETY: the device's own pool, and an attribute that is one 64-bit number.
-        unsafe {
-            check(sys::cuDeviceGetDefaultMemPool(&mut pool, self.device), "cuDeviceGetDefaultMemPool")?;
-            let value = std::ptr::from_mut(&mut threshold).cast();
-            check(sys::cuMemPoolSetAttribute(pool, attribute, value), "cuMemPoolSetAttribute")
-        }
+        unsafe { check(sys::cuMemPoolSetAttribute(pool, attribute, value), "cuMemPoolSetAttribute") }
+    }
+
+    /// Waits for the device and empties the pool of what is free in it, whose pieces may all be too small.
+    fn give_back_freed_memory(&self) -> Result<(), DeviceError> {
+        self.synchronize()?;
+        // SAFETY: the device's own pool.
+        unsafe { check(sys::cuMemPoolTrimTo(self.pool()?, 0), "cuMemPoolTrimTo") }
+    }
+
+    fn pool(&self) -> Result<sys::CUmemoryPool, DeviceError> {
+        let mut pool = std::ptr::null_mut();
+        // SAFETY: writes a handle to where it is told.
+        unsafe { check(sys::cuDeviceGetDefaultMemPool(&mut pool, self.device), "cuDeviceGetDefaultMemPool")? };
+        Ok(pool)
     }
 }
 

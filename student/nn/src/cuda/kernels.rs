@@ -397,7 +397,7 @@ impl Attention {
         floats: usize,
         arguments: &Arguments,
     ) -> Result<(), Error> {
-        let warps = 4;
+        let warps = row_warps(floats * 4);
         launch(device, kernel, [rows.div_ceil(warps), self.heads], 32 * warps, warps * floats * 4, arguments)
     }
 }
@@ -475,6 +475,12 @@ fn lanes(precision: Precision) -> usize {
     16 / precision.bytes()
 }
 
+/// Warps of a block that keep a row each in shared memory: within what a block may have without asking, wherever that
+/// leaves room for more than one. Far from all GPUs have more than 99 KiB for a block that asks.
+fn row_warps(row_bytes: usize) -> usize {
+    ((48 << 10) / row_bytes).clamp(1, 4)
+}
+
 /// A warp a row that keeps the row as floats in shared memory.
 fn launch_norm_rows(
     device: &Device,
@@ -484,8 +490,7 @@ fn launch_norm_rows(
     arguments: &Arguments,
 ) -> Result<(), Error> {
     let row_bytes = width.next_multiple_of(8) * 4;
-    // What a block may have without asking, wherever the row leaves room for more than one warp.
-    let warps = ((48 << 10) / row_bytes).clamp(1, 4);
+    let warps = row_warps(row_bytes);
     launch(device, kernel, [rows.div_ceil(warps), 1], 32 * warps, warps * row_bytes, arguments)
 }
 

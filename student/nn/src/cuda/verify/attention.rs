@@ -58,6 +58,13 @@ pub(super) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
             opposed: false,
         },
     )?;
+    // The longest sequence that there is: what a block keeps of it must fit in its shared memory.
+    for head_size in [64, 20] {
+        let lengths = &[4096, 3];
+        let shape =
+            Shape { lengths, heads: 1, head_size, dropout: true, first_tokens: true, fused: false, opposed: false };
+        attention(bench, &shape)?;
+    }
     for head_size in [64, 20] {
         let lengths = &[5, 37];
         let shape =
