@@ -164,7 +164,7 @@ fn predict_gives_an_object_a_line() {
 fn predicted_logits_are_those_of_pytorch() {
     let place = Workplace::new();
     with_texts(&place);
-    let done = place.run("predict --model teacher --json --logits texts.txt");
+    let done = place.run("predict --model teacher --json --logits --precision f32 texts.txt");
     done.succeeded();
     let file = crate::support::repository().join("tests/fixtures/e2e/test_logits.safetensors");
     let bytes = std::fs::read(file).expect("reads");

@@ -1,6 +1,7 @@
 //! A frozen model over a whole data set.
 
 use std::collections::VecDeque;
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use datasets::{Encodings, TokenBatch, forward_batches};
@@ -8,7 +9,7 @@ use nn::{Compute, PackedInput};
 use teacher::Teacher;
 
 use crate::interrupt;
-use crate::ui::Progress;
+use crate::ui::{self, Progress};
 
 /// Where a model runs, and in what portions.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +17,14 @@ pub(crate) struct Running<'a> {
     pub(crate) compute: &'a Compute,
     /// Most tokens in one forward pass.
     pub(crate) batch_tokens: usize,
+}
+
+/// Says once that a GPU computes, and how; the CPU needs no word.
+pub(crate) fn announce(compute: &Compute) {
+    static SAID: Once = Once::new();
+    if let Compute::Cuda { device, precision } = compute {
+        SAID.call_once(|| ui::say(format!("computing on {} in {precision}", device.name())));
+    }
 }
 
 /// What a model said of every row.

@@ -73,10 +73,7 @@ impl DeviceArgs {
         };
         Ok(match device {
             None => Compute::Cpu,
-            Some(device) => {
-                ui::say(format!("computing on {} in {precision}", device.name()));
-                Compute::Cuda { device, precision }
-            }
+            Some(device) => Compute::Cuda { device, precision },
         })
     }
 }

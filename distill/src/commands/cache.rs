@@ -12,7 +12,7 @@ use teacher::Teacher;
 use crate::cli::CacheArgs;
 use crate::fingerprint;
 use crate::hint::HintExt;
-use crate::inference::{Running, forward_each};
+use crate::inference::{Running, announce, forward_each};
 use crate::interrupt::Interrupted;
 use crate::metrics;
 use crate::model::{self, TextModel};
@@ -99,6 +99,7 @@ pub(crate) fn capture(
     let unique: Vec<u32> = (0..keys.len() as u32).filter(|&row| seen.insert(keys[row as usize])).collect();
     let missing: Vec<u32> = unique.iter().copied().filter(|&row| !writer.contains(&keys[row as usize])).collect();
     let lengths: Vec<u32> = missing.iter().map(|&row| encodings.length(row as usize)).collect();
+    announce(how.running.compute);
     let mut model = Teacher::on(how.running.compute, teacher.config, teacher.parameters)?;
     let progress = Progress::new("cache", missing.len() as u64, "rows");
     let clock = Instant::now();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use teacher::Teacher;
 
 use crate::cli::EvaluateArgs;
-use crate::inference::{self, Running};
+use crate::inference::{self, Running, announce};
 use crate::metrics::Scores;
 use crate::model::{self, TextModel};
 use crate::recipe::ColumnsRecipe;
@@ -75,6 +75,7 @@ pub(crate) fn measure(
     model::report_truncated(encodings.truncated_count(), encodings.len(), max_length);
     let classes = model.config.labels.len();
     let parameters = model.parameters.flat().len();
+    announce(how.compute);
     let mut model = Teacher::on(how.compute, model.config, model.parameters)?;
     let predictions = inference::predict(&mut model, &encodings, how.batch_tokens, label)?;
     Ok(Measured {

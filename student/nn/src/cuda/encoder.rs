@@ -59,6 +59,7 @@ pub struct CudaEncoder {
     dropout: Option<DropoutRng>,
     /// Whether the gradient in its logits is there.
     has_d_logits: bool,
+    said_slow: bool,
 }
 
 /// What a loss compares the last forward pass with.
@@ -90,14 +91,6 @@ impl CudaEncoder {
     /// An engine for encoders of this configuration; all weights are zero.
     pub fn new(device: &Device, config: &EncoderConfig, precision: Precision) -> Result<Self, Error> {
         config.validate()?;
-        let head_size = config.head_size();
-        if precision == Precision::Bf16 && !FAST_HEAD_SIZES.contains(&head_size) {
-            tracing::warn!(
-                "attention runs without tensor cores, and slower: heads of {head_size} values; there are kernels for \
-                 {:?}",
-                FAST_HEAD_SIZES
-            );
-        }
         Ok(Self {
             device: device.clone(),
             config: config.clone(),
@@ -111,6 +104,7 @@ impl CudaEncoder {
             pass: None,
             dropout: None,
             has_d_logits: false,
+            said_slow: false,
         })
     }
 
@@ -191,6 +185,7 @@ impl CudaEncoder {
         let training = dropout.is_some();
         if training {
             self.weights.prepare_training()?;
+            self.say_if_attention_is_slow();
         }
         let batch = self.batch.send(&self.config, input, training)?;
         if batch.longest > LONGEST {
@@ -322,6 +317,18 @@ impl CudaEncoder {
     /// for the device's latest work.
     pub fn reports(&mut self, behind: usize) -> Result<Vec<StepReport>, Error> {
         self.optimizer.reports(behind)
+    }
+
+    /// Says so, once a training, where no fast kernel of attention takes the model's heads.
+    fn say_if_attention_is_slow(&mut self) {
+        let head_size = self.config.head_size();
+        let slow = self.precision == Precision::Bf16 && !FAST_HEAD_SIZES.contains(&head_size);
+        if slow && !std::mem::replace(&mut self.said_slow, true) {
+            tracing::warn!(
+                "attention runs without tensor cores, and slower: heads of {head_size} values; there are kernels for \
+                 {FAST_HEAD_SIZES:?}"
+            );
+        }
     }
 
     fn run<'a>(&'a self, pass: &'a Pass, dropouts: Option<&'a Dropouts>) -> Run<'a> {
