@@ -43,6 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
+    memory::return_large_buffers();
     files::report_size_limit();
     log_to_stderr()?;
     interrupt::listen().context("cannot listen for Ctrl-C")?;

@@ -1,6 +1,20 @@
-//! How much memory this process took at its worst, as Linux counts it: the resident set's high-water mark.
+//! How large buffers are allocated, and how much memory this process took at its worst, as Linux counts it: the resident
+//! set's high-water mark.
 
 use std::fs;
+
+/// Has buffers of a megabyte and more given back to the system when they are freed. glibc raises that size with the
+/// buffers that it sees, up to 32 MB, and would keep what a model's tensors were read into.
+pub(crate) fn return_large_buffers() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: it sets a number in the allocator, before there are threads.
+        #[expect(unsafe_code, reason = "glibc's setting of its allocator")]
+        let accepted = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20) };
+        // Where it is not accepted, more memory is kept, and that is all.
+        let _ = accepted;
+    }
+}
 
 /// The most bytes that were resident at once since the process started, or since [`reset_peak`]. Includes what files are
 /// mapped from and read of. None where the system does not say.

@@ -20,12 +20,9 @@ use crate::{DropoutRng, EncoderConfig, Error, Gradients, Layout, Parameters};
 pub(crate) use chunk::Dropouts;
 use chunk::{Chunk, Context, Prepared};
 
-/// Tokens that one chunk aims for in training: enough for efficient products, few enough to keep a small machine's cores
-/// equally busy with the rows of one step.
-const TRAINING_TOKENS: usize = 256;
-
-/// The same without training, where a batch has more tokens: each chunk reads all weights, so fewer read less.
-const EVALUATION_TOKENS: usize = 512;
+/// Tokens that one chunk aims for: enough for efficient products, few enough to keep a small machine's cores equally busy
+/// with the rows of one training step.
+const CHUNK_TOKENS: usize = 256;
 
 /// Rows of tokens without padding.
 #[derive(Clone, Copy, Debug)]
@@ -113,8 +110,7 @@ impl Encoder {
         // Until this pass is through, there is none to go back from.
         self.dropout = None;
         check_input(&self.config, input)?;
-        let chunk_tokens = if let Mode::Train(_) = mode { TRAINING_TOKENS } else { EVALUATION_TOKENS };
-        let ranges = cut(input.starts, chunk_tokens);
+        let ranges = cut(input.starts);
         self.active = ranges.len();
         self.dropout = match mode {
             Mode::Train(rng) => Some(*rng),
@@ -210,11 +206,11 @@ impl Encoder {
     }
 }
 
-/// Cuts rows into chunks of about this many tokens, an even number of them where there are rows enough.
-fn cut(starts: &[u32], chunk_tokens: usize) -> Vec<Range<usize>> {
+/// Cuts rows into chunks of about [`CHUNK_TOKENS`], an even number of them where there are rows enough.
+fn cut(starts: &[u32]) -> Vec<Range<usize>> {
     let rows = starts.len() - 1;
     let tokens = (starts[rows] - starts[0]) as usize;
-    let count = (2 * tokens.div_ceil(2 * chunk_tokens)).clamp(1, rows.max(1));
+    let count = (2 * tokens.div_ceil(2 * CHUNK_TOKENS)).clamp(1, rows.max(1));
     let mut ranges = Vec::with_capacity(count);
     let mut from = 0;
     for chunk in 1..=count {
@@ -268,7 +264,7 @@ mod tests {
     fn chunks_cover_all_rows_in_order() {
         for (rows, length) in [(1, 5), (2, 400), (3, 1), (32, 16), (64, 128), (7, 300)] {
             let starts: Vec<u32> = (0..=rows).map(|row| row * length).collect();
-            let ranges = cut(&starts, TRAINING_TOKENS);
+            let ranges = cut(&starts);
             assert_eq!(ranges[0].start, 0);
             assert_eq!(ranges[ranges.len() - 1].end, rows as usize);
             assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start));
@@ -279,6 +275,6 @@ mod tests {
     #[test]
     fn equal_rows_make_equal_chunks() {
         let starts: Vec<u32> = (0..=32).map(|row| row * 16).collect();
-        assert_eq!(cut(&starts, TRAINING_TOKENS), [0..16, 16..32]);
+        assert_eq!(cut(&starts), [0..16, 16..32]);
     }
 }
