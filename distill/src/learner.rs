@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use anyhow::Context;
 use datasets::TokenBatch;
 use nn::cuda::{SoftHardLoss, StepRates};
-use nn::{AdamW, Capture, DropoutRng, Gradients, Mode};
+use nn::{AdamW, Capture, Compute, DropoutRng, Gradients, Mode};
 use student::Student;
 
-use crate::inference::packed;
+use crate::inference::{announce, packed};
 use crate::objective::{FusedLoss, LossReport, Objective, ObjectiveRows, StepCounts};
 
 #[cfg(test)]
@@ -85,6 +85,8 @@ impl<'a> Learner<'a> {
         let side = match student.cuda() {
             None => Side::Cpu { optimizer, gradients: Gradients::zeros(layout), loss, done: Vec::new() },
             Some(encoder) => {
+                let (device, precision) = (encoder.device().clone(), encoder.precision());
+                announce(&Compute::Cuda { device, precision });
                 let (steps, first, second) = optimizer.state();
                 encoder.restore_optimizer(steps, first, second)?;
                 Side::Cuda { fused: objective.fused(), loss, open: VecDeque::new() }

@@ -14,7 +14,6 @@ use crate::checkpoint::CHECKPOINT;
 use crate::cli::{ExportDtype, FinetuneArgs};
 use crate::files::refuse_source;
 use crate::fingerprint;
-use crate::inference::announce;
 use crate::metrics::Scores;
 use crate::model::{self, MODEL_FILES, TextModel};
 use crate::objective::{LossTermRecipe, Objective};
@@ -87,7 +86,6 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         ui.result(&report, TrainReport::text)?;
         return Ok(());
     }
-    announce(&compute);
     let mut student = Student::on(&compute, model.config.clone(), model.parameters)?;
     let fitted = Fit {
         objective: &objective,

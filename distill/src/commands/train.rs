@@ -19,7 +19,6 @@ use crate::cli::{LayerChoice, StudentFamily, TrainArgs};
 use crate::files::{prepare_output, refuse_source, remove_partial};
 use crate::fingerprint;
 use crate::hint::HintExt;
-use crate::inference::announce;
 use crate::model::{self, TextModel};
 use crate::objective::{LossTermRecipe, Objective};
 use crate::recipe::{ColumnsRecipe, FitRecipe, StudentRecipe};
@@ -209,7 +208,6 @@ impl Training<'_> {
         if let Some(figures) = existing.prepare(self.output, &inputs)? {
             return Ok(Trained { figures, rows_per_second: None });
         }
-        announce(self.compute);
         let mut student = Student::on(self.compute, config, parameters)?;
         let fitted = Fit {
             objective: &objective,

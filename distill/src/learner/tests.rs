@@ -7,7 +7,7 @@ use std::process::Command;
 use datasets::Task;
 use nn::cuda::{Device, Precision};
 use nn::hf::HfConfig;
-use nn::{Activation, Compute, EncoderConfig, Family, LayerSlot, Layout, Normal, Parameters, Slot};
+use nn::{Activation, EncoderConfig, Family, LayerSlot, Layout, Normal, Parameters, Slot};
 
 use super::*;
 use crate::objective::LossTermRecipe;
