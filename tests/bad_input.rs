@@ -270,6 +270,13 @@ fn a_device_or_number_format_that_this_machine_does_not_have() {
 }
 
 #[test]
+fn a_training_that_diverges_names_the_step() {
+    let place = Workplace::new();
+    place.json(CACHE);
+    place.refuses(&format!("{TRAIN} --output student --learning-rate 1e30"), &["error: step ", "learning"]);
+}
+
+#[test]
 fn a_flag_with_a_bad_value_ends_with_2() {
     let place = Workplace::new();
     for (line, expected) in [

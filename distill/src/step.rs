@@ -44,7 +44,7 @@ impl Stepper<'_> {
                 teacher_logits: teacher_logits.as_deref(),
                 dropout: &DropoutRng::new(self.seed, number as u64, index as u64),
             };
-            learner.micro_batch(&micro_batch, counts).with_context(|| format!("step {number}"))?;
+            learner.micro_batch(&micro_batch, counts).with_context(|| format!("step {}", number + 1))?;
             first_row += rows.len();
         }
         learner.step(number, counts, learning_rate)?;

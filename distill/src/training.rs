@@ -123,11 +123,14 @@ impl Fit<'_> {
             }
             // What is evaluated or stored is known to be sound; in between, a GPU's outcomes come one step late.
             for outcome in learner.outcomes(stop || epoch_done || done == total_steps)? {
-                let Outcome { step, gradient_norm: norm, .. } = outcome;
-                if !norm.is_finite() {
-                    bail!("step {step}: the gradient's norm is {norm}; lower --learning-rate, or check the data");
-                }
+                let Outcome { step, gradient_norm, .. } = outcome;
                 last_loss = outcome.loss.total();
+                for (what, value) in [("gradient's norm", gradient_norm), ("loss", last_loss)] {
+                    if !value.is_finite() {
+                        let step = step + 1;
+                        bail!("step {step}: the {what} is {value}; lower --learning-rate, or check the data");
+                    }
+                }
                 if (step + 1) % LOG_EVERY == 0 || step + 1 == total_steps {
                     progress.message(format_args!("loss {last_loss:.4}"));
                     metrics.step(&outcome)?;

@@ -29,8 +29,9 @@ use clock::{Budget, Times};
 use rows::Rows;
 use subject::{Purpose, Subject};
 
-/// Most tokens in a forward pass of real rows, as in the other commands.
+/// Most tokens in a forward pass of real rows: on the CPU as in the other commands, on a GPU as many as keep it busy.
 const BATCH_TOKENS: usize = 4096;
+const GPU_BATCH_TOKENS: usize = 32768;
 
 /// What `train` does unless told otherwise; none of it changes the work.
 const TERMS: [LossTermRecipe; 2] =
@@ -119,16 +120,15 @@ fn capture(args: &BenchCaptureArgs) -> anyhow::Result<Report> {
     let compute = args.measurement.device.resolve()?;
     let subject = Subject::of(&args.shape, &args.hub, Purpose::Capture)?;
     let rows = Rows::of(&args.rows, &subject, Purpose::Capture, args.shape.labels, args.measurement.seed)?;
-    let batch_tokens = batch_tokens(&args.measurement, &rows);
+    let batch_tokens = batch_tokens(&args.measurement, &compute, &rows);
     let mut bench = Bench::start("capture", &args.measurement, &compute, &subject, &rows, None, batch_tokens)?;
     let (config, parameters) = subject.build(rows.classes, &args.hub, args.measurement.seed)?;
     let mut teacher = Teacher::on(&compute, config, parameters)?;
     let batches = forward_batches(&rows.encodings.lengths(), batch_tokens);
     bench.case("full", &subject, &rows, batches.len(), Flops::forward, |passes| {
-        for _ in 0..passes {
-            let batches = batches.iter().map(|rows_of| TokenBatch::gather(&rows.encodings, rows_of));
-            forward_each(&mut teacher, batches, |_, _| Ok(()))?;
-        }
+        let rows_of = (0..passes).flat_map(|_| &batches);
+        let gathered = rows_of.map(|rows_of| TokenBatch::gather(&rows.encodings, rows_of));
+        forward_each(&mut teacher, gathered, |_, _| Ok(()))?;
         Ok(None)
     })?;
     Ok(bench.report)
@@ -140,7 +140,7 @@ fn train(args: &BenchTrainArgs) -> anyhow::Result<Report> {
     let purpose = Purpose::Train(args.dropout);
     let subject = Subject::of(&args.shape, &args.hub, purpose)?;
     let rows = Rows::of(&args.rows, &subject, purpose, args.shape.labels, args.measurement.seed)?;
-    let batch_tokens = batch_tokens(&args.measurement, &rows);
+    let batch_tokens = batch_tokens(&args.measurement, &compute, &rows);
     let batch_rows = args.rows.batch_rows;
     let mut bench =
         Bench::start("train", &args.measurement, &compute, &subject, &rows, Some(batch_rows), batch_tokens)?;
@@ -192,9 +192,10 @@ fn train_case(
     })
 }
 
-fn batch_tokens(args: &MeasurementArgs, rows: &Rows) -> usize {
+fn batch_tokens(args: &MeasurementArgs, compute: &Compute, rows: &Rows) -> usize {
     let made_up = if rows.source.is_none() { rows.encodings.tokens() } else { 0 };
-    args.batch_tokens.unwrap_or(BATCH_TOKENS.max(made_up))
+    let least = if let Compute::Cpu = compute { BATCH_TOKENS } else { GPU_BATCH_TOKENS };
+    args.batch_tokens.unwrap_or(least.max(made_up))
 }
 
 /// A measurement in the making.

@@ -43,7 +43,7 @@ pub enum Engine {
     /// Reads the weights from the host at each pass.
     Cpu {
         /// The engine.
-        encoder: Encoder,
+        encoder: Box<Encoder>,
         /// Logits of submitted passes.
         logits: VecDeque<Vec<f32>>,
     },
@@ -55,7 +55,7 @@ impl Engine {
     /// An engine for encoders of this configuration, with these weights.
     pub fn new(compute: &Compute, config: &EncoderConfig, parameters: &Parameters) -> Result<Self, Error> {
         Ok(match compute {
-            Compute::Cpu => Self::Cpu { encoder: Encoder::new(config)?, logits: VecDeque::new() },
+            Compute::Cpu => Self::Cpu { encoder: Box::new(Encoder::new(config)?), logits: VecDeque::new() },
             Compute::Cuda { device, precision } => {
                 let mut encoder = CudaEncoder::new(device, config, *precision)?;
                 encoder.upload(parameters)?;

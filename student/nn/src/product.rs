@@ -389,6 +389,7 @@ unsafe fn rows_by_vectors<V: Vector, const N: usize>(rows: usize, operands: &Ope
 /// `N - 1` vectors and at most `N`.
 #[inline(always)]
 #[expect(unsafe_code, reason = "kernels read and write through pointers")]
+#[expect(clippy::needless_range_loop, reason = "plain loops of constant length, which unroll for certain")]
 unsafe fn block<V: Vector, const M: usize, const N: usize>(operands: &Operands<'_>) {
     let Operands { k, a, b, b_stride, .. } = *operands;
     // SAFETY: by the contract of this function.

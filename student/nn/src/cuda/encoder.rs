@@ -185,12 +185,15 @@ impl CudaEncoder {
         let training = dropout.is_some();
         if training {
             self.weights.prepare_training()?;
-            self.say_if_attention_is_slow();
         }
+        self.say_if_attention_is_slow();
         let batch = self.batch.send(&self.config, input, training)?;
         if batch.longest > LONGEST {
             let longest = batch.longest;
-            return Err(Error::Batch(format!("a row has {longest} tokens, the GPU's kernels take at most {LONGEST}")));
+            return Err(Error::Batch(format!(
+                "a row has {longest} tokens, the GPU's kernels take at most {LONGEST}: lower --max-length, or give \
+                 --device cpu"
+            )));
         }
         let plan = |base| Pass::plan(&self.config, self.precision, batch, training, capture.hidden_states, base);
         let (_, bytes) = plan(Ptr::NULL);

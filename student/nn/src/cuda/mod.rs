@@ -1,7 +1,7 @@
 //! The engine on a GPU: the same mathematics and the same dropout masks as on the CPU.
 //!
 //! - [`Device`] is a GPU through its driver, or in tests an emulation that runs the very same kernels on the CPU.
-//! - [`kernels`] has one function a kernel, [`matmul`] the matrix products.
+//! - `kernels` has one function a kernel, `matmul` the matrix products; [`verify`] checks them on whatever device there is.
 
 mod blas;
 mod device;

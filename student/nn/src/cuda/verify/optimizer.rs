@@ -77,6 +77,7 @@ fn adamw(bench: &mut Bench<'_>, count: usize, first: usize, finite: bool) -> Res
         root_correction,
     )?;
     let mut expected = [p.values.clone(), g.values.clone(), m.values.clone(), v.values.clone(), shadow.values.clone()];
+    #[expect(clippy::needless_range_loop, reason = "one index into five buffers")]
     for i in first..total {
         let gradient = expected[1][i] * f64::from(scale);
         expected[1][i] = 0.0;
