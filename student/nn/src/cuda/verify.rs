@@ -1,7 +1,13 @@
-//! Every kernel against a plain computation on the host in `f64`, from the numbers that the kernel read: on an emulated
-//! device in the tests, on a real one by `distill bench kernels`.
+//! Every kernel and every kind of matrix product against a plain computation on the host in `f64`, from the numbers
+//! that it read, and a small encoder's passes and steps against the CPU's engine: on an emulated device in the tests,
+//! on a real one by `distill bench kernels`.
+//!
+//! The emulation runs the kernels themselves, but has the CPU's matrix products in the place of cuBLASLt's: what those
+//! may differ by is reasoned, not measured, where their sums are made otherwise.
 
 mod attention;
+mod engine;
+mod matmul;
 mod optimizer;
 mod rows;
 
@@ -11,7 +17,7 @@ use super::device::{Buffer, Device, Precision, Ptr};
 use crate::random::DropoutSite;
 use crate::{DropoutRng, Error, Normal};
 
-/// One output of one kernel for one shape.
+/// One output of one kernel for one shape, or of the whole engine.
 #[derive(Clone, Debug)]
 pub struct KernelCheck {
     /// The kernel and its output.
@@ -19,7 +25,8 @@ pub struct KernelCheck {
     /// What it ran over.
     pub shape: String,
     /// Largest difference from the host's result, over the result's size plus its root mean square over all elements;
-    /// infinite where the kernel wrote beside its output.
+    /// infinite where the kernel wrote beside its output. Of the engine, the Euclidean distance of one tensor from the
+    /// CPU's over that one's length.
     pub worst: f64,
     /// What is allowed.
     pub tolerance: f64,
@@ -29,14 +36,27 @@ pub struct KernelCheck {
     pub passed: bool,
 }
 
-/// Runs every kernel over several shapes and reports each of its outputs.
+/// Runs every kernel over several shapes, then the engine, and reports each output.
 pub fn verify(device: &Device, report: &mut dyn FnMut(KernelCheck)) -> Result<(), Error> {
+    verify_kernels(device, report)?;
+    verify_products(device, report)?;
+    engine::verify(device, report)
+}
+
+fn verify_kernels(device: &Device, report: &mut dyn FnMut(KernelCheck)) -> Result<(), Error> {
     for precision in [Precision::F32, Precision::Bf16] {
         let bench = &mut Bench { device, precision, report };
         rows::verify(bench)?;
         attention::verify(bench)?;
     }
     optimizer::verify(&mut Bench { device, precision: Precision::F32, report })
+}
+
+fn verify_products(device: &Device, report: &mut dyn FnMut(KernelCheck)) -> Result<(), Error> {
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        matmul::verify(&mut Bench { device, precision, report })?;
+    }
+    Ok(())
 }
 
 /// The device with the type of activations under test, and where results go.
@@ -46,8 +66,8 @@ struct Bench<'a> {
     report: &'a mut dyn FnMut(KernelCheck),
 }
 
-/// What is allowed: three times what was measured, for activations in `f32`, in `bf16`, and for `f32` outputs of kernels
-/// that read `bf16`.
+/// What is allowed: three times what was measured, for activations in `f32`, in `bf16`, and for `f32` outputs of
+/// kernels that read `bf16`.
 #[derive(Clone, Copy)]
 struct Tolerance {
     f32: f64,
@@ -232,12 +252,14 @@ mod tests {
     use super::*;
     use crate::cuda::emulation;
 
-    #[test]
-    fn every_kernel_computes_what_the_host_computes() {
-        let Some(device) = emulation::device() else { return };
+    type Part = fn(&Device, &mut dyn FnMut(KernelCheck)) -> Result<(), Error>;
+
+    /// Runs a part, of which no check may fail, and returns how many there were.
+    fn run(part: Part) -> Option<usize> {
+        let device = emulation::device()?;
         let mut failures = Vec::new();
         let mut checks = 0;
-        verify(&device, &mut |check| {
+        part(&device, &mut |check| {
             checks += 1;
             if !check.passed {
                 failures.push(format!("{check:?}"));
@@ -245,6 +267,24 @@ mod tests {
         })
         .expect("no kernel faults");
         assert!(failures.is_empty(), "{} of {checks} checks failed:\n{}", failures.len(), failures.join("\n"));
+        Some(checks)
+    }
+
+    #[test]
+    fn every_kernel_computes_what_the_host_computes() {
+        let Some(checks) = run(verify_kernels) else { return };
         assert!(checks > 1000, "{checks} checks");
+    }
+
+    #[test]
+    fn every_kind_of_product_is_what_the_host_computes() {
+        let Some(checks) = run(verify_products) else { return };
+        assert!(checks > 200, "{checks} checks");
+    }
+
+    #[test]
+    fn the_engine_is_the_cpu_s_in_every_precision() {
+        let Some(checks) = run(engine::verify) else { return };
+        assert_eq!(checks, 18);
     }
 }

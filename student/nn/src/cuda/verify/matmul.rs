@@ -1,0 +1,197 @@
+//! The matrix products that the engine asks for, in each of its precisions.
+
+use super::{Bench, Number, Operand, Tolerance};
+use crate::Error;
+use crate::cuda::device::{Precision, Ptr};
+use crate::cuda::matmul::{self, Compute, Matmul};
+
+/// Rounded once to `bf16`. Measured: 3.2e-3.
+const BF16: f64 = 9.7e-3;
+/// Sums in `f32` of operands in `f32`. Measured: 2.1e-6, in sums of 1,536 terms.
+const F32: f64 = 6.4e-6;
+/// Sums in `f32` of operands in `bf16`. Measured: 7.8e-7. Tensor cores may cut off what they add up where the emulation
+/// rounds, sixteen terms at a time: over 1,000 terms at most 63 times `2^-23`, on top of three times what was measured.
+const FLOATS_OF_BF16: f64 = 1e-5;
+/// Operands that lose all but ten bits of the mantissa, which the emulation does not imitate. Cut off, an operand is
+/// off by up to `2^-10` of itself: `0.35 * 2^-10` in the mean, with a deviation of `0.21 * 2^-10`. A term is off by two
+/// such, a sum of terms by `0.7 * 2^-10` of itself for the means, and for the rest by `0.3 * 2^-10` of the root mean
+/// square of sums; five times as much at the worst of many elements: `2.2 * 2^-10` together. Operands in `bf16` would
+/// deviate four times as far, and fail.
+const TF32: f64 = 1.0 / 256.0;
+/// The same in sums of very few terms, which may be several times their sum's root mean square and cancel.
+const TF32_OF_FEW: f64 = 1.0 / 64.0;
+
+/// A linear map's sizes.
+#[derive(Clone, Copy)]
+struct Map {
+    outer: usize,
+    inner: usize,
+    /// Elements that stand before weight and bias, as those of the queries stand before those of the keys.
+    before: usize,
+}
+
+pub(super) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
+    let maps: [(Map, &[usize]); 4] = [
+        // 33 and 40 tokens share a plan, made for 48; so do 999 and 1,000, 249 and 250.
+        (Map { outer: 1536, inner: 384, before: 0 }, &[1, 17, 33, 40]),
+        (Map { outer: 96, inner: 128, before: 0 }, &[250, 999, 1000]),
+        (Map { outer: 40, inner: 24, before: 24 }, &[1, 17, 250, 1000]),
+        (Map { outer: 66, inner: 30, before: 901 }, &[1, 17, 249, 250]),
+    ];
+    for (map, counts) in maps {
+        for &tokens in counts {
+            let bias = Some(bench.number());
+            linear(bench, map, tokens, bias)?;
+            linear(bench, map, tokens, None)?;
+            backward(bench, map, tokens)?;
+        }
+    }
+    linear(bench, Map { outer: 384, inner: 1536, before: 0 }, 17, None)?;
+    for classes in [2, 3, 77] {
+        for tokens in [1, 17, 250] {
+            let head = Map { outer: classes, inner: 96, before: 0 };
+            linear(bench, head, tokens, Some(Number::F32))?;
+            backward(bench, head, tokens)?;
+        }
+    }
+    Ok(())
+}
+
+impl Bench<'_> {
+    /// What is allowed in a product with this many terms a sum.
+    fn product_tolerance(&self, output: Number, terms: usize) -> Tolerance {
+        let f32 = match self.precision {
+            Precision::Tf32 if terms < 16 => TF32_OF_FEW,
+            Precision::Tf32 => TF32,
+            _ => F32,
+        };
+        Tolerance { f32, bf16: if output == Number::F32 { FLOATS_OF_BF16 } else { BF16 } }
+    }
+
+    /// A product without its operands.
+    fn product(&self, [m, n, k]: [usize; 3], output: Number) -> Matmul {
+        let number = |number| if number == Number::Bf16 { matmul::Number::Bf16 } else { matmul::Number::F32 };
+        Matmul {
+            m,
+            n,
+            k,
+            a: Ptr::NULL,
+            a_transposed: false,
+            lda: k,
+            b: Ptr::NULL,
+            b_transposed: false,
+            ldb: n,
+            c: Ptr::NULL,
+            ldc: n,
+            accumulate: false,
+            bias: None,
+            input: number(self.number()),
+            output: number(output),
+            compute: if self.precision == Precision::Tf32 { Compute::Tf32 } else { Compute::F32 },
+        }
+    }
+
+    /// A weight `[outer, inner]`.
+    fn weight(&self, map: Map) -> Result<Operand, Error> {
+        self.activations("weight", map.before + map.outer * map.inner)
+    }
+}
+
+/// `x W^T`, with a bias of the output's number format; as the head has it where that is `f32`.
+fn linear(bench: &mut Bench<'_>, map: Map, tokens: usize, bias: Option<Number>) -> Result<(), Error> {
+    let Map { outer, inner, before } = map;
+    let x = bench.activations("x", tokens * inner)?;
+    let weight = bench.weight(map)?;
+    let output = bias.unwrap_or(bench.number());
+    let bias = bias
+        .map(|number| bench.operand(&super::normal("bias", before + outer, (inner as f64).sqrt()), number))
+        .transpose()?;
+    let out = bench.operand(&vec![f32::NAN; tokens * outer], output)?;
+    bench.device.matmul(Matmul {
+        a: x.ptr(),
+        b: weight.at(before),
+        b_transposed: true,
+        ldb: inner,
+        c: out.ptr(),
+        bias: bias.as_ref().map(|bias| bias.at(before)),
+        ..bench.product([tokens, outer, inner], output)
+    })?;
+    let mut expected: Vec<f64> = match &bias {
+        Some(bias) => bias.values[before..].repeat(tokens),
+        None => vec![0.0; tokens * outer],
+    };
+    let transposed = transpose(&weight.values[before..], inner);
+    add_product(&x.values, &transposed, inner, outer, &mut expected);
+    let kind = match (&bias, output) {
+        (None, _) => "x W^T",
+        (Some(_), Number::F32) if bench.number() == Number::Bf16 => "x W^T + bias in f32",
+        _ => "x W^T + bias",
+    };
+    let tolerance = bench.product_tolerance(output, inner);
+    bench.compare("matmul", kind, &shape(map, tokens), &out, &expected, tolerance)
+}
+
+/// `d W`, alone and added to what is there, and `d^T x` added to a weight's gradient.
+fn backward(bench: &mut Bench<'_>, map: Map, tokens: usize) -> Result<(), Error> {
+    let Map { outer, inner, before } = map;
+    let d = bench.activations("d", tokens * outer)?;
+    let weight = bench.weight(map)?;
+    let mut product = vec![0.0; tokens * inner];
+    add_product(&d.values, &weight.values[before..], outer, inner, &mut product);
+    let number = bench.number();
+    let tolerance = bench.product_tolerance(number, outer);
+    for accumulate in [false, true] {
+        let d_x = match accumulate {
+            true => bench.activations("destination", tokens * inner)?,
+            false => bench.output(tokens * inner)?,
+        };
+        bench.device.matmul(Matmul {
+            a: d.ptr(),
+            b: weight.at(before),
+            c: d_x.ptr(),
+            accumulate,
+            ..bench.product([tokens, inner, outer], number)
+        })?;
+        let (kind, expected) = match accumulate {
+            true => ("+= d W", d_x.values.iter().zip(&product).map(|(a, b)| a + b).collect()),
+            false => ("d W", product.clone()),
+        };
+        bench.compare("matmul", kind, &shape(map, tokens), &d_x, &expected, tolerance)?;
+    }
+
+    let x = bench.activations("x", tokens * inner)?;
+    let gradient = bench.floats("gradient", before + outer * inner, 1.0)?;
+    bench.device.matmul(Matmul {
+        a: d.ptr(),
+        a_transposed: true,
+        lda: outer,
+        b: x.ptr(),
+        c: gradient.at(before),
+        accumulate: true,
+        ..bench.product([outer, inner, tokens], Number::F32)
+    })?;
+    let mut expected = gradient.values.clone();
+    add_product(&transpose(&d.values, outer), &x.values, tokens, inner, &mut expected[before..]);
+    let tolerance = bench.product_tolerance(Number::F32, tokens);
+    bench.compare("matmul", "+= d^T x", &shape(map, tokens), &gradient, &expected, tolerance)
+}
+
+fn shape(map: Map, tokens: usize) -> String {
+    format!("tokens {tokens}, outer {}, inner {}", map.outer, map.inner)
+}
+
+/// Adds `a [m, k] b [k, n]` to `c [m, n]`.
+fn add_product(a: &[f64], b: &[f64], k: usize, n: usize, c: &mut [f64]) {
+    for (a, c) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
+        for (a, b) in a.iter().zip(b.chunks_exact(n)) {
+            for (c, b) in c.iter_mut().zip(b) {
+                *c += a * b;
+            }
+        }
+    }
+}
+
+/// `[rows, columns]` as `[columns, rows]`.
+fn transpose(values: &[f64], columns: usize) -> Vec<f64> {
+    (0..columns).flat_map(|column| values.iter().skip(column).step_by(columns).copied()).collect()
+}
