@@ -45,14 +45,6 @@ impl Device {
         }
     }
 
-    /// Free and total bytes of memory.
-    pub fn memory(&self) -> Result<(usize, usize), Error> {
-        match &*self.backend {
-            Backend::Driver(driver) => Ok(driver.memory()?),
-            Backend::Emulated(_) => Ok((usize::MAX, usize::MAX)),
-        }
-    }
-
     /// Waits until everything asked for is done.
     pub fn synchronize(&self) -> Result<(), Error> {
         match &*self.backend {

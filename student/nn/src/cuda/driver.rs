@@ -132,7 +132,7 @@ impl Driver {
         &self.name
     }
 
-    pub(super) fn memory(&self) -> Result<(usize, usize), DeviceError> {
+    fn memory(&self) -> Result<(usize, usize), DeviceError> {
         self.bind()?;
         let (mut free, mut total) = (0, 0);
         // SAFETY: writes two numbers to where it is told.

@@ -6,7 +6,7 @@
 //! may differ by is reasoned, not measured, where their sums are made otherwise.
 
 mod attention;
-mod engine;
+pub(super) mod engine;
 mod matmul;
 mod optimizer;
 mod rows;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::cuda::device::take_launches;
 use crate::cuda::emulation;
+use crate::cuda::verify::engine::{Rows, weights};
 use crate::{Activation, AdamW, Encoder, Family, LayerSlot, Normal, Slot};
 
 pub(crate) fn config(family: Family, hidden: usize, layers: usize) -> EncoderConfig {
@@ -30,43 +31,9 @@ fn with_dropout(config: EncoderConfig) -> EncoderConfig {
     EncoderConfig { hidden_dropout: 0.2, attention_dropout: 0.1, classifier_dropout: 0.3, ..config }
 }
 
-/// Weights far from zero.
-fn weights(config: &EncoderConfig) -> Parameters {
-    let mut parameters = Parameters::zeros(Layout::new(config));
-    for entry in parameters.layout().clone().entries() {
-        let norm = entry.name.contains("orm.weight");
-        let values = parameters.get_mut(entry.slot);
-        let width = entry.shape.last().map_or(1.0, |&width| width as f64);
-        let deviation = if entry.shape.len() > 1 { 1.0 / width.sqrt() } else { 0.1 };
-        Normal::new(3, &entry.name, deviation).fill(values);
-        values.iter_mut().for_each(|value| *value += if norm { 1.0 } else { 0.0 });
-    }
-    parameters
-}
-
-struct Rows {
-    ids: Vec<u32>,
-    types: Vec<u32>,
-    starts: Vec<u32>,
-}
-
 impl Rows {
-    fn new(lengths: &[u32], seed: u32) -> Self {
-        let mut starts = vec![0];
-        for length in lengths {
-            starts.push(starts[starts.len() - 1] + length);
-        }
-        let tokens = 0..starts[starts.len() - 1];
-        let ids = tokens.clone().map(|i| (i * 7 + i / 11 + seed * 13) % 50).collect();
-        Self { ids, types: tokens.map(|i| (i / 5) % 2).collect(), starts }
-    }
-
-    fn input(&self) -> PackedInput<'_> {
-        PackedInput { input_ids: &self.ids, token_type_ids: &self.types, starts: &self.starts }
-    }
-
     fn len(&self) -> usize {
-        self.starts.len() - 1
+        self.input().starts.len() - 1
     }
 }
 

@@ -101,7 +101,7 @@ fn engine(
     let mut gradients = Gradients::zeros(layout.clone());
 
     for step in 0..2 {
-        let rows = Rows::new(step);
+        let rows = Rows::new(&LENGTHS, step);
         let rng = DropoutRng::new(1, u64::from(step), 0);
         let mut d_logits = vec![0.0; LENGTHS.len() * LABELS];
         Normal::new(u64::from(step), "d_logits", 1.0).fill(&mut d_logits);
@@ -135,7 +135,7 @@ fn engine(
 }
 
 /// Weights far from zero.
-fn weights(config: &EncoderConfig) -> Parameters {
+pub(in crate::cuda) fn weights(config: &EncoderConfig) -> Parameters {
     let layout = Layout::new(config);
     let mut parameters = Parameters::zeros(layout.clone());
     for entry in layout.entries() {
@@ -149,26 +149,25 @@ fn weights(config: &EncoderConfig) -> Parameters {
     parameters
 }
 
-/// A batch.
-struct Rows {
-    ids: Vec<u32>,
+/// A batch of rows of these lengths.
+pub(in crate::cuda) struct Rows {
+    pub(in crate::cuda) ids: Vec<u32>,
     types: Vec<u32>,
     starts: Vec<u32>,
 }
 
 impl Rows {
-    fn new(seed: u32) -> Self {
+    pub(in crate::cuda) fn new(lengths: &[u32], seed: u32) -> Self {
         let mut starts = vec![0];
-        let mut tokens = 0;
-        for length in LENGTHS {
-            tokens += length;
-            starts.push(tokens);
+        for length in lengths {
+            starts.push(starts[starts.len() - 1] + length);
         }
-        let ids = (0..tokens).map(|token| (token * 7 + token / 11 + seed * 13) % VOCABULARY).collect();
-        Self { ids, types: (0..tokens).map(|token| token / 5 % 2).collect(), starts }
+        let tokens = 0..starts[starts.len() - 1];
+        let ids = tokens.clone().map(|i| (i * 7 + i / 11 + seed * 13) % VOCABULARY).collect();
+        Self { ids, types: tokens.map(|i| i / 5 % 2).collect(), starts }
     }
 
-    fn input(&self) -> PackedInput<'_> {
+    pub(in crate::cuda) fn input(&self) -> PackedInput<'_> {
         PackedInput { input_ids: &self.ids, token_type_ids: &self.types, starts: &self.starts }
     }
 }
