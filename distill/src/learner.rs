@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use anyhow::Context;
 use datasets::TokenBatch;
 use nn::cuda::{SoftHardLoss, StepRates};
-use nn::{AdamW, Capture, Compute, DropoutRng, Gradients, Mode};
+use nn::{AdamW, Capture, Compute, DropoutRng, Gradients, Mode, Parameters};
 use student::Student;
 
 use crate::inference::{announce, packed};
@@ -198,18 +198,19 @@ impl<'a> Learner<'a> {
         }
     }
 
-    /// The optimiser's state; the student's weights are read back along with it.
-    pub(crate) fn optimizer(&mut self) -> anyhow::Result<Cow<'_, AdamW>> {
+    /// The student's weights and the optimiser's state, read back from a GPU.
+    pub(crate) fn state(&mut self) -> anyhow::Result<(&Parameters, Cow<'_, AdamW>)> {
         self.student.read_back()?;
-        match &self.side {
-            Side::Cpu { optimizer, .. } => Ok(Cow::Borrowed(optimizer)),
+        let optimizer = match &self.side {
+            Side::Cpu { optimizer, .. } => Cow::Borrowed(optimizer),
             Side::Cuda { .. } => {
                 let layout = self.student.parameters().layout().clone();
                 let encoder = self.student.cuda().context("a student on a GPU stays there")?;
                 let (steps, first, second) = encoder.optimizer_state()?;
                 let optimizer = AdamW::restore(layout, self.weight_decay, steps, first, second);
-                Ok(Cow::Owned(optimizer.context("moments of the student's own layout")?))
+                Cow::Owned(optimizer.context("moments of the student's own layout")?)
             }
-        }
+        };
+        Ok((self.student.parameters(), optimizer))
     }
 }

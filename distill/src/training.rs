@@ -152,8 +152,7 @@ impl Fit<'_> {
             }
             if stop || (epoch_done && done < total_steps) {
                 let state = State::new(done, metrics.bytes()?, best.clone(), self.inputs.clone());
-                let optimizer = learner.optimizer()?.into_owned();
-                let parameters = learner.student.parameters();
+                let (parameters, optimizer) = learner.state()?;
                 checkpoint::save(self.folder, &state, parameters, &optimizer, best_parameters.as_deref())?;
             }
             if stop {

@@ -126,7 +126,7 @@ fn check(terms: Vec<LossTermRecipe>, fused: bool) {
             assert_eq!(found.loss.count, expected.loss.count);
         }
     }
-    let (steps, _, _) = gpu.optimizer().expect("the state").state();
+    let (steps, _, _) = gpu.state().expect("the state").1.state();
     assert_eq!(steps, 4);
     let ours = gpu.student.parameters();
     for entry in ours.layout().entries() {
@@ -167,7 +167,7 @@ fn a_learner_on_a_gpu_goes_on_from_its_optimizer_bit_for_bit() {
 
     let mut learner = Learner::new(&mut first, &objective, optimizer, 0.01, 1.0).expect("a learner");
     train(&mut learner, 0..2);
-    let optimizer = learner.optimizer().expect("the state").into_owned();
+    let optimizer = learner.state().expect("the state").1.into_owned();
     second.set_parameters(first.parameters().flat()).expect("weights");
     let mut learner = Learner::new(&mut second, &objective, optimizer, 0.01, 1.0).expect("a learner");
     train(&mut learner, 2..4);
