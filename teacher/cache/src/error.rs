@@ -55,7 +55,8 @@ pub enum Error {
     },
     /// The cache was made with something else.
     #[error(
-        "{dir}: this cache was made otherwise: {difference}; give another folder, or remove this one and capture again"
+        "{dir}: this cache was made otherwise: {difference}; give another folder, or bring this one up to date with \
+         `distill cache --refresh`"
     )]
     Fingerprint {
         /// The folder.
@@ -63,13 +64,42 @@ pub enum Error {
         /// The field that differs.
         difference: Difference,
     },
-    /// A shard that the manifest names is not what it was when it was written.
+    /// A file that the manifest names is not what it was when it was written.
     #[error("{path}: {finding}; put the file back from a copy, or remove the folder and capture again")]
-    Shard {
-        /// The shard.
+    File {
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         finding: String,
+    },
+    /// Some bytes of a file are not what they were when they were written.
+    #[error(
+        "{path}: block {block} of {blocks} (bytes {start} to {last}) is damaged: its checksum differs; put the file back \
+         from a copy, or remove the folder and capture again"
+    )]
+    Block {
+        /// The file.
+        path: PathBuf,
+        /// Which block, from 0.
+        block: usize,
+        /// How many there are.
+        blocks: usize,
+        /// Its first byte in the file.
+        start: usize,
+        /// Its last byte in the file.
+        last: usize,
+    },
+    /// Something that no cache can hold.
+    #[error("cannot store {finding}")]
+    Captured {
+        /// What, and why.
+        finding: String,
+    },
+    /// More rows than the format counts.
+    #[error("{dir}: a cache holds up to {} rows; capture the rest into another folder", u32::MAX)]
+    Full {
+        /// The folder.
+        dir: PathBuf,
     },
     /// Somebody else is writing.
     #[error("{dir}: another process is writing this cache; wait for it to end, or give another folder")]
@@ -90,13 +120,13 @@ pub enum Error {
         value: f32,
     },
     /// A row of another width than the cache's.
-    #[error("the row with key {key} has {found} logits, this cache holds {expected} a row")]
+    #[error("the row with key {key} has {found} logits, this cache holds {expected} an output")]
     Width {
         /// The row's key, in hexadecimal.
         key: String,
         /// The length of the row.
         found: usize,
-        /// The width of the cache.
+        /// The width of the cache's outputs.
         expected: usize,
     },
     /// A file could not be read.
@@ -113,13 +143,23 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
         /// Rows that the cache holds all the same.
-        committed: usize,
+        committed: u64,
         /// What the system says.
         source: io::Error,
     },
 }
 
-fn what_remains(committed: usize) -> String {
+impl Error {
+    /// A failed write with the rows that are safe all the same.
+    pub(crate) fn with_committed(self, rows: u64) -> Self {
+        match self {
+            Self::Write { path, source, .. } => Self::Write { path, committed: rows, source },
+            other => other,
+        }
+    }
+}
+
+fn what_remains(committed: u64) -> String {
     match committed {
         0 => "see that there is room on the disk and leave to write, or give another folder".to_owned(),
         rows => format!(

@@ -1,21 +1,25 @@
-//! Everything that decides what a teacher answers to a key. Two caches with equal fingerprints are interchangeable; a
-//! cache whose fingerprint differs in one field is another teacher's.
+//! Everything that decides what a teacher answers to a key, and what of it is stored. Rows of two caches with equal
+//! fingerprints are interchangeable; a cache whose fingerprint differs in one field is another teacher's.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::captured::Captured;
+
 /// What a cache was made with.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {
-    /// Hash of the teacher's weights.
+    /// Hash of the teacher's weights, but for the rows of its last linear map that make the logits.
     pub teacher: String,
+    /// Hash of each such row, in the order of the logits; empty where the logits have no rows of their own.
+    pub head: Vec<String>,
     /// Hash of the teacher's configuration.
     pub config: String,
     /// Hash of the teacher's tokenizer.
     pub tokenizer: String,
-    /// Class names, in the order of the logits.
+    /// Class names, in the order of the logits; empty where the logits are of words.
     pub labels: Vec<String>,
     /// Longest input, in tokens.
     pub max_length: usize,
@@ -23,8 +27,10 @@ pub struct Fingerprint {
     pub preprocessing: String,
     /// The task, as the recipe names it.
     pub task: String,
-    /// What is stored of each answer, such as `logits f32`.
-    pub captured: String,
+    /// The number formats that the teacher computed in.
+    pub precision: String,
+    /// What is stored.
+    pub captured: Captured,
 }
 
 /// The first field in which two fingerprints differ.
@@ -38,38 +44,101 @@ pub struct Difference {
     pub expected: String,
 }
 
+/// How much of a cache made with one fingerprint is of use for another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// Nothing differs.
+    Nothing,
+    /// All rows are still right; those of texts that are cut elsewhere now have other keys.
+    Length,
+    /// All rows are still right once their logits stand in this order: the new logit `i` is the old `order[i]`.
+    Order(Vec<u32>),
+    /// No row is right any more.
+    Everything(Difference),
+}
+
 impl Fingerprint {
     /// The first field in which this one, found in a cache, differs from the `expected` one. None when they are equal.
     pub fn difference(&self, expected: &Self) -> Option<Difference> {
-        let fields = [
+        self.difference_for_reading(expected).or_else(|| {
+            if self.captured != expected.captured {
+                let json = |captured: &Captured| serde_json::to_string(captured).unwrap_or_default();
+                return Some(Difference::new("captured", json(&self.captured), json(&expected.captured)));
+            }
+            text("precision", &self.precision, &expected.precision)
+        })
+    }
+
+    /// As [`difference`](Self::difference), for a reader, who takes whatever form the logits were stored in.
+    pub fn difference_for_reading(&self, expected: &Self) -> Option<Difference> {
+        [
             ("teacher", &self.teacher, &expected.teacher),
             ("config", &self.config, &expected.config),
             ("tokenizer", &self.tokenizer, &expected.tokenizer),
             ("preprocessing", &self.preprocessing, &expected.preprocessing),
             ("task", &self.task, &expected.task),
-            ("captured", &self.captured, &expected.captured),
-        ];
-        fields
-            .into_iter()
-            .find(|(_, found, expected)| found != expected)
-            .map(|(field, found, expected)| Difference::new(field, format!("`{found}`"), format!("`{expected}`")))
-            .or_else(|| self.difference_in_labels(expected))
-            .or_else(|| {
-                (self.max_length != expected.max_length)
-                    .then(|| Difference::new("max_length", self.max_length, expected.max_length))
-            })
+        ]
+        .into_iter()
+        .find_map(|(field, found, expected)| text(field, found, expected))
+        .or_else(|| list("labels", "label", &self.labels, &expected.labels))
+        .or_else(|| list("head", "row of the last linear map", &self.head, &expected.head))
+        .or_else(|| number("max_length", self.max_length, expected.max_length))
+        .or_else(|| number("captured.width", self.captured.width, expected.captured.width))
     }
 
-    /// Names the first label that differs: the whole lists may have thousands.
-    fn difference_in_labels(&self, expected: &Self) -> Option<Difference> {
-        if self.labels.len() != expected.labels.len() {
-            let count = |labels: &[String]| format!("{} labels", labels.len());
-            return Some(Difference::new("labels", count(&self.labels), count(&expected.labels)));
+    /// What of a cache with this fingerprint has to be captured anew for the `wanted` one.
+    pub fn stale_for(&self, wanted: &Self) -> Stale {
+        let mut renamed = self.clone();
+        let order = order(&self.head, &wanted.head);
+        if order.is_some() {
+            (renamed.labels, renamed.head) = (wanted.labels.clone(), wanted.head.clone());
         }
-        let position = self.labels.iter().zip(&expected.labels).position(|(found, expected)| found != expected)?;
-        let label = |labels: &[String]| format!("`{}` as label {position}", labels[position]);
-        Some(Difference::new("labels", label(&self.labels), label(&expected.labels)))
+        renamed.max_length = wanted.max_length;
+        if let Some(difference) = renamed.difference(wanted) {
+            return Stale::Everything(difference);
+        }
+        match order {
+            Some(order) if self.labels != wanted.labels || self.head != wanted.head => Stale::Order(order),
+            _ if self.max_length != wanted.max_length => Stale::Length,
+            _ => Stale::Nothing,
+        }
     }
+}
+
+/// Where each wanted row of the last linear map is found; none if they are not the same rows.
+///
+/// Columns follow the map's rows and not the names: a name that the configuration moves does not move its logit.
+fn order(found: &[String], wanted: &[String]) -> Option<Vec<u32>> {
+    if found == wanted {
+        return Some((0..found.len() as u32).collect());
+    }
+    let mut free: Vec<bool> = vec![true; found.len()];
+    let place = |wanted: &String| {
+        let place = (0..found.len()).find(|&place| free[place] && found[place] == *wanted)?;
+        free[place] = false;
+        Some(place as u32)
+    };
+    let order: Option<Vec<u32>> = wanted.iter().map(place).collect();
+    order.filter(|order| order.len() == found.len())
+}
+
+fn text(field: &'static str, found: &str, expected: &str) -> Option<Difference> {
+    (found != expected).then(|| Difference::new(field, format!("`{found}`"), format!("`{expected}`")))
+}
+
+fn number(field: &'static str, found: usize, expected: usize) -> Option<Difference> {
+    (found != expected).then(|| Difference::new(field, found, expected))
+}
+
+/// Names the first entry that differs: the whole lists may have thousands.
+fn list(field: &'static str, entry: &str, found: &[String], expected: &[String]) -> Option<Difference> {
+    if found.len() != expected.len() {
+        let count = |list: &[String]| format!("{} of them", list.len());
+        return Some(Difference::new(field, count(found), count(expected)));
+    }
+    let position = found.iter().zip(expected).position(|(found, expected)| found != expected)?;
+    let named = |list: &[String]| format!("`{}` as {entry} {position}", list[position]);
+    Some(Difference::new(field, named(found), named(expected)))
 }
 
 impl Difference {

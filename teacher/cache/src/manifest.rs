@@ -1,42 +1,67 @@
-//! The one mutable file of a cache: whose rows these are, and which shards count.
+//! The one mutable file of a cache: whose rows these are, and which files count.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
-use crate::{Difference, Error, Fingerprint, SCHEMA_VERSION};
+use crate::container::{FileEntry, hex};
+use crate::files::write_whole;
+use crate::recorded::RecordedError;
+use crate::{Error, Fingerprint, SCHEMA_VERSION};
 
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
-/// How the name of a file that is being written starts.
-pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
 
-const DTYPE: &str = "f32";
+/// The field with the hash of each other field.
+const SEALS: &str = "seals";
+
+/// Digits of a seal.
+const SEAL_DIGITS: usize = 16;
 
 #[derive(Serialize, Deserialize, Clone, Debug)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Manifest {
     pub(crate) schema_version: u32,
     pub(crate) fingerprint: Fingerprint,
-    pub(crate) width: usize,
-    pub(crate) dtype: String,
-    pub(crate) shards: Vec<ShardEntry>,
+    /// Tokens of a forward batch: together with the data it decides how rows are batched.
+    pub(crate) batch_tokens: usize,
+    /// Rows that the indexes lead to.
+    pub(crate) rows: u64,
+    /// In the order of their rows' numbers.
+    pub(crate) shards: Vec<FileEntry>,
+    /// The largest first.
+    pub(crate) indexes: Vec<FileEntry>,
+    pub(crate) attachments: Vec<Attachment>,
+    pub(crate) recorded_error: RecordedError,
 }
 
-#[derive(Serialize, Deserialize, Clone, Debug)]
+/// A file that is kept beside the rows.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct ShardEntry {
+pub(crate) struct Attachment {
     pub(crate) file: String,
-    pub(crate) rows: usize,
     pub(crate) bytes: u64,
+    /// SHA-256 of the file.
     pub(crate) checksum: String,
 }
 
 impl Manifest {
-    pub(crate) fn new(fingerprint: Fingerprint, width: usize) -> Self {
-        Self { schema_version: SCHEMA_VERSION, fingerprint, width, dtype: DTYPE.to_owned(), shards: Vec::new() }
+    pub(crate) fn new(fingerprint: Fingerprint, batch_tokens: usize, attachments: Vec<Attachment>) -> Self {
+        let recorded_error = RecordedError::new(&fingerprint.captured);
+        Self {
+            schema_version: SCHEMA_VERSION,
+            fingerprint,
+            batch_tokens,
+            rows: 0,
+            shards: Vec::new(),
+            indexes: Vec::new(),
+            attachments,
+            recorded_error,
+        }
     }
 
     /// The manifest of `dir`, or none when there is no such file.
@@ -54,36 +79,49 @@ impl Manifest {
 
     fn parse(text: &[u8], path: &Path) -> Result<Self, Error> {
         let wrong = |finding: String| Error::Manifest { path: path.to_owned(), finding };
-        let json: serde_json::Value = serde_json::from_slice(text).map_err(|error| wrong(error.to_string()))?;
+        let json: Value = serde_json::from_slice(text).map_err(|error| wrong(error.to_string()))?;
+        let Value::Object(mut fields) = json else { return Err(wrong("no JSON object".to_owned())) };
         // The version comes first: a later format may have any other fields.
-        let version = json.get("schema_version").ok_or_else(|| wrong("no field `schema_version`".to_owned()))?;
+        let version = fields.get("schema_version").ok_or_else(|| wrong("no field `schema_version`".to_owned()))?;
         if version.as_u64() != Some(u64::from(SCHEMA_VERSION)) {
             let (path, found) = (path.to_owned(), version.to_string());
             return Err(Error::SchemaVersion { path, found, newest: SCHEMA_VERSION });
         }
-        let manifest: Self = serde_json::from_value(json).map_err(|error| wrong(error.to_string()))?;
-        if manifest.dtype != DTYPE {
-            return Err(wrong(format!("field `dtype` is `{}`, expected `{DTYPE}`", manifest.dtype)));
+        let seals = fields.shift_remove(SEALS).ok_or_else(|| wrong(format!("no field `{SEALS}`")))?;
+        let manifest: Self =
+            serde_json::from_value(Value::Object(fields.clone())).map_err(|error| wrong(error.to_string()))?;
+        let expected = seal(&fields);
+        if let Some((field, _)) = expected.iter().find(|(field, seal)| seals.get(field) != Some(seal)) {
+            return Err(wrong(format!("field `{field}` is not what it was when it was written")));
         }
-        let mut names = HashSet::new();
-        for shard in &manifest.shards {
-            if shard_number(&shard.file).is_none() {
-                return Err(wrong(format!("field `shards` names `{}`, which is no shard's name", shard.file)));
-            }
-            if !names.insert(&shard.file) {
-                return Err(wrong(format!("field `shards` names `{}` twice", shard.file)));
-            }
+        if seals != Value::Object(expected) || text != manifest.text()? {
+            return Err(wrong("it is not as it was written, though each field is".to_owned()));
         }
+        manifest.check_files().map_err(wrong)?;
         Ok(manifest)
     }
 
-    /// Refuses a cache that was made with another fingerprint or width.
-    pub(crate) fn check(&self, dir: &Path, fingerprint: &Fingerprint, width: Option<usize>) -> Result<(), Error> {
-        let difference = self.fingerprint.difference(fingerprint).or_else(|| {
-            let expected = width.filter(|&width| width != self.width)?;
-            Some(Difference::new("width", self.width, expected))
-        });
-        match difference {
+    /// Names are ours, and no file is named twice.
+    fn check_files(&self) -> Result<(), String> {
+        let mut names = HashSet::new();
+        let shards = self.shards.iter().map(|entry| ("shards", &entry.file, shard_number(&entry.file).is_some()));
+        let indexes = self.indexes.iter().map(|entry| ("indexes", &entry.file, index_number(&entry.file).is_some()));
+        let plain = |name: &str| !name.contains(['/', '\\']) && !name.starts_with('.');
+        let others = self.attachments.iter().map(|entry| ("attachments", &entry.file, plain(&entry.file)));
+        for (field, name, good) in shards.chain(indexes).chain(others) {
+            if !good {
+                return Err(format!("field `{field}` names `{name}`, which is no name of such a file"));
+            }
+            if !names.insert(name) {
+                return Err(format!("field `{field}` names `{name}` twice"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a cache that was made with another fingerprint.
+    pub(crate) fn check(&self, dir: &Path, expected: &Fingerprint) -> Result<(), Error> {
+        match self.fingerprint.difference(expected) {
             Some(difference) => Err(Error::Fingerprint { dir: dir.to_owned(), difference }),
             None => Ok(()),
         }
@@ -91,53 +129,95 @@ impl Manifest {
 
     pub(crate) fn write(&self, dir: &Path) -> Result<(), Error> {
         let path = dir.join(MANIFEST_FILE);
-        let failed = |source: io::Error| Error::Write { path: path.clone(), committed: self.rows(), source };
-        let mut text = serde_json::to_vec_pretty(self).map_err(|error| failed(error.into()))?;
-        text.push(b'\n');
-        write_whole(&path, &text).map_err(failed)
+        write_whole(&path, &self.text()?).map_err(|source| Error::Write { path, committed: self.rows, source })
     }
 
-    pub(crate) fn rows(&self) -> usize {
-        self.shards.iter().map(|shard| shard.rows).sum()
+    /// The file: every field, and behind them the seal of each.
+    fn text(&self) -> Result<Vec<u8>, Error> {
+        let failed = |source: serde_json::Error| Error::Write {
+            path: MANIFEST_FILE.into(),
+            committed: self.rows,
+            source: source.into(),
+        };
+        let Value::Object(mut fields) = serde_json::to_value(self).map_err(failed)? else {
+            return Err(failed(serde::ser::Error::custom("no object")));
+        };
+        let seals = seal(&fields);
+        fields.insert(SEALS.to_owned(), Value::Object(seals));
+        let mut text = serde_json::to_vec_pretty(&fields).map_err(failed)?;
+        text.push(b'\n');
+        Ok(text)
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.bytes).sum()
+        self.shards.iter().chain(&self.indexes).map(|entry| entry.bytes).sum::<u64>()
+            + self.attachments.iter().map(|entry| entry.bytes).sum::<u64>()
     }
 
-    /// The name of the shard that comes next.
-    pub(crate) fn next_shard(&self) -> String {
-        let next = self.shards.iter().filter_map(|shard| shard_number(&shard.file)).max().map_or(0, |last| last + 1);
-        format!("shard-{next:05}.safetensors")
+    /// Rows of all shards: the number that the next row gets.
+    pub(crate) fn next_row(&self) -> u64 {
+        self.shards.iter().map(|entry| u64::from(entry.rows)).sum()
+    }
+
+    pub(crate) fn next_shard(&self) -> u32 {
+        next(self.shards.iter().filter_map(|entry| shard_number(&entry.file)))
+    }
+
+    pub(crate) fn next_index(&self) -> u32 {
+        next(self.indexes.iter().filter_map(|entry| index_number(&entry.file)))
     }
 
     pub(crate) fn lists(&self, file: &str) -> bool {
-        self.shards.iter().any(|shard| shard.file == file)
+        self.shards.iter().chain(&self.indexes).any(|entry| entry.file == file)
+            || self.attachments.iter().any(|entry| entry.file == file)
     }
+}
+
+/// The start of the SHA-256 of each field's JSON without spaces, the fingerprint's fields each for itself.
+fn seal(fields: &Map<String, Value>) -> Map<String, Value> {
+    let digest = |value: &Value| Value::String(hex(&Sha256::digest(value.to_string()))[..SEAL_DIGITS].to_owned());
+    let mut seals = Map::new();
+    for (field, value) in fields {
+        match value {
+            Value::Object(inner) if field == "fingerprint" => {
+                seals.extend(inner.iter().map(|(inner, value)| (format!("{field}.{inner}"), digest(value))));
+            }
+            value => {
+                seals.insert(field.clone(), digest(value));
+            }
+        }
+    }
+    seals
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn next(numbers: impl Iterator<Item = u32>) -> u32 {
+    numbers.max().map_or(0, |last| last + 1)
+}
+
+pub(crate) fn shard_name(number: u32) -> String {
+    format!("shard-{number:05}.safetensors")
+}
+
+pub(crate) fn index_name(number: u32) -> String {
+    format!("index-{number:05}.safetensors")
 }
 
 /// The number in the name of a shard, none when it is some other file.
 pub(crate) fn shard_number(file: &str) -> Option<u32> {
-    let number = file.strip_prefix("shard-")?.strip_suffix(".safetensors")?;
-    let digits = number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| number.parse().ok())?
+    number_in(file, "shard-")
 }
 
-/// Writes a file so that whoever opens it, at any moment and after any crash, finds the old one or the new one whole.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir: PathBuf = path.parent().map(Path::to_owned).unwrap_or_default();
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(TEMPORARY_PREFIX);
-    // A temporary file is private by default; a cache is shared with whoever the umask lets in.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(&dir)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    // The new name itself is on the disk only once its folder is. Windows has no such call.
-    if cfg!(unix) {
-        File::open(&dir)?.sync_all()?;
-    }
-    Ok(())
+/// The number in the name of an index, none when it is some other file.
+pub(crate) fn index_number(file: &str) -> Option<u32> {
+    number_in(file, "index-")
+}
+
+fn number_in(file: &str, prefix: &str) -> Option<u32> {
+    let number = file.strip_prefix(prefix)?.strip_suffix(".safetensors")?;
+    let digits = number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| number.parse().ok())?
 }

@@ -1,84 +1,124 @@
-//! Looks rows up by key. Many threads may share one reader.
+//! Looks rows up by key, in place. Many threads may share one reader.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::manifest::Manifest;
-use crate::shard::Shard;
-use crate::{Error, Fingerprint, Key, key_hex};
+use sha2::{Digest, Sha256};
+
+use crate::container::hex;
+use crate::index::{Index, Merged};
+use crate::manifest::{Manifest, shard_number};
+use crate::recorded::RecordedError;
+use crate::shard::{Shard, StoredRow};
+use crate::{Captured, Error, Fingerprint, Key};
 
 /// A cache as its manifest described it at the moment of opening; rows committed later are not seen.
+#[derive(Clone)]
 pub struct CacheReader {
-    manifest: Manifest,
-    shards: Vec<Shard>,
-    index: HashMap<Key, Place>,
-}
-
-#[derive(Clone, Copy)]
-struct Place {
-    shard: u32,
-    row: u32,
+    pub(crate) dir: PathBuf,
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) index: Index,
+    pub(crate) shards: Vec<Arc<Shard>>,
+    /// The number of each shard's first row.
+    pub(crate) first_rows: Vec<u32>,
 }
 
 impl CacheReader {
-    /// Opens a cache and checks every shard. With an `expected` fingerprint, refuses a cache made with another.
+    /// Opens a cache: reads its manifest and maps its files, whose bytes are checked when they are first touched. With an
+    /// `expected` fingerprint, refuses a cache of another teacher, whatever form its logits are stored in.
     pub fn open(dir: &Path, expected: Option<&Fingerprint>) -> Result<Self, Error> {
-        let Some(manifest) = Manifest::read(dir)? else {
-            return Err(no_manifest(dir));
-        };
-        if let Some(fingerprint) = expected {
-            manifest.check(dir, fingerprint, None)?;
-        }
-        let mut shards = Vec::with_capacity(manifest.shards.len());
-        let mut index = HashMap::new();
-        for (shard_position, entry) in manifest.shards.iter().enumerate() {
-            let shard = Shard::open(dir, entry, manifest.width)?;
-            let wrong = |finding: String| Error::Shard { path: dir.join(&entry.file), finding };
-            index.reserve(entry.rows);
-            for (row, key) in shard.keys().enumerate() {
-                let too_many = |_| wrong(format!("row {row} is more than this format counts"));
-                let place = Place {
-                    shard: u32::try_from(shard_position).map_err(too_many)?,
-                    row: u32::try_from(row).map_err(too_many)?,
-                };
-                if index.insert(key, place).is_some() {
-                    return Err(wrong(format!("key {} is in an earlier shard too", key_hex(&key))));
-                }
+        loop {
+            let Some(manifest) = Manifest::read(dir)? else { return Err(no_manifest(dir)) };
+            if let Some(expected) = expected
+                && let Some(difference) = manifest.fingerprint.difference_for_reading(expected)
+            {
+                return Err(Error::Fingerprint { dir: dir.to_owned(), difference });
             }
-            shards.push(shard);
+            let error = match Self::of(dir, Arc::new(manifest.clone())) {
+                Ok(reader) => return Ok(reader),
+                Err(error) => error,
+            };
+            // A writer may have put other files in the place of the ones that were named a moment ago.
+            let now = Manifest::read(dir)?;
+            if now.is_none_or(|now| now.shards == manifest.shards && now.indexes == manifest.indexes) {
+                return Err(error);
+            }
         }
-        Ok(Self { manifest, shards, index })
     }
 
-    /// The logits under a key, in place.
-    ///
-    /// # Shapes
-    /// - returns: `[width]`
-    pub fn get(&self, key: &Key) -> Option<&[f32]> {
-        let place = self.index.get(key)?;
-        Some(self.shards[place.shard as usize].logits(place.row as usize))
+    /// Maps all files that a manifest names.
+    pub(crate) fn of(dir: &Path, manifest: Arc<Manifest>) -> Result<Self, Error> {
+        let index = Index::open(dir, &manifest.indexes)?;
+        let mut reader = Self { dir: dir.to_owned(), manifest, index, shards: Vec::new(), first_rows: Vec::new() };
+        let mut first_row = 0;
+        for entry in &reader.manifest.shards {
+            reader.shards.push(Arc::new(Shard::open(dir, entry)?));
+            reader.first_rows.push(first_row);
+            first_row = first_row.checked_add(entry.rows).ok_or_else(|| Error::Full { dir: dir.to_owned() })?;
+        }
+        Ok(reader)
+    }
+
+    /// The row under a key, in place.
+    pub fn get(&self, key: &Key) -> Result<Option<StoredRow<'_>>, Error> {
+        match self.index.find(key)? {
+            Some(row) => self.row(row).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Whether there is a row under this key.
-    pub fn contains(&self, key: &Key) -> bool {
-        self.index.contains_key(key)
+    pub fn contains(&self, key: &Key) -> Result<bool, Error> {
+        Ok(self.index.find(key)?.is_some())
+    }
+
+    /// Every row, in the order of their keys.
+    pub fn rows(&self) -> impl Iterator<Item = Result<(Key, StoredRow<'_>), Error>> {
+        let runs = Merged::new(self.index.runs().iter().map(|run| run.entries()));
+        runs.map(|entry| {
+            let (_, key, row) = entry?;
+            Ok((key, self.row(row)?))
+        })
+    }
+
+    /// SHA-256 over every row in the order of their keys: its key, how many outputs it has, and the bytes that are stored
+    /// of it. Equal for caches of equal content, however it came about.
+    pub fn content(&self) -> Result<String, Error> {
+        let mut hasher = Sha256::new();
+        for entry in self.rows() {
+            let (key, row) = entry?;
+            hasher.update(key);
+            hasher.update((row.outputs() as u32).to_le_bytes());
+            row.parts().into_iter().for_each(|part| hasher.update(part));
+        }
+        Ok(hex(&hasher.finalize()))
+    }
+
+    /// A row by its number.
+    pub(crate) fn row(&self, row: u32) -> Result<StoredRow<'_>, Error> {
+        let shard = self.first_rows.partition_point(|&first| first <= row).saturating_sub(1);
+        let Some(holder) = self.shards.get(shard) else {
+            let (path, finding) = (self.dir.clone(), format!("the index leads to row {row}, and there is no shard"));
+            return Err(Error::File { path, finding });
+        };
+        holder.row(&self.manifest.fingerprint.captured, (row - self.first_rows[shard]) as usize)
     }
 
     /// How many rows there are.
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.manifest.rows as usize
     }
 
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.manifest.rows == 0
     }
 
-    /// Logits a row.
-    pub fn width(&self) -> usize {
-        self.manifest.width
+    /// What is stored of each answer.
+    pub fn captured(&self) -> &Captured {
+        &self.manifest.fingerprint.captured
     }
 
     /// What the cache was made with.
@@ -86,14 +126,51 @@ impl CacheReader {
         &self.manifest.fingerprint
     }
 
-    /// Bytes of all shards.
+    /// Tokens of the forward batches that it was captured in.
+    pub fn batch_tokens(&self) -> usize {
+        self.manifest.batch_tokens
+    }
+
+    /// The error that the form of storage made, measured as rows were written.
+    pub fn recorded_error(&self) -> &RecordedError {
+        &self.manifest.recorded_error
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Rows that the shards hold and no key leads to, until `gc` drops them.
+    pub fn unreachable_rows(&self) -> u64 {
+        self.manifest.next_row() - self.manifest.rows
+    }
+
+    /// Bytes of all files but the manifest.
     pub fn bytes(&self) -> u64 {
         self.manifest.bytes()
+    }
+
+    /// A file that was stored beside the rows, checked.
+    pub fn attachment(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let Some(entry) = self.manifest.attachments.iter().find(|entry| entry.file == name) else { return Ok(None) };
+        let path = self.dir.join(name);
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::File { path, finding: "missing".to_owned() });
+            }
+            Err(source) => return Err(Error::Read { path, source }),
+            Ok(bytes) => bytes,
+        };
+        if crate::manifest::sha256(&bytes) != entry.checksum {
+            return Err(Error::File { path, finding: "its checksum differs from the manifest's".to_owned() });
+        }
+        Ok(Some(bytes))
     }
 }
 
 /// Says what there is instead of a cache.
-fn no_manifest(dir: &Path) -> Error {
+pub(crate) fn no_manifest(dir: &Path) -> Error {
     let dir = dir.to_owned();
     let entries = match fs::read_dir(&dir) {
         Ok(entries) => entries,
@@ -105,7 +182,7 @@ fn no_manifest(dir: &Path) -> Error {
     let mut names: Vec<String> =
         entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned())).collect();
     names.sort();
-    let shards = names.iter().filter(|name| crate::manifest::shard_number(name).is_some()).count();
+    let shards = names.iter().filter(|name| shard_number(name).is_some()).count();
     if shards > 0 {
         return Error::NoManifest { dir, shards };
     }

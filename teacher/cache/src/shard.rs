@@ -1,113 +1,302 @@
-//! One immutable file of rows: written once from memory, then mapped, checked and read in place.
+//! One immutable file of rows, in the order in which they were captured. Whose rows they are stands in the index.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::OnceLock;
 
-use memmap2::Mmap;
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
+use half::{bf16, f16};
+use safetensors::tensor::Dtype as TensorType;
 
-use crate::manifest::{ShardEntry, write_whole};
-use crate::{Error, Key};
+use crate::Error;
+use crate::captured::{Captured, Dtype, HiddenTokens, LogitForm, Outputs};
+use crate::container::{FileEntry, Mapped, Spec, Tensor, Writer};
+use crate::encode::{Parts, decode_hidden, indices, numbers};
 
-const KEY_BYTES: usize = size_of::<Key>();
-
-/// A shard in memory-mapped form, its checksum verified.
+/// A shard, mapped.
 pub(crate) struct Shard {
-    file: Mmap,
-    /// Where the keys begin, in bytes from the start of the file.
-    keys_start: usize,
-    /// Where the logits begin, in bytes from the start of the file.
-    logits_start: usize,
-    width: usize,
+    file: Mapped,
     rows: usize,
+    form: OnceLock<Form>,
+}
+
+/// The tensors of a shard that its cache's form asks for.
+struct Form {
+    /// Where each row's outputs begin, if it has one for each token.
+    starts: Option<Tensor>,
+    hidden_starts: Option<Tensor>,
+    logits: Option<Tensor>,
+    tails: Option<Tensor>,
+    indices: Option<Tensor>,
+    hidden_states: Option<Tensor>,
 }
 
 impl Shard {
-    pub(crate) fn open(dir: &Path, entry: &ShardEntry, width: usize) -> Result<Self, Error> {
-        let path = dir.join(&entry.file);
-        let damaged = |finding: String| Error::Shard { path: path.clone(), finding };
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(damaged("missing".to_owned())),
-            Err(source) => return Err(Error::Read { path, source }),
+    pub(crate) fn open(dir: &Path, entry: &FileEntry) -> Result<Self, Error> {
+        Ok(Self { file: Mapped::open(dir, entry)?, rows: entry.rows as usize, form: OnceLock::new() })
+    }
+
+    pub(crate) fn write(dir: &Path, name: String, captured: &Captured, parts: &Parts) -> io::Result<FileEntry> {
+        let rows = parts.sizes.len();
+        let outputs = parts.sizes.iter().map(|(outputs, _)| *outputs as usize).sum::<usize>();
+        let starts = |size: fn(&(u32, u32)) -> u32| {
+            let mut bytes = 0_u64.to_le_bytes().to_vec();
+            let mut sum = 0;
+            for row in &parts.sizes {
+                sum += u64::from(size(row));
+                bytes.extend(sum.to_le_bytes());
+            }
+            bytes
         };
-        let bytes = file.metadata().map_err(|source| Error::Read { path: path.clone(), source })?.len();
-        if bytes != entry.bytes {
-            return Err(damaged(format!("{bytes} bytes, the manifest says {}", entry.bytes)));
+        // Wide elements first, so that each tensor is aligned.
+        let mut tensors: Vec<(Spec, std::borrow::Cow<'_, [u8]>)> = Vec::new();
+        if captured.outputs == Outputs::Token {
+            tensors.push((Spec::new("starts", TensorType::U64, [rows + 1]), starts(|row| row.0).into()));
         }
-        // SAFETY: a shard is never written again once the manifest names it, by the format's first rule.
-        #[expect(unsafe_code, reason = "memory mapping")]
-        let file = unsafe { Mmap::map(&file) }.map_err(|source| Error::Read { path: path.clone(), source })?;
-        let checksum = blake3::hash(&file).to_hex();
-        if checksum.as_str() != entry.checksum {
-            return Err(damaged(format!("checksum {checksum}, the manifest says {}", entry.checksum)));
+        if captured.hidden_states.is_some() {
+            tensors.push((Spec::new("hidden_starts", TensorType::U64, [rows + 1]), starts(|row| row.1).into()));
         }
-        let (keys_start, logits_start) = layout(&file, entry.rows, width).map_err(damaged)?;
-        let shard = Self { file, keys_start, logits_start, width, rows: entry.rows };
-        if let Some(row) = (1..shard.rows).find(|&row| shard.key(row - 1) >= shard.key(row)) {
-            return Err(damaged(format!("key {row} is not above the key before it")));
+        let (logits, tails, index) = shapes(captured);
+        if let Some(temperatures) = tails {
+            tensors.push((Spec::new("tails", TensorType::F32, [outputs, temperatures]), (&parts.tails).into()));
         }
-        Ok(shard)
+        if let Some((dtype, width)) = logits {
+            tensors.push((Spec::new("logits", dtype.tensor_type(), [outputs, width]), (&parts.logits).into()));
+        }
+        if let Some((dtype, width)) = index {
+            tensors.push((Spec::new("indices", dtype, [outputs, width]), (&parts.indices).into()));
+        }
+        if captured.hidden_states.is_some() {
+            let bytes = &parts.hidden_states;
+            tensors.push((Spec::new("hidden_states", TensorType::U8, [bytes.len()]), bytes.into()));
+        }
+        tensors.sort_by_key(|(spec, _)| std::cmp::Reverse(spec.dtype.bitsize()));
+        let (specs, parts): (Vec<Spec>, Vec<_>) = tensors.into_iter().unzip();
+        let mut writer = Writer::create(dir, &specs)?;
+        for part in parts {
+            writer.write(&part)?;
+        }
+        let rows = u32::try_from(rows).map_err(io::Error::other)?;
+        writer.finish(dir, name, rows)
     }
 
-    /// Writes rows, which come with ascending keys, as one file, and says what the manifest has to know of it.
-    pub(crate) fn write(dir: &Path, name: String, rows: &[(Key, &[f32])], width: usize) -> io::Result<ShardEntry> {
-        let keys: Vec<u8> = rows.iter().flat_map(|(key, _)| *key).collect();
-        let mut logits = Vec::with_capacity(rows.len() * width * size_of::<f32>());
-        for (_, row) in rows {
-            logits.extend(row.iter().flat_map(|logit| logit.to_le_bytes()));
+    /// A row by its place in the shard, in place.
+    pub(crate) fn row<'a>(&'a self, captured: &'a Captured, row: usize) -> Result<StoredRow<'a>, Error> {
+        let form = self.form(captured)?;
+        if row >= self.rows {
+            return Err(self.file.damaged(format!("row {row} of {}, as the index has it", self.rows)));
         }
-        let bytes = serialize(&keys, &logits, rows.len(), width).map_err(io::Error::other)?;
-        write_whole(&dir.join(&name), &bytes)?;
-        let checksum = blake3::hash(&bytes).to_hex().to_string();
-        Ok(ShardEntry { file: name, rows: rows.len(), bytes: bytes.len() as u64, checksum })
+        let outputs = match &form.starts {
+            Some(starts) => self.span(starts, row, form.outputs())?,
+            None => row..row + 1,
+        };
+        let part = |tensor: &Option<Tensor>| match tensor {
+            Some(tensor) => self.file.bytes(tensor.rows(outputs.clone())),
+            None => Ok(&[][..]),
+        };
+        let hidden_states = match (&form.hidden_starts, &form.hidden_states) {
+            (Some(starts), Some(bytes)) => {
+                let span = self.span(starts, row, bytes.shape[0])?;
+                self.file.bytes(bytes.rows(span))?
+            }
+            _ => &[],
+        };
+        Ok(StoredRow {
+            captured,
+            outputs: outputs.len(),
+            logits: part(&form.logits)?,
+            tails: part(&form.tails)?,
+            indices: part(&form.indices)?,
+            hidden_states,
+        })
     }
 
-    pub(crate) fn keys(&self) -> impl ExactSizeIterator<Item = Key> + '_ {
-        (0..self.rows).map(|row| self.key(row))
+    pub(crate) fn verify(&self, captured: &Captured) -> Result<(), Error> {
+        self.file.verify()?;
+        self.form(captured)?;
+        Ok(())
     }
 
-    fn key(&self, row: usize) -> Key {
-        let start = self.keys_start + row * KEY_BYTES;
-        let mut key = Key::default();
-        key.copy_from_slice(&self.file[start..start + KEY_BYTES]);
-        key
+    /// From where to where a row's part of something reaches, of `length` in all.
+    fn span(&self, starts: &Tensor, row: usize, length: usize) -> Result<std::ops::Range<usize>, Error> {
+        let bytes = self.file.bytes(starts.rows(row..row + 2))?;
+        let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)) as usize;
+        let (start, end) = (number(&bytes[..8]), number(&bytes[8..]));
+        if start > end || end > length {
+            return Err(self.file.damaged(format!("row {row} reaches from {start} to {end} of {length}")));
+        }
+        Ok(start..end)
     }
 
-    pub(crate) fn logits(&self, row: usize) -> &[f32] {
-        let row_bytes = self.width * size_of::<f32>();
-        let start = self.logits_start + row * row_bytes;
-        let bytes = &self.file[start..start + row_bytes];
-        // SAFETY: `layout` made sure that the logits begin at a multiple of four; every bit pattern is an f32.
+    fn form(&self, captured: &Captured) -> Result<&Form, Error> {
+        if let Some(form) = self.form.get() {
+            return Ok(form);
+        }
+        let wanted = |wanted: bool, name: &str, dtype: TensorType| match wanted {
+            true => self.file.tensor(name, dtype).map(Some),
+            false => Ok(None),
+        };
+        let (logits, tails, index) = shapes(captured);
+        let hidden = captured.hidden_states.is_some();
+        let form = Form {
+            starts: wanted(captured.outputs == Outputs::Token, "starts", TensorType::U64)?,
+            hidden_starts: wanted(hidden, "hidden_starts", TensorType::U64)?,
+            logits: logits.map(|(dtype, _)| self.file.tensor("logits", dtype.tensor_type())).transpose()?,
+            tails: tails.map(|_| self.file.tensor("tails", TensorType::F32)).transpose()?,
+            indices: index.map(|(dtype, _)| self.file.tensor("indices", dtype)).transpose()?,
+            hidden_states: wanted(hidden, "hidden_states", TensorType::U8)?,
+        };
+        let outputs = if captured.outputs == Outputs::Row { self.rows } else { form.outputs() };
+        let two = |width: usize| vec![outputs, width];
+        for (name, tensor, expected) in [
+            ("starts", &form.starts, vec![self.rows + 1]),
+            ("hidden_starts", &form.hidden_starts, vec![self.rows + 1]),
+            ("logits", &form.logits, two(logits.map_or(0, |(_, width)| width))),
+            ("tails", &form.tails, two(tails.unwrap_or(0))),
+            ("indices", &form.indices, two(index.map_or(0, |(_, width)| width))),
+        ] {
+            if let Some(found) = tensor.as_ref().map(|tensor| &tensor.shape).filter(|shape| **shape != expected) {
+                return Err(self.file.damaged(format!("tensor `{name}` is {found:?}, the manifest says {expected:?}")));
+            }
+        }
+        Ok(self.form.get_or_init(|| form))
+    }
+}
+
+impl Form {
+    /// How many outputs all rows have together.
+    fn outputs(&self) -> usize {
+        self.logits.as_ref().or(self.indices.as_ref()).map_or(0, |tensor| tensor.shape[0])
+    }
+}
+
+/// Number format and width of the logits, number of temperatures, type and width of the indices; none where there are
+/// no such.
+#[expect(clippy::type_complexity, reason = "three answers to one question, taken apart at once")]
+fn shapes(captured: &Captured) -> (Option<(Dtype, usize)>, Option<usize>, Option<(TensorType, usize)>) {
+    let index = if captured.short_indices() { TensorType::U16 } else { TensorType::U32 };
+    match &captured.logits {
+        LogitForm::Dense { dtype } => (Some((*dtype, captured.width)), None, None),
+        LogitForm::TopK { k, dtype, temperatures } => (Some((*dtype, *k)), Some(temperatures.len()), Some((index, *k))),
+        LogitForm::Sample { draws, .. } => (None, None, Some((index, *draws))),
+    }
+}
+
+/// A row as it is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredRow<'a> {
+    pub(crate) captured: &'a Captured,
+    pub(crate) outputs: usize,
+    pub(crate) logits: &'a [u8],
+    pub(crate) tails: &'a [u8],
+    pub(crate) indices: &'a [u8],
+    pub(crate) hidden_states: &'a [u8],
+}
+
+impl<'a> StoredRow<'a> {
+    /// What the cache that it is from stores.
+    pub fn captured(&self) -> &'a Captured {
+        self.captured
+    }
+
+    /// Outputs: 1, or the row's tokens.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// The logits in place, `[outputs, width]`, if all are stored, in f32.
+    pub fn f32(&self) -> Option<&'a [f32]> {
+        let LogitForm::Dense { dtype: Dtype::F32 } = self.captured.logits else { return None };
+        // SAFETY: every bit pattern is an f32.
         #[expect(unsafe_code, reason = "floats read in place")]
-        let (before, logits, after) = unsafe { bytes.align_to::<f32>() };
-        debug_assert!(before.is_empty() && after.is_empty());
-        logits
+        let (before, logits, _) = unsafe { self.logits.align_to::<f32>() };
+        // The container aligns each tensor, and the mapping each file.
+        before.is_empty().then_some(logits)
     }
-}
 
-fn serialize(keys: &[u8], logits: &[u8], rows: usize, width: usize) -> Result<Vec<u8>, SafeTensorError> {
-    let keys = TensorView::new(Dtype::U8, vec![rows, KEY_BYTES], keys)?;
-    let logits = TensorView::new(Dtype::F32, vec![rows, width], logits)?;
-    safetensors::serialize([("keys", keys), ("logits", logits)], None)
-}
+    /// The logits in place, `[outputs, width]`, if all are stored, in f16.
+    pub fn f16(&self) -> Option<&'a [f16]> {
+        let LogitForm::Dense { dtype: Dtype::F16 } = self.captured.logits else { return None };
+        // SAFETY: every bit pattern is an f16.
+        #[expect(unsafe_code, reason = "floats read in place")]
+        let (before, logits, _) = unsafe { self.logits.align_to::<f16>() };
+        before.is_empty().then_some(logits)
+    }
 
-/// Where keys and logits begin in the file, after everything about them has been checked.
-fn layout(file: &[u8], rows: usize, width: usize) -> Result<(usize, usize), String> {
-    let tensors = SafeTensors::deserialize(file).map_err(|error| error.to_string())?;
-    let start = |name: &str, dtype: Dtype, shape: [usize; 2]| {
-        let tensor = tensors.tensor(name).map_err(|error| error.to_string())?;
-        if tensor.dtype() != dtype || tensor.shape() != shape {
-            let (found, found_shape) = (tensor.dtype(), tensor.shape());
-            return Err(format!("tensor `{name}` is {found} {found_shape:?}, the manifest says {dtype} {shape:?}"));
+    /// The logits in place, `[outputs, width]`, if all are stored, in bf16.
+    pub fn bf16(&self) -> Option<&'a [bf16]> {
+        let LogitForm::Dense { dtype: Dtype::Bf16 } = self.captured.logits else { return None };
+        // SAFETY: every bit pattern is a bf16.
+        #[expect(unsafe_code, reason = "floats read in place")]
+        let (before, logits, _) = unsafe { self.logits.align_to::<bf16>() };
+        before.is_empty().then_some(logits)
+    }
+
+    /// The stored logits: `[outputs, width]` where all are stored, `[outputs, k]`, falling, of the largest, none of a
+    /// sample.
+    pub fn logits(&self) -> impl Iterator<Item = f32> + 'a {
+        let dtype = match self.captured.logits {
+            LogitForm::Dense { dtype } | LogitForm::TopK { dtype, .. } => dtype,
+            LogitForm::Sample { .. } => Dtype::F32,
+        };
+        numbers(dtype, self.logits)
+    }
+
+    /// Which logits are stored, `[outputs, k]`, or which words were drawn, `[outputs, draws]`; none where all are stored.
+    pub fn indices(&self) -> impl Iterator<Item = u32> + 'a {
+        indices(self.captured.short_indices(), self.indices)
+    }
+
+    /// `log(sum(exp(z / T)))` over the logits `z` that are not stored, for each output and temperature `T` of the cache,
+    /// `[outputs, temperatures]`.
+    pub fn tails(&self) -> impl Iterator<Item = f32> + 'a {
+        numbers(Dtype::F32, self.tails)
+    }
+
+    /// Hidden states, `[layers, tokens, width]`; none where none are stored, or the frame is damaged.
+    pub fn hidden_states(&self, tokens: usize) -> Option<Vec<f32>> {
+        let form = self.captured.hidden_states.as_ref()?;
+        let tokens = if form.tokens == HiddenTokens::First { 1 } else { tokens };
+        decode_hidden(self.hidden_states, form.layers.len() * tokens * form.width)
+    }
+
+    /// All bytes of the row.
+    pub(crate) fn parts(&self) -> [&'a [u8]; 4] {
+        [self.logits, self.tails, self.indices, self.hidden_states]
+    }
+
+    /// Appends the row as it is stored.
+    pub(crate) fn append_to(&self, parts: &mut Parts) {
+        parts.sizes.push((self.outputs as u32, self.hidden_states.len() as u32));
+        parts.logits.extend_from_slice(self.logits);
+        parts.tails.extend_from_slice(self.tails);
+        parts.indices.extend_from_slice(self.indices);
+        parts.hidden_states.extend_from_slice(self.hidden_states);
+    }
+
+    /// Appends the row with its logits in another order: the new logit `i` is the old `order[i]`.
+    pub(crate) fn append_reordered(&self, order: &[u32], parts: &mut Parts) {
+        let (logits, index) = (parts.logits.len(), parts.indices.len());
+        self.append_to(parts);
+        match self.captured.logits {
+            LogitForm::Dense { dtype } => {
+                let bytes = dtype.bytes();
+                let width = bytes * self.captured.width;
+                for (new, old) in parts.logits[logits..].chunks_exact_mut(width).zip(self.logits.chunks_exact(width)) {
+                    for (new, &from) in new.chunks_exact_mut(bytes).zip(order) {
+                        new.copy_from_slice(&old[from as usize * bytes..][..bytes]);
+                    }
+                }
+            }
+            LogitForm::TopK { .. } | LogitForm::Sample { .. } => {
+                let mut new_of = vec![0_u32; order.len()];
+                order.iter().zip(0..).for_each(|(&old, new)| new_of[old as usize] = new);
+                let moved: Vec<u32> = self.indices().map(|old| new_of[old as usize]).collect();
+                parts.indices.truncate(index);
+                match self.captured.short_indices() {
+                    true => parts.indices.extend(moved.iter().flat_map(|&index| (index as u16).to_le_bytes())),
+                    false => parts.indices.extend(moved.iter().flat_map(|index| index.to_le_bytes())),
+                }
+            }
         }
-        Ok(tensor.data().as_ptr().addr() - file.as_ptr().addr())
-    };
-    let keys_start = start("keys", Dtype::U8, [rows, KEY_BYTES])?;
-    let logits_start = start("logits", Dtype::F32, [rows, width])?;
-    if !(file.as_ptr().addr() + logits_start).is_multiple_of(align_of::<f32>()) {
-        return Err(format!("tensor `logits` begins at byte {logits_start}, not at a multiple of four"));
     }
-    Ok((keys_start, logits_start))
 }

@@ -1,131 +1,371 @@
 //! Adds rows to a cache, in portions that are there whole or not at all.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use crate::manifest::{MANIFEST_FILE, Manifest, TEMPORARY_PREFIX, shard_number};
-use crate::shard::Shard;
-use crate::{Error, Fingerprint, Key, key_hex};
+use rayon::prelude::*;
+
+use crate::container::FileEntry;
+use crate::encode::{Encoder, NewRow, Parts};
+use crate::files::{TEMPORARY_PREFIX, flush_names, write_whole};
+use crate::fingerprint::Stale;
+use crate::index::{Index, Merged, Run, remove_superseded};
+use crate::manifest::{
+    Attachment, MANIFEST_FILE, Manifest, index_name, index_number, sha256, shard_name, shard_number,
+};
+use crate::reader::CacheReader;
+use crate::recorded::RecordedError;
+use crate::shard::{Shard, StoredRow};
+use crate::{Error, Fingerprint, Key};
 
 const LOCK_FILE: &str = ".lock";
 
+/// Rows that one thread encodes at a time. It does not change the result.
+const CHUNK_ROWS: usize = 64;
+
+/// Indexes of more rows than this together are left as runs when a capture ends.
+const MOST_MERGED_AT_END: u64 = 32_000_000;
+
+/// Bytes of rows after which copied rows are committed.
+pub(crate) const COPIED_SHARD_BYTES: usize = 64 << 20;
+
 /// The one writer of a cache folder.
 ///
-/// Rows wait in memory until [`commit`](Self::commit); a writer that is dropped or killed before takes them with it,
-/// and leaves what was committed.
+/// Rows wait in memory, encoded, until [`commit`](Self::commit); a writer that is dropped or killed before takes them
+/// with it, and leaves what was committed.
 pub struct CacheWriter {
-    dir: PathBuf,
-    manifest: Manifest,
-    committed: HashSet<Key>,
-    pending: BTreeMap<Key, Vec<f32>>,
+    reader: Arc<CacheReader>,
+    pending: HashMap<Key, u32>,
+    parts: Parts,
+    error: RecordedError,
     /// Holds the advisory lock for as long as it is open.
     _lock: File,
 }
 
-/// What became of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Push {
-    /// It waits for the next commit.
-    Added,
-    /// Its key is known; the first row stays. A resumed capture redoes an unfinished batch whole, so this is no error.
-    Known,
+/// How a cache begins.
+#[derive(Clone, Copy, Debug)]
+pub struct NewCache<'a> {
+    /// What it is made with.
+    pub fingerprint: &'a Fingerprint,
+    /// Tokens of a forward batch. A cache that is there keeps its own.
+    pub batch_tokens: usize,
+    /// Files that are kept beside the rows: name and content.
+    pub attachments: &'a [(&'a str, &'a [u8])],
 }
 
 impl CacheWriter {
-    /// Makes a cache in `dir`, or goes on with the one that is there. Refuses a cache with another fingerprint or
-    /// width, a folder that holds something else, and a second writer; checks every shard.
-    pub fn create_or_resume(dir: &Path, fingerprint: &Fingerprint, width: usize) -> Result<Self, Error> {
+    /// Makes a cache in `dir`, or goes on with the one that is there. Refuses a cache with another fingerprint, a folder
+    /// that holds something else, and a second writer.
+    pub fn create_or_resume(dir: &Path, new: &NewCache<'_>) -> Result<Self, Error> {
+        Self::open(dir, new, false).map(|(writer, _)| writer)
+    }
+
+    /// As [`create_or_resume`](Self::create_or_resume), but brings a cache with another fingerprint up to date: what of it
+    /// is stale is dropped, and waits to be captured anew.
+    pub fn refresh(dir: &Path, new: &NewCache<'_>) -> Result<(Self, Stale), Error> {
+        Self::open(dir, new, true)
+    }
+
+    /// Goes on with the cache that is there, whatever it was made with.
+    pub fn resume(dir: &Path) -> Result<Self, Error> {
+        if Manifest::read(dir)?.is_none() {
+            return Err(crate::reader::no_manifest(dir));
+        }
+        let lock = lock(dir)?;
+        let Some(manifest) = Manifest::read(dir)? else { return Err(crate::reader::no_manifest(dir)) };
+        Self::of(dir, manifest, lock)
+    }
+
+    fn open(dir: &Path, new: &NewCache<'_>, refresh: bool) -> Result<(Self, Stale), Error> {
+        new.fingerprint.captured.check().map_err(|finding| Error::Captured { finding })?;
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source: io::Error| Error::Write { path, committed: 0, source }
         };
         fs::create_dir_all(dir).map_err(failed(dir))?;
         if Manifest::read(dir)?.is_none() {
-            refuse_foreign(dir)?;
+            refuse_foreign(dir, new.attachments)?;
         }
         let lock = lock(dir)?;
-        // Read again: only now can nobody change it.
-        let manifest = match Manifest::read(dir)? {
-            Some(manifest) => {
-                manifest.check(dir, fingerprint, Some(width))?;
-                manifest
+        let begin = || {
+            let mut attachments = Vec::new();
+            for (name, bytes) in new.attachments {
+                let path = dir.join(name);
+                write_whole(&path, bytes).map_err(failed(&path))?;
+                let (file, length) = ((*name).to_owned(), bytes.len() as u64);
+                attachments.push(Attachment { file, bytes: length, checksum: sha256(bytes) });
             }
-            None => {
-                let manifest = Manifest::new(fingerprint.clone(), width);
+            let manifest = Manifest::new(new.fingerprint.clone(), new.batch_tokens, attachments);
+            manifest.write(dir)?;
+            Ok(manifest)
+        };
+        // Read again: only now can nobody change it.
+        let Some(mut manifest) = Manifest::read(dir)? else {
+            return Ok((Self::of(dir, begin()?, lock)?, Stale::Nothing));
+        };
+        if !refresh {
+            manifest.check(dir, new.fingerprint)?;
+            return Ok((Self::of(dir, manifest, lock)?, Stale::Nothing));
+        }
+        let stale = manifest.fingerprint.stale_for(new.fingerprint);
+        let writer = match &stale {
+            Stale::Nothing => Self::of(dir, manifest, lock)?,
+            Stale::Everything(_) => Self::of(dir, begin()?, lock)?,
+            Stale::Order(order) if !order.is_sorted() => {
+                let mut writer = Self::of(dir, manifest, lock)?;
+                writer.rewrite(|_| true, Some((order, new.fingerprint)))?;
+                writer
+            }
+            Stale::Order(_) | Stale::Length => {
+                manifest.fingerprint = new.fingerprint.clone();
                 manifest.write(dir)?;
-                manifest
+                Self::of(dir, manifest, lock)?
             }
         };
-        let mut committed = HashSet::new();
-        for entry in &manifest.shards {
-            let shard = Shard::open(dir, entry, width)?;
-            committed.reserve(entry.rows);
-            for key in shard.keys() {
-                if !committed.insert(key) {
-                    let finding = format!("key {} is in an earlier shard too", key_hex(&key));
-                    return Err(Error::Shard { path: dir.join(&entry.file), finding });
-                }
-            }
-        }
+        Ok((writer, stale))
+    }
+
+    fn of(dir: &Path, manifest: Manifest, lock: File) -> Result<Self, Error> {
         remove_leftovers(dir, &manifest)?;
-        Ok(Self { dir: dir.to_owned(), manifest, committed, pending: BTreeMap::new(), _lock: lock })
+        let error = RecordedError::new(&manifest.fingerprint.captured);
+        let reader = Arc::new(CacheReader::of(dir, Arc::new(manifest))?);
+        Ok(Self { reader, pending: HashMap::new(), parts: Parts::default(), error, _lock: lock })
+    }
+
+    /// What is committed, for others to read while this writes on.
+    pub fn reader(&self) -> &Arc<CacheReader> {
+        &self.reader
     }
 
     /// Whether there is a row under this key, committed or waiting.
-    pub fn contains(&self, key: &Key) -> bool {
-        self.committed.contains(key) || self.pending.contains_key(key)
+    pub fn contains(&self, key: &Key) -> Result<bool, Error> {
+        Ok(self.pending.contains_key(key) || self.reader.contains(key)?)
     }
 
-    /// Takes a row for the next commit.
-    ///
-    /// # Shapes
-    /// - `logits`: `[width]`, finite
-    pub fn push(&mut self, key: Key, logits: &[f32]) -> Result<Push, Error> {
-        if logits.len() != self.manifest.width {
-            return Err(Error::Width { key: key_hex(&key), found: logits.len(), expected: self.manifest.width });
+    /// Takes rows for the next commit; of rows with a key that is known the first stays. A resumed capture redoes an
+    /// unfinished batch whole, so those are no error. Returns how many were new.
+    pub fn push(&mut self, rows: &[NewRow<'_>]) -> Result<usize, Error> {
+        let mut new = Vec::with_capacity(rows.len());
+        let next = self.pending.len();
+        for row in rows {
+            if !self.contains(&row.key)? {
+                self.check_room(next + new.len())?;
+                self.pending.insert(row.key, (next + new.len()) as u32);
+                new.push(*row);
+            }
         }
-        if let Some(position) = logits.iter().position(|logit| !logit.is_finite()) {
-            return Err(Error::NotFinite { key: key_hex(&key), position, value: logits[position] });
+        let captured = &self.reader.manifest.fingerprint.captured;
+        let encode = |chunk: &[NewRow<'_>]| {
+            let mut encoder = Encoder::new(captured);
+            chunk.iter().try_for_each(|row| encoder.push(row))?;
+            Ok((encoder.parts, encoder.error))
+        };
+        let encoded: Result<Vec<(Parts, RecordedError)>, Error> = new.par_chunks(CHUNK_ROWS).map(encode).collect();
+        match encoded {
+            Ok(encoded) => {
+                for (parts, error) in encoded {
+                    self.parts.append(&parts);
+                    self.error.add(&error);
+                }
+                Ok(new.len())
+            }
+            Err(error) => {
+                for row in &new {
+                    self.pending.remove(&row.key);
+                }
+                Err(error)
+            }
         }
-        if self.contains(&key) {
-            return Ok(Push::Known);
-        }
-        self.pending.insert(key, logits.to_vec());
-        Ok(Push::Added)
     }
 
-    /// Writes the waiting rows as one shard, then the manifest that counts them in. Nothing waiting, nothing written.
-    /// After an error the rows wait still, and another commit may be tried.
+    /// Takes a row of another cache of the same form, as it is stored there.
+    pub(crate) fn copy(&mut self, key: Key, row: &StoredRow<'_>) -> Result<(), Error> {
+        self.check_room(self.pending.len())?;
+        self.pending.insert(key, self.pending.len() as u32);
+        row.append_to(&mut self.parts);
+        Ok(())
+    }
+
+    fn check_room(&self, waiting: usize) -> Result<(), Error> {
+        match self.reader.manifest.next_row() + waiting as u64 >= u64::from(u32::MAX) {
+            true => Err(Error::Full { dir: self.reader.dir.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes the waiting rows as one shard, their keys into the index, then the manifest that counts them in. Nothing
+    /// waiting, nothing written. After an error the rows wait still, and another commit may be tried.
     pub fn commit(&mut self) -> Result<(), Error> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let name = self.manifest.next_shard();
-        let path = self.dir.join(&name);
-        let rows: Vec<(Key, &[f32])> = self.pending.iter().map(|(key, row)| (*key, row.as_slice())).collect();
-        let entry = Shard::write(&self.dir, name, &rows, self.manifest.width).map_err(|source| Error::Write {
+        let committed = self.reader.manifest.rows;
+        self.try_commit().map_err(|error| error.with_committed(committed))?;
+        self.pending.clear();
+        self.parts = Parts::default();
+        self.error = RecordedError::new(&self.reader.manifest.fingerprint.captured);
+        Ok(())
+    }
+
+    fn try_commit(&mut self) -> Result<(), Error> {
+        let dir = self.reader.dir.clone();
+        let mut manifest = (*self.reader.manifest).clone();
+        let first_row = manifest.next_row() as u32;
+        let name = shard_name(manifest.next_shard());
+        let path = dir.join(&name);
+        let captured = &manifest.fingerprint.captured;
+        let shard = Shard::write(&dir, name, captured, &self.parts).map_err(|source| Error::Write {
             path,
-            committed: self.manifest.rows(),
+            committed: 0,
             source,
         })?;
-        self.manifest.shards.push(entry);
-        if let Err(error) = self.manifest.write(&self.dir) {
-            self.manifest.shards.pop();
-            return Err(match error {
-                Error::Write { path, source, .. } => Error::Write { path, committed: self.manifest.rows(), source },
-                other => other,
-            });
-        }
-        self.committed.extend(self.pending.keys());
-        self.pending.clear();
+
+        let mut entries: Vec<(Key, u32)> = self.pending.iter().map(|(key, row)| (*key, first_row + row)).collect();
+        entries.par_sort_unstable();
+        let merged = Index::runs_to_merge(&manifest.indexes, shard.rows);
+        let superseded = self.write_index(&mut manifest, merged, entries)?;
+        manifest.rows += u64::from(shard.rows);
+        manifest.shards.push(shard);
+        manifest.recorded_error.add(&self.error);
+        self.publish(manifest)?;
+        remove_superseded(&dir, superseded);
         Ok(())
+    }
+
+    /// Writes entries and the keys of the last runs as one; the names of these.
+    fn write_index(
+        &self,
+        manifest: &mut Manifest,
+        merged: usize,
+        entries: Vec<(Key, u32)>,
+    ) -> Result<Vec<String>, Error> {
+        let kept = manifest.indexes.len() - merged;
+        let name = index_name(manifest.next_index());
+        let old: Vec<FileEntry> = manifest.indexes.split_off(kept);
+        let rows = old.iter().map(|entry| entry.rows).sum::<u32>() + entries.len() as u32;
+        type Source<'a> = Box<dyn Iterator<Item = Result<(Key, u32), Error>> + 'a>;
+        let mut sources: Vec<Source<'_>> = Vec::new();
+        for run in &self.reader.index.runs()[kept..] {
+            sources.push(Box::new(run.entries()));
+        }
+        sources.push(Box::new(entries.into_iter().map(Ok)));
+        let all = Merged::new(sources).map(|entry| entry.map(|(_, key, row)| (key, row)));
+        manifest.indexes.push(Run::write(&self.reader.dir, name, rows, all)?);
+        Ok(old.into_iter().map(|entry| entry.file).collect())
+    }
+
+    /// Makes a manifest the one that counts, and maps what it names anew.
+    fn publish(&mut self, manifest: Manifest) -> Result<(), Error> {
+        let dir = &self.reader.dir;
+        flush_names(dir).map_err(|source| Error::Write { path: dir.clone(), committed: 0, source })?;
+        manifest.write(dir)?;
+        let mut reader = (*self.reader).clone();
+        let shards = reader.shards.len();
+        for (position, entry) in manifest.shards.iter().enumerate().skip(shards) {
+            let before = position.checked_sub(1);
+            let first = before.map_or(0, |last| reader.first_rows[last] + manifest.shards[last].rows);
+            reader.shards.push(Arc::new(Shard::open(dir, entry)?));
+            reader.first_rows.push(first);
+        }
+        reader.index = reader.index.reopen(dir, &manifest.indexes)?;
+        reader.manifest = Arc::new(manifest);
+        self.reader = Arc::new(reader);
+        Ok(())
+    }
+
+    /// Commits what waits and merges the index into one run, unless it is very large.
+    pub fn finish(&mut self) -> Result<(), Error> {
+        self.commit()?;
+        let mut manifest = (*self.reader.manifest).clone();
+        let runs = manifest.indexes.len();
+        if runs < 2 || manifest.rows > MOST_MERGED_AT_END {
+            return Ok(());
+        }
+        let committed = manifest.rows;
+        let superseded = self.write_index(&mut manifest, runs, Vec::new());
+        let superseded = superseded.map_err(|error| error.with_committed(committed))?;
+        self.publish(manifest).map_err(|error| error.with_committed(committed))?;
+        remove_superseded(&self.reader.dir, superseded);
+        Ok(())
+    }
+
+    /// Writes all rows anew in the order of their keys: those to keep, with their logits in another order and under
+    /// another fingerprint if one is given. Rows that no key leads to are gone then.
+    pub fn rewrite(
+        &mut self,
+        keep: impl Fn(&Key) -> bool,
+        reorder: Option<(&[u32], &Fingerprint)>,
+    ) -> Result<(), Error> {
+        self.commit()?;
+        let old = self.reader.clone();
+        let dir = old.dir.clone();
+        let captured = &old.manifest.fingerprint.captured;
+        let mut manifest = (*old.manifest).clone();
+        let (mut next_shard, next_index) = (manifest.next_shard(), manifest.next_index());
+        (manifest.shards, manifest.indexes, manifest.rows) = (Vec::new(), Vec::new(), 0);
+
+        let mut parts = Parts::default();
+        let mut write = |parts: &mut Parts, manifest: &mut Manifest| {
+            let name = shard_name(next_shard);
+            next_shard += 1;
+            let path = dir.join(&name);
+            let shard = Shard::write(&dir, name, captured, parts).map_err(|source| Error::Write {
+                path,
+                committed: old.manifest.rows,
+                source,
+            })?;
+            manifest.rows += u64::from(shard.rows);
+            manifest.shards.push(shard);
+            *parts = Parts::default();
+            Ok(())
+        };
+        for entry in old.rows() {
+            let (key, row) = entry?;
+            if !keep(&key) {
+                continue;
+            }
+            match reorder {
+                Some((order, _)) => row.append_reordered(order, &mut parts),
+                None => row.append_to(&mut parts),
+            }
+            if parts.bytes() >= COPIED_SHARD_BYTES {
+                write(&mut parts, &mut manifest)?;
+            }
+        }
+        if !parts.sizes.is_empty() {
+            write(&mut parts, &mut manifest)?;
+        }
+        if manifest.rows > 0 {
+            let kept = Merged::new(old.index.runs().iter().map(|run| run.entries()))
+                .filter(|entry| entry.as_ref().map_or(true, |(_, key, _)| keep(key)));
+            let numbered = kept.zip(0..).map(|(entry, row)| entry.map(|(_, key, _)| (key, row)));
+            let run = Run::write(&dir, index_name(next_index), manifest.rows as u32, numbered);
+            manifest.indexes.push(run.map_err(|error| error.with_committed(old.manifest.rows))?);
+        }
+        if let Some((_, fingerprint)) = reorder {
+            manifest.fingerprint = fingerprint.clone();
+        }
+        let reader = CacheReader { shards: Vec::new(), first_rows: Vec::new(), ..(*old).clone() };
+        self.reader = Arc::new(reader);
+        self.publish(manifest)?;
+        let files = old.manifest.shards.iter().chain(&old.manifest.indexes);
+        remove_superseded(&dir, files.map(|entry| entry.file.clone()));
+        Ok(())
+    }
+
+    /// Replaces what is recorded of the error: what several caches recorded together.
+    pub(crate) fn set_recorded_error(&mut self, error: RecordedError) -> Result<(), Error> {
+        let mut manifest = (*self.reader.manifest).clone();
+        manifest.recorded_error = error;
+        self.publish(manifest)
     }
 
     /// Rows committed.
     pub fn rows(&self) -> usize {
-        self.manifest.rows()
+        self.reader.len()
     }
 
     /// Rows that wait for a commit.
@@ -133,24 +373,35 @@ impl CacheWriter {
         self.pending.len()
     }
 
-    /// Bytes of all committed shards.
+    /// Bytes of the rows that wait for a commit.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.parts.bytes()
+    }
+
+    /// Bytes of all committed files but the manifest.
     pub fn bytes(&self) -> u64 {
-        self.manifest.bytes()
+        self.reader.bytes()
     }
 }
 
-/// Removes the cache in `dir`: its manifest, then its shards. Refuses, and removes nothing, while a writer is at work
-/// and where other files lie beside it; does nothing where there is no cache.
+/// Removes the cache in `dir`: its manifest, then its other files. Refuses, and removes nothing, while a writer is at
+/// work and where other files lie beside it; does nothing where there is no cache.
 pub fn remove(dir: &Path) -> Result<(), Error> {
     if !dir.join(MANIFEST_FILE).exists() {
         return Ok(());
     }
     let _lock = lock(dir)?;
     let names = list(dir)?;
-    if let Some(name) = names.iter().find(|name| is_foreign(name)) {
+    // A manifest that cannot be read names no attachments; what it may have named stays then.
+    let attachments: Vec<String> = match Manifest::read(dir) {
+        Ok(Some(manifest)) => manifest.attachments.into_iter().map(|entry| entry.file).collect(),
+        _ => Vec::new(),
+    };
+    let named = |name: &String| attachments.contains(name);
+    if let Some(name) = names.iter().find(|name| is_foreign(name) && !named(name)) {
         return Err(Error::NotACache { dir: dir.to_owned(), found: format!("`{name}`") });
     }
-    let names = names.into_iter().filter(|name| shard_number(name).is_some());
+    let names = names.into_iter().filter(|name| is_ours(name) || named(name));
     // Without its manifest a cache is nothing: a kill in the middle leaves no half of one.
     for name in std::iter::once(MANIFEST_FILE.to_owned()).chain(names) {
         let path = dir.join(name);
@@ -161,13 +412,19 @@ pub fn remove(dir: &Path) -> Result<(), Error> {
 
 /// A folder without a manifest is taken only when nothing in it could be anybody's: an empty one, or one whose writer
 /// was killed before its first manifest.
-fn refuse_foreign(dir: &Path) -> Result<(), Error> {
+fn refuse_foreign(dir: &Path, attachments: &[(&str, &[u8])]) -> Result<(), Error> {
     let names = list(dir)?;
     let shards = names.iter().filter(|name| shard_number(name).is_some()).count();
     if shards > 0 {
         return Err(Error::NoManifest { dir: dir.to_owned(), shards });
     }
-    match names.iter().find(|name| is_foreign(name)) {
+    // An attachment is written before the manifest that names it.
+    let begun = |name: &String| {
+        attachments
+            .iter()
+            .any(|(file, bytes)| file == name && fs::read(dir.join(name)).is_ok_and(|found| found == *bytes))
+    };
+    match names.iter().find(|name| is_foreign(name) && !begun(name)) {
         Some(name) => Err(Error::NotACache { dir: dir.to_owned(), found: format!("`{name}`") }),
         None => Ok(()),
     }
@@ -175,7 +432,11 @@ fn refuse_foreign(dir: &Path) -> Result<(), Error> {
 
 /// Whether no writer of ours gives a file this name.
 fn is_foreign(name: &str) -> bool {
-    name != LOCK_FILE && !name.starts_with(TEMPORARY_PREFIX) && shard_number(name).is_none()
+    name != LOCK_FILE && !name.starts_with(TEMPORARY_PREFIX) && !is_ours(name)
+}
+
+fn is_ours(name: &str) -> bool {
+    shard_number(name).is_some() || index_number(name).is_some()
 }
 
 fn lock(dir: &Path) -> Result<File, Error> {
@@ -189,13 +450,13 @@ fn lock(dir: &Path) -> Result<File, Error> {
     }
 }
 
-/// Removes what a killed writer left: half-written files, and shards that no manifest came to count.
+/// Removes what a killed writer left: half-written files, and files that no manifest came to count.
 fn remove_leftovers(dir: &Path, manifest: &Manifest) -> Result<(), Error> {
     for name in list(dir)? {
-        let uncounted = shard_number(&name).is_some() && !manifest.lists(&name);
+        let uncounted = is_ours(&name) && !manifest.lists(&name);
         if uncounted || name.starts_with(TEMPORARY_PREFIX) {
             let path = dir.join(name);
-            let committed = manifest.rows();
+            let committed = manifest.rows;
             fs::remove_file(&path).map_err(|source| Error::Write { path, committed, source })?;
         }
     }

@@ -1,0 +1,170 @@
+//! From what a teacher computed to the bytes of a row, with the error that this makes.
+
+mod hidden;
+mod sample;
+mod tails;
+mod top_k;
+
+pub(crate) use hidden::decode as decode_hidden;
+
+use half::{bf16, f16};
+
+use crate::captured::{Captured, Dtype, LogitForm};
+use crate::recorded::{RecordedError, divergence};
+use crate::{Error, Key, key_hex};
+
+/// What a teacher computed of one row.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRow<'a> {
+    /// The hash of what it read.
+    pub key: Key,
+    /// `[outputs, width]`, before softmax, finite.
+    pub logits: &'a [f32],
+    /// `[layers, tokens, width]` of the layers and tokens that are to be stored, or empty where none are.
+    pub hidden_states: &'a [f32],
+}
+
+/// The bytes of rows, each part of all rows side by side.
+#[derive(Default, Clone, Debug)]
+pub(crate) struct Parts {
+    /// Of each row: outputs, and bytes of hidden states.
+    pub(crate) sizes: Vec<(u32, u32)>,
+    pub(crate) logits: Vec<u8>,
+    pub(crate) indices: Vec<u8>,
+    pub(crate) tails: Vec<u8>,
+    pub(crate) hidden_states: Vec<u8>,
+}
+
+impl Parts {
+    pub(crate) fn append(&mut self, other: &Self) {
+        self.sizes.extend(&other.sizes);
+        for (ours, theirs) in [
+            (&mut self.logits, &other.logits),
+            (&mut self.indices, &other.indices),
+            (&mut self.tails, &other.tails),
+            (&mut self.hidden_states, &other.hidden_states),
+        ] {
+            ours.extend_from_slice(theirs);
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.logits.len() + self.indices.len() + self.tails.len() + self.hidden_states.len()
+    }
+}
+
+/// Encodes rows one after another.
+pub(crate) struct Encoder<'a> {
+    captured: &'a Captured,
+    top_k: top_k::Scratch,
+    sample: sample::Scratch,
+    hidden: Option<hidden::Compressor>,
+    pub(crate) parts: Parts,
+    pub(crate) error: RecordedError,
+}
+
+impl<'a> Encoder<'a> {
+    pub(crate) fn new(captured: &'a Captured) -> Self {
+        let error = RecordedError::new(captured);
+        let (top_k, sample) = (top_k::Scratch::default(), sample::Scratch::default());
+        Self { captured, top_k, sample, hidden: None, parts: Parts::default(), error }
+    }
+
+    /// Appends a row, or refuses it.
+    pub(crate) fn push(&mut self, row: &NewRow<'_>) -> Result<(), Error> {
+        let width = self.captured.width;
+        if !row.logits.len().is_multiple_of(width) || row.logits.is_empty() {
+            return Err(Error::Width { key: key_hex(&row.key), found: row.logits.len(), expected: width });
+        }
+        check_finite(row, row.logits)?;
+        check_finite(row, row.hidden_states)?;
+        let outputs = row.logits.len() / width;
+        for (output, logits) in row.logits.chunks_exact(width).enumerate() {
+            self.output(&row.key, output, logits);
+        }
+        let before = self.parts.hidden_states.len();
+        if self.captured.hidden_states.is_some() {
+            let compressor = self.hidden.get_or_insert_with(hidden::Compressor::new);
+            compressor.append(row.hidden_states, &mut self.parts.hidden_states, &mut self.error);
+        }
+        let hidden_bytes = (self.parts.hidden_states.len() - before) as u32;
+        self.parts.sizes.push((outputs as u32, hidden_bytes));
+        Ok(())
+    }
+
+    fn output(&mut self, key: &Key, output: usize, logits: &[f32]) {
+        self.error.outputs += 1;
+        match &self.captured.logits {
+            LogitForm::Dense { dtype } => {
+                let start = self.parts.logits.len();
+                append_numbers(*dtype, logits, &mut self.parts.logits);
+                if *dtype != Dtype::F32 {
+                    let stored: Vec<f32> = numbers(*dtype, &self.parts.logits[start..]).collect();
+                    self.error.compare(logits, &stored);
+                    for at in &mut self.error.divergences {
+                        at.add(divergence(logits, &stored, at.temperature));
+                    }
+                }
+            }
+            LogitForm::TopK { k, dtype, temperatures } => {
+                let temperatures = temperatures.as_slice();
+                let form = top_k::Form { k: *k, dtype: *dtype, temperatures, short: self.captured.short_indices() };
+                self.top_k.append(&form, logits, &mut self.parts, &mut self.error);
+            }
+            LogitForm::Sample { draws, temperature, seed } => {
+                let randomness = sample::Randomness { seed: *seed, key, output };
+                let short = self.captured.short_indices();
+                self.sample.append(*draws, *temperature, short, &randomness, logits, &mut self.parts, &mut self.error);
+            }
+        }
+    }
+}
+
+fn check_finite(row: &NewRow<'_>, values: &[f32]) -> Result<(), Error> {
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(position) => Err(Error::NotFinite { key: key_hex(&row.key), position, value: values[position] }),
+        None => Ok(()),
+    }
+}
+
+/// The largest number that 16 bits of f16 hold; larger logits are stored as this, and the recorded error says so.
+const F16_MAX: f32 = 65_504.0;
+
+fn append_numbers(dtype: Dtype, values: &[f32], bytes: &mut Vec<u8>) {
+    match dtype {
+        Dtype::F32 => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+        Dtype::F16 => {
+            let half = |value: &f32| f16::from_f32(value.clamp(-F16_MAX, F16_MAX)).to_le_bytes();
+            bytes.extend(values.iter().flat_map(half));
+        }
+        Dtype::Bf16 => bytes.extend(values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes())),
+    }
+}
+
+/// Stored numbers as they are read.
+pub(crate) fn numbers(dtype: Dtype, bytes: &[u8]) -> impl Iterator<Item = f32> + '_ {
+    bytes.chunks_exact(dtype.bytes()).map(move |bytes| match (dtype, bytes) {
+        (Dtype::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+        (Dtype::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f32(),
+        (Dtype::Bf16, &[a, b]) => bf16::from_le_bytes([a, b]).to_f32(),
+        // `chunks_exact` gives no other lengths.
+        _ => f32::NAN,
+    })
+}
+
+fn append_indices(short: bool, indices: impl Iterator<Item = u32>, bytes: &mut Vec<u8>) {
+    match short {
+        true => bytes.extend(indices.flat_map(|index| (index as u16).to_le_bytes())),
+        false => bytes.extend(indices.flat_map(u32::to_le_bytes)),
+    }
+}
+
+/// Stored indices as they are read.
+pub(crate) fn indices(short: bool, bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    bytes.chunks_exact(if short { 2 } else { 4 }).map(|bytes| match *bytes {
+        [a, b] => u32::from(u16::from_le_bytes([a, b])),
+        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
+        // `chunks_exact` gives no other lengths.
+        _ => u32::MAX,
+    })
+}

@@ -1,0 +1,170 @@
+//! The largest logits of a wide output, and at each temperature the logarithm of the sum of what the others contribute
+//! to the softmax.
+
+use super::tails::{self, Sums};
+use super::{Parts, append_indices, append_numbers, numbers};
+use crate::captured::Dtype;
+use crate::recorded::RecordedError;
+
+/// What is stored of each output.
+pub(super) struct Form<'a> {
+    /// Below the number of logits.
+    pub(super) k: usize,
+    pub(super) dtype: Dtype,
+    pub(super) temperatures: &'a [f64],
+    pub(super) short: bool,
+}
+
+/// Buffers that are kept from output to output.
+#[derive(Default)]
+pub(super) struct Scratch {
+    block_tops: Vec<f32>,
+    candidates: Vec<(f32, u32)>,
+    rest: Vec<f32>,
+    sums: Vec<Sums>,
+}
+
+/// Logits whose largest is looked at before they are.
+const BLOCK: usize = 32;
+
+impl Scratch {
+    pub(super) fn append(&mut self, form: &Form<'_>, logits: &[f32], parts: &mut Parts, error: &mut RecordedError) {
+        self.select(logits, form.k);
+        let top = self.candidates[0].0;
+        let kept: Vec<f32> = self.candidates.iter().map(|(logit, _)| *logit).collect();
+        let start = parts.logits.len();
+        append_numbers(form.dtype, &kept, &mut parts.logits);
+        append_indices(form.short, self.candidates.iter().map(|(_, index)| *index), &mut parts.indices);
+
+        self.rest.clear();
+        self.rest.extend_from_slice(logits);
+        // So low that it adds nothing at any temperature, and yet no number that would overflow.
+        let highest = form.temperatures.iter().copied().fold(0.0, f64::max) as f32;
+        let nothing = (top - top.abs() - 200.0 * highest).max(f32::MIN / 4.0);
+        for (_, index) in &self.candidates {
+            self.rest[*index as usize] = nothing;
+        }
+        tails::sums(&self.rest, top, form.temperatures, &mut self.sums);
+        let stored: Vec<f32> = numbers(form.dtype, &parts.logits[start..]).collect();
+        error.compare(&kept, &stored);
+        let others = (logits.len() - form.k) as f64;
+        for ((sums, at), &temperature) in self.sums.iter().zip(&mut error.divergences).zip(form.temperatures) {
+            let tail = f64::from(top) / temperature + sums.mass.ln();
+            parts.tails.extend((tail as f32).to_le_bytes());
+            at.add(lost(&kept, &stored, top, *sums, others, temperature));
+        }
+    }
+
+    /// Leaves the `k` largest logits in `candidates`, falling, of equal ones the first first.
+    fn select(&mut self, logits: &[f32], k: usize) {
+        let falling = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        self.block_tops.clear();
+        let largest = |block: &[f32]| block.iter().copied().fold(f32::MIN, f32::max);
+        self.block_tops.extend(logits.chunks(BLOCK).map(largest));
+        // At least `k` logits are as large as the k-th largest of the blocks' largest.
+        let threshold = match self.block_tops.len() > k {
+            true => {
+                let mut tops = self.block_tops.clone();
+                *tops.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
+            }
+            false => f32::MIN,
+        };
+        self.candidates.clear();
+        for (number, block) in logits.chunks(BLOCK).enumerate() {
+            if self.block_tops[number] >= threshold {
+                let first = (number * BLOCK) as u32;
+                let numbered = (first..).zip(block).filter(|(_, logit)| **logit >= threshold);
+                self.candidates.extend(numbered.map(|(index, logit)| (*logit, index)));
+            }
+        }
+        if self.candidates.len() > k {
+            self.candidates.select_nth_unstable_by(k - 1, falling);
+            self.candidates.truncate(k);
+        }
+        self.candidates.sort_unstable_by(falling);
+    }
+}
+
+/// `KL(teacher || stored)` at one temperature, where the stored distribution has the stored logits and the rest's exact
+/// sum spread evenly over the rest.
+fn lost(kept: &[f32], stored: &[f32], top: f32, rest: Sums, others: f64, temperature: f64) -> f64 {
+    let scaled = |logit: f32| f64::from(logit - top) / temperature;
+    let mass: f64 = kept.iter().map(|&logit| scaled(logit).exp()).sum();
+    let stored_mass: f64 = stored.iter().map(|&logit| scaled(logit).exp()).sum();
+    let (total, stored_total) = (mass + rest.mass, stored_mass + rest.mass);
+    let shifted: f64 = kept.iter().zip(stored).map(|(&a, &b)| scaled(a).exp() * (scaled(a) - scaled(b))).sum();
+    let kept_part = shifted + mass * (stored_total / total).ln();
+    let rest_part = match rest.mass > 0.0 {
+        true => rest.weighted + rest.mass * (stored_total.ln() - total.ln() - rest.mass.ln() + others.ln()),
+        false => 0.0,
+    };
+    ((kept_part + rest_part) / total).max(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::captured::{Captured, LogitForm, Outputs};
+    use crate::encode::indices;
+
+    fn logits(n: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 7919 + 13) % 10_007) as f32 / 500.0 - 5.0).collect()
+    }
+
+    fn encode(logits: &[f32], k: usize, dtype: Dtype) -> (Parts, RecordedError) {
+        let temperatures = vec![1.0, 2.0, 4.0];
+        let form = LogitForm::TopK { k, dtype, temperatures: temperatures.clone() };
+        let captured = Captured { width: logits.len(), outputs: Outputs::Token, logits: form, hidden_states: None };
+        let (mut parts, mut error) = (Parts::default(), RecordedError::new(&captured));
+        let form = Form { k, dtype, temperatures: &temperatures, short: captured.short_indices() };
+        Scratch::default().append(&form, logits, &mut parts, &mut error);
+        (parts, error)
+    }
+
+    #[test]
+    fn the_largest_are_kept_in_falling_order() {
+        for (n, k) in [(30_522, 64), (100, 64), (65, 64), (4, 1), (1000, 999), (70_000, 3)] {
+            let logits = logits(n);
+            let (parts, _) = encode(&logits, k, Dtype::F32);
+            let mut expected: Vec<u32> = (0..n as u32).collect();
+            expected.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
+            let kept: Vec<u32> = indices(n <= 65_536, &parts.indices).collect();
+            assert_eq!(kept, expected[..k], "{k} of {n}");
+            let values: Vec<f32> = numbers(Dtype::F32, &parts.logits).collect();
+            assert_eq!(values, kept.iter().map(|&i| logits[i as usize]).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn equal_logits_are_kept_from_the_front() {
+        let (parts, _) = encode(&[1.0; 500], 7, Dtype::F16);
+        assert_eq!(indices(true, &parts.indices).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn tails_and_what_is_lost_are_those_of_the_definition() {
+        let logits = logits(3000);
+        for (k, dtype) in [(10, Dtype::F32), (64, Dtype::F16)] {
+            let (parts, error) = encode(&logits, k, dtype);
+            let kept: Vec<usize> = indices(true, &parts.indices).map(|index| index as usize).collect();
+            let stored: Vec<f32> = numbers(dtype, &parts.logits).collect();
+            let tails: Vec<f32> = numbers(Dtype::F32, &parts.tails).collect();
+            for ((temperature, tail), at) in [1.0, 2.0, 4.0].into_iter().zip(tails).zip(&error.divergences) {
+                let scaled = |logit: f32| f64::from(logit) / temperature;
+                let others = || (0..logits.len()).filter(|index| !kept.contains(index));
+                let expected: f64 = others().map(|index| scaled(logits[index]).exp()).sum::<f64>().ln();
+                // Measured: at most 2e-7, the rounding to f32.
+                assert!((f64::from(tail) - expected).abs() < 1e-6, "{temperature}: {tail} {expected}");
+                // The distribution that the stored numbers stand for, written out.
+                let mut q: Vec<f64> = vec![(expected.exp() / (logits.len() - k) as f64).ln(); logits.len()];
+                kept.iter().zip(&stored).for_each(|(&index, &logit)| q[index] = scaled(logit));
+                let log_sum = |values: &[f64]| values.iter().map(|value| value.exp()).sum::<f64>().ln();
+                let p: Vec<f64> = logits.iter().map(|&logit| scaled(logit)).collect();
+                let (p_sum, q_sum) = (log_sum(&p), log_sum(&q));
+                let kl: f64 = p.iter().zip(&q).map(|(p, q)| (p - p_sum).exp() * (p - p_sum - q + q_sum)).sum();
+                // Measured: at most 3e-7.
+                assert!((at.sum - kl).abs() < 1e-6, "{k} at {temperature}: {} {kl}", at.sum);
+            }
+        }
+    }
+}
