@@ -12,7 +12,9 @@ pub enum Error {
     Read { file: String, cause: io::Error },
     #[error("{file}: cannot be written: {cause}")]
     Write { file: String, cause: io::Error },
-    #[error("{file}: unknown kind of data file; known are .tsv, .csv, .jsonl and .json, and each with .gz behind it")]
+    #[error(
+        "{file}: unknown kind of data file; known are .tsv, .csv, .jsonl, .json and .txt, and each with .gz behind it"
+    )]
     UnknownFormat { file: String },
     #[error("{file}: holds no rows")]
     NoRows { file: String },

@@ -34,7 +34,7 @@ pub use error::Error;
 pub use hold_out::hold_out;
 pub use labels::{LabelNames, reconcile};
 pub use prune::{PrunedVocabulary, prune_vocabulary};
-pub use rows::{Columns, RawLabel, Row, parse_rows, read_rows};
+pub use rows::{Columns, RawLabel, Row, for_each_row, parse_rows, read_rows};
 pub use sampler::{Epoch, Sampler, order};
 pub use tokenizer::{TextTokenizer, TokenizerFiles};
 

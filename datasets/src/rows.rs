@@ -1,4 +1,4 @@
-//! Reads labelled text: one [`Row`] for each line of a TSV, CSV or JSONL file, plain or gzipped.
+//! Reads text and its labels: one [`Row`] for each line of a TSV, CSV, JSONL or text file, plain or gzipped.
 //!
 //! How each format is written is in the modules below; which classes the labels stand for is settled by
 //! [`reconcile`](crate::reconcile).
@@ -6,12 +6,14 @@
 mod csv;
 mod jsonl;
 mod lines;
+mod text;
 mod tsv;
 
 use crate::Error;
 use flate2::bufread::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// One labelled text, or a pair of them.
@@ -47,18 +49,36 @@ pub struct Columns {
     pub label: Option<String>,
 }
 
-/// Reads a file; its extension says the format (`.tsv`, `.csv`, `.jsonl`, `.json`, and each with `.gz`).
+/// Reads a file; its extension says the format (`.tsv`, `.csv`, `.jsonl`, `.json`, `.txt`, and each with `.gz`).
 pub fn read_rows(path: &Path, columns: &Columns) -> Result<Vec<Row>, Error> {
+    let mut rows = Vec::new();
+    for_each_row(path, columns, |row| {
+        rows.push(row);
+        ControlFlow::Continue(())
+    })?;
+    Ok(rows)
+}
+
+/// As [`read_rows`], one row at a time, so that a file may be larger than memory; `each` may end it early.
+pub fn for_each_row(path: &Path, columns: &Columns, mut each: impl FnMut(Row) -> ControlFlow<()>) -> Result<(), Error> {
     let name = path.display().to_string();
     let format = Format::of(&name)?;
     let file = File::open(path).map_err(|cause| Error::Open { file: name.clone(), cause })?;
-    format.read(&name, BufReader::new(file), columns)
+    format.read(&name, BufReader::new(file), columns, &mut each)
 }
 
 /// As [`read_rows`], from memory; the extension of `name` says the format.
 pub fn parse_rows(name: &str, bytes: &[u8], columns: &Columns) -> Result<Vec<Row>, Error> {
-    Format::of(name)?.read(name, bytes, columns)
+    let mut rows = Vec::new();
+    Format::of(name)?.read(name, bytes, columns, &mut |row| {
+        rows.push(row);
+        ControlFlow::Continue(())
+    })?;
+    Ok(rows)
 }
+
+/// What takes a file's rows, one after the other.
+type Sink<'a> = &'a mut dyn FnMut(Row) -> ControlFlow<()>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Format {
@@ -71,6 +91,7 @@ enum Kind {
     Tsv,
     Csv,
     Jsonl,
+    Text,
 }
 
 impl Format {
@@ -84,29 +105,36 @@ impl Format {
             Some("tsv") => Kind::Tsv,
             Some("csv") => Kind::Csv,
             Some("jsonl" | "json") => Kind::Jsonl,
+            Some("txt") => Kind::Text,
             _ => return Err(Error::UnknownFormat { file: name.to_owned() }),
         };
         Ok(Self { kind, gzipped })
     }
 
-    fn read(self, file: &str, reader: impl BufRead, columns: &Columns) -> Result<Vec<Row>, Error> {
-        let rows = if self.gzipped {
-            self.read_plain(file, BufReader::new(MultiGzDecoder::new(reader)), columns)
+    fn read(self, file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<(), Error> {
+        let mut none = true;
+        let mut sink = |row| {
+            none = false;
+            sink(row)
+        };
+        if self.gzipped {
+            self.read_plain(file, BufReader::new(MultiGzDecoder::new(reader)), columns, &mut sink)
         } else {
-            self.read_plain(file, reader, columns)
+            self.read_plain(file, reader, columns, &mut sink)
         }?;
-        if rows.is_empty() {
+        if none {
             return Err(Error::NoRows { file: file.to_owned() });
         }
-        Ok(rows)
+        Ok(())
     }
 
-    fn read_plain(self, file: &str, reader: impl BufRead, columns: &Columns) -> Result<Vec<Row>, Error> {
+    fn read_plain(self, file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<(), Error> {
         let reader = without_byte_order_mark(reader).map_err(|cause| Error::Read { file: file.to_owned(), cause })?;
         match self.kind {
-            Kind::Tsv => tsv::read(file, reader, columns),
-            Kind::Csv => csv::read(file, reader, columns),
-            Kind::Jsonl => jsonl::read(file, reader, columns),
+            Kind::Tsv => tsv::read(file, reader, columns, sink),
+            Kind::Csv => csv::read(file, reader, columns, sink),
+            Kind::Jsonl => jsonl::read(file, reader, columns, sink),
+            Kind::Text => text::read(file, reader, columns, sink),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Comma-separated values after RFC 4180: a header, quoted cells, line breaks within quotes (read as `\n`).
 
-use super::{Columns, Header, Row};
+use super::{Columns, Header, Sink};
 use crate::Error;
 use csv::{ByteRecord, ReaderBuilder, Terminator};
 use std::io::{self, BufRead, Read};
+use std::ops::ControlFlow;
 
-pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns) -> Result<Vec<Row>, Error> {
+pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<(), Error> {
     let mut reader = ReaderBuilder::new()
         .has_headers(false)
         // Flexible, so that the error for a short row is ours.
@@ -14,11 +15,10 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns) -> Resul
         .from_reader(UnixLineEnds { reader, line: Vec::new(), read: 0 });
     let mut record = ByteRecord::new();
     let mut header: Option<Header> = None;
-    let mut rows = Vec::new();
     loop {
         let more = reader.read_byte_record(&mut record);
         if !more.map_err(|error| Error::Read { file: file.to_owned(), cause: error.into() })? {
-            return Ok(rows);
+            return Ok(());
         }
         // The reader's own start of a record is off by the empty lines before it, so go back from its end.
         let breaks = record.as_slice().iter().filter(|byte| **byte == b'\n').count();
@@ -30,7 +30,11 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns) -> Resul
             .map_err(|_| Error::InvalidUtf8 { file: file.to_owned(), line })?;
         match &header {
             None => header = Some(Header::find(file, &cells, columns)?),
-            Some(header) => rows.push(header.row(file, line, &cells)?),
+            Some(header) => {
+                if let ControlFlow::Break(()) = sink(header.row(file, line, &cells)?) {
+                    return Ok(());
+                }
+            }
         }
     }
 }

@@ -1,14 +1,14 @@
 //! JSON lines: one object a line. Other keys than the columns asked for are left alone.
 
 use super::lines::Lines;
-use super::{Columns, RawLabel, Row};
+use super::{Columns, RawLabel, Row, Sink};
 use crate::Error;
 use serde_json::{Map, Value};
 use std::io::BufRead;
+use std::ops::ControlFlow;
 
-pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns) -> Result<Vec<Row>, Error> {
+pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<(), Error> {
     let mut lines = Lines::new(file, reader);
-    let mut rows = Vec::new();
     let mut named_columns = NamedColumns::new(columns);
     while let Some(line) = lines.next()? {
         if line.text.trim().is_empty() {
@@ -20,10 +20,12 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns) -> Resul
             reason: error.to_string(),
         })?;
         named_columns.see(&object);
-        rows.push(Object { file, line: line.number, columns, object }.row()?);
+        let row = Object { file, line: line.number, columns, object }.row()?;
+        if let ControlFlow::Break(()) = sink(row) {
+            return Ok(());
+        }
     }
-    named_columns.check(file)?;
-    Ok(rows)
+    named_columns.check(file)
 }
 
 struct Object<'a> {

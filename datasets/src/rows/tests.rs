@@ -131,8 +131,8 @@ fn files_without_rows_are_refused() {
 
 #[test]
 fn unknown_extensions_are_refused() {
-    for name in ["a.txt", "a", "a.gz", "a.parquet.gz"] {
-        assert!(refusal(name, "").contains("known are .tsv, .csv, .jsonl and .json"), "{name}");
+    for name in ["a.doc", "a", "a.gz", "a.parquet.gz"] {
+        assert!(refusal(name, "").contains("known are .tsv, .csv, .jsonl, .json and .txt"), "{name}");
     }
 }
 
@@ -249,4 +249,35 @@ proptest! {
     fn no_bytes_bring_a_reader_down(bytes: Vec<u8>, name in "a\\.(tsv|csv|jsonl)(\\.gz)?") {
         let _ = parse_rows(&name, &bytes, &Columns::default());
     }
+}
+
+#[test]
+fn plain_text_has_a_row_for_each_line_that_is_not_blank() {
+    let rows = parse("a.txt", "One text.\r\n\n   \n\tAnother, with \"quotes\".\nlast");
+    assert_eq!(rows, [row("One text.", None, 1), row("Another, with \"quotes\".", None, 4), row("last", None, 5)]);
+    assert!(refusal_with("a.txt", "x", &labelled_by("label")).contains("no column `label`"));
+    assert!(refusal("a.txt", "\n \n").contains("no rows"));
+}
+
+#[test]
+fn a_reader_stops_when_it_is_told_to() {
+    let dir = std::env::temp_dir().join(format!("distill-rows-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    for (name, text) in [
+        ("a.tsv", "text\na\nb\nc\n"),
+        ("a.csv", "text\na\nb\nc\n"),
+        ("a.jsonl", "{\"text\":\"a\"}\n{\"text\":\"b\"}\n{\"text\":\"c\"}\n"),
+        ("a.txt", "a\nb\nc\n"),
+    ] {
+        let path = dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        let mut seen = Vec::new();
+        for_each_row(&path, &Columns::default(), |row| {
+            seen.push(row.text);
+            if seen.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .unwrap();
+        assert_eq!(seen, ["a", "b"], "{name}");
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -1,0 +1,25 @@
+//! Plain text: one text a line, without labels. Blank lines are left out.
+
+use super::lines::Lines;
+use super::{Columns, Row, Sink};
+use crate::Error;
+use std::io::BufRead;
+use std::ops::ControlFlow;
+
+pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<(), Error> {
+    if let Some(column) = [&columns.text, &columns.pair, &columns.label].into_iter().flatten().next() {
+        return Err(Error::NoColumn { file: file.to_owned(), column: column.clone(), found: Vec::new() });
+    }
+    let mut lines = Lines::new(file, reader);
+    while let Some(line) = lines.next()? {
+        let text = line.text.trim();
+        if text.is_empty() {
+            continue;
+        }
+        let row = Row { text: text.to_owned(), text_b: None, label: None, line: line.number };
+        if let ControlFlow::Break(()) = sink(row) {
+            break;
+        }
+    }
+    Ok(())
+}
