@@ -17,8 +17,15 @@ pub struct Encodings {
     weighed: BTreeSet<u32>,
 }
 
+impl Default for Encodings {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Encodings {
-    pub(crate) fn new() -> Self {
+    /// No rows.
+    pub fn new() -> Self {
         Self { ids: Vec::new(), type_ids: Vec::new(), starts: vec![0], truncated: Vec::new(), weighed: BTreeSet::new() }
     }
 
@@ -42,7 +49,8 @@ impl Encodings {
         self.weighed.extend(ids);
     }
 
-    pub(crate) fn append(&mut self, other: &Self) {
+    /// Adds the rows of others behind these.
+    pub fn append(&mut self, other: &Self) {
         let offset = self.ids.len() as u64;
         self.ids.extend_from_slice(&other.ids);
         self.type_ids.extend_from_slice(&other.type_ids);

@@ -1,6 +1,6 @@
 //! Files of the person who runs us: written whole or not at all, read and refused with their path in the message.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tempfile::Builder;
@@ -11,6 +11,14 @@ const PARTIAL: (&str, &str) = (".distill-", ".partial");
 /// Writes a file whole: into a temporary one beside it, then flushed to the disk and renamed, so that whoever opens
 /// `path` meets the old content or the new, never half of it.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    write_whole_with(path, |file| file.write_all(bytes)).map_err(|source| FileError::writing(path, source))
+}
+
+/// As [`write_whole`], of a file that `write` fills piece by piece.
+pub(crate) fn write_whole_with<E: From<io::Error>>(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<(), E>,
+) -> Result<(), E> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = Builder::new();
     builder.prefix(PARTIAL.0).suffix(PARTIAL.1);
@@ -20,15 +28,12 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         // As any new file: a temporary one would be for its owner alone, and so would the model renamed from it.
         builder.permissions(Permissions::from_mode(0o666));
     }
-    let write = || -> io::Result<()> {
-        // The kind alone, and below the file without its wrapper: the temporary name would only puzzle whoever reads.
-        let mut file = builder.tempfile_in(folder).map_err(|error| io::Error::from(error.kind()))?;
-        file.as_file_mut().write_all(bytes)?;
-        file.as_file_mut().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(|source| FileError::writing(path, source))
+    // The kind alone, and below the file without its wrapper: the temporary name would only puzzle whoever reads.
+    let mut file = builder.tempfile_in(folder).map_err(|error| io::Error::from(error.kind()))?;
+    write(file.as_file_mut())?;
+    file.as_file_mut().sync_all()?;
+    file.persist(path).map_err(io::Error::from)?;
+    Ok(())
 }
 
 /// Reads a text file.

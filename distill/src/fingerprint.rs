@@ -1,7 +1,7 @@
 //! What decides what a teacher says of a row, and what decides what a training gives: hashes of models and data.
 
-use cache::Fingerprint;
-use datasets::{Encodings, LabelNames, Task, TextTokenizer};
+use cache::{Captured, Fingerprint};
+use datasets::{Encodings, Task, TextTokenizer};
 use nn::{EncoderConfig, hf};
 
 use crate::model::TextModel;
@@ -9,17 +9,25 @@ use crate::model::TextModel;
 /// Raised when what is done to a text before the tokenizer changes: today nothing.
 const PREPROCESSING: &str = "none";
 
-/// The fingerprint of the logits that this teacher gives at this length.
-pub(crate) fn of_teacher(teacher: &TextModel, labels: &LabelNames, max_length: usize) -> anyhow::Result<Fingerprint> {
+/// The fingerprint of what this teacher gives at this length.
+pub(crate) fn of_teacher(
+    teacher: &TextModel,
+    max_length: usize,
+    precision: &str,
+    captured: Captured,
+) -> anyhow::Result<Fingerprint> {
+    let (weights, head) = teacher::weights_and_head_hashes(&teacher.parameters);
     Ok(Fingerprint {
-        teacher: teacher::weights_hash(&teacher.parameters),
+        teacher: weights,
+        head,
         config: of_config(&teacher.config.encoder),
         tokenizer: of_tokenizer(&teacher.tokenizer),
-        labels: labels.names().to_vec(),
+        labels: teacher.config.labels.clone(),
         max_length,
         preprocessing: PREPROCESSING.to_string(),
         task: serde_json::to_value(Task::SingleLabel)?.as_str().unwrap_or_default().to_string(),
-        captured: "logits f32".to_string(),
+        precision: precision.to_string(),
+        captured,
     })
 }
 

@@ -12,7 +12,7 @@ use nn::{AdamW, Capture, Compute, DropoutRng, Gradients, Mode, Parameters};
 use student::Student;
 
 use crate::inference::{announce, packed};
-use crate::objective::{FusedLoss, LossReport, Objective, ObjectiveRows, StepCounts};
+use crate::objective::{FusedLoss, LossReport, Objective, ObjectiveRows, StepCounts, TeacherSignal};
 
 #[cfg(test)]
 mod tests;
@@ -57,7 +57,7 @@ pub(crate) struct MicroBatch<'a> {
     /// Number of the first of these rows within the step.
     pub(crate) first_row: usize,
     pub(crate) labels: &'a [Option<u32>],
-    pub(crate) teacher_logits: Option<&'a [f32]>,
+    pub(crate) teacher: Option<&'a TeacherSignal>,
     pub(crate) dropout: &'a DropoutRng,
 }
 
@@ -103,13 +103,20 @@ impl<'a> Learner<'a> {
     /// Forward, loss and backward of some of a step's rows.
     pub(crate) fn micro_batch(&mut self, rows: &MicroBatch<'_>, counts: StepCounts) -> anyhow::Result<()> {
         let (input, mode) = (packed(rows.batch), Mode::Train(rows.dropout));
+        let logits = rows.teacher.map(TeacherSignal::dense);
         if let Side::Cuda { fused: Some(fused), .. } = &self.side
             && let Some(encoder) = self.student.cuda()
         {
+            // Whether a step is fused is decided once, so that its losses are all found in one place.
+            let teacher_logits = match logits {
+                Some(None) => anyhow::bail!("a GPU learns from all logits; capture them without --top-k and --sample"),
+                Some(logits) => logits,
+                None => None,
+            };
             encoder.forward(input, Capture::LOGITS, mode)?;
             let labels: Vec<i32> = rows.labels.iter().map(|label| label.map_or(-1, u32::cast_signed)).collect();
             encoder.soft_hard_loss(SoftHardLoss {
-                teacher_logits: rows.teacher_logits,
+                teacher_logits,
                 labels: &labels,
                 soft_weight: fused.soft_weight / counts.rows as f64,
                 temperature: fused.temperature,
@@ -128,7 +135,7 @@ impl<'a> Learner<'a> {
             first_row: rows.first_row,
             classes,
             student_logits: &output.logits,
-            teacher_logits: rows.teacher_logits,
+            teacher: rows.teacher,
             labels: rows.labels,
         };
         let found = self.objective.evaluate(&rows, counts, &mut d_logits)?;

@@ -168,7 +168,7 @@ impl Case {
             first_row: 0,
             classes: self.model.config().labels.len(),
             student_logits: &logits,
-            teacher_logits: Some(&self.golden.floats("teacher_logits")),
+            teacher: Some(&TeacherSignal::Dense(self.golden.floats("teacher_logits").to_vec())),
             labels: &self.labels,
         };
         let mut d_logits = vec![0.0; logits.len()];

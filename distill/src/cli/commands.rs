@@ -46,29 +46,6 @@ pub(crate) struct FinetuneArgs {
     pub(crate) hub: HubArgs,
 }
 
-/// `distill cache`: store what a teacher says.
-#[derive(Debug, Clone, Args)]
-#[command(after_help = "Example:\n  distill cache --teacher teacher --data train.tsv --output cache")]
-pub(crate) struct CacheArgs {
-    /// Teacher to run: a folder, or a name on the Hub
-    #[arg(long, value_name = "MODEL", help_heading = "Model")]
-    pub(crate) teacher: String,
-    /// Go on with a teacher that is no better than chance on the labelled rows
-    #[arg(long, help_heading = "Model")]
-    pub(crate) force: bool,
-    /// Rows to run it on, labels optional: TSV, CSV or JSONL, plain or gzipped
-    #[arg(long, value_name = "FILE", help_heading = "Data")]
-    pub(crate) data: PathBuf,
-    #[command(flatten)]
-    pub(crate) columns: ColumnArgs,
-    #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-    #[command(flatten)]
-    pub(crate) hub: HubArgs,
-}
-
 /// `distill train`: train a student.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  distill train --teacher teacher --cache cache --data train.tsv \\\n      \

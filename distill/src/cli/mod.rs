@@ -2,6 +2,7 @@
 //! in [`values`]. What the flags mean for a model or a data set is decided by the commands that read them.
 
 mod bench;
+mod cache;
 mod commands;
 mod groups;
 mod values;
@@ -10,9 +11,11 @@ pub(crate) use bench::{
     BenchArgs, BenchCaptureArgs, BenchCommand, BenchGemmArgs, BenchKernelsArgs, BenchTrainArgs, MeasurementArgs,
     RowsArgs, ShapeArgs,
 };
-pub(crate) use commands::{
-    CacheArgs, DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs,
+pub(crate) use cache::{
+    CacheArgs, CacheCommand, CacheExportArgs, CaptureArgs, EstimateArgs, GcArgs, InspectArgs, MergeArgs, StoredArgs,
+    VerifyArgs,
 };
+pub(crate) use commands::{DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs};
 pub(crate) use groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs};
 pub(crate) use values::{DeviceChoice, ExportDtype, Keep, LayerChoice, PrecisionChoice, Setting, StudentFamily};
 
@@ -47,7 +50,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Make a teacher: fine-tune a model on labelled text
     Finetune(FinetuneArgs),
-    /// Run a teacher over a data set and store its logits
+    /// Run a teacher over a data set and store its logits; look after what is stored
     Cache(CacheArgs),
     /// Train a student on a teacher's stored logits and on labels
     Train(TrainArgs),

@@ -132,6 +132,28 @@ pub(crate) enum PrecisionChoice {
     Bf16,
 }
 
+/// The number format of stored logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lowercase")]
+pub(crate) enum StoredDtype {
+    /// As they were computed
+    F32,
+    /// 11 significant bits
+    F16,
+    /// 8 significant bits
+    Bf16,
+}
+
+impl From<StoredDtype> for cache::Dtype {
+    fn from(dtype: StoredDtype) -> Self {
+        match dtype {
+            StoredDtype::F32 => Self::F32,
+            StoredDtype::F16 => Self::F16,
+            StoredDtype::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 /// What kind of model a student is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,182 +1,108 @@
-//! `distill cache`: runs the frozen teacher over a data set and stores what it says.
+//! `distill cache`: runs the frozen teacher over a data set and stores what it says; its subcommands look after that.
 
-use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
-use std::time::Instant;
+mod estimate;
+mod export;
+mod gc;
+mod inspect;
+mod merge;
+mod verify;
 
-use cache::{CacheReader, CacheWriter};
-use datasets::{Encodings, TokenBatch, forward_batches};
-use serde::Serialize;
-use teacher::Teacher;
+use anyhow::bail;
+use cache::{Captured, HiddenStates, HiddenTokens, LogitForm, Outputs};
+use datasets::Key;
 
-use crate::cli::CacheArgs;
-use crate::fingerprint;
-use crate::hint::HintExt;
-use crate::inference::{Running, announce, forward_each};
-use crate::interrupt::Interrupted;
-use crate::metrics;
+use crate::capture::{CacheReport, Capturing, ExistingCache, Source, capture, check_hidden, stored_choice};
+use crate::cli::{CacheArgs, CacheCommand, CaptureArgs, StoredArgs};
+use crate::inference::Running;
 use crate::model::{self, TextModel};
 use crate::recipe::ColumnsRecipe;
 use crate::task_data;
-use crate::ui::{self, Progress, Table, Ui};
+use crate::ui::{self, Table, Ui};
 
-/// Batches between two commits: what a kill costs at most.
-const COMMIT_BATCHES: usize = 16;
-
-/// Stores what a teacher says of a data set.
+/// Stores what a teacher says of a data set, or looks after what is stored.
 pub(crate) fn run(args: CacheArgs, ui: &Ui) -> anyhow::Result<()> {
+    match (args.what, args.capture) {
+        (Some(CacheCommand::Inspect(args)), _) => inspect::run(&args, ui),
+        (Some(CacheCommand::Verify(args)), _) => verify::run(&args, ui),
+        (Some(CacheCommand::Estimate(args)), _) => estimate::run(&args, ui),
+        (Some(CacheCommand::Merge(args)), _) => merge::run(&args, ui),
+        (Some(CacheCommand::Export(args)), _) => export::run(&args, ui),
+        (Some(CacheCommand::Gc(args)), _) => gc::run(&args, ui),
+        (None, Some(args)) => capture_file(&args, ui),
+        (None, None) => bail!("nothing to do: give --teacher, --data and --output, or a subcommand"),
+    }
+}
+
+fn capture_file(args: &CaptureArgs, ui: &Ui) -> anyhow::Result<()> {
     let compute = args.compute.device.resolve()?;
     let columns = ColumnsRecipe::from(&args.columns);
     let mut teacher = model::load_classifier(&args.teacher, &args.hub)?;
-    let names = teacher.name_labels(&columns.label_names)?;
-    let split = task_data::read(&args.data, &columns, Some(&names))?;
+    teacher.name_labels(&columns.label_names)?;
     let max_length = teacher.max_length(columns.max_length)?;
-    let report = capture(
-        teacher,
-        &split,
-        max_length,
-        &Capturing {
-            output: &args.output.output,
-            overwrite: args.output.overwrite,
-            running: Running { compute: &compute, batch_tokens: args.compute.batch_tokens },
-            force: args.force,
+    let captured = stored(&args.stored, &teacher)?;
+    let source = Source::File { path: &args.data, columns: task_data::columns_of(&columns) };
+    let how = Capturing {
+        output: &args.output.output,
+        existing: match (args.refresh, args.output.overwrite) {
+            (true, _) => ExistingCache::Refresh,
+            (false, true) => ExistingCache::Overwrite,
+            (false, false) => ExistingCache::Resume,
         },
-    )?;
+        running: Running { compute: &compute, batch_tokens: args.compute.batch_tokens },
+        captured,
+        force: args.force,
+    };
+    let report = capture(teacher, &source, max_length, &how)?;
     ui.result(&report, CacheReport::text)?;
     Ok(())
 }
 
-/// How a capture runs.
-pub(crate) struct Capturing<'a> {
-    pub(crate) output: &'a Path,
-    pub(crate) overwrite: bool,
-    pub(crate) running: Running<'a>,
-    /// Goes on with a teacher no better than chance.
-    pub(crate) force: bool,
-}
-
-/// What `cache` prints.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct CacheReport {
-    /// Rows of the data.
-    rows: usize,
-    /// Of these, different in what the teacher reads.
-    unique: usize,
-    /// Run through the teacher now.
-    pub(crate) forwarded: usize,
-    /// Of the unique rows, in the cache before.
-    skipped: usize,
-    /// Rows that were longer than the teacher reads.
-    truncated: usize,
-    /// Of all shards.
-    bytes: u64,
-    /// On the labelled rows.
-    accuracy: Option<f64>,
-    rows_per_second: f64,
-    seconds: f64,
-    output: String,
-}
-
-/// Runs the teacher over the rows that the cache does not have yet.
-pub(crate) fn capture(
-    teacher: TextModel,
-    split: &task_data::Split,
-    max_length: usize,
-    how: &Capturing<'_>,
-) -> anyhow::Result<CacheReport> {
-    let start = Instant::now();
-    let names = datasets::LabelNames::new(teacher.config.labels.clone())?;
-    let fingerprint = fingerprint::of_teacher(&teacher, &names, max_length)?;
-    let encodings = teacher.tokenizer.encode(&split.rows, max_length)?;
-    model::report_truncated(encodings.truncated_count(), encodings.len(), max_length);
-    let keys: Vec<_> = (0..encodings.len()).map(|row| encodings.key(row)).collect();
-    if how.overwrite {
-        cache::remove(how.output)?;
-    }
-    let mut writer = CacheWriter::create_or_resume(how.output, &fingerprint, names.len())?;
-
-    let mut seen = HashSet::new();
-    let unique: Vec<u32> = (0..keys.len() as u32).filter(|&row| seen.insert(keys[row as usize])).collect();
-    let missing: Vec<u32> = unique.iter().copied().filter(|&row| !writer.contains(&keys[row as usize])).collect();
-    let lengths: Vec<u32> = missing.iter().map(|&row| encodings.length(row as usize)).collect();
-    announce(how.running.compute);
-    let mut model = Teacher::on(how.running.compute, teacher.config, teacher.parameters)?;
-    let progress = Progress::new("cache", missing.len() as u64, "rows");
-    let clock = Instant::now();
-    // Longest first, cut by tokens: what is left after a stop is cut as it would have been without it.
-    let batches = forward_batches(&lengths, how.running.batch_tokens);
-    let batches = batches.iter().map(|batch| {
-        let rows: Vec<u32> = batch.iter().map(|&index| missing[index as usize]).collect();
-        TokenBatch::gather(&encodings, &rows)
-    });
-    let mut done = 0;
-    let forwarded = forward_each(&mut model, batches, |rows, logits| {
-        for (&row, logits) in rows.iter().zip(logits.chunks_exact(names.len())) {
-            writer.push(keys[row as usize], logits)?;
+/// What the flags ask to be stored of this teacher's answers.
+fn stored(args: &StoredArgs, teacher: &TextModel) -> anyhow::Result<Captured> {
+    let encoder = &teacher.config.encoder;
+    let dtype = args.dtype.into();
+    let logits = match (args.top_k, args.sample) {
+        (Some(k), _) => {
+            let temperatures =
+                if args.temperatures.is_empty() { vec![1.0, 2.0, 4.0] } else { args.temperatures.clone() };
+            LogitForm::TopK { k, dtype, temperatures }
         }
-        done += 1;
-        if done % COMMIT_BATCHES == 0 {
-            writer.commit()?;
+        (None, Some(draws)) => {
+            LogitForm::Sample { draws, temperature: args.sample_temperature, seed: args.seed }
         }
-        progress.inc(rows.len() as u64);
-        Ok(())
+        (None, None) => LogitForm::Dense { dtype },
+    };
+    let hidden_states = (!args.hidden_states.is_empty()).then(|| {
+        let mut layers = args.hidden_states.clone();
+        layers.sort_unstable();
+        layers.dedup();
+        let tokens = if args.all_tokens { HiddenTokens::All } else { HiddenTokens::First };
+        HiddenStates { layers, tokens, width: encoder.hidden_size }
     });
-    match forwarded {
-        Err(error) if error.is::<Interrupted>() => return Err(error).hint("the same command goes on from here"),
-        forwarded => forwarded?,
+    if let Some(form) = &hidden_states {
+        check_hidden(form, encoder.num_layers)?;
     }
-    writer.commit()?;
-    progress.finish();
-    let elapsed = clock.elapsed().as_secs_f64();
-    let bytes = writer.bytes();
-    drop(writer);
-
-    let accuracy = accuracy(how.output, &encodings, &split.labels, names.len())?;
-    if let (Some((accuracy, labelled)), false) = (accuracy, how.force) {
-        task_data::refuse_chance(accuracy, labelled, names.len())?;
-    }
-    Ok(CacheReport {
-        rows: keys.len(),
-        unique: unique.len(),
-        forwarded: missing.len(),
-        skipped: unique.len() - missing.len(),
-        truncated: encodings.truncated_count(),
-        bytes,
-        accuracy: accuracy.map(|(accuracy, _)| accuracy),
-        rows_per_second: missing.len() as f64 / elapsed.max(1e-9),
-        seconds: start.elapsed().as_secs_f64(),
-        output: how.output.display().to_string(),
-    })
+    let captured = Captured { width: encoder.num_labels, outputs: Outputs::Row, logits, hidden_states };
+    captured.check().map_err(|finding| cache::Error::Captured { finding })?;
+    Ok(captured)
 }
 
-/// The cached teacher's accuracy on the rows that have labels, and how many they are.
-fn accuracy(
-    dir: &Path,
-    encodings: &Encodings,
-    labels: &[Option<u32>],
-    classes: usize,
-) -> anyhow::Result<Option<(f64, usize)>> {
-    let reader = CacheReader::open(dir, None)?;
-    Ok(cached_accuracy(&reader, |row| encodings.key(row), labels, classes))
-}
-
-/// The cached teacher's accuracy on the labelled rows whose logits are cached, and how many they are.
+/// The cached teacher's accuracy on the labelled rows that are cached, and how many they are.
 pub(crate) fn cached_accuracy(
-    reader: &CacheReader,
-    key: impl Fn(usize) -> datasets::Key,
+    reader: &cache::CacheReader,
+    key: impl Fn(usize) -> Key,
     labels: &[Option<u32>],
-    classes: usize,
-) -> Option<(f64, usize)> {
-    let mut counts: BTreeMap<bool, usize> = BTreeMap::new();
+) -> anyhow::Result<Option<(f64, usize)>> {
+    let (mut right, mut labelled) = (0, 0);
     for (row, label) in labels.iter().enumerate() {
-        if let (Some(label), Some(logits)) = (label, reader.get(&key(row))) {
-            let right = metrics::predictions(logits, classes).first() == Some(label);
-            *counts.entry(right).or_default() += 1;
+        if let Some(label) = label
+            && let Some(choice) = stored_choice(reader, &key(row))?
+        {
+            labelled += 1;
+            right += usize::from(choice == *label);
         }
     }
-    let labelled = counts.values().sum::<usize>();
-    let right = counts.get(&true).copied().unwrap_or(0);
-    (labelled > 0).then(|| (right as f64 / labelled as f64, labelled))
+    Ok((labelled > 0).then(|| (right as f64 / labelled as f64, labelled)))
 }
 
 impl CacheReport {
@@ -189,7 +115,7 @@ impl CacheReport {
             ("skipped", self.skipped),
             ("truncated", self.truncated),
         ] {
-            table.row([what.to_string(), ui::count(number as u64)]);
+            table.row([what.to_string(), ui::count(number)]);
         }
         table.row(["bytes".to_string(), ui::bytes(self.bytes)]);
         if let Some(accuracy) = self.accuracy {

@@ -85,7 +85,7 @@ fn train(learner: &mut Learner<'_>, steps: std::ops::Range<usize>) -> (Vec<Outco
                 batch: &batch,
                 first_row: 3 * index,
                 labels,
-                teacher_logits: Some(&teacher_logits),
+                teacher: Some(&TeacherSignal::Dense(teacher_logits)),
                 dropout: &dropout,
             };
             learner.micro_batch(&rows, counts).expect("a micro-batch");

@@ -4,7 +4,11 @@
 //! a step cut into micro-batches has the loss and the gradient of the step in one piece. Models know nothing of this.
 
 mod hard_label;
+mod signal;
 mod soft_target;
+
+pub(crate) use signal::TeacherSignal;
+use signal::TeacherRow;
 
 use datasets::Task;
 use serde::{Deserialize, Serialize};
@@ -38,7 +42,7 @@ pub(crate) enum LossTermRecipe {
 /// The rows of one micro-batch as the objective sees them.
 ///
 /// # Shapes
-/// - `student_logits`, `teacher_logits`: `[B, K]`, before softmax, with `K = classes`
+/// - `student_logits`: `[B, K]`, before softmax, with `K = classes`
 /// - `labels`: `[B]`, class ids below `K` or none
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ObjectiveRows<'a> {
@@ -49,7 +53,7 @@ pub(crate) struct ObjectiveRows<'a> {
     /// What the student says.
     pub(crate) student_logits: &'a [f32],
     /// What the teacher said; needed if [`Objective::needs_teacher`].
-    pub(crate) teacher_logits: Option<&'a [f32]>,
+    pub(crate) teacher: Option<&'a TeacherSignal>,
     /// The rows' labels.
     pub(crate) labels: &'a [Option<u32>],
 }
@@ -93,6 +97,14 @@ impl Objective {
     /// Whether a term reads the teacher's logits.
     pub(crate) fn needs_teacher(&self) -> bool {
         self.terms.iter().any(|term| matches!(term, LossTermRecipe::SoftTarget { .. }))
+    }
+
+    /// The temperatures that the teacher's softmax is read at.
+    pub(crate) fn temperatures(&self) -> impl Iterator<Item = f64> + '_ {
+        self.terms.iter().filter_map(|term| match *term {
+            LossTermRecipe::SoftTarget { temperature, .. } => Some(temperature),
+            LossTermRecipe::HardLabel { .. } => None,
+        })
     }
 
     /// The report of no rows at all, to add micro-batches to.
@@ -151,11 +163,25 @@ impl Objective {
             for (term, loss) in self.terms.iter().zip(&mut report.terms) {
                 // Softmax over exclusive classes is what a single label means; other tasks bring other forms.
                 let Task::SingleLabel = self.task;
-                match (*term, rows.teacher_logits, label) {
+                match (*term, rows.teacher, label) {
                     (LossTermRecipe::SoftTarget { weight, temperature }, Some(teacher), _) => {
-                        let teacher = finite(&teacher[span.clone()], "teacher", rows.first_row + row)?;
+                        let Some(teacher) = teacher.row(row, rows.classes, temperature) else {
+                            return Err(ObjectiveError::UnknownTemperature { found: temperature });
+                        };
                         let scale = weight / step.rows as f64;
-                        loss.loss += soft_target::add_row(student, teacher, temperature, scale, &mut gradient);
+                        loss.loss += match teacher {
+                            TeacherRow::Dense(teacher) => {
+                                let teacher = finite(teacher, "teacher", rows.first_row + row)?;
+                                soft_target::add_row(student, teacher, temperature, scale, &mut gradient)
+                            }
+                            TeacherRow::TopK { indices, logits, tail } => {
+                                let teacher = soft_target::TopK { indices, logits, tail };
+                                soft_target::add_top_k_row(student, &teacher, temperature, scale, &mut gradient)
+                            }
+                            TeacherRow::Sample(drawn) => {
+                                soft_target::add_sample_row(student, drawn, temperature, scale, &mut gradient)
+                            }
+                        };
                     }
                     (LossTermRecipe::HardLabel { weight }, _, Some(label)) => {
                         let scale = weight / step.labelled as f64;
@@ -201,14 +227,18 @@ impl LossTermRecipe {
 impl ObjectiveRows<'_> {
     fn check(&self, needs_teacher: bool, d_logits: usize) -> Result<(), ObjectiveError> {
         let expected = self.labels.len() * self.classes;
-        let teacher = self.teacher_logits.map(<[f32]>::len);
-        let sizes = [("student logits", self.student_logits.len()), ("gradient", d_logits)];
-        for (what, found) in sizes.into_iter().chain(teacher.map(|found| ("teacher logits", found))) {
+        for (what, found) in [("student logits", self.student_logits.len()), ("gradient", d_logits)] {
             if found != expected {
                 return Err(ObjectiveError::Size { what, found, expected });
             }
         }
-        if needs_teacher && self.teacher_logits.is_none() {
+        if let Some(teacher) = self.teacher {
+            let (per_row, found) = teacher.size(self.classes);
+            let expected = self.labels.len() * per_row;
+            if found != expected {
+                return Err(ObjectiveError::Size { what: "teacher logits", found, expected });
+            }
+        } else if needs_teacher {
             return Err(ObjectiveError::NoTeacher);
         }
         for (row, label) in self.labels.iter().enumerate() {
@@ -305,6 +335,12 @@ pub(crate) enum ObjectiveError {
     /// A temperature that is not a number above 0.
     #[error("the temperature of `soft_target` is {found}: it must be a number above 0")]
     Temperature {
+        /// The temperature.
+        found: f64,
+    },
+    /// The teacher's answers are stored for other temperatures.
+    #[error("`soft_target` reads the teacher at temperature {found}, which is not among those that the cache was made for")]
+    UnknownTemperature {
         /// The temperature.
         found: f64,
     },

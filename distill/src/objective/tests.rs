@@ -24,10 +24,25 @@ fn evaluate(
     teacher: &[f32],
     labels: &[Option<u32>],
 ) -> Evaluated {
-    let rows = ObjectiveRows { first_row: 0, classes, student_logits: student, teacher_logits: Some(teacher), labels };
+    let teacher = TeacherSignal::Dense(teacher.to_vec());
+    evaluate_signal(terms, classes, student, &teacher, labels)
+}
+
+fn evaluate_signal(
+    terms: &[LossTermRecipe],
+    classes: usize,
+    student: &[f32],
+    teacher: &TeacherSignal,
+    labels: &[Option<u32>],
+) -> Evaluated {
+    let rows = ObjectiveRows { first_row: 0, classes, student_logits: student, teacher: Some(teacher), labels };
     let mut d_logits = vec![f32::NAN; student.len()];
     let report = objective(terms).evaluate(&rows, StepCounts::of(labels), &mut d_logits).expect("evaluates");
     Evaluated { loss: report.total(), report, d_logits }
+}
+
+fn dense(logits: &[f32]) -> TeacherSignal {
+    TeacherSignal::Dense(logits.to_vec())
 }
 
 fn close(found: f64, expected: f64, tolerance: f64) {
@@ -112,7 +127,7 @@ fn a_logit_that_is_no_number_names_the_row_of_the_step() {
         first_row: 30,
         classes: 2,
         student_logits: &[0.0, 0.0, 1.0, f32::NAN],
-        teacher_logits: None,
+        teacher: None,
         labels: &labels,
     };
     let step = StepCounts { rows: 32, labelled: 32 };
@@ -129,7 +144,7 @@ fn what_does_not_fit_is_refused() {
         first_row: 0,
         classes: 2,
         student_logits: &[0.0, 1.0],
-        teacher_logits: Some(&[0.0, 1.0]),
+        teacher: Some(&dense(&[0.0, 1.0])),
         labels: &[Some(1)],
     };
     let step = StepCounts { rows: 1, labelled: 1 };
@@ -137,11 +152,11 @@ fn what_does_not_fit_is_refused() {
         let error = objective(&[SOFT, HARD]).evaluate(&rows, step, &mut [0.0; 2]).expect_err(expected);
         assert!(error.to_string().contains(expected), "{error}");
     };
-    check(ObjectiveRows { teacher_logits: None, ..sound }, "needs the teacher's logits");
+    check(ObjectiveRows { teacher: None, ..sound }, "needs the teacher's logits");
     check(ObjectiveRows { student_logits: &[0.0], ..sound }, "student logits: 1 values, expected 2");
-    check(ObjectiveRows { teacher_logits: Some(&[0.0; 4]), ..sound }, "teacher logits: 4 values, expected 2");
+    check(ObjectiveRows { teacher: Some(&dense(&[0.0; 4])), ..sound }, "teacher logits: 4 values, expected 2");
     check(ObjectiveRows { labels: &[Some(2)], ..sound }, "label 2, but there are 2 classes");
-    check(ObjectiveRows { teacher_logits: Some(&[0.0, f32::INFINITY]), ..sound }, "the teacher's logit of class 1");
+    check(ObjectiveRows { teacher: Some(&dense(&[0.0, f32::INFINITY])), ..sound }, "the teacher's logit of class 1");
 }
 
 #[test]
@@ -225,7 +240,7 @@ proptest! {
                 first_row,
                 classes: case.classes,
                 student_logits: &case.student[logits.clone()],
-                teacher_logits: Some(&case.teacher[logits]),
+                teacher: Some(&dense(&case.teacher[logits])),
                 labels: &case.labels[span],
             };
             objective.evaluate(&rows, step, d_logits).expect("evaluates")
@@ -266,4 +281,92 @@ proptest! {
         let cool = at(2.0, &half(&case.student), &half(&case.teacher));
         close(warm.loss, 4.0 * cool.loss, 1e-12);
     }
+}
+
+/// The largest `k` logits of each row and the tails at these temperatures.
+fn top_k(teacher: &[f32], classes: usize, k: usize, temperatures: &[f64]) -> TeacherSignal {
+    let (mut indices, mut logits, mut tails) = (Vec::new(), Vec::new(), Vec::new());
+    for row in teacher.chunks_exact(classes) {
+        let mut order: Vec<u32> = (0..classes as u32).collect();
+        order.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]));
+        indices.extend(&order[..k]);
+        logits.extend(order[..k].iter().map(|&class| row[class as usize]));
+        for temperature in temperatures {
+            let rest = order[k..].iter().map(|&class| (f64::from(row[class as usize]) / temperature).exp()).sum::<f64>();
+            tails.push(rest.ln() as f32);
+        }
+    }
+    TeacherSignal::TopK { k, indices, logits, temperatures: temperatures.to_vec(), tails }
+}
+
+const TEACHER: [f32; 12] = [2.0, -1.0, 0.5, 1.5, -0.5, 0.0, 0.3, 0.1, -2.0, 1.0, 0.9, -0.7];
+const STUDENT: [f32; 12] = [0.1, 0.2, -0.3, 1.1, 0.4, -0.9, 2.0, -1.5, 0.6, 0.0, -0.2, 0.8];
+
+#[test]
+fn with_all_classes_but_one_stored_nothing_is_lost() {
+    // The rest is one class alone then, and its tail is its logit.
+    let whole = evaluate(&[SOFT], 6, &STUDENT, &TEACHER, &[None, None]);
+    let stored = evaluate_signal(&[SOFT], 6, &STUDENT, &top_k(&TEACHER, 6, 5, &[1.0, 2.0]), &[None, None]);
+    close(stored.loss, whole.loss, 1e-7);
+    for (stored, whole) in stored.d_logits.iter().zip(&whole.d_logits) {
+        close((*stored).into(), (*whole).into(), 1e-7);
+    }
+}
+
+#[test]
+fn the_gradient_of_stored_signals_is_that_of_their_loss() {
+    let sample = TeacherSignal::Sample { draws: 5, indices: vec![0, 0, 3, 2, 0, 4, 3, 3, 1, 0] };
+    for signal in [top_k(&TEACHER, 6, 2, &[2.0]), top_k(&TEACHER, 6, 1, &[1.0, 2.0, 4.0]), sample] {
+        let found = evaluate_signal(&[SOFT], 6, &STUDENT, &signal, &[None, None]);
+        for position in 0..STUDENT.len() {
+            let moved = |by: f32| {
+                let mut student = STUDENT;
+                student[position] += by;
+                evaluate_signal(&[SOFT], 6, &student, &signal, &[None, None]).loss
+            };
+            let difference = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+            // Measured: at most 3e-6, from the third derivative.
+            close(found.d_logits[position].into(), difference, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn what_the_rest_hides_is_what_the_loss_of_the_largest_classes_lacks() {
+    let whole = evaluate(&[SOFT], 6, &STUDENT, &TEACHER, &[None, None]);
+    let stored = evaluate_signal(&[SOFT], 6, &STUDENT, &top_k(&TEACHER, 6, 2, &[2.0]), &[None, None]);
+    assert!(stored.loss > 0.0 && stored.loss < whole.loss, "{} {}", stored.loss, whole.loss);
+    // A student that says what the teacher says has neither loss nor gradient.
+    let same = evaluate_signal(&[SOFT], 6, &TEACHER, &top_k(&TEACHER, 6, 2, &[2.0]), &[None, None]);
+    close(same.loss, 0.0, 1e-7);
+    same.d_logits.iter().for_each(|&gradient| close(gradient.into(), 0.0, 1e-7));
+}
+
+#[test]
+fn the_mean_gradient_over_samples_is_that_of_the_whole() {
+    // All outcomes of two draws from three classes, weighed by their probabilities.
+    let (teacher, student) = ([1.0_f32, 0.0, -0.5], [0.2_f32, -0.4, 0.3]);
+    let mass: f64 = teacher.iter().map(|&z| (f64::from(z) / 2.0).exp()).sum();
+    let p = |class: usize| (f64::from(teacher[class]) / 2.0).exp() / mass;
+    let mut mean = [0.0_f64; 3];
+    for (first, second) in (0..9).map(|pair| (pair / 3, pair % 3)) {
+        let signal = TeacherSignal::Sample { draws: 2, indices: vec![first as u32, second as u32] };
+        let found = evaluate_signal(&[SOFT], 3, &student, &signal, &[None]);
+        for (mean, gradient) in mean.iter_mut().zip(found.d_logits) {
+            *mean += p(first) * p(second) * f64::from(gradient);
+        }
+    }
+    let whole = evaluate(&[SOFT], 3, &student, &teacher, &[None]);
+    for (mean, whole) in mean.into_iter().zip(whole.d_logits) {
+        close(mean, whole.into(), 1e-7);
+    }
+}
+
+#[test]
+fn a_temperature_that_the_tails_are_not_of_is_refused() {
+    let signal = top_k(&TEACHER, 6, 2, &[1.0, 4.0]);
+    let labels = [None, None];
+    let rows = ObjectiveRows { first_row: 0, classes: 6, student_logits: &STUDENT, teacher: Some(&signal), labels: &labels };
+    let refused = objective(&[SOFT]).evaluate(&rows, StepCounts::of(&labels), &mut [0.0; 12]);
+    assert_eq!(refused, Err(ObjectiveError::UnknownTemperature { found: 2.0 }));
 }

@@ -69,6 +69,16 @@ impl CacheReader {
         }
     }
 
+    /// The number of the row under a key: rows are numbered as they are committed.
+    pub fn number(&self, key: &Key) -> Result<Option<u32>, Error> {
+        self.index.find(key)
+    }
+
+    /// The number that the next row gets: those committed so far have smaller ones.
+    pub fn next_number(&self) -> u64 {
+        self.manifest.next_row()
+    }
+
     /// Whether there is a row under this key.
     pub fn contains(&self, key: &Key) -> Result<bool, Error> {
         Ok(self.index.find(key)?.is_some())

@@ -1,0 +1,183 @@
+//! The flags of `distill cache` and of what can be done with a cache that is there.
+
+use super::groups::{ColumnArgs, ComputeArgs, HubArgs, OutputArgs};
+use super::values::{StoredDtype, above_zero, at_least_one};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// `distill cache`: store what a teacher says, or look after what is stored.
+#[derive(Debug, Clone, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Example:\n  distill cache --teacher teacher --data train.tsv --output cache"
+)]
+pub(crate) struct CacheArgs {
+    /// What to do with a cache that is there.
+    #[command(subcommand)]
+    pub(crate) what: Option<CacheCommand>,
+    /// What to capture otherwise.
+    #[command(flatten)]
+    pub(crate) capture: Option<CaptureArgs>,
+}
+
+/// What to do with a cache that is there.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Show what a cache holds: rows, bytes, fingerprint, entropy; with data, what of it is covered and how well
+    Inspect(InspectArgs),
+    /// Check every byte of a cache and say which file and block is damaged
+    Verify(VerifyArgs),
+    /// Say how many bytes and how much time a capture will take, from a short probe
+    Estimate(EstimateArgs),
+    /// Make one cache of several, captured by several machines
+    Merge(MergeArgs),
+    /// Write a cache as Parquet, for pandas and polars
+    Export(CacheExportArgs),
+    /// Write a cache anew without what nobody reads: rows of a former length, rows of other data, small shards
+    Gc(GcArgs),
+}
+
+/// `distill cache` without a subcommand: run a teacher.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CaptureArgs {
+    /// Teacher to run: a folder, or a name on the Hub
+    #[arg(long, value_name = "MODEL", help_heading = "Model")]
+    pub(crate) teacher: String,
+    /// Go on with a teacher that is no better than chance on the labelled rows
+    #[arg(long, help_heading = "Model")]
+    pub(crate) force: bool,
+    /// Rows to run it on, labels optional: TSV, CSV, JSONL or text, plain or gzipped
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
+    #[command(flatten)]
+    pub(crate) stored: StoredArgs,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// Bring a cache of another teacher, length or form up to date; only what is stale is captured anew
+    #[arg(long, conflicts_with = "overwrite", help_heading = "Output")]
+    pub(crate) refresh: bool,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+}
+
+/// What is stored of each answer.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "What is stored")]
+pub(crate) struct StoredArgs {
+    /// Number format of the logits: f32, f16 or bf16
+    #[arg(long, value_enum, value_name = "DTYPE", default_value_t = StoredDtype::F32, hide_possible_values = true)]
+    pub(crate) dtype: StoredDtype,
+    /// Store the largest logits alone, this many, and the sum of the others at each of --temperatures
+    #[arg(long, value_name = "K", value_parser = at_least_one, conflicts_with = "sample")]
+    pub(crate) top_k: Option<usize>,
+    /// Temperatures that a student may be trained at with --top-k, with commas between them [default: 1,2,4]
+    #[arg(long, value_name = "T,..", value_delimiter = ',', value_parser = above_zero, requires = "top_k")]
+    pub(crate) temperatures: Vec<f64>,
+    /// Store classes drawn from the softmax instead of logits, this many draws
+    #[arg(long, value_name = "DRAWS", value_parser = at_least_one)]
+    pub(crate) sample: Option<usize>,
+    /// Temperature of the softmax that --sample draws from, and the only one that a student may be trained at
+    #[arg(long, value_name = "T", default_value = "1.0", value_parser = above_zero, requires = "sample")]
+    pub(crate) sample_temperature: f64,
+    /// Where the draws of --sample come from
+    #[arg(long, value_name = "N", default_value_t = 42, requires = "sample")]
+    pub(crate) seed: u64,
+    /// Hidden states to store as well, of these layers: 0 is the embeddings' output, 1 the first layer's
+    #[arg(long, value_name = "LAYER,..", value_delimiter = ',')]
+    pub(crate) hidden_states: Vec<usize>,
+    /// Store hidden states of every token, and not of the first alone
+    #[arg(long, requires = "hidden_states")]
+    pub(crate) all_tokens: bool,
+}
+
+/// `distill cache inspect`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  distill cache inspect cache --data train.tsv")]
+pub(crate) struct InspectArgs {
+    /// Folder of the cache
+    #[arg(value_name = "DIR")]
+    pub(crate) cache: PathBuf,
+    /// Rows to look up: how many are there, and how often the teacher is right about their labels
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
+}
+
+/// `distill cache verify`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  distill cache verify cache")]
+pub(crate) struct VerifyArgs {
+    /// Folder of the cache
+    #[arg(value_name = "DIR")]
+    pub(crate) cache: PathBuf,
+}
+
+/// `distill cache estimate`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  distill cache estimate --teacher teacher --data train.tsv")]
+pub(crate) struct EstimateArgs {
+    /// Teacher to probe: a folder, or a name on the Hub
+    #[arg(long, value_name = "MODEL", help_heading = "Model")]
+    pub(crate) teacher: String,
+    /// Rows that it is to run on
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
+    #[command(flatten)]
+    pub(crate) stored: StoredArgs,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+    /// Let the teacher run for about this long
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = above_zero, help_heading = "Measurement")]
+    pub(crate) probe_seconds: f64,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+}
+
+/// `distill cache merge`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  distill cache merge cache-a cache-b --output cache")]
+pub(crate) struct MergeArgs {
+    /// Folders of the caches; where several have a row, the first one's is taken
+    #[arg(value_name = "DIR", required = true)]
+    pub(crate) caches: Vec<PathBuf>,
+    /// Folder to write; a merge that was stopped goes on
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) output: PathBuf,
+}
+
+/// `distill cache export`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  distill cache export cache --output cache.parquet")]
+pub(crate) struct CacheExportArgs {
+    /// Folder of the cache
+    #[arg(value_name = "DIR")]
+    pub(crate) cache: PathBuf,
+    /// Parquet file to write
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) output: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long, help_heading = "Output")]
+    pub(crate) overwrite: bool,
+}
+
+/// `distill cache gc`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  distill cache gc cache --data train.tsv")]
+pub(crate) struct GcArgs {
+    /// Folder of the cache
+    #[arg(value_name = "DIR")]
+    pub(crate) cache: PathBuf,
+    /// Keep the rows of these files alone; may be given several times
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    pub(crate) data: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
+}
