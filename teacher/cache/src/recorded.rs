@@ -87,7 +87,8 @@ impl RecordedError {
 
     pub(crate) fn compare(&mut self, logits: &[f32], stored: &[f32]) {
         for (logit, stored) in logits.iter().zip(stored) {
-            self.largest_logit_error = self.largest_logit_error.max(f64::from((logit - stored).abs()));
+            let difference = f64::from(*logit) - f64::from(*stored);
+            self.largest_logit_error = self.largest_logit_error.max(difference.abs());
         }
     }
 
