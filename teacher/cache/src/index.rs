@@ -159,6 +159,11 @@ impl Run {
     pub(crate) fn verify(&self, mut seen: impl FnMut(&Key, u32) -> Result<(), String>) -> Result<(), Error> {
         self.file.verify()?;
         let form = self.form()?;
+        let starts = self.file.bytes(form.buckets.range.clone())?.as_chunks::<4>().0;
+        let ends = [starts.first(), starts.last()].map(|start| start.map_or(0, |start| number(start) as usize));
+        if ends != [0, self.rows] || !starts.is_sorted_by_key(|start| number(start)) {
+            return Err(self.file.damaged("its buckets do not hold its keys one after the other".to_owned()));
+        }
         let mut last: Option<Key> = None;
         for (position, entry) in self.entries().enumerate() {
             let (key, row) = entry?;

@@ -37,6 +37,8 @@ pub struct Divergence {
 
 impl Divergence {
     pub(crate) fn add(&mut self, divergence: f64) {
+        // Logits at the ends of f32 lose more than f64 holds, and JSON has no infinity.
+        let divergence = divergence.min(1e280);
         self.sum += divergence;
         self.largest = self.largest.max(divergence);
     }

@@ -31,7 +31,6 @@ const BLOCK: usize = 32;
 impl Scratch {
     pub(super) fn append(&mut self, form: &Form<'_>, logits: &[f32], parts: &mut Parts, error: &mut RecordedError) {
         self.select(logits, form.k);
-        let top = self.candidates[0].0;
         let kept: Vec<f32> = self.candidates.iter().map(|(logit, _)| *logit).collect();
         let start = parts.logits.len();
         append_numbers(form.dtype, &kept, &mut parts.logits);
@@ -47,9 +46,7 @@ impl Scratch {
         for ((sums, at), &temperature) in self.sums.iter().zip(&mut error.divergences).zip(form.temperatures) {
             let tail = f64::from(rest_top) / temperature + sums.mass.ln();
             parts.tails.extend((tail as f32).to_le_bytes());
-            let below = (f64::from(rest_top) - f64::from(top)) / temperature;
-            let (mass, weighted) = (sums.mass * below.exp(), below.exp() * (sums.weighted + sums.mass * below));
-            at.add(lost(&kept, &stored, top, Sums { mass, weighted }, others, temperature));
+            at.add(lost(&kept, &stored, *sums, tail, others, temperature));
         }
     }
 
@@ -109,19 +106,19 @@ fn largest(logits: &[f32]) -> f32 {
 }
 
 /// `KL(teacher || stored)` at one temperature, where the stored distribution has the stored logits and the rest's exact
-/// sum spread evenly over the rest.
-fn lost(kept: &[f32], stored: &[f32], top: f32, rest: Sums, others: f64, temperature: f64) -> f64 {
-    let scaled = |logit: f32| (f64::from(logit) - f64::from(top)) / temperature;
-    let mass: f64 = kept.iter().map(|&logit| scaled(logit).exp()).sum();
-    let stored_mass: f64 = stored.iter().map(|&logit| scaled(logit).exp()).sum();
-    let (total, stored_total) = (mass + rest.mass, stored_mass + rest.mass);
-    let shifted: f64 = kept.iter().zip(stored).map(|(&a, &b)| scaled(a).exp() * (scaled(a) - scaled(b))).sum();
-    let kept_part = shifted + mass * (stored_total / total).ln();
-    let rest_part = match rest.mass > 0.0 {
-        true => rest.weighted + rest.mass * (stored_total.ln() - total.ln() - rest.mass.ln() + others.ln()),
-        false => 0.0,
+/// sum, whose logarithm is `tail`, spread evenly over the rest.
+fn lost(kept: &[f32], stored: &[f32], rest: Sums, tail: f64, others: f64, temperature: f64) -> f64 {
+    let scaled = |logit: f32| f64::from(logit) / temperature;
+    let log_sum = |logits: &[f32]| {
+        let top = scaled(logits[0]).max(tail);
+        top + (logits.iter().map(|&logit| (scaled(logit) - top).exp()).sum::<f64>() + (tail - top).exp()).ln()
     };
-    ((kept_part + rest_part) / total).max(0.0)
+    let (log_total, log_stored) = (log_sum(kept), log_sum(stored));
+    let probability = |log: f64| (log - log_total).exp();
+    let pairs = kept.iter().zip(stored).map(|(&kept, &stored)| (scaled(kept), scaled(stored)));
+    let kept_part: f64 = pairs.map(|(kept, stored)| probability(kept) * (kept - stored)).sum();
+    let rest_part = probability(tail) * (rest.weighted / rest.mass - rest.mass.ln() + others.ln());
+    (kept_part + rest_part + log_stored - log_total).max(0.0)
 }
 
 #[cfg(test)]
