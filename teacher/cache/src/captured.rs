@@ -68,6 +68,18 @@ pub struct HiddenStates {
     pub width: usize,
 }
 
+impl HiddenStates {
+    /// How many values a row has to have a multiple of, where so many are no row.
+    pub(crate) fn misfit(&self, values: usize) -> Option<usize> {
+        let token = self.layers.len() * self.width;
+        let fits = match self.tokens {
+            HiddenTokens::First => values == token,
+            HiddenTokens::All => values > 0 && values.is_multiple_of(token),
+        };
+        (!fits).then_some(token)
+    }
+}
+
 /// Whose hidden states are stored.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
@@ -114,8 +126,20 @@ impl Captured {
     /// Refuses what cannot be stored, with the reason.
     pub fn check(&self) -> Result<(), String> {
         let good = |temperature: f64| temperature > 0.0 && temperature.is_finite();
+        if self.width == 0 || self.width > u32::MAX as usize {
+            return Err(format!("{} logits an output: give a number from 1 to {}", self.width, u32::MAX));
+        }
+        if let Some(HiddenStates { layers, width, .. }) = &self.hidden_states {
+            if !layers.is_sorted_by(|one, next| one < next) || layers.is_empty() {
+                return Err(format!("hidden states of layers {layers:?}: give each once, ascending"));
+            }
+            if *width == 0 {
+                return Err("hidden states of 0 values".to_owned());
+            }
+        }
         match &self.logits {
             LogitForm::Dense { .. } => Ok(()),
+            LogitForm::TopK { .. } if self.width == 1 => Err("the largest of 1 logit: store it dense".to_owned()),
             LogitForm::TopK { k, .. } if *k == 0 || *k >= self.width => {
                 Err(format!("the {k} largest of {} logits: give a number from 1 to {}", self.width, self.width - 1))
             }

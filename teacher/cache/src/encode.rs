@@ -9,7 +9,7 @@ pub(crate) use hidden::decode as decode_hidden;
 
 use half::{bf16, f16};
 
-use crate::captured::{Captured, Dtype, LogitForm};
+use crate::captured::{Captured, Dtype, LogitForm, Outputs};
 use crate::recorded::{RecordedError, divergence};
 use crate::{Error, Key, key_hex};
 
@@ -73,11 +73,19 @@ impl<'a> Encoder<'a> {
     /// Appends a row, or refuses it.
     pub(crate) fn push(&mut self, row: &NewRow<'_>) -> Result<(), Error> {
         let width = self.captured.width;
-        if !row.logits.len().is_multiple_of(width) || row.logits.is_empty() {
+        let whole = match self.captured.outputs {
+            Outputs::Row => row.logits.len() == width,
+            Outputs::Token => row.logits.len().is_multiple_of(width) && !row.logits.is_empty(),
+        };
+        if !whole {
             return Err(Error::Width { key: key_hex(&row.key), found: row.logits.len(), expected: width });
         }
-        check_finite(row, row.logits)?;
-        check_finite(row, row.hidden_states)?;
+        let values = row.hidden_states.len();
+        if let Some(expected) = self.captured.hidden_states.as_ref().and_then(|form| form.misfit(values)) {
+            return Err(Error::HiddenWidth { key: key_hex(&row.key), found: values, expected });
+        }
+        check_finite(row, "logit", row.logits)?;
+        check_finite(row, "hidden value", row.hidden_states)?;
         let outputs = row.logits.len() / width;
         for (output, logits) in row.logits.chunks_exact(width).enumerate() {
             self.output(&row.key, output, logits);
@@ -120,9 +128,9 @@ impl<'a> Encoder<'a> {
     }
 }
 
-fn check_finite(row: &NewRow<'_>, values: &[f32]) -> Result<(), Error> {
+fn check_finite(row: &NewRow<'_>, what: &'static str, values: &[f32]) -> Result<(), Error> {
     match values.iter().position(|value| !value.is_finite()) {
-        Some(position) => Err(Error::NotFinite { key: key_hex(&row.key), position, value: values[position] }),
+        Some(position) => Err(Error::NotFinite { key: key_hex(&row.key), what, position, value: values[position] }),
         None => Ok(()),
     }
 }
@@ -137,7 +145,11 @@ fn append_numbers(dtype: Dtype, values: &[f32], bytes: &mut Vec<u8>) {
             let half = |value: &f32| f16::from_f32(value.clamp(-F16_MAX, F16_MAX)).to_le_bytes();
             bytes.extend(values.iter().flat_map(half));
         }
-        Dtype::Bf16 => bytes.extend(values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes())),
+        Dtype::Bf16 => {
+            let largest = bf16::MAX.to_f32();
+            let brain = |value: &f32| bf16::from_f32(value.clamp(-largest, largest)).to_le_bytes();
+            bytes.extend(values.iter().flat_map(brain));
+        }
     }
 }
 

@@ -22,6 +22,14 @@ pub enum Error {
         /// What lies there instead.
         found: String,
     },
+    /// Somebody else's file beside a cache that is to be removed.
+    #[error("{dir}: `{found}` lies beside the cache and is none of its files; nothing was removed: take it away first")]
+    Foreign {
+        /// The folder.
+        dir: PathBuf,
+        /// What lies there.
+        found: String,
+    },
     /// Shards without the manifest that says whose they are.
     #[error(
         "{dir}: {shards} shards but no manifest.json, so nobody can say which teacher made them; put the manifest back, \
@@ -34,13 +42,15 @@ pub enum Error {
         shards: usize,
     },
     /// Another format, most likely of a later version.
-    #[error("{path}: schema_version is {found}, this build reads up to {newest}; update distill, or capture again")]
+    #[error(
+        "{path}: schema_version is {found}, this build reads {newest} alone; take the distill that made it, or capture again"
+    )]
     SchemaVersion {
         /// The manifest.
         path: PathBuf,
         /// What it says.
         found: String,
-        /// The newest that this build knows.
+        /// The one that this build reads.
         newest: u32,
     },
     /// The manifest cannot be understood.
@@ -109,12 +119,14 @@ pub enum Error {
     },
     /// The teacher said something that nobody can learn from.
     #[error(
-        "logit {position} of the row with key {key} is {value}; the teacher's weights or its precision are at fault"
+        "{what} {position} of the row with key {key} is {value}; the teacher's weights or its precision are at fault"
     )]
     NotFinite {
         /// The row's key, in hexadecimal.
         key: String,
-        /// Which logit of the row.
+        /// A logit, or a value of a hidden state.
+        what: &'static str,
+        /// Which one of the row.
         position: usize,
         /// Infinite, or not a number.
         value: f32,
@@ -127,6 +139,16 @@ pub enum Error {
         /// The length of the row.
         found: usize,
         /// The width of the cache's outputs.
+        expected: usize,
+    },
+    /// A row with other hidden states than the cache's.
+    #[error("the row with key {key} has {found} values of hidden states, this cache holds {expected} a token")]
+    HiddenWidth {
+        /// The row's key, in hexadecimal.
+        key: String,
+        /// How many values it has.
+        found: usize,
+        /// Those of one token, of all layers.
         expected: usize,
     },
     /// A file could not be read.

@@ -89,7 +89,9 @@ impl Fingerprint {
     /// What of a cache with this fingerprint has to be captured anew for the `wanted` one.
     pub fn stale_for(&self, wanted: &Self) -> Stale {
         let mut renamed = self.clone();
-        let order = order(&self.head, &wanted.head);
+        // Where logits move, each has to have its row.
+        let order =
+            order(&self.head, &wanted.head).filter(|order| order.is_sorted() || order.len() == self.captured.width);
         if order.is_some() {
             (renamed.labels, renamed.head) = (wanted.labels.clone(), wanted.head.clone());
         }

@@ -33,10 +33,6 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    pub(crate) fn open(dir: &Path, entries: &[FileEntry]) -> Result<Self, Error> {
-        Self::default().reopen(dir, entries)
-    }
-
     /// The index of other runs; those that both have are kept with what was checked of them.
     pub(crate) fn reopen(&self, dir: &Path, entries: &[FileEntry]) -> Result<Self, Error> {
         let mut runs = Vec::with_capacity(entries.len());
@@ -141,7 +137,7 @@ impl Run {
         writer.finish(dir, name, rows).map_err(failed)
     }
 
-    fn find(&self, key: &Key) -> Result<Option<u32>, Error> {
+    pub(crate) fn find(&self, key: &Key) -> Result<Option<u32>, Error> {
         let form = self.form()?;
         let bucket = bucket_of(key, form.bits);
         let bounds = self.file.bytes(form.buckets.rows(bucket..bucket + 2))?;
@@ -160,9 +156,14 @@ impl Run {
     }
 
     /// Checks every byte, the order of the keys and the buckets; `seen` gets each row's number.
-    pub(crate) fn verify(&self, mut seen: impl FnMut(u32) -> Result<(), String>) -> Result<(), Error> {
+    pub(crate) fn verify(&self, mut seen: impl FnMut(&Key, u32) -> Result<(), String>) -> Result<(), Error> {
         self.file.verify()?;
         let form = self.form()?;
+        let starts = self.file.bytes(form.buckets.range.clone())?.as_chunks::<4>().0;
+        let ends = [starts.first(), starts.last()].map(|start| start.map_or(0, |start| number(start) as usize));
+        if ends != [0, self.rows] || !starts.is_sorted_by_key(|start| number(start)) {
+            return Err(self.file.damaged("its buckets do not hold its keys one after the other".to_owned()));
+        }
         let mut last: Option<Key> = None;
         for (position, entry) in self.entries().enumerate() {
             let (key, row) = entry?;
@@ -174,7 +175,7 @@ impl Run {
             if !(number(&bounds[..4])..number(&bounds[4..])).contains(&(position as u32)) {
                 return Err(self.file.damaged(format!("key {position} is not in its bucket, {bucket}")));
             }
-            seen(row).map_err(|finding| self.file.damaged(finding))?;
+            seen(&key, row).map_err(|finding| self.file.damaged(finding))?;
             last = Some(key);
         }
         Ok(())

@@ -50,7 +50,7 @@ pub(crate) struct Attachment {
 }
 
 impl Manifest {
-    pub(crate) fn new(fingerprint: Fingerprint, batch_tokens: usize, attachments: Vec<Attachment>) -> Self {
+    pub(crate) fn new(fingerprint: Fingerprint, batch_tokens: usize) -> Self {
         let recorded_error = RecordedError::new(&fingerprint.captured);
         Self {
             schema_version: SCHEMA_VERSION,
@@ -59,7 +59,7 @@ impl Manifest {
             rows: 0,
             shards: Vec::new(),
             indexes: Vec::new(),
-            attachments,
+            attachments: Vec::new(),
             recorded_error,
         }
     }
@@ -77,6 +77,12 @@ impl Manifest {
         Self::parse(&text, &path).map(Some)
     }
 
+    /// Whether the folder's manifest names other files by now.
+    pub(crate) fn was_replaced(&self, dir: &Path) -> bool {
+        let now = Self::read(dir).ok().flatten();
+        now.is_some_and(|now| now.shards != self.shards || now.indexes != self.indexes)
+    }
+
     fn parse(text: &[u8], path: &Path) -> Result<Self, Error> {
         let wrong = |finding: String| Error::Manifest { path: path.to_owned(), finding };
         let json: Value = serde_json::from_slice(text).map_err(|error| wrong(error.to_string()))?;
@@ -88,16 +94,18 @@ impl Manifest {
             return Err(Error::SchemaVersion { path, found, newest: SCHEMA_VERSION });
         }
         let seals = fields.shift_remove(SEALS).ok_or_else(|| wrong(format!("no field `{SEALS}`")))?;
-        let manifest: Self =
-            serde_json::from_value(Value::Object(fields.clone())).map_err(|error| wrong(error.to_string()))?;
+        // Before the fields are understood: a seal knows which one was edited, a parser may not.
         let expected = seal(&fields);
         if let Some((field, _)) = expected.iter().find(|(field, seal)| seals.get(field) != Some(seal)) {
             return Err(wrong(format!("field `{field}` is not what it was when it was written")));
         }
+        let manifest: Self = serde_json::from_value(Value::Object(fields)).map_err(|error| wrong(error.to_string()))?;
         if seals != Value::Object(expected) || text != manifest.text()? {
             return Err(wrong("it is not as it was written, though each field is".to_owned()));
         }
-        manifest.check_files().map_err(wrong)?;
+        manifest.check_files().and_then(|()| manifest.check_rows()).map_err(wrong)?;
+        let captured = &manifest.fingerprint.captured;
+        captured.check().map_err(|finding| wrong(format!("field `fingerprint.captured` says {finding}")))?;
         Ok(manifest)
     }
 
@@ -106,8 +114,7 @@ impl Manifest {
         let mut names = HashSet::new();
         let shards = self.shards.iter().map(|entry| ("shards", &entry.file, shard_number(&entry.file).is_some()));
         let indexes = self.indexes.iter().map(|entry| ("indexes", &entry.file, index_number(&entry.file).is_some()));
-        let plain = |name: &str| !name.contains(['/', '\\']) && !name.starts_with('.');
-        let others = self.attachments.iter().map(|entry| ("attachments", &entry.file, plain(&entry.file)));
+        let others = self.attachments.iter().map(|entry| ("attachments", &entry.file, is_attachment_name(&entry.file)));
         for (field, name, good) in shards.chain(indexes).chain(others) {
             if !good {
                 return Err(format!("field `{field}` names `{name}`, which is no name of such a file"));
@@ -115,6 +122,19 @@ impl Manifest {
             if !names.insert(name) {
                 return Err(format!("field `{field}` names `{name}` twice"));
             }
+        }
+        Ok(())
+    }
+
+    /// As many rows as keys, and as rows in shards at most.
+    fn check_rows(&self) -> Result<(), String> {
+        let (rows, held) = (self.rows, self.next_row());
+        let keys: u64 = self.indexes.iter().map(|entry| u64::from(entry.rows)).sum();
+        if keys != rows {
+            return Err(format!("field `rows` is {rows}, field `indexes` has {keys} keys"));
+        }
+        if held < rows || held > u64::from(u32::MAX) {
+            return Err(format!("field `shards` has {held} rows, field `rows` is {rows}"));
         }
         Ok(())
     }
@@ -173,6 +193,12 @@ impl Manifest {
     }
 }
 
+/// Whether a file beside the rows may have this name: it is one in the folder, and not one of the cache's own.
+pub(crate) fn is_attachment_name(name: &str) -> bool {
+    let own = name == MANIFEST_FILE || shard_number(name).is_some() || index_number(name).is_some();
+    !own && !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.')
+}
+
 /// The start of the SHA-256 of each field's JSON without spaces, the fingerprint's fields each for itself.
 fn seal(fields: &Map<String, Value>) -> Map<String, Value> {
     let digest = |value: &Value| Value::String(hex(&Sha256::digest(value.to_string()))[..SEAL_DIGITS].to_owned());
@@ -218,6 +244,7 @@ pub(crate) fn index_number(file: &str) -> Option<u32> {
 
 fn number_in(file: &str, prefix: &str) -> Option<u32> {
     let number = file.strip_prefix(prefix)?.strip_suffix(".safetensors")?;
-    let digits = number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit());
+    // Nine digits leave room to count on.
+    let digits = (5..=9).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| number.parse().ok())?
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::container::hex;
 use crate::index::{Index, Merged};
-use crate::manifest::{Manifest, shard_number};
+use crate::manifest::{Attachment, Manifest, sha256, shard_number};
 use crate::recorded::RecordedError;
 use crate::shard::{Shard, StoredRow};
 use crate::{Captured, Error, Fingerprint, Key};
@@ -41,8 +41,7 @@ impl CacheReader {
                 Err(error) => error,
             };
             // A writer may have put other files in the place of the ones that were named a moment ago.
-            let now = Manifest::read(dir)?;
-            if now.is_none_or(|now| now.shards == manifest.shards && now.indexes == manifest.indexes) {
+            if !manifest.was_replaced(dir) {
                 return Err(error);
             }
         }
@@ -50,15 +49,23 @@ impl CacheReader {
 
     /// Maps all files that a manifest names.
     pub(crate) fn of(dir: &Path, manifest: Arc<Manifest>) -> Result<Self, Error> {
-        let index = Index::open(dir, &manifest.indexes)?;
-        let mut reader = Self { dir: dir.to_owned(), manifest, index, shards: Vec::new(), first_rows: Vec::new() };
-        let mut first_row = 0;
-        for entry in &reader.manifest.shards {
-            reader.shards.push(Arc::new(Shard::open(dir, entry)?));
-            reader.first_rows.push(first_row);
-            first_row = first_row.checked_add(entry.rows).ok_or_else(|| Error::Full { dir: dir.to_owned() })?;
+        let (dir, index) = (dir.to_owned(), Index::default());
+        Self { dir, manifest: manifest.clone(), index, shards: Vec::new(), first_rows: Vec::new() }.remapped(manifest)
+    }
+
+    /// The reader of another manifest; files that both name are kept with what was checked of them.
+    pub(crate) fn remapped(&self, manifest: Arc<Manifest>) -> Result<Self, Error> {
+        let (mut shards, mut first_rows, mut first_row) = (Vec::new(), Vec::new(), 0);
+        for (position, entry) in manifest.shards.iter().enumerate() {
+            shards.push(match self.shards.get(position).filter(|shard| shard.is(entry)) {
+                Some(shard) => shard.clone(),
+                None => Arc::new(Shard::open(&self.dir, entry)?),
+            });
+            first_rows.push(first_row);
+            first_row += entry.rows;
         }
-        Ok(reader)
+        let index = self.index.reopen(&self.dir, &manifest.indexes)?;
+        Ok(Self { dir: self.dir.clone(), manifest, index, shards, first_rows })
     }
 
     /// The row under a key, in place.
@@ -93,14 +100,18 @@ impl CacheReader {
         })
     }
 
-    /// SHA-256 over every row in the order of their keys: its key, how many outputs it has, and the bytes that are stored
-    /// of it. Equal for caches of equal content, however it came about.
+    /// SHA-256 over what is stored of a row, and every row in the order of their keys: its key, how many outputs it has,
+    /// and its bytes. Equal for caches of equal content, however it came about.
     pub fn content(&self) -> Result<String, Error> {
         let mut hasher = Sha256::new();
+        let captured = serde_json::to_vec(self.captured()).unwrap_or_default();
+        hasher.update((captured.len() as u64).to_le_bytes());
+        hasher.update(captured);
         for entry in self.rows() {
             let (key, row) = entry?;
             hasher.update(key);
-            hasher.update((row.outputs() as u32).to_le_bytes());
+            hasher.update((row.outputs() as u64).to_le_bytes());
+            hasher.update((row.hidden_states.len() as u64).to_le_bytes());
             row.parts().into_iter().for_each(|part| hasher.update(part));
         }
         Ok(hex(&hasher.finalize()))
@@ -163,20 +174,27 @@ impl CacheReader {
 
     /// A file that was stored beside the rows, checked.
     pub fn attachment(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        let Some(entry) = self.manifest.attachments.iter().find(|entry| entry.file == name) else { return Ok(None) };
-        let path = self.dir.join(name);
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::File { path, finding: "missing".to_owned() });
-            }
-            Err(source) => return Err(Error::Read { path, source }),
-            Ok(bytes) => bytes,
-        };
-        if crate::manifest::sha256(&bytes) != entry.checksum {
-            return Err(Error::File { path, finding: "its checksum differs from the manifest's".to_owned() });
-        }
-        Ok(Some(bytes))
+        let entry = self.manifest.attachments.iter().find(|entry| entry.file == name);
+        entry.map(|entry| read_attachment(&self.dir, entry)).transpose()
     }
+}
+
+/// A file that is kept beside the rows, checked.
+pub(crate) fn read_attachment(dir: &Path, entry: &Attachment) -> Result<Vec<u8>, Error> {
+    let path = dir.join(&entry.file);
+    let bytes = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::File { path, finding: "missing".to_owned() });
+        }
+        Err(source) => return Err(Error::Read { path, source }),
+        Ok(bytes) => bytes,
+    };
+    let found = sha256(&bytes);
+    if found != entry.checksum {
+        let finding = format!("its checksum is {found}, the manifest says {}", entry.checksum);
+        return Err(Error::File { path, finding });
+    }
+    Ok(bytes)
 }
 
 /// Says what there is instead of a cache.

@@ -37,6 +37,8 @@ pub struct Divergence {
 
 impl Divergence {
     pub(crate) fn add(&mut self, divergence: f64) {
+        // Logits at the ends of f32 lose more than f64 holds, and JSON has no infinity.
+        let divergence = divergence.min(1e280);
         self.sum += divergence;
         self.largest = self.largest.max(divergence);
     }
@@ -87,7 +89,8 @@ impl RecordedError {
 
     pub(crate) fn compare(&mut self, logits: &[f32], stored: &[f32]) {
         for (logit, stored) in logits.iter().zip(stored) {
-            self.largest_logit_error = self.largest_logit_error.max(f64::from((logit - stored).abs()));
+            let difference = f64::from(*logit) - f64::from(*stored);
+            self.largest_logit_error = self.largest_logit_error.max(difference.abs());
         }
     }
 

@@ -110,10 +110,15 @@ impl Shard {
         })
     }
 
+    /// Checks every byte, and that every row's parts are there.
     pub(crate) fn verify(&self, captured: &Captured) -> Result<(), Error> {
         self.file.verify()?;
-        self.form(captured)?;
-        Ok(())
+        (0..self.rows).try_for_each(|row| self.row(captured, row).map(drop))
+    }
+
+    /// Whether this is the file of an entry.
+    pub(crate) fn is(&self, entry: &FileEntry) -> bool {
+        self.file.is(entry)
     }
 
     /// From where to where a row's part of something reaches, of `length` in all.
@@ -158,6 +163,9 @@ impl Shard {
                 return Err(self.file.damaged(format!("tensor `{name}` is {found:?}, the manifest says {expected:?}")));
             }
         }
+        if let Some(found) = form.hidden_states.as_ref().map(|tensor| &tensor.shape).filter(|shape| shape.len() != 1) {
+            return Err(self.file.damaged(format!("tensor `hidden_states` is {found:?}, and not one list of bytes")));
+        }
         Ok(self.form.get_or_init(|| form))
     }
 }
@@ -165,7 +173,8 @@ impl Shard {
 impl Form {
     /// How many outputs all rows have together.
     fn outputs(&self) -> usize {
-        self.logits.as_ref().or(self.indices.as_ref()).map_or(0, |tensor| tensor.shape[0])
+        let counted = self.logits.as_ref().or(self.indices.as_ref());
+        counted.and_then(|tensor| tensor.shape.first()).map_or(0, |outputs| *outputs)
     }
 }
 
@@ -273,8 +282,12 @@ impl<'a> StoredRow<'a> {
         parts.hidden_states.extend_from_slice(self.hidden_states);
     }
 
-    /// Appends the row with its logits in another order: the new logit `i` is the old `order[i]`.
-    pub(crate) fn append_reordered(&self, order: &[u32], parts: &mut Parts) {
+    /// Appends the row with its logits in another order: the new logit `i` is the old `order[i]`. Refuses an index that
+    /// is none, and returns it.
+    pub(crate) fn append_reordered(&self, order: &[u32], parts: &mut Parts) -> Result<(), u32> {
+        if let Some(wrong) = self.indices().find(|&index| index as usize >= order.len()) {
+            return Err(wrong);
+        }
         let (logits, index) = (parts.logits.len(), parts.indices.len());
         self.append_to(parts);
         match self.captured.logits {
@@ -298,5 +311,6 @@ impl<'a> StoredRow<'a> {
                 }
             }
         }
+        Ok(())
     }
 }

@@ -1,13 +1,12 @@
 //! Every checksum of a cache, and that every key leads to a row of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::Error;
-use crate::container::FileEntry;
 use crate::index::Run;
 use crate::manifest::Manifest;
-use crate::reader::{CacheReader, no_manifest};
+use crate::reader::{no_manifest, read_attachment};
 use crate::shard::Shard;
+use crate::{Error, key_hex};
 
 /// What [`verify`] found.
 #[derive(Debug, Default)]
@@ -24,14 +23,24 @@ pub struct Verification {
 
 /// Checks every byte of a cache. A manifest that cannot be read is the only damage found then.
 pub fn verify(dir: &Path) -> Result<Verification, Error> {
-    let manifest = match Manifest::read(dir) {
-        Ok(Some(manifest)) => manifest,
-        Ok(None) => return Err(no_manifest(dir)),
-        Err(error @ (Error::Manifest { .. } | Error::SchemaVersion { .. })) => {
-            return Ok(Verification { files: 1, damage: vec![error], ..Verification::default() });
+    loop {
+        let manifest = match Manifest::read(dir) {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => return Err(no_manifest(dir)),
+            Err(error @ (Error::Manifest { .. } | Error::SchemaVersion { .. })) => {
+                return Ok(Verification { files: 1, damage: vec![error], ..Verification::default() });
+            }
+            Err(error) => return Err(error),
+        };
+        let found = verify_files(dir, &manifest);
+        // A writer may have put other files in the place of the ones that were named a moment ago.
+        if found.damage.is_empty() || !manifest.was_replaced(dir) {
+            return Ok(found);
         }
-        Err(error) => return Err(error),
-    };
+    }
+}
+
+fn verify_files(dir: &Path, manifest: &Manifest) -> Verification {
     let mut found = Verification { files: 1, bytes: manifest.bytes(), rows: manifest.rows, damage: Vec::new() };
     let captured = &manifest.fingerprint.captured;
     let mut check = |result: Result<(), Error>| {
@@ -41,39 +50,45 @@ pub fn verify(dir: &Path) -> Result<Verification, Error> {
     for entry in &manifest.shards {
         check(Shard::open(dir, entry).and_then(|shard| shard.verify(captured)));
     }
-    let mut taken = vec![false; manifest.next_row() as usize];
-    let mut rows = 0;
+    let mut rows = Rows { count: manifest.next_row(), taken: vec![0; manifest.next_row().div_ceil(64) as usize] };
+    let mut runs: Vec<Run> = Vec::new();
     for entry in &manifest.indexes {
-        check(verify_index(dir, entry, &mut taken, &mut rows));
+        let sound = Run::open(dir, entry).and_then(|run| {
+            run.verify(|key, row| {
+                for earlier in &runs {
+                    // What is wrong with an earlier index has been said.
+                    if let Ok(Some(_)) = earlier.find(key) {
+                        return Err(format!("key {} is in another index, too", key_hex(key)));
+                    }
+                }
+                rows.take(row)
+            })?;
+            Ok(run)
+        });
+        check(sound.map(|run| runs.push(run)));
     }
     for entry in &manifest.attachments {
-        let reader = CacheReader {
-            dir: dir.to_owned(),
-            manifest: std::sync::Arc::new(manifest.clone()),
-            index: crate::index::Index::default(),
-            shards: Vec::new(),
-            first_rows: Vec::new(),
-        };
-        check(reader.attachment(&entry.file).map(drop));
+        check(read_attachment(dir, entry).map(drop));
     }
-    if found.damage.is_empty() && rows != manifest.rows {
-        let (path, finding): (PathBuf, _) =
-            (dir.to_owned(), format!("the indexes lead to {rows} rows, the manifest counts {}", manifest.rows));
-        found.damage.push(Error::File { path, finding });
-    }
-    Ok(found)
+    found
 }
 
-fn verify_index(dir: &Path, entry: &FileEntry, taken: &mut [bool], rows: &mut u64) -> Result<(), Error> {
-    Run::open(dir, entry)?.verify(|row| {
-        *rows += 1;
-        match taken.get_mut(row as usize) {
-            None => Err(format!("it leads to row {row}, which no shard holds")),
-            Some(true) => Err(format!("two keys lead to row {row}")),
-            Some(free) => {
-                *free = true;
-                Ok(())
-            }
+/// Which rows a key was found to lead to.
+struct Rows {
+    count: u64,
+    taken: Vec<u64>,
+}
+
+impl Rows {
+    fn take(&mut self, row: u32) -> Result<(), String> {
+        if u64::from(row) >= self.count {
+            return Err(format!("it leads to row {row}, which no shard holds"));
         }
-    })
+        let (word, bit) = (&mut self.taken[row as usize / 64], 1 << (row % 64));
+        if *word & bit != 0 {
+            return Err(format!("two keys lead to row {row}"));
+        }
+        *word |= bit;
+        Ok(())
+    }
 }

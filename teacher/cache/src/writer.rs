@@ -14,7 +14,7 @@ use crate::files::{TEMPORARY_PREFIX, flush_names, write_whole};
 use crate::fingerprint::Stale;
 use crate::index::{Index, Merged, Run, remove_superseded};
 use crate::manifest::{
-    Attachment, MANIFEST_FILE, Manifest, index_name, index_number, sha256, shard_name, shard_number,
+    Attachment, MANIFEST_FILE, Manifest, index_name, index_number, is_attachment_name, sha256, shard_name, shard_number,
 };
 use crate::reader::CacheReader;
 use crate::recorded::RecordedError;
@@ -81,26 +81,39 @@ impl CacheWriter {
 
     fn open(dir: &Path, new: &NewCache<'_>, refresh: bool) -> Result<(Self, Stale), Error> {
         new.fingerprint.captured.check().map_err(|finding| Error::Captured { finding })?;
+        if let Some((name, _)) = new.attachments.iter().find(|(name, _)| !is_attachment_name(name)) {
+            return Err(Error::Captured { finding: format!("a file named `{name}` beside the rows") });
+        }
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source: io::Error| Error::Write { path, committed: 0, source }
         };
         fs::create_dir_all(dir).map_err(failed(dir))?;
-        if Manifest::read(dir)?.is_none() {
-            refuse_foreign(dir, new.attachments)?;
+        if Manifest::read(dir)?.is_none()
+            && let Err(error) = refuse_foreign(dir)
+            // Unless another writer began just now.
+            && Manifest::read(dir)?.is_none()
+        {
+            return Err(error);
         }
         let lock = lock(dir)?;
-        let begin = || {
-            let mut attachments = Vec::new();
+        // The manifest comes first and names an attachment once it is there: a kill in between leaves a cache without it.
+        let attach = |mut manifest: Manifest| {
             for (name, bytes) in new.attachments {
-                let path = dir.join(name);
-                write_whole(&path, bytes).map_err(failed(&path))?;
-                let (file, length) = ((*name).to_owned(), bytes.len() as u64);
-                attachments.push(Attachment { file, bytes: length, checksum: sha256(bytes) });
+                if !manifest.attachments.iter().any(|entry| entry.file == *name) {
+                    let path = dir.join(name);
+                    write_whole(&path, bytes).map_err(failed(&path))?;
+                    let (file, length) = ((*name).to_owned(), bytes.len() as u64);
+                    manifest.attachments.push(Attachment { file, bytes: length, checksum: sha256(bytes) });
+                    manifest.write(dir)?;
+                }
             }
-            let manifest = Manifest::new(new.fingerprint.clone(), new.batch_tokens, attachments);
+            Ok::<Manifest, Error>(manifest)
+        };
+        let begin = || {
+            let manifest = Manifest::new(new.fingerprint.clone(), new.batch_tokens);
             manifest.write(dir)?;
-            Ok(manifest)
+            attach(manifest)
         };
         // Read again: only now can nobody change it.
         let Some(mut manifest) = Manifest::read(dir)? else {
@@ -108,11 +121,11 @@ impl CacheWriter {
         };
         if !refresh {
             manifest.check(dir, new.fingerprint)?;
-            return Ok((Self::of(dir, manifest, lock)?, Stale::Nothing));
+            return Ok((Self::of(dir, attach(manifest)?, lock)?, Stale::Nothing));
         }
         let stale = manifest.fingerprint.stale_for(new.fingerprint);
         let writer = match &stale {
-            Stale::Nothing => Self::of(dir, manifest, lock)?,
+            Stale::Nothing => Self::of(dir, attach(manifest)?, lock)?,
             Stale::Everything(_) => Self::of(dir, begin()?, lock)?,
             Stale::Order(order) if !order.is_sorted() => {
                 let mut writer = Self::of(dir, manifest, lock)?;
@@ -149,11 +162,21 @@ impl CacheWriter {
     /// unfinished batch whole, so those are no error. Returns how many were new.
     pub fn push(&mut self, rows: &[NewRow<'_>]) -> Result<usize, Error> {
         let mut new = Vec::with_capacity(rows.len());
-        let next = self.pending.len();
+        let pushed = self.try_push(rows, &mut new);
+        if pushed.is_err() {
+            for row in &new {
+                self.pending.remove(&row.key);
+            }
+        }
+        pushed
+    }
+
+    /// Leaves the rows whose keys it put among the waiting ones in `new`, after an error too.
+    fn try_push<'a>(&mut self, rows: &[NewRow<'a>], new: &mut Vec<NewRow<'a>>) -> Result<usize, Error> {
         for row in rows {
             if !self.contains(&row.key)? {
-                self.check_room(next + new.len())?;
-                self.pending.insert(row.key, (next + new.len()) as u32);
+                self.check_room(self.pending.len())?;
+                self.pending.insert(row.key, self.pending.len() as u32);
                 new.push(*row);
             }
         }
@@ -164,21 +187,11 @@ impl CacheWriter {
             Ok((encoder.parts, encoder.error))
         };
         let encoded: Result<Vec<(Parts, RecordedError)>, Error> = new.par_chunks(CHUNK_ROWS).map(encode).collect();
-        match encoded {
-            Ok(encoded) => {
-                for (parts, error) in encoded {
-                    self.parts.append(&parts);
-                    self.error.add(&error);
-                }
-                Ok(new.len())
-            }
-            Err(error) => {
-                for row in &new {
-                    self.pending.remove(&row.key);
-                }
-                Err(error)
-            }
+        for (parts, error) in encoded? {
+            self.parts.append(&parts);
+            self.error.add(&error);
         }
+        Ok(new.len())
     }
 
     /// Takes a row of another cache of the same form, as it is stored there.
@@ -257,21 +270,12 @@ impl CacheWriter {
         Ok(old.into_iter().map(|entry| entry.file).collect())
     }
 
-    /// Makes a manifest the one that counts, and maps what it names anew.
+    /// Makes a manifest the one that counts, once all that it names is mapped.
     fn publish(&mut self, manifest: Manifest) -> Result<(), Error> {
+        let reader = self.reader.remapped(Arc::new(manifest))?;
         let dir = &self.reader.dir;
         flush_names(dir).map_err(|source| Error::Write { path: dir.clone(), committed: 0, source })?;
-        manifest.write(dir)?;
-        let mut reader = (*self.reader).clone();
-        let shards = reader.shards.len();
-        for (position, entry) in manifest.shards.iter().enumerate().skip(shards) {
-            let before = position.checked_sub(1);
-            let first = before.map_or(0, |last| reader.first_rows[last] + manifest.shards[last].rows);
-            reader.shards.push(Arc::new(Shard::open(dir, entry)?));
-            reader.first_rows.push(first);
-        }
-        reader.index = reader.index.reopen(dir, &manifest.indexes)?;
-        reader.manifest = Arc::new(manifest);
+        reader.manifest.write(dir)?;
         self.reader = Arc::new(reader);
         Ok(())
     }
@@ -293,7 +297,8 @@ impl CacheWriter {
     }
 
     /// Writes all rows anew in the order of their keys: those to keep, with their logits in another order and under
-    /// another fingerprint if one is given. Rows that no key leads to are gone then.
+    /// another fingerprint if one is given: the new logit `i` is the old `order[i]`, and the order has each once. Rows that
+    /// no key leads to are gone then. What is recorded of the error stays: it was measured on rows that are gone, too.
     pub fn rewrite(
         &mut self,
         keep: impl Fn(&Key) -> bool,
@@ -307,6 +312,14 @@ impl CacheWriter {
         let (mut next_shard, next_index) = (manifest.next_shard(), manifest.next_index());
         (manifest.shards, manifest.indexes, manifest.rows) = (Vec::new(), Vec::new(), 0);
 
+        if let Some((order, _)) = reorder {
+            let mut sorted = order.to_vec();
+            sorted.sort_unstable();
+            if !sorted.into_iter().eq(0..captured.width as u32) {
+                let finding = format!("{} logits in the order {order:?}", captured.width);
+                return Err(Error::Captured { finding });
+            }
+        }
         let mut parts = Parts::default();
         let mut write = |parts: &mut Parts, manifest: &mut Manifest| {
             let name = shard_name(next_shard);
@@ -328,7 +341,11 @@ impl CacheWriter {
                 continue;
             }
             match reorder {
-                Some((order, _)) => row.append_reordered(order, &mut parts),
+                Some((order, _)) => row.append_reordered(order, &mut parts).map_err(|index| {
+                    let (key, width) = (crate::key_hex(&key), captured.width);
+                    let finding = format!("the row with key {key} has index {index} of {width} logits");
+                    Error::File { path: dir.clone(), finding }
+                })?,
                 None => row.append_to(&mut parts),
             }
             if parts.bytes() >= COPIED_SHARD_BYTES {
@@ -348,9 +365,7 @@ impl CacheWriter {
         if let Some((_, fingerprint)) = reorder {
             manifest.fingerprint = fingerprint.clone();
         }
-        let reader = CacheReader { shards: Vec::new(), first_rows: Vec::new(), ..(*old).clone() };
-        self.reader = Arc::new(reader);
-        self.publish(manifest)?;
+        self.publish(manifest).map_err(|error| error.with_committed(old.manifest.rows))?;
         let files = old.manifest.shards.iter().chain(&old.manifest.indexes);
         remove_superseded(&dir, files.map(|entry| entry.file.clone()));
         Ok(())
@@ -385,23 +400,23 @@ impl CacheWriter {
 }
 
 /// Removes the cache in `dir`: its manifest, then its other files. Refuses, and removes nothing, while a writer is at
-/// work and where other files lie beside it; does nothing where there is no cache.
+/// work and where other files lie beside it; does nothing where there is no cache. A manifest that cannot be read names
+/// no attachments: they are other files then.
 pub fn remove(dir: &Path) -> Result<(), Error> {
     if !dir.join(MANIFEST_FILE).exists() {
         return Ok(());
     }
     let _lock = lock(dir)?;
     let names = list(dir)?;
-    // A manifest that cannot be read names no attachments; what it may have named stays then.
     let attachments: Vec<String> = match Manifest::read(dir) {
         Ok(Some(manifest)) => manifest.attachments.into_iter().map(|entry| entry.file).collect(),
         _ => Vec::new(),
     };
     let named = |name: &String| attachments.contains(name);
     if let Some(name) = names.iter().find(|name| is_foreign(name) && !named(name)) {
-        return Err(Error::NotACache { dir: dir.to_owned(), found: format!("`{name}`") });
+        return Err(Error::Foreign { dir: dir.to_owned(), found: name.clone() });
     }
-    let names = names.into_iter().filter(|name| is_ours(name) || named(name));
+    let names = names.into_iter().filter(|name| name != LOCK_FILE);
     // Without its manifest a cache is nothing: a kill in the middle leaves no half of one.
     for name in std::iter::once(MANIFEST_FILE.to_owned()).chain(names) {
         let path = dir.join(name);
@@ -412,19 +427,13 @@ pub fn remove(dir: &Path) -> Result<(), Error> {
 
 /// A folder without a manifest is taken only when nothing in it could be anybody's: an empty one, or one whose writer
 /// was killed before its first manifest.
-fn refuse_foreign(dir: &Path, attachments: &[(&str, &[u8])]) -> Result<(), Error> {
+fn refuse_foreign(dir: &Path) -> Result<(), Error> {
     let names = list(dir)?;
     let shards = names.iter().filter(|name| shard_number(name).is_some()).count();
     if shards > 0 {
         return Err(Error::NoManifest { dir: dir.to_owned(), shards });
     }
-    // An attachment is written before the manifest that names it.
-    let begun = |name: &String| {
-        attachments
-            .iter()
-            .any(|(file, bytes)| file == name && fs::read(dir.join(name)).is_ok_and(|found| found == *bytes))
-    };
-    match names.iter().find(|name| is_foreign(name) && !begun(name)) {
+    match names.iter().find(|name| is_foreign(name)) {
         Some(name) => Err(Error::NotACache { dir: dir.to_owned(), found: format!("`{name}`") }),
         None => Ok(()),
     }

@@ -79,7 +79,8 @@ for_this_cpu! {
 #[inline(always)]
 fn plain_exponentials(logits: &[f32], top: f32, rate: f32, scaled: &mut [f32], powers: &mut [f32]) {
     for ((logit, scaled), power) in logits.iter().zip(scaled).zip(powers) {
-        *scaled = (logit - top) * rate;
+        // Below -87 a power is next to nothing; times a logit that masks it would be something again.
+        *scaled = ((logit - top) * rate).max(-87.0);
         *power = exponential(*scaled);
     }
 }

@@ -20,6 +20,7 @@ pub(super) struct Form<'a> {
 pub(super) struct Scratch {
     block_tops: Vec<f32>,
     candidates: Vec<(f32, u32)>,
+    kept: Vec<usize>,
     rest: Vec<f32>,
     sums: Vec<Sums>,
 }
@@ -30,36 +31,43 @@ const BLOCK: usize = 32;
 impl Scratch {
     pub(super) fn append(&mut self, form: &Form<'_>, logits: &[f32], parts: &mut Parts, error: &mut RecordedError) {
         self.select(logits, form.k);
-        let top = self.candidates[0].0;
         let kept: Vec<f32> = self.candidates.iter().map(|(logit, _)| *logit).collect();
         let start = parts.logits.len();
         append_numbers(form.dtype, &kept, &mut parts.logits);
         append_indices(form.short, self.candidates.iter().map(|(_, index)| *index), &mut parts.indices);
 
-        self.rest.clear();
-        self.rest.extend_from_slice(logits);
-        // So low that it adds nothing at any temperature, and yet no number that would overflow.
-        let highest = form.temperatures.iter().copied().fold(0.0, f64::max) as f32;
-        let nothing = (top - top.abs() - 200.0 * highest).max(f32::MIN / 4.0);
-        for (_, index) in &self.candidates {
-            self.rest[*index as usize] = nothing;
-        }
-        tails::sums(&self.rest, top, form.temperatures, &mut self.sums);
+        self.take_rest(logits);
+        // Sums are taken against the rest's own largest: against the largest of all, a rest far below would vanish.
+        let rest_top = largest(&self.rest);
+        tails::sums(&self.rest, rest_top, form.temperatures, &mut self.sums);
         let stored: Vec<f32> = numbers(form.dtype, &parts.logits[start..]).collect();
         error.compare(&kept, &stored);
         let others = (logits.len() - form.k) as f64;
         for ((sums, at), &temperature) in self.sums.iter().zip(&mut error.divergences).zip(form.temperatures) {
-            let tail = f64::from(top) / temperature + sums.mass.ln();
+            let tail = f64::from(rest_top) / temperature + sums.mass.ln();
             parts.tails.extend((tail as f32).to_le_bytes());
-            at.add(lost(&kept, &stored, top, *sums, others, temperature));
+            at.add(lost(&kept, &stored, *sums, tail, others, temperature));
         }
+    }
+
+    /// Leaves the logits that are not in `candidates` in `rest`.
+    fn take_rest(&mut self, logits: &[f32]) {
+        self.kept.clear();
+        self.kept.extend(self.candidates.iter().map(|(_, index)| *index as usize));
+        self.kept.sort_unstable();
+        self.rest.clear();
+        let mut next = 0;
+        for &kept in &self.kept {
+            self.rest.extend_from_slice(&logits[next..kept]);
+            next = kept + 1;
+        }
+        self.rest.extend_from_slice(&logits[next..]);
     }
 
     /// Leaves the `k` largest logits in `candidates`, falling, of equal ones the first first.
     fn select(&mut self, logits: &[f32], k: usize) {
         let falling = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
         self.block_tops.clear();
-        let largest = |block: &[f32]| block.iter().copied().fold(f32::MIN, f32::max);
         self.block_tops.extend(logits.chunks(BLOCK).map(largest));
         // At least `k` logits are as large as the k-th largest of the blocks' largest.
         let threshold = match self.block_tops.len() > k {
@@ -85,20 +93,32 @@ impl Scratch {
     }
 }
 
+/// The largest of some numbers, several side by side.
+fn largest(logits: &[f32]) -> f32 {
+    let (lanes, rest) = logits.as_chunks::<16>();
+    let mut tops = [f32::MIN; 16];
+    for lanes in lanes {
+        for (top, logit) in tops.iter_mut().zip(lanes) {
+            *top = if *logit > *top { *logit } else { *top };
+        }
+    }
+    tops.iter().chain(rest).copied().fold(f32::MIN, f32::max)
+}
+
 /// `KL(teacher || stored)` at one temperature, where the stored distribution has the stored logits and the rest's exact
-/// sum spread evenly over the rest.
-fn lost(kept: &[f32], stored: &[f32], top: f32, rest: Sums, others: f64, temperature: f64) -> f64 {
-    let scaled = |logit: f32| f64::from(logit - top) / temperature;
-    let mass: f64 = kept.iter().map(|&logit| scaled(logit).exp()).sum();
-    let stored_mass: f64 = stored.iter().map(|&logit| scaled(logit).exp()).sum();
-    let (total, stored_total) = (mass + rest.mass, stored_mass + rest.mass);
-    let shifted: f64 = kept.iter().zip(stored).map(|(&a, &b)| scaled(a).exp() * (scaled(a) - scaled(b))).sum();
-    let kept_part = shifted + mass * (stored_total / total).ln();
-    let rest_part = match rest.mass > 0.0 {
-        true => rest.weighted + rest.mass * (stored_total.ln() - total.ln() - rest.mass.ln() + others.ln()),
-        false => 0.0,
+/// sum, whose logarithm is `tail`, spread evenly over the rest.
+fn lost(kept: &[f32], stored: &[f32], rest: Sums, tail: f64, others: f64, temperature: f64) -> f64 {
+    let scaled = |logit: f32| f64::from(logit) / temperature;
+    let log_sum = |logits: &[f32]| {
+        let top = scaled(logits[0]).max(tail);
+        top + (logits.iter().map(|&logit| (scaled(logit) - top).exp()).sum::<f64>() + (tail - top).exp()).ln()
     };
-    ((kept_part + rest_part) / total).max(0.0)
+    let (log_total, log_stored) = (log_sum(kept), log_sum(stored));
+    let probability = |log: f64| (log - log_total).exp();
+    let pairs = kept.iter().zip(stored).map(|(&kept, &stored)| (scaled(kept), scaled(stored)));
+    let kept_part: f64 = pairs.map(|(kept, stored)| probability(kept) * (kept - stored)).sum();
+    let rest_part = probability(tail) * (rest.weighted / rest.mass - rest.mass.ln() + others.ln());
+    (kept_part + rest_part + log_stored - log_total).max(0.0)
 }
 
 #[cfg(test)]
@@ -139,6 +159,34 @@ mod tests {
     fn equal_logits_are_kept_from_the_front() {
         let (parts, _) = encode(&[1.0; 500], 7, Dtype::F16);
         assert_eq!(indices(true, &parts.indices).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_rest_far_below_the_largest_has_its_tail_all_the_same() {
+        for top in [90.0_f32, 1e4, 1e30] {
+            let (parts, error) = encode(&[0.0, top, 0.0, 0.5], 1, Dtype::F32);
+            let tails: Vec<f32> = numbers(Dtype::F32, &parts.tails).collect();
+            for (tail, temperature) in tails.into_iter().zip([1.0_f64, 2.0, 4.0]) {
+                let expected = (2.0 + (0.5 / temperature).exp()).ln();
+                assert!((f64::from(tail) - expected).abs() < 1e-6, "{top} at {temperature}: {tail} {expected}");
+            }
+            assert!(error.divergences.iter().all(|at| at.sum.abs() < 1e-6), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn masked_logits_add_nothing_to_what_is_lost() {
+        let mut masked = logits(100);
+        let (_, without) = encode(&masked, 10, Dtype::F32);
+        masked.extend([f32::MIN; 100]);
+        let (parts, with) = encode(&masked, 10, Dtype::F32);
+        for (without, with) in without.divergences.iter().zip(&with.divergences) {
+            // Spread over twice as many places, the rest loses log 2 of its mass more, and nothing else.
+            assert!(with.sum.is_finite() && with.sum > without.sum && with.sum < without.sum + 0.7, "{with:?}");
+        }
+        assert!(numbers(Dtype::F32, &parts.tails).all(f32::is_finite));
+        let (_, error) = encode(&[f32::MAX, f32::MIN, f32::MIN, 0.0], 2, Dtype::F16);
+        assert!(error.divergences.iter().all(|at| at.sum.is_finite()), "{error:?}");
     }
 
     #[test]
