@@ -69,6 +69,11 @@ pub enum Error {
          tokenizer_config.json says so as `{role}`"
     )]
     MissingSpecialToken { token: String, role: &'static str },
+    #[error(
+        "the tokenizer has no mask token `{token}`, which a masked-language model needs; if its vocabulary spells it \
+         otherwise, tokenizer_config.json says so as `mask_token`"
+    )]
+    NoMaskToken { token: String },
     #[error("--max-length {max_length} leaves no room for text beside {special} special tokens")]
     MaxLength { max_length: usize, special: usize },
     #[error("line {line}: the tokenizer fails on this text: {reason}")]

@@ -23,6 +23,7 @@ mod encodings;
 mod error;
 mod hold_out;
 mod labels;
+mod mask;
 mod prune;
 mod rows;
 mod sampler;
@@ -33,6 +34,7 @@ pub use encodings::{Encodings, Key};
 pub use error::Error;
 pub use hold_out::hold_out;
 pub use labels::{LabelNames, reconcile};
+pub use mask::{MaskedBatch, MaskedRow, Masking};
 pub use prune::{PrunedVocabulary, prune_vocabulary};
 pub use rows::{Columns, RawLabel, Row, for_each_row, parse_rows, read_rows};
 pub use sampler::{Epoch, Sampler, order};
@@ -40,10 +42,12 @@ pub use tokenizer::{TextTokenizer, TokenizerFiles};
 
 use serde::{Deserialize, Serialize};
 
-/// What a label says about a text.
+/// What is to be told of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
     /// Each text belongs to exactly one class.
     SingleLabel,
+    /// Texts have no labels: what stood at a masked token is to be predicted.
+    MaskedLm,
 }

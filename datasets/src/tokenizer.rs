@@ -10,7 +10,7 @@ mod vocab_txt;
 use crate::{Encodings, Error, Row};
 use config::{Config, Description};
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use tokenizers::{ModelWrapper, PostProcessor, Tokenizer, TruncationParams};
@@ -139,6 +139,31 @@ impl TextTokenizer {
     /// The id of the padding token, where there is one.
     pub fn pad_id(&self) -> Option<u32> {
         self.token_id(&self.description.special_names.pad)
+    }
+
+    /// The id of the token that stands for a masked one, where there is one.
+    pub fn mask_id(&self) -> Option<u32> {
+        // RoBERTa's spelling, where the configuration does not say it.
+        self.token_id(self.mask_name()).or_else(|| self.token_id("<mask>"))
+    }
+
+    pub(crate) fn mask_name(&self) -> &str {
+        &self.description.special_names.mask
+    }
+
+    /// The ids of all tokens that stand for no piece of text: those that the configuration names, and those that the
+    /// tokenizer marks as special.
+    pub fn special_ids(&self) -> BTreeSet<u32> {
+        let names = self.description.special_names.by_key();
+        let named = names.iter().filter_map(|(_, name)| self.token_id(name));
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let marked = added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id);
+        named.chain(marked).chain(self.mask_id()).collect()
+    }
+
+    /// The ids of all tokens, ascending.
+    pub fn ids(&self) -> BTreeSet<u32> {
+        self.tokenizer.get_vocab(true).into_values().collect()
     }
 
     /// The token of an id.

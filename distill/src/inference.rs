@@ -44,7 +44,8 @@ impl Predictions {
 
 /// A packed batch as the engine takes it.
 pub(crate) fn packed(batch: &TokenBatch) -> PackedInput<'_> {
-    PackedInput { input_ids: &batch.input_ids, token_type_ids: &batch.token_type_ids, starts: &batch.starts }
+    let TokenBatch { input_ids, token_type_ids, starts, .. } = batch;
+    PackedInput { input_ids, token_type_ids, starts, positions: None }
 }
 
 /// Runs the model over all rows, longest first.

@@ -23,8 +23,9 @@ pub fn prune(config: &HfConfig, parameters: &Parameters, kept: &[u32]) -> Option
     let mut weights = Parameters::zeros(Layout::new(&pruned.encoder));
     for entry in weights.layout().clone().entries() {
         let (to, from) = (weights.get_mut(entry.slot), parameters.get(entry.slot));
-        if entry.slot == Slot::WordEmbeddings {
-            let width = old.embedding_size;
+        // What has a row for each piece: the table, and the output bias of a masked-language model.
+        if let Slot::WordEmbeddings | Slot::LmOutputBias = entry.slot {
+            let width = if entry.slot == Slot::WordEmbeddings { old.embedding_size } else { 1 };
             for (row, &id) in to.chunks_exact_mut(width).zip(kept) {
                 row.copy_from_slice(&from[id as usize * width..(id as usize + 1) * width]);
             }
@@ -41,6 +42,27 @@ mod tests {
     use nn::{Capture, PackedInput};
 
     #[test]
+    fn a_masked_language_model_says_the_same_of_the_kept_pieces() {
+        let json = serde_json::json!({"model_type": "bert", "vocab_size": 50, "hidden_size": 24,
+            "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40, "max_position_embeddings": 32});
+        let config = nn::hf::read_config_for(&json, nn::Head::MaskedLm).expect("a BERT");
+        let mut parameters = Parameters::random(Layout::new(&config.encoder), 0, 9);
+        nn::Normal::new(3, "bias", 1.0).fill(parameters.get_mut(Slot::LmOutputBias));
+        let kept = [0, 3, 7, 8, 20, 49];
+        let (pruned, weights) = prune(&config, &parameters, &kept).expect("ids of the vocabulary");
+        let logits = |config: &HfConfig, parameters: &Parameters, input_ids: &[u32]| {
+            let mut model = crate::Student::new(config.clone(), parameters.clone()).expect("valid");
+            let positions = Some([1, 4].as_slice());
+            let input = PackedInput { input_ids, token_type_ids: &[0; 6], starts: &[0, 4, 6], positions };
+            model.forward(input, Capture::LOGITS, nn::Mode::Eval).expect("forward").logits
+        };
+        let before = logits(&config, &parameters, &[3, 49, 20, 8, 7, 3]);
+        let after = logits(&pruned, &weights, &[1, 5, 4, 3, 2, 1]);
+        let of_kept: Vec<f32> = before.chunks(50).flat_map(|row| kept.map(|id| row[id as usize])).collect();
+        assert_eq!(after, of_kept);
+    }
+
+    #[test]
     fn outputs_do_not_change_by_a_bit() {
         let json = serde_json::json!({"model_type": "bert", "vocab_size": 50, "hidden_size": 24,
             "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40, "max_position_embeddings": 32});
@@ -50,7 +72,7 @@ mod tests {
         let (pruned, weights) = prune(&config, &parameters, &kept).expect("ids of the vocabulary");
         let logits = |config: &HfConfig, parameters: &Parameters, input_ids: &[u32]| {
             let mut model = crate::Student::new(config.clone(), parameters.clone()).expect("valid");
-            let input = PackedInput { input_ids, token_type_ids: &[0; 6], starts: &[0, 4, 6] };
+            let input = PackedInput { input_ids, token_type_ids: &[0; 6], starts: &[0, 4, 6], positions: None };
             model.forward(input, Capture::HIDDEN_STATES, nn::Mode::Eval).expect("forward")
         };
         let before = logits(&config, &parameters, &[3, 49, 20, 8, 7, 3]);

@@ -174,8 +174,8 @@ fn selected<'a>(
     }
 }
 
-/// The configuration of a DistilBERT, or of a smaller BERT, in its teacher's likeness: the same vocabulary, activation
-/// and maximum length.
+/// The configuration of a DistilBERT, or of a smaller BERT, in its teacher's likeness: the same head, vocabulary,
+/// activation and maximum length.
 pub fn configure(
     family: Family,
     teacher: &EncoderConfig,
@@ -187,6 +187,7 @@ pub fn configure(
 ) -> EncoderConfig {
     EncoderConfig {
         family,
+        head: teacher.head,
         vocab_size: teacher.vocab_size,
         embedding_size: hidden_size,
         hidden_size,

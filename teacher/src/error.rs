@@ -252,6 +252,18 @@ pub enum Error {
         /// The tensor's name.
         name: String,
     },
+    /// A masked-language model with an output matrix of its own.
+    #[error(
+        "{path}: tensor `{name}` differs from `{original}`; only masked-language models that share the two are read"
+    )]
+    Untied {
+        /// The weights.
+        path: PathBuf,
+        /// The tensor of the output.
+        name: String,
+        /// The tensor that it is to be equal to.
+        original: String,
+    },
     /// The checkpoint has more layers than the configuration.
     #[error("{path}: tensor `{name}` belongs to a layer beyond the {layers} that config.json gives")]
     ExtraLayer {

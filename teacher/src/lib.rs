@@ -10,7 +10,7 @@ mod weights;
 
 pub use error::Error;
 pub use hub::{Download, HubOptions, ModelFiles, OnDownload, locate, locate_with_progress};
-pub use load::{LoadedModel, load, read_config};
+pub use load::{LoadedModel, load, load_for, read_config};
 pub use weights::{RawTensor, read_tensors};
 
 use nn::hf::HfConfig;
@@ -48,6 +48,16 @@ impl Teacher {
     /// Runs it over a packed batch.
     pub fn forward(&mut self, input: PackedInput<'_>, capture: Capture) -> Result<EncoderOutput, nn::Error> {
         self.engine.forward(&self.parameters, input, capture, Mode::Eval)
+    }
+
+    /// Runs a masked-language model and returns what it says of the tokens at these places, ascending numbers within the
+    /// batch.
+    ///
+    /// # Shapes
+    /// - `positions`: `[P]`; returns `[P, vocabulary]`, before softmax
+    pub fn forward_tokens(&mut self, input: PackedInput<'_>, positions: &[u32]) -> Result<Vec<f32>, nn::Error> {
+        let input = PackedInput { positions: Some(positions), ..input };
+        Ok(self.forward(input, Capture::LOGITS)?.logits)
     }
 
     /// Asks for a pass over a packed batch whose logits [`collect`](Self::collect) will give, so that a GPU need not wait

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use nn::hf::HfConfig;
-use nn::{Layout, Parameters, Slot, names};
+use nn::{Head, Layout, Parameters, Slot, names};
 use serde_json::Value;
 
 use crate::Error;
@@ -20,18 +20,24 @@ pub struct LoadedModel {
     pub config: HfConfig,
     /// The weights; those of [`missing_head`](Self::missing_head) are zero.
     pub parameters: Parameters,
-    /// Parameters of the classification head that the checkpoint does not have.
+    /// Parameters of the head that the checkpoint does not have.
     pub missing_head: Vec<Slot>,
     /// Tensors of the checkpoint that the encoder has no use for.
     pub unused: Vec<String>,
 }
 
-/// Reads `config.json` and the weights of a located model.
+/// [`load_for`] a classification head.
+pub fn load(files: &ModelFiles) -> Result<LoadedModel, Error> {
+    load_for(files, Head::Classification)
+}
+
+/// Reads `config.json` and the weights of a located model that is to have this head, whatever head it was saved with.
 ///
 /// Refuses a config that contradicts the weights (tensor, found, expected), and a checkpoint that lacks part of the
-/// encoder. A head that is missing altogether is reported, for the caller to start at random or to refuse.
-pub fn load(files: &ModelFiles) -> Result<LoadedModel, Error> {
-    let config = read_config(files)?;
+/// encoder. A head that is missing altogether is reported, for the caller to start at random or to refuse. A
+/// masked-language model whose output matrix is not its word embeddings is refused.
+pub fn load_for(files: &ModelFiles, head: Head) -> Result<LoadedModel, Error> {
+    let config = read_config_for(files, head)?;
     let mut tensors: BTreeMap<String, (String, RawTensor)> = BTreeMap::new();
     for (name, tensor) in read_tensors(files)? {
         tensors.insert(canonical(&name), (name, tensor));
@@ -49,6 +55,20 @@ pub fn load(files: &ModelFiles) -> Result<LoadedModel, Error> {
             None => return Err(Error::MissingTensor { path: weights.clone(), name: entry.name.clone() }),
         }
     }
+    if head == Head::MaskedLm {
+        for (slot, copy) in names::copies(config.encoder.family) {
+            let Some((name, tensor)) = tensors.remove(&canonical(copy)) else { continue };
+            if let Some(place) = missing_head.iter().position(|&missing| missing == slot) {
+                // The copy alone.
+                let set = parameters.set(slot, &name, &tensor.shape, &tensor.data);
+                set.map_err(|source| Error::Model { path: weights.clone(), source })?;
+                missing_head.remove(place);
+            } else if tensor.data != parameters.get(slot) {
+                let original = names::hugging_face_name(config.encoder.family, slot);
+                return Err(Error::Untied { path: weights.clone(), name, original });
+            }
+        }
+    }
     let layers = config.encoder.num_layers;
     if let Some((name, _)) = tensors.iter().find_map(|(key, value)| (layer_of(key)? >= layers).then_some(value)) {
         return Err(Error::ExtraLayer { path: weights.clone(), name: name.clone(), layers });
@@ -57,12 +77,16 @@ pub fn load(files: &ModelFiles) -> Result<LoadedModel, Error> {
     Ok(LoadedModel { config, parameters, missing_head, unused })
 }
 
-/// Reads and checks `config.json` alone.
+/// Reads and checks `config.json` alone, of a model with a classification head.
 pub fn read_config(files: &ModelFiles) -> Result<HfConfig, Error> {
+    read_config_for(files, Head::Classification)
+}
+
+fn read_config_for(files: &ModelFiles, head: Head) -> Result<HfConfig, Error> {
     let path = &files.config;
     let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.clone(), source })?;
     let json: Value = serde_json::from_slice(&bytes).map_err(|source| Error::BadJson { path: path.clone(), source })?;
-    nn::hf::read_config(&json).map_err(|source| Error::Model { path: path.clone(), source })
+    nn::hf::read_config_for(&json, head).map_err(|source| Error::Model { path: path.clone(), source })
 }
 
 /// A tensor's name without the family's prefix and with today's names for norms.

@@ -21,7 +21,12 @@ fn bert_agrees_with_candle_transformers() {
 
     let loaded = teacher::load(&files).expect("loads");
     let mut ours = Teacher::new(loaded.config, loaded.parameters).expect("a model");
-    let input = PackedInput { input_ids: &rows.concat(), token_type_ids: &types.concat(), starts: &[0, 3, 11, 16] };
+    let input = PackedInput {
+        input_ids: &rows.concat(),
+        token_type_ids: &types.concat(),
+        starts: &[0, 3, 11, 16],
+        positions: None,
+    };
     let found = ours.forward(input, Capture::HIDDEN_STATES).expect("forward").hidden_states.pop().expect("layers");
     let expected = candles(&files, &rows, &types).expect("candle's forward");
     assert_eq!(found.len(), expected.len());

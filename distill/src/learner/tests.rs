@@ -7,7 +7,7 @@ use std::process::Command;
 use datasets::Task;
 use nn::cuda::{Device, Precision};
 use nn::hf::HfConfig;
-use nn::{Activation, EncoderConfig, Family, LayerSlot, Layout, Normal, Parameters, Slot};
+use nn::{Activation, EncoderConfig, Family, Head, LayerSlot, Layout, Normal, Parameters, Slot};
 
 use super::*;
 use crate::objective::LossTermRecipe;
@@ -42,6 +42,7 @@ fn emulated_gpu() -> Option<Device> {
 fn student(compute: &Compute) -> Student {
     let encoder = EncoderConfig {
         family: Family::Bert,
+        head: Head::Classification,
         vocab_size: 40,
         embedding_size: 24,
         hidden_size: 24,

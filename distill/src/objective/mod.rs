@@ -161,8 +161,9 @@ impl Objective {
             let student = finite(&rows.student_logits[span.clone()], "student", rows.first_row + row)?;
             gradient.fill(0.0);
             for (term, loss) in self.terms.iter().zip(&mut report.terms) {
-                // Softmax over exclusive classes is what a single label means; other tasks bring other forms.
-                let Task::SingleLabel = self.task;
+                // Softmax over exclusive classes is what a single label means, and one piece of a vocabulary; other tasks
+                // bring other forms.
+                let (Task::SingleLabel | Task::MaskedLm) = self.task;
                 match (*term, rows.teacher, label) {
                     (LossTermRecipe::SoftTarget { weight, temperature }, Some(teacher), _) => {
                         let Some(teacher) = teacher.row(row, rows.classes, temperature) else {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use datasets::TokenBatch;
+use nn::Head;
 use safetensors::{Dtype, SafeTensors};
 use teacher::{HubOptions, LoadedModel};
 
@@ -77,8 +78,12 @@ pub(super) fn fixture(name: &str) -> PathBuf {
 }
 
 pub(super) fn load(folder: &Path) -> Result<LoadedModel, teacher::Error> {
+    load_for(folder, Head::Classification)
+}
+
+pub(super) fn load_for(folder: &Path, head: Head) -> Result<LoadedModel, teacher::Error> {
     let options = HubOptions { revision: None, offline: true };
-    teacher::load(&teacher::locate(&folder.display().to_string(), &options)?)
+    teacher::load_for(&teacher::locate(&folder.display().to_string(), &options)?, head)
 }
 
 /// The largest absolute difference.

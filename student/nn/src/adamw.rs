@@ -3,7 +3,8 @@
 //! Rows of the word table that no batch has looked up yet have zero moments, so that decay is all that a step does to
 //! them. It is put off: [`AdamW::look_up`] applies the steps' factors to a row, one after another, before it is first
 //! read, and [`AdamW::settle`] to all such rows, before the weights are read as a whole. The bits are those of an update
-//! of every row at every step. From its first look-up on a row takes part in every step.
+//! of every row at every step. From its first look-up on a row takes part in every step. Where the table is tied to the
+//! output of a masked-language model, every row has a gradient and takes part from the first step on.
 
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ impl AdamW {
     pub fn new(layout: Arc<Layout>, weight_decay: f64) -> Self {
         // Both zeroed by the system: pages of rows that are never looked up are never there.
         let (first_moment, second_moment) = (vec![0.0; layout.len()], vec![0.0; layout.len()]);
-        let looked_up = vec![false; WordTable::of(&layout).rows];
+        let looked_up = vec![layout.ties_words(); WordTable::of(&layout).rows];
         Self { layout, weight_decay, steps: 0, first_moment, second_moment, looked_up, put_off: Vec::new() }
     }
 
@@ -57,7 +58,8 @@ impl AdamW {
             let table = WordTable::of(&layout);
             let moments = table.rows(&first_moment).zip(table.rows(&second_moment));
             let is_zero = |row: &[f32]| row.iter().all(|&value| value == 0.0);
-            let looked_up = moments.map(|(first, second)| !is_zero(first) || !is_zero(second)).collect();
+            let ties = layout.ties_words();
+            let looked_up = moments.map(|(first, second)| ties || !is_zero(first) || !is_zero(second)).collect();
             Self { layout, weight_decay, steps, first_moment, second_moment, looked_up, put_off: Vec::new() }
         })
     }
@@ -259,11 +261,12 @@ vectorized! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Activation, EncoderConfig, Family, Normal};
+    use crate::{Activation, EncoderConfig, Family, Head, Normal};
 
     fn layout() -> Arc<Layout> {
         Layout::new(&EncoderConfig {
             family: Family::DistilBert,
+            head: Head::Classification,
             vocab_size: 50,
             embedding_size: 12,
             hidden_size: 12,

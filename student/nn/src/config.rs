@@ -16,13 +16,25 @@ pub enum Family {
     DistilBert,
 }
 
-/// An encoder with a sequence-classification head.
+/// What stands behind the last layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Head {
+    /// One row of logits a text, over its classes, from the first token.
+    #[default]
+    Classification,
+    /// One row of logits a chosen token, over the vocabulary. The output matrix is the word embeddings.
+    MaskedLm,
+}
+
+/// An encoder with its head.
 ///
 /// Made from Hugging Face's `config.json` by [`hf::read_config`](crate::hf::read_config).
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncoderConfig {
-    /// Decides the parameter names, the head and where dropout stands.
+    /// Decides the parameter names, the classification head and where dropout stands.
     pub family: Family,
+    /// What stands behind the last layer.
+    pub head: Head,
     /// Rows of the word embedding table.
     pub vocab_size: usize,
     /// Width of the embeddings; differs from `hidden_size` in ELECTRA alone.
@@ -51,13 +63,18 @@ pub struct EncoderConfig {
     pub attention_dropout: f32,
     /// Rate in the classification head.
     pub classifier_dropout: f32,
-    /// Number of classes.
+    /// Number of classes; 0 in a masked-language model.
     pub num_labels: usize,
 }
 
 impl EncoderConfig {
     /// Refuses sizes that no encoder can have, naming the field as `config.json` of the family spells it.
     pub fn validate(&self) -> Result<(), Error> {
+        if self.head == Head::MaskedLm && self.family == Family::Electra {
+            // Its generator has a head of another form, and its discriminator none that predicts tokens.
+            return Err(bad("model_type", "electra", "bert, roberta or distilbert for a masked-language model"));
+        }
+        let labels = if self.head == Head::Classification { self.num_labels } else { 1 };
         let positive = [
             ("vocab_size", self.vocab_size),
             ("embedding_size", self.embedding_size),
@@ -66,7 +83,7 @@ impl EncoderConfig {
             ("num_attention_heads", self.num_heads),
             ("intermediate_size", self.intermediate_size),
             ("max_position_embeddings", self.max_positions),
-            ("num_labels", self.num_labels),
+            ("num_labels", labels),
         ];
         for (field, value) in positive {
             // A bound keeps sizes from overflowing later; no model comes near it.
@@ -121,6 +138,20 @@ impl EncoderConfig {
     /// Whether a linear map stands between embeddings and first layer.
     pub fn projects_embeddings(&self) -> bool {
         self.embedding_size != self.hidden_size
+    }
+
+    /// Width of a row of logits: classes, or the vocabulary.
+    pub fn outputs(&self) -> usize {
+        match self.head {
+            Head::Classification => self.num_labels,
+            Head::MaskedLm => self.vocab_size,
+        }
+    }
+
+    /// Activation in the masked-language-model head.
+    pub fn lm_activation(&self) -> Activation {
+        // RoBERTa's is a constant of the code, whatever the file says.
+        if self.family == Family::Roberta { Activation::Gelu } else { self.activation }
     }
 
     /// Activation between the two linear maps of the classification head.

@@ -4,8 +4,8 @@
 //! of the weights are then summed over chunks in their order, cut by weight. How a batch is cut depends on the batch
 //! alone, so results do not depend on the thread count. Buffers are kept from call to call.
 //!
-//! The last layer computes the first token of each sequence alone, the only one that the head reads, unless all hidden
-//! states are asked for.
+//! In a classifier the last layer computes the first token of each sequence alone, the only one that the head reads,
+//! unless all hidden states are asked for. A masked-language model computes every token and reads the chosen ones.
 
 mod backward;
 mod chunk;
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::{DropoutRng, EncoderConfig, Error, Gradients, Layout, Parameters};
+use crate::{DropoutRng, EncoderConfig, Error, Gradients, Head, Layout, Parameters};
 pub(crate) use chunk::Dropouts;
 use chunk::{Chunk, Context, Prepared};
 
@@ -33,6 +33,9 @@ pub struct PackedInput<'a> {
     pub token_type_ids: &'a [u32],
     /// `[B + 1]`: row `b` is the tokens from `starts[b]` up to `starts[b + 1]`.
     pub starts: &'a [u32],
+    /// `[P]`: the tokens that a masked-language-model head reads, as ascending numbers within the batch; there may be
+    /// none. `None` for a classification head, which reads the first token of each row.
+    pub positions: Option<&'a [u32]>,
 }
 
 /// Whether dropout is on.
@@ -61,7 +64,7 @@ impl Capture {
 /// What a forward pass returns.
 #[derive(Clone, Debug, Default)]
 pub struct EncoderOutput {
-    /// `[B, num_labels]`, before softmax.
+    /// `[B, num_labels]`, or `[P, vocabulary]` of a masked-language model; before softmax.
     pub logits: Vec<f32>,
     /// `num_layers + 1` times `[T, hidden]` if captured, else empty.
     pub hidden_states: Vec<Vec<f32>>,
@@ -170,7 +173,7 @@ impl Encoder {
     /// must have been in training mode. Each forward pass serves one backward pass.
     ///
     /// # Shapes
-    /// - `d_logits`: `[B, num_labels]`
+    /// - `d_logits`: as the logits
     pub fn backward(
         &mut self,
         parameters: &Parameters,
@@ -231,7 +234,7 @@ fn cut(starts: &[u32]) -> Vec<Range<usize>> {
 
 /// Refuses what the model does not have.
 pub(crate) fn check_input(config: &EncoderConfig, input: PackedInput<'_>) -> Result<(), Error> {
-    let PackedInput { input_ids, token_type_ids, starts } = input;
+    let PackedInput { input_ids, token_type_ids, starts, positions } = input;
     if starts.len() < 2 || starts[0] != 0 || starts[starts.len() - 1] as usize != input_ids.len() {
         return Err(Error::Batch(format!("starts do not span the {} tokens", input_ids.len())));
     }
@@ -253,7 +256,21 @@ pub(crate) fn check_input(config: &EncoderConfig, input: PackedInput<'_>) -> Res
     if let Some(found) = token_type_ids.iter().find(|&&id| types > 0 && id as usize >= types) {
         return Err(Error::Batch(format!("token type {found}, the model has {types}")));
     }
-    Ok(())
+    match (config.head, positions) {
+        (Head::Classification, None) => Ok(()),
+        (Head::Classification, Some(_)) => Err(Error::Batch(
+            "token positions, and the model has a classification head, which reads first tokens".into(),
+        )),
+        (Head::MaskedLm, None) => Err(Error::Batch("a masked-language model reads token positions: none given".into())),
+        (Head::MaskedLm, Some(positions)) => {
+            let ascending = positions.windows(2).all(|pair| pair[0] < pair[1]);
+            let within = positions.last().is_none_or(|&last| (last as usize) < input_ids.len());
+            match ascending && within {
+                true => Ok(()),
+                false => Err(Error::Batch(format!("positions that do not ascend below {} tokens", input_ids.len()))),
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! How many floating-point operations the matrix products of a pass take, counted from the lengths of its rows.
 //!
+//! Of models with a classification head; a masked-language model's would need the number of tokens that its head reads.
+//!
 //! A multiply and an add are two operations; everything that is no matrix product is left out, as is usual. Two counts:
 //! what an engine of this crate really does, and what is conventionally quoted for a whole model. With `T` tokens in `B`
 //! rows of lengths `L`, `Q` the sum of `L^2`, sizes `h` (hidden), `i` (intermediate), `e` (embedding), `K` classes and
@@ -104,7 +106,7 @@ mod tests {
     fn counts_are_the_engines(config: &EncoderConfig) {
         let lengths = [7, 1, 12, 3];
         let starts: Vec<u32> = [0, 7, 8, 20, 23].into();
-        let input = PackedInput { input_ids: &[5; 23], token_type_ids: &[0; 23], starts: &starts };
+        let input = PackedInput { input_ids: &[5; 23], token_type_ids: &[0; 23], starts: &starts, positions: None };
         let layout = Layout::new(config);
         let parameters = Parameters::random(layout.clone(), 0, 1);
         let mut gradients = Gradients::zeros(layout);

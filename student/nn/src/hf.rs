@@ -2,22 +2,29 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{Activation, EncoderConfig, Error, Family};
+use crate::{Activation, EncoderConfig, Error, Family, Head};
 
 /// What `config.json` says of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HfConfig {
     /// The encoder.
     pub encoder: EncoderConfig,
-    /// Class names in the order of their ids; `LABEL_0` and so on where the file has none.
+    /// Class names in the order of their ids; `LABEL_0` and so on where the file has none. Empty in a masked-language
+    /// model.
     pub labels: Vec<String>,
 }
 
-/// Reads the parsed `config.json` of a BERT, RoBERTa, ELECTRA or DistilBERT model.
+/// [`read_config_for`] a model with a classification head.
+pub fn read_config(json: &Value) -> Result<HfConfig, Error> {
+    read_config_for(json, Head::Classification)
+}
+
+/// Reads the parsed `config.json` of a BERT, RoBERTa, ELECTRA or DistilBERT model that is to have this head, whatever
+/// head it was saved with.
 ///
 /// Refuses other model types and what would change the arithmetic without our knowing (relative positions, decoders,
 /// tasks other than single-label classification).
-pub fn read_config(json: &Value) -> Result<HfConfig, Error> {
+pub fn read_config_for(json: &Value, head: Head) -> Result<HfConfig, Error> {
     let fields = Fields(json.as_object().ok_or_else(|| bad("config.json", "no object", "a JSON object"))?);
     let family = match fields.text("model_type")? {
         Some("bert") => Family::Bert,
@@ -30,19 +37,25 @@ pub fn read_config(json: &Value) -> Result<HfConfig, Error> {
     if let Some(kind) = fields.text("position_embedding_type")?.filter(|&kind| kind != "absolute") {
         return Err(bad("position_embedding_type", kind, "absolute"));
     }
-    if let Some(problem) = fields.text("problem_type")?.filter(|&problem| problem != "single_label_classification") {
+    if head == Head::Classification
+        && let Some(problem) = fields.text("problem_type")?.filter(|&problem| problem != "single_label_classification")
+    {
         return Err(bad("problem_type", problem, "single_label_classification"));
     }
     if fields.0.get("is_decoder") == Some(&Value::Bool(true)) {
         return Err(bad("is_decoder", "true", "false: an encoder"));
     }
-    let labels = fields.labels()?;
+    let labels = match head {
+        Head::Classification => fields.labels()?,
+        Head::MaskedLm => Vec::new(),
+    };
     let distil = family == Family::DistilBert;
     let name = |bert: &'static str, distilbert: &'static str| if distil { distilbert } else { bert };
     let hidden_size = fields.size(name("hidden_size", "dim"))?;
     let hidden_dropout = fields.rate(name("hidden_dropout_prob", "dropout"), 0.1)?;
     let encoder = EncoderConfig {
         family,
+        head,
         vocab_size: fields.size("vocab_size")?,
         embedding_size: if family == Family::Electra { fields.size("embedding_size")? } else { hidden_size },
         hidden_size,
@@ -70,7 +83,7 @@ pub fn read_config(json: &Value) -> Result<HfConfig, Error> {
     Ok(HfConfig { encoder, labels })
 }
 
-/// Writes the `config.json` that `transformers` loads as a sequence-classification model.
+/// Writes the `config.json` that `transformers` loads as a sequence-classification model, or as a masked-language model.
 ///
 /// Keys stand in alphabetical order, as `transformers` writes them. `dtype` is the stored weights', such as `float32`.
 pub fn write_config(config: &EncoderConfig, labels: &[String], dtype: &str) -> Value {
@@ -86,24 +99,32 @@ pub fn write_config(config: &EncoderConfig, labels: &[String], dtype: &str) -> V
     };
     // Shortest decimal form: 0.1, not the nearest f64 of the f32.
     let number = |value: f32| value.to_string().parse::<f64>().map_or(Value::Null, Value::from);
-    let (model_type, architecture) = match config.family {
-        Family::Bert => ("bert", "BertForSequenceClassification"),
-        Family::Roberta => ("roberta", "RobertaForSequenceClassification"),
-        Family::Electra => ("electra", "ElectraForSequenceClassification"),
-        Family::DistilBert => ("distilbert", "DistilBertForSequenceClassification"),
+    let (model_type, class) = match config.family {
+        Family::Bert => ("bert", "Bert"),
+        Family::Roberta => ("roberta", "Roberta"),
+        Family::Electra => ("electra", "Electra"),
+        Family::DistilBert => ("distilbert", "DistilBert"),
+    };
+    let task = match config.head {
+        Head::Classification => "ForSequenceClassification",
+        Head::MaskedLm => "ForMaskedLM",
     };
     let mut fields = vec![
-        ("architectures", json!([architecture])),
+        ("architectures", json!([format!("{class}{task}")])),
         ("dtype", json!(dtype)),
-        ("id2label", Value::Object(id2label)),
         ("initializer_range", json!(0.02)),
-        ("label2id", Value::Object(label2id)),
         ("max_position_embeddings", json!(config.max_positions)),
         ("model_type", json!(model_type)),
         ("pad_token_id", json!(config.pad_token_id)),
-        ("problem_type", json!("single_label_classification")),
         ("vocab_size", json!(config.vocab_size)),
     ];
+    if config.head == Head::Classification {
+        fields.extend([
+            ("id2label", Value::Object(id2label)),
+            ("label2id", Value::Object(label2id)),
+            ("problem_type", json!("single_label_classification")),
+        ]);
+    }
     if config.family == Family::DistilBert {
         fields.extend([
             ("activation", json!(activation)),
@@ -229,6 +250,37 @@ mod tests {
             let json = write_config(&config, &read.labels, "float32");
             assert_eq!(read_config(&json).expect("our own"), HfConfig { encoder: config, labels: read.labels.clone() });
         }
+    }
+
+    #[test]
+    fn a_masked_language_model_is_read_back_and_has_no_classes() {
+        for (family, class) in
+            [(Family::Bert, "Bert"), (Family::Roberta, "Roberta"), (Family::DistilBert, "DistilBert")]
+        {
+            let mut config = read_config_for(&bert(), Head::MaskedLm).expect("a BERT").encoder;
+            config.family = family;
+            if family == Family::DistilBert {
+                config.type_vocab_size = 0;
+            }
+            assert_eq!((config.num_labels, config.outputs()), (0, 100));
+            let json = write_config(&config, &[], "float32");
+            assert_eq!(json["architectures"], json!([format!("{class}ForMaskedLM")]));
+            assert!(["id2label", "label2id", "problem_type"].iter().all(|field| json.get(field).is_none()), "{json}");
+            let read = read_config_for(&json, Head::MaskedLm).expect("our own");
+            assert_eq!(read, HfConfig { encoder: config, labels: Vec::new() });
+        }
+    }
+
+    #[test]
+    fn what_concerns_classes_alone_is_no_matter_of_a_masked_language_model() {
+        let mut config = bert();
+        config["problem_type"] = json!("regression");
+        config["id2label"] = json!({"0": "a", "1": "a"});
+        assert!(read_config_for(&config, Head::MaskedLm).is_ok());
+        config["model_type"] = json!("electra");
+        config["embedding_size"] = json!(16);
+        let error = read_config_for(&config, Head::MaskedLm).expect_err("refused").to_string();
+        assert!(error.contains("`model_type` is electra, expected bert, roberta or distilbert"), "{error}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub mod twin;
 pub use activation::Activation;
 pub use adamw::AdamW;
 pub use ceiling::Ceiling;
-pub use config::{EncoderConfig, Family};
+pub use config::{EncoderConfig, Family, Head};
 pub use encoder::{Capture, Encoder, EncoderOutput, Mode, PackedInput};
 pub use engine::{Compute, Engine};
 pub use error::Error;

@@ -2,7 +2,7 @@
 //!
 //! Loading, export and the student's initialisation read the same rows.
 
-use crate::{EncoderConfig, Family};
+use crate::{EncoderConfig, Family, Head};
 
 /// A parameter, whatever its family calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +31,16 @@ pub enum Slot {
     HeadOutputWeight,
     /// `[labels]`
     HeadOutputBias,
+    /// `[hidden, hidden]`: the linear map of the masked-language-model head. Its output matrix is [`WordEmbeddings`](Self::WordEmbeddings).
+    LmDenseWeight,
+    /// `[hidden]`
+    LmDenseBias,
+    /// `[hidden]`
+    LmNormWeight,
+    /// `[hidden]`
+    LmNormBias,
+    /// `[vocabulary]`
+    LmOutputBias,
 }
 
 /// A parameter of one encoder layer.
@@ -91,7 +101,7 @@ pub(crate) const EMBEDDINGS: [(Slot, &str); 7] = [
     (Slot::EmbeddingProjectionBias,   "embeddings_project.bias"),
 ];
 
-/// Slot and full name of the head: BERT, RoBERTa and ELECTRA, DistilBERT.
+/// Slot and full name of the classification head: BERT, RoBERTa and ELECTRA, DistilBERT.
 #[rustfmt::skip]
 pub(crate) const HEAD: [(Slot, &str, &str, &str); 4] = [
     (Slot::HeadDenseWeight,  "bert.pooler.dense.weight", "classifier.dense.weight",    "pre_classifier.weight"),
@@ -99,6 +109,34 @@ pub(crate) const HEAD: [(Slot, &str, &str, &str); 4] = [
     (Slot::HeadOutputWeight, "classifier.weight",        "classifier.out_proj.weight", "classifier.weight"),
     (Slot::HeadOutputBias,   "classifier.bias",          "classifier.out_proj.bias",   "classifier.bias"),
 ];
+
+/// Slot and full name of the masked-language-model head: BERT, RoBERTa, DistilBERT.
+#[rustfmt::skip]
+pub(crate) const LM_HEAD: [(Slot, &str, &str, &str); 5] = [
+    (Slot::LmDenseWeight, "cls.predictions.transform.dense.weight",     "lm_head.dense.weight",      "vocab_transform.weight"),
+    (Slot::LmDenseBias,   "cls.predictions.transform.dense.bias",       "lm_head.dense.bias",        "vocab_transform.bias"),
+    (Slot::LmNormWeight,  "cls.predictions.transform.LayerNorm.weight", "lm_head.layer_norm.weight", "vocab_layer_norm.weight"),
+    (Slot::LmNormBias,    "cls.predictions.transform.LayerNorm.bias",   "lm_head.layer_norm.bias",   "vocab_layer_norm.bias"),
+    (Slot::LmOutputBias,  "cls.predictions.bias",                       "lm_head.bias",              "vocab_projector.bias"),
+];
+
+/// Slot and full name under which checkpoints repeat a parameter that the masked-language-model head shares: BERT,
+/// RoBERTa, DistilBERT.
+#[rustfmt::skip]
+const LM_COPIES: [(Slot, Option<&str>, Option<&str>, Option<&str>); 2] = [
+    (Slot::WordEmbeddings, Some("cls.predictions.decoder.weight"), Some("lm_head.decoder.weight"), Some("vocab_projector.weight")),
+    (Slot::LmOutputBias,   Some("cls.predictions.decoder.bias"),   Some("lm_head.decoder.bias"),   None),
+];
+
+/// Names under which a checkpoint of a masked-language model may repeat a parameter, which must then be equal.
+pub fn copies(family: Family) -> Vec<(Slot, &'static str)> {
+    let of_family = |(slot, bert, roberta, distilbert)| match family {
+        Family::Bert => Some((slot, bert?)),
+        Family::Roberta | Family::Electra => Some((slot, roberta?)),
+        Family::DistilBert => Some((slot, distilbert?)),
+    };
+    LM_COPIES.into_iter().filter_map(of_family).collect()
+}
 
 /// What the encoder's own parameters are prefixed with in a checkpoint that has a head.
 pub fn prefix(family: Family) -> &'static str {
@@ -110,7 +148,7 @@ pub fn prefix(family: Family) -> &'static str {
     }
 }
 
-/// The name that `transformers` gives the parameter in a sequence-classification model of the family.
+/// The name that `transformers` gives the parameter in a model of the family with the head that has it.
 pub fn hugging_face_name(family: Family, slot: Slot) -> String {
     if let Slot::Layer(index, part) = slot {
         let (_, bert, distilbert) = LAYER[part as usize];
@@ -122,8 +160,8 @@ pub fn hugging_face_name(family: Family, slot: Slot) -> String {
     if let Some((_, name)) = EMBEDDINGS.iter().find(|(candidate, _)| *candidate == slot) {
         return format!("{}{name}", prefix(family));
     }
-    let row = HEAD.iter().find(|row| row.0 == slot);
-    let (_, bert, dense, distilbert) = row.expect("every slot is a layer's, an embedding's or the head's");
+    let row = HEAD.iter().chain(&LM_HEAD).find(|row| row.0 == slot);
+    let (_, bert, dense, distilbert) = row.expect("every slot is a layer's, an embedding's or a head's");
     match family {
         Family::Bert => bert,
         Family::Roberta | Family::Electra => dense,
@@ -132,9 +170,9 @@ pub fn hugging_face_name(family: Family, slot: Slot) -> String {
     .to_string()
 }
 
-/// Whether the parameter belongs to the classification head.
+/// Whether the parameter belongs to a head.
 pub fn is_head(slot: Slot) -> bool {
-    HEAD.iter().any(|(head, ..)| *head == slot)
+    HEAD.iter().chain(&LM_HEAD).any(|(head, ..)| *head == slot)
 }
 
 /// Every parameter of the encoder with its shape, in the order of the flat buffer.
@@ -168,12 +206,17 @@ pub(crate) fn slots(config: &EncoderConfig) -> Vec<(Slot, Vec<usize>)> {
             slots.push((Slot::Layer(layer, part), shape));
         }
     }
-    for (slot, ..) in HEAD {
+    let head = match config.head {
+        Head::Classification => HEAD.as_slice(),
+        Head::MaskedLm => LM_HEAD.as_slice(),
+    };
+    for &(slot, ..) in head {
         let shape = match slot {
-            Slot::HeadDenseWeight => vec![h, h],
-            Slot::HeadDenseBias => vec![h],
+            Slot::HeadDenseWeight | Slot::LmDenseWeight => vec![h, h],
             Slot::HeadOutputWeight => vec![config.num_labels, h],
-            _ => vec![config.num_labels],
+            Slot::HeadOutputBias => vec![config.num_labels],
+            Slot::LmOutputBias => vec![config.vocab_size],
+            _ => vec![h],
         };
         slots.push((slot, shape));
     }

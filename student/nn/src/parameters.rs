@@ -65,6 +65,11 @@ impl Layout {
         self.index.get(&slot).map(|&i| &self.entries[i])
     }
 
+    /// Whether the word embeddings are an output matrix as well, so that every row of them has a gradient in each step.
+    pub(crate) fn ties_words(&self) -> bool {
+        self.entry(Slot::LmOutputBias).is_some()
+    }
+
     /// Number of scalars.
     pub fn len(&self) -> usize {
         self.len
@@ -193,7 +198,7 @@ impl Parameters {
 pub struct Gradients {
     layout: Arc<Layout>,
     data: Vec<f32>,
-    /// Which rows of the word table may have a gradient: those that were ever looked up.
+    /// Which rows of the word table may have a gradient: those that were ever looked up, or all where it is tied.
     looked_up: Vec<bool>,
 }
 
@@ -202,7 +207,7 @@ impl Gradients {
     pub fn zeros(layout: Arc<Layout>) -> Self {
         let data = vec![0.0; layout.len()];
         let rows = layout.entry(Slot::WordEmbeddings).map_or(0, |entry| entry.shape[0]);
-        Self { layout, data, looked_up: vec![false; rows] }
+        Self { data, looked_up: vec![layout.ties_words(); rows], layout }
     }
 
     /// Where each parameter stands.
@@ -245,6 +250,8 @@ impl Gradients {
 fn is_norm_weight(slot: Slot) -> bool {
     matches!(
         slot,
-        Slot::EmbeddingNormWeight | Slot::Layer(_, LayerSlot::AttentionNormWeight | LayerSlot::OutputNormWeight)
+        Slot::EmbeddingNormWeight
+            | Slot::LmNormWeight
+            | Slot::Layer(_, LayerSlot::AttentionNormWeight | LayerSlot::OutputNormWeight)
     )
 }

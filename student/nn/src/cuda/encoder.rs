@@ -26,7 +26,7 @@ use super::device::{Buffer, Device, LateReads, Precision, Ptr, Staging};
 use super::kernels;
 use crate::encoder::{Dropouts, check_input};
 use crate::{
-    Capture, DropoutRng, EncoderConfig, EncoderOutput, Error, Gradients, Layout, Mode, PackedInput, Parameters,
+    Capture, DropoutRng, EncoderConfig, EncoderOutput, Error, Gradients, Head, Layout, Mode, PackedInput, Parameters,
 };
 use batch::BatchMemory;
 use forward::Run;
@@ -88,9 +88,12 @@ struct Targets {
 }
 
 impl CudaEncoder {
-    /// An engine for encoders of this configuration; all weights are zero.
+    /// An engine for encoders of this configuration; all weights are zero. Refuses a masked-language model.
     pub fn new(device: &Device, config: &EncoderConfig, precision: Precision) -> Result<Self, Error> {
         config.validate()?;
+        if config.head == Head::MaskedLm {
+            return Err(Error::MaskedLmOnGpu);
+        }
         Ok(Self {
             device: device.clone(),
             config: config.clone(),

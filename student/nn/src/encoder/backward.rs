@@ -9,8 +9,12 @@ use super::chunk::{Chunk, Context, drop_out};
 use crate::attention::Sequence;
 use crate::layer_norm;
 use crate::linear::{add_rows, linear_backward};
-use crate::product::Into;
-use crate::{LayerSlot, Layout, Slot};
+use crate::product::{Into, View, product};
+use crate::{Head, LayerSlot, Layout, Slot};
+
+/// Rows of the word embeddings that one product of the way back through a masked-language-model head reads: as many as
+/// keep a panel of them in the second-level cache.
+const WORDS: usize = 1024;
 
 /// What the backward pass needs besides the forward pass's buffers.
 #[derive(Default)]
@@ -75,7 +79,10 @@ impl Chunk {
     pub(super) fn backward(&mut self, context: &Context<'_>, d_logits: &[f32]) {
         let mut buffer = std::mem::take(&mut self.backward.vectors);
         let mut vectors = Vectors::new(context.layout, &mut buffer);
-        self.backward_head(context, d_logits, &mut vectors);
+        match context.config.head {
+            Head::Classification => self.backward_head(context, d_logits, &mut vectors),
+            Head::MaskedLm => self.backward_lm_head(context, d_logits, &mut vectors),
+        }
         for layer in (0..context.config.num_layers).rev() {
             self.backward_layer(context, layer, &mut vectors);
         }
@@ -103,6 +110,40 @@ impl Chunk {
         config.head_activation().bias_backward(pre_activation, d_activated, vectors.take(Slot::HeadDenseBias));
         linear_backward(pre_activation, parameters.get(Slot::HeadDenseWeight), rows, hidden, d_input, Into::Fresh);
         drop_out(d_input, dropouts.and_then(|dropouts| dropouts.head_input), first);
+    }
+
+    fn backward_lm_head(&mut self, context: &Context<'_>, d_logits: &[f32], vectors: &mut Vectors<'_>) {
+        let (config, parameters) = (context.config, context.parameters);
+        let (hidden, vocabulary, rows) = (config.hidden_size, config.vocab_size, self.positions.len());
+        let head = &mut self.head;
+        head.logits.copy_from_slice(d_logits);
+        add_rows(d_logits, vectors.take(Slot::LmOutputBias));
+
+        let Buffers { d_output, d_residual: d_normed, .. } = &mut self.backward;
+        d_normed.clear();
+        d_normed.resize(rows * hidden, 0.0);
+        for first in (0..vocabulary).step_by(WORDS) {
+            let count = WORDS.min(vocabulary - first);
+            let d_logits = View::new(d_logits.get(first..).unwrap_or_default(), rows, count, vocabulary);
+            let words = &parameters.get(Slot::WordEmbeddings)[first * hidden..(first + count) * hidden];
+            product(d_logits, View::new(words, count, hidden, hidden), 1.0, d_normed, hidden, Into::Sum);
+        }
+        let weight = parameters.get(Slot::LmNormWeight);
+        let (d_weight, d_bias) = (vectors.take(Slot::LmNormWeight), vectors.take(Slot::LmNormBias));
+        let rows_of_both = d_normed.chunks_exact_mut(hidden).zip(head.activated.chunks_exact(hidden));
+        for ((d_row, normalized), &scale) in rows_of_both.zip(&head.scale) {
+            layer_norm::backward_row_then_dropout(d_row, normalized, scale, weight, None, 0, d_weight, d_bias);
+        }
+        config.lm_activation().bias_backward(&mut head.pre_activation, d_normed, vectors.take(Slot::LmDenseBias));
+
+        // From the chosen tokens to all of them; no gradient enters at the others.
+        let d_input = d_normed;
+        linear_backward(&head.pre_activation, parameters.get(Slot::LmDenseWeight), rows, hidden, d_input, Into::Fresh);
+        d_output.clear();
+        d_output.resize(self.input_ids.len() * hidden, 0.0);
+        for (d_row, &token) in d_input.chunks_exact(hidden).zip(&self.positions) {
+            d_output[token * hidden..(token + 1) * hidden].copy_from_slice(d_row);
+        }
     }
 
     /// From the gradient in the layer's output to that in its input, both in `d_output`.

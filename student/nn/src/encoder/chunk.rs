@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::linear::{add_bias, linear, linear_panels, panels};
 use crate::product::{Into, Panels};
 use crate::random::{DropoutRng, DropoutSite};
-use crate::{EncoderConfig, LayerSlot, Layout, Parameters, Slot};
+use crate::{EncoderConfig, Head, LayerSlot, Layout, Parameters, Slot};
 
 /// What every chunk of a pass shares.
 pub(super) struct Context<'a> {
@@ -38,6 +38,8 @@ pub(super) struct Prepared {
     /// [`Parameters::version`] of what they were made of.
     pub(super) version: u64,
     layers: Vec<[Panels; 5]>,
+    /// The word embeddings as the output matrix of a masked-language model.
+    words: Option<Panels>,
 }
 
 /// The linear maps of a layer: keys and values are one.
@@ -74,7 +76,9 @@ impl Prepared {
             })
         };
         let layers = (0..config.num_layers).into_par_iter().map(prepare).collect();
-        Self { version: parameters.version(), layers }
+        let words = || panels(parameters.get(Slot::WordEmbeddings), config.embedding_size);
+        let words = (config.head == Head::MaskedLm).then(words);
+        Self { version: parameters.version(), layers, words }
     }
 }
 
@@ -130,11 +134,13 @@ pub(super) struct Chunk {
     pub(super) token_type_ids: Vec<u32>,
     /// `[B + 1]`, from 0.
     pub(super) starts: Vec<usize>,
+    /// `[P]`: the tokens that a masked-language-model head reads, from 0.
+    pub(super) positions: Vec<usize>,
     pub(super) embeddings: Embeddings,
     pub(super) layers: Vec<LayerBuffers>,
     /// Output of the embeddings and of each layer; two in turn when nothing is kept.
     pub(super) hidden: Vec<Vec<f32>>,
-    pub(super) head: Head,
+    pub(super) head: HeadBuffers,
     pub(super) scratch: Scratch,
     pub(super) backward: super::backward::Buffers,
     keeps_all: bool,
@@ -171,15 +177,19 @@ pub(super) struct LayerBuffers {
     pub(super) output_scale: Vec<f32>,
 }
 
-/// The classification head's buffers, `[B, hidden]` where not said.
+/// The head's buffers, where not said `[B, hidden]`, or `[P, hidden]` of a masked-language model.
 #[derive(Default)]
-pub(super) struct Head {
-    /// The first tokens' last hidden states, dropped out where the family does so.
+pub(super) struct HeadBuffers {
+    /// The last hidden states that the head reads, dropped out where the family does so.
     pub(super) input: Vec<f32>,
     pub(super) pre_activation: Vec<f32>,
-    /// Behind activation and dropout.
+    /// Behind activation and dropout; of a masked-language model normalised in place.
     pub(super) activated: Vec<f32>,
-    /// `[B, labels]`
+    /// `[P]`: reciprocal deviations.
+    pub(super) scale: Vec<f32>,
+    /// Behind the norm of a masked-language model: what the word embeddings are multiplied with.
+    pub(super) normed: Vec<f32>,
+    /// `[B, labels]`, or `[P, vocabulary]`, which backward replaces by the gradient there.
     pub(super) logits: Vec<f32>,
 }
 
@@ -203,7 +213,7 @@ impl Chunk {
 
     /// Whether a layer computes every token's output.
     pub(super) fn computes_all(&self, context: &Context<'_>, layer: usize) -> bool {
-        context.all_rows || layer + 1 < context.config.num_layers
+        context.all_rows || layer + 1 < context.config.num_layers || context.config.head == Head::MaskedLm
     }
 
     /// Runs the model over these rows of the batch.
@@ -215,7 +225,10 @@ impl Chunk {
         self.input_ids.clear();
         self.input_ids.extend_from_slice(&input.input_ids[tokens.clone()]);
         self.token_type_ids.clear();
-        self.token_type_ids.extend_from_slice(&input.token_type_ids[tokens]);
+        self.token_type_ids.extend_from_slice(&input.token_type_ids[tokens.clone()]);
+        self.positions.clear();
+        let chosen = input.positions.unwrap_or_default().iter().map(|&position| position as usize);
+        self.positions.extend(chosen.filter(|token| tokens.contains(token)).map(|token| token - self.first_token));
         self.starts.clear();
         self.starts.extend(input.starts[rows.start..=rows.end].iter().map(|&start| start as usize - self.first_token));
 
@@ -226,7 +239,10 @@ impl Chunk {
         for layer in 0..layers {
             self.forward_layer(context, layer);
         }
-        self.forward_head(context);
+        match context.config.head {
+            Head::Classification => self.forward_head(context),
+            Head::MaskedLm => self.forward_lm_head(context),
+        }
     }
 
     /// Index of a layer's buffers, and of its input's and output's hidden states.
@@ -388,6 +404,38 @@ impl Chunk {
         head.logits.resize(rows * config.num_labels, 0.0);
         linear(&head.activated, parameters.get(Slot::HeadOutputWeight), rows, hidden, &mut head.logits, Into::Fresh);
         add_bias(&mut head.logits, parameters.get(Slot::HeadOutputBias));
+    }
+
+    fn forward_lm_head(&mut self, context: &Context<'_>) {
+        let (config, parameters) = (context.config, context.parameters);
+        let (hidden, rows, layers) = (config.hidden_size, self.positions.len(), config.num_layers);
+        let last = &self.hidden[if self.keeps_all { layers } else { layers % 2 }];
+        let head = &mut self.head;
+        head.input.clear();
+        for &token in &self.positions {
+            head.input.extend_from_slice(table_row(last, token, hidden));
+        }
+        for buffer in [&mut head.pre_activation, &mut head.activated, &mut head.normed] {
+            buffer.resize(rows * hidden, 0.0);
+        }
+        let weight = parameters.get(Slot::LmDenseWeight);
+        linear(&head.input, weight, rows, hidden, &mut head.pre_activation, Into::Fresh);
+        let bias = parameters.get(Slot::LmDenseBias);
+        config.lm_activation().bias_forward(&mut head.pre_activation, bias, &mut head.activated);
+        let norm = context.norm(Slot::LmNormWeight, Slot::LmNormBias);
+        let normed = head.activated.chunks_exact_mut(hidden).zip(head.normed.chunks_exact_mut(hidden));
+        let scales = normed.map(|(row, out)| layer_norm::forward_row_then_dropout(row, norm, None, 0, out));
+        head.scale.clear();
+        head.scale.extend(scales);
+        head.logits.resize(rows * config.vocab_size, 0.0);
+        match context.prepared.and_then(|prepared| prepared.words.as_ref()) {
+            Some(words) => linear_panels(&head.normed, words, rows, hidden, &mut head.logits),
+            None => {
+                let words = parameters.get(Slot::WordEmbeddings);
+                linear(&head.normed, words, rows, hidden, &mut head.logits, Into::Fresh);
+            }
+        }
+        add_bias(&mut head.logits, parameters.get(Slot::LmOutputBias));
     }
 }
 

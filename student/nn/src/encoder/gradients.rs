@@ -8,7 +8,7 @@ use super::backward::vectors;
 use super::chunk::{Chunk, Context};
 use crate::linear::add_rows;
 use crate::product::{Into, View, product};
-use crate::{Gradients, LayerSlot, Slot};
+use crate::{Gradients, Head, LayerSlot, Slot};
 
 /// Rows of a weight or table that one task adds up.
 const TASK_ROWS: usize = 768;
@@ -56,7 +56,13 @@ impl Task<'_> {
         let hidden = context.config.hidden_size;
         let all = |layer| chunk.computes_all(context, layer);
         match self.slot {
-            Slot::WordEmbeddings => self.add_lookups(chunk, chunk.input_ids.iter().map(|&id| id as usize)),
+            Slot::WordEmbeddings => {
+                if context.config.head == Head::MaskedLm {
+                    let vocabulary = context.config.vocab_size;
+                    self.add_product(&chunk.head.logits, vocabulary, 0, &chunk.head.normed);
+                }
+                self.add_lookups(chunk, chunk.input_ids.iter().map(|&id| id as usize));
+            }
             Slot::TypeEmbeddings => self.add_lookups(chunk, chunk.token_type_ids.iter().map(|&id| id as usize)),
             Slot::PositionEmbeddings => {
                 let offset = context.config.position_offset();
@@ -66,6 +72,7 @@ impl Task<'_> {
             Slot::EmbeddingProjectionWeight => {
                 self.add_product(chunk.d_projected(), hidden, 0, &chunk.embeddings.output);
             }
+            Slot::LmDenseWeight => self.add_product(&chunk.head.pre_activation, hidden, 0, &chunk.head.input),
             Slot::HeadDenseWeight => self.add_product(&chunk.head.pre_activation, hidden, 0, &chunk.head.input),
             Slot::HeadOutputWeight => {
                 let labels = context.config.num_labels;
@@ -112,6 +119,9 @@ impl Task<'_> {
     /// Adds `d_out^T x`, where this weight's gradients are the columns of `d_out` from `column` on.
     fn add_product(&mut self, d_out: &[f32], stride: usize, column: usize, x: &[f32]) {
         let rows = x.len() / self.width;
+        if rows == 0 {
+            return;
+        }
         let outer = self.destination.len() / self.width;
         let d_out = View::new(&d_out[column + self.first..], rows, outer, stride).transposed();
         let x = View::new(x, rows, self.width, self.width);

@@ -4,11 +4,12 @@ use super::*;
 use crate::cuda::device::take_launches;
 use crate::cuda::emulation;
 use crate::cuda::verify::engine::{Rows, weights};
-use crate::{Activation, AdamW, Encoder, Family, LayerSlot, Normal, Slot};
+use crate::{Activation, AdamW, Encoder, Family, Head, LayerSlot, Normal, Slot};
 
 pub(crate) fn config(family: Family, hidden: usize, layers: usize) -> EncoderConfig {
     EncoderConfig {
         family,
+        head: Head::Classification,
         vocab_size: 50,
         embedding_size: if family == Family::Electra { hidden / 2 + 4 } else { hidden },
         hidden_size: hidden,
@@ -25,6 +26,14 @@ pub(crate) fn config(family: Family, hidden: usize, layers: usize) -> EncoderCon
         classifier_dropout: 0.0,
         num_labels: 5,
     }
+}
+
+#[test]
+fn a_masked_language_model_is_refused() {
+    let Some(device) = emulation::device() else { return };
+    let config = EncoderConfig { head: Head::MaskedLm, num_labels: 0, ..config(Family::Bert, 64, 2) };
+    let error = CudaEncoder::new(&device, &config, Precision::F32).err().expect("refused").to_string();
+    assert_eq!(error, "masked-language models compute on the CPU so far; give --device cpu");
 }
 
 fn with_dropout(config: EncoderConfig) -> EncoderConfig {

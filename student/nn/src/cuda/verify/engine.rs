@@ -4,8 +4,8 @@ use super::KernelCheck;
 use crate::cuda::device::{Device, Precision};
 use crate::cuda::encoder::{CudaEncoder, StepRates};
 use crate::{
-    Activation, AdamW, Capture, DropoutRng, Encoder, EncoderConfig, Error, Family, Gradients, LayerSlot, Layout, Mode,
-    Normal, PackedInput, Parameters, Slot,
+    Activation, AdamW, Capture, DropoutRng, Encoder, EncoderConfig, Error, Family, Gradients, Head, LayerSlot, Layout,
+    Mode, Normal, PackedInput, Parameters, Slot,
 };
 
 /// What may differ, as the Euclidean distance to the CPU's result over that one's length.
@@ -61,6 +61,7 @@ pub(super) fn verify(device: &Device, report: &mut dyn FnMut(KernelCheck)) -> Re
 fn config(family: Family, hidden: usize) -> EncoderConfig {
     EncoderConfig {
         family,
+        head: Head::Classification,
         vocab_size: VOCABULARY as usize,
         embedding_size: hidden,
         hidden_size: hidden,
@@ -168,7 +169,7 @@ impl Rows {
     }
 
     pub(in crate::cuda) fn input(&self) -> PackedInput<'_> {
-        PackedInput { input_ids: &self.ids, token_type_ids: &self.types, starts: &self.starts }
+        PackedInput { input_ids: &self.ids, token_type_ids: &self.types, starts: &self.starts, positions: None }
     }
 }
 
