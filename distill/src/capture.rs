@@ -14,17 +14,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use cache::{CacheReader, CacheWriter, Captured, HiddenStates, HiddenTokens, LogitForm, NewCache, Outputs, Stale};
+use cache::{CacheReader, CacheWriter, Captured, HiddenStates, HiddenTokens, NewCache, Outputs, Stale};
 use datasets::{Key, LabelNames, TokenBatch, forward_batches};
 use nn::Compute;
 use serde::Serialize;
 use teacher::Teacher;
 
+use crate::cached;
 use crate::fingerprint;
 use crate::hint::HintExt;
 use crate::inference::{Running, announce, forward_each, packed};
 use crate::interrupt::{self, Interrupted};
-use crate::metrics;
 use crate::model::{self, TextModel};
 use crate::task_data;
 use crate::ui::{self, Progress};
@@ -179,12 +179,7 @@ struct Counts {
 }
 
 /// Runs all stages side by side until the data ends or one of them fails.
-fn run(
-    windows: &Windows<'_>,
-    mut model: Asked,
-    writer: CacheWriter,
-    progress: &Progress,
-) -> anyhow::Result<Counts> {
+fn run(windows: &Windows<'_>, mut model: Asked, writer: CacheWriter, progress: &Progress) -> anyhow::Result<Counts> {
     let start = Instant::now();
     let published = Published::new(writer.reader().clone());
     thread::scope(|scope| {
@@ -322,27 +317,13 @@ impl<'a> Forwarding<'a> {
             let fresh = self.in_flight.iter().rev().find_map(|(_, chosen)| chosen.get(key).copied());
             let choice = match fresh {
                 Some(choice) => Some(choice),
-                None => stored_choice(reader, key)?,
+                None => cached::choice(reader, key)?,
             };
             self.counts.labelled += u64::from(choice.is_some());
             self.counts.right += u64::from(choice == Some(*label));
         }
         Ok(())
     }
-
-}
-
-/// The class that the cached teacher chose; none where the row is not there, or a sample of it says too little.
-pub(crate) fn stored_choice(reader: &CacheReader, key: &Key) -> anyhow::Result<Option<u32>> {
-    let Some(row) = reader.get(key)? else { return Ok(None) };
-    Ok(match reader.captured().logits {
-        LogitForm::Dense { .. } => {
-            let logits: Vec<f32> = row.logits().take(reader.captured().width).collect();
-            metrics::predictions(&logits, logits.len()).first().copied()
-        }
-        LogitForm::TopK { .. } => row.indices().next(),
-        LogitForm::Sample { .. } => None,
-    })
 }
 
 /// A teacher, and what is asked of it.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use anyhow::Context;
 use datasets::TokenBatch;
 use nn::cuda::{SoftHardLoss, StepRates};
-use nn::{AdamW, Capture, Compute, DropoutRng, Gradients, Mode, Parameters};
+use nn::{AdamW, Capture, Compute, DropoutRng, Gradients, Mode, PackedInput, Parameters};
 use student::Student;
 
 use crate::inference::{announce, packed};
@@ -54,6 +54,8 @@ struct Open {
 /// Some of a step's rows.
 pub(crate) struct MicroBatch<'a> {
     pub(crate) batch: &'a TokenBatch,
+    /// Which tokens a masked-language model is to tell: see [`PackedInput::positions`].
+    pub(crate) positions: Option<&'a [u32]>,
     /// Number of the first of these rows within the step.
     pub(crate) first_row: usize,
     pub(crate) labels: &'a [Option<u32>],
@@ -72,13 +74,15 @@ pub(crate) struct Outcome {
 }
 
 impl<'a> Learner<'a> {
-    /// A student with the optimiser in this state.
+    /// A student with the optimiser in this state. `whole_rows` says that the teacher's rows have every logit, as a GPU's
+    /// own loss needs them.
     pub(crate) fn new(
         student: &'a mut Student,
         objective: &'a Objective,
         optimizer: AdamW,
         weight_decay: f64,
         max_gradient_norm: f64,
+        whole_rows: bool,
     ) -> anyhow::Result<Self> {
         let layout = student.parameters().layout().clone();
         let loss = objective.no_loss();
@@ -89,34 +93,23 @@ impl<'a> Learner<'a> {
                 announce(&Compute::Cuda { device, precision });
                 let (steps, first, second) = optimizer.state();
                 encoder.restore_optimizer(steps, first, second)?;
-                Side::Cuda { fused: objective.fused(), loss, open: VecDeque::new() }
+                Side::Cuda { fused: objective.fused().filter(|_| whole_rows), loss, open: VecDeque::new() }
             }
         };
         Ok(Self { student, objective, weight_decay, max_gradient_norm, side })
     }
 
-    /// Whether the objective reads the teacher's logits.
-    pub(crate) fn needs_teacher(&self) -> bool {
-        self.objective.needs_teacher()
-    }
-
     /// Forward, loss and backward of some of a step's rows.
     pub(crate) fn micro_batch(&mut self, rows: &MicroBatch<'_>, counts: StepCounts) -> anyhow::Result<()> {
-        let (input, mode) = (packed(rows.batch), Mode::Train(rows.dropout));
-        let logits = rows.teacher.map(TeacherSignal::dense);
+        let input = PackedInput { positions: rows.positions, ..packed(rows.batch) };
+        let mode = Mode::Train(rows.dropout);
         if let Side::Cuda { fused: Some(fused), .. } = &self.side
             && let Some(encoder) = self.student.cuda()
         {
-            // Whether a step is fused is decided once, so that its losses are all found in one place.
-            let teacher_logits = match logits {
-                Some(None) => anyhow::bail!("a GPU learns from all logits; capture them without --top-k and --sample"),
-                Some(logits) => logits,
-                None => None,
-            };
             encoder.forward(input, Capture::LOGITS, mode)?;
             let labels: Vec<i32> = rows.labels.iter().map(|label| label.map_or(-1, u32::cast_signed)).collect();
             encoder.soft_hard_loss(SoftHardLoss {
-                teacher_logits,
+                teacher_logits: rows.teacher.and_then(TeacherSignal::dense),
                 labels: &labels,
                 soft_weight: fused.soft_weight / counts.rows as f64,
                 temperature: fused.temperature,
@@ -128,7 +121,7 @@ impl<'a> Learner<'a> {
         if let Side::Cpu { optimizer, .. } = &mut self.side {
             optimizer.look_up(self.student.parameters_mut(), input.input_ids);
         }
-        let classes = self.student.config().labels.len();
+        let classes = self.student.config().encoder.outputs();
         let output = self.student.forward(input, Capture::LOGITS, mode)?;
         let mut d_logits = vec![0.0; output.logits.len()];
         let rows = ObjectiveRows {

@@ -1,10 +1,13 @@
 //! Distils text encoders: the program `distill`. Reads the command line, hands over to the command, and turns what
 //! comes back into an exit status: 0, 1 for an error, 2 for a command line that cannot be read, 130 for Ctrl-C.
 
+mod cached;
+mod capture;
 mod card;
 mod checkpoint;
 mod cli;
 mod commands;
+mod feed;
 mod files;
 mod fingerprint;
 mod hint;

@@ -9,7 +9,7 @@ const CALIBRATION_BINS: usize = 15;
 /// is absent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Scores {
-    /// Rows predicted.
+    /// Rows predicted; of a masked-language model, masked tokens.
     pub(crate) rows: usize,
     /// Rows of these that have a label; accuracy, macro-F1 and ECE are over them.
     pub(crate) labelled: usize,
@@ -24,14 +24,15 @@ pub(crate) struct Scores {
 }
 
 impl Scores {
-    /// Scores the predictions of a model against the labels and, where there are some, a teacher's.
+    /// Scores the predictions of a model against the labels and, where there are some, a teacher's predictions.
     ///
     /// # Shapes
-    /// - `logits`, `teacher_logits`: `[N, K]`, before softmax, with `K = classes`
+    /// - `logits`: `[N, K]`, before softmax, with `K = classes`
+    /// - `teacher`: `[N]`, class ids
     /// - `labels`: `[N]`, class ids below `K` or none
     pub(crate) fn of(
         logits: &[f32],
-        teacher_logits: Option<&[f32]>,
+        teacher: Option<&[u32]>,
         labels: &[Option<u32>],
         classes: usize,
     ) -> Result<Self, NotFinite> {
@@ -46,9 +47,17 @@ impl Scores {
             labelled,
             accuracy: if_labelled(accuracy(&predicted, labels)),
             macro_f1: if_labelled(macro_f1(&predicted, labels, classes)),
-            agreement: teacher_logits.map(|teacher| agreement(&predicted, &predictions(teacher, classes))),
+            agreement: teacher.map(|teacher| agreement(&predicted, teacher)),
             ece: if_labelled(expected_calibration_error(logits, labels, classes)),
         })
+    }
+}
+
+impl Scores {
+    /// Of a masked-language model: how many tokens it was to tell, and how many of them it did.
+    pub(crate) fn of_tokens(right: usize, masked: usize) -> Self {
+        let accuracy = (masked > 0).then(|| share(right, masked));
+        Self { rows: masked, labelled: masked, accuracy, macro_f1: None, agreement: None, ece: None }
     }
 }
 
@@ -223,7 +232,7 @@ mod tests {
             serde_json::to_string(&scores).expect("serialises"),
             r#"{"rows":2,"labelled":0,"accuracy":null,"macro_f1":null,"agreement":null,"ece":null}"#
         );
-        let scores = Scores::of(&logits, Some(&[0.0, 1.0, 0.0, 1.0]), &[Some(1), None], 2).expect("finite");
+        let scores = Scores::of(&logits, Some(&[1, 1]), &[Some(1), None], 2).expect("finite");
         assert_eq!((scores.rows, scores.labelled), (2, 1));
         assert_eq!((scores.accuracy, scores.macro_f1, scores.agreement), (Some(1.0), Some(0.5), Some(0.5)));
     }

@@ -13,7 +13,7 @@ use nn::{AdamW, Capture, DropoutRng, Family, Gradients, Head, LayerSlot, Mode, P
 use student::Student;
 
 use crate::inference::packed;
-use crate::objective::{LossReport, LossTermRecipe, Objective, ObjectiveRows, StepCounts};
+use crate::objective::{LossReport, LossTermRecipe, Objective, ObjectiveRows, StepCounts, TeacherSignal};
 use crate::schedule::Schedule;
 use golden::{Golden, GoldenBatch, difference, fixture, load, load_for};
 

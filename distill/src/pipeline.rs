@@ -7,13 +7,14 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
+use cache::{Captured, Dtype};
 use datasets::Row;
 use nn::Compute;
 use serde::{Deserialize, Serialize};
 
+use crate::capture::{CacheReport, Capturing, ExistingCache, Source, capture};
 use crate::cli::HubArgs;
-use crate::commands::cache::{CacheReport, Capturing, capture};
-use crate::commands::evaluate::{Measured, measure, teacher_logits};
+use crate::commands::evaluate::{Measured, measure, teacher_predictions};
 use crate::commands::export::{CARD, Exported, export, refuse_foreign};
 use crate::commands::finetune::written;
 use crate::commands::train::{Existing, Training, plan_student};
@@ -98,8 +99,15 @@ impl Pipeline<'_> {
         let export_folder = self.output.join("export");
         refuse_foreign(&export_folder)?;
         let running = Running { compute: self.compute, batch_tokens };
-        let how = Capturing { output: &cache_folder, overwrite: false, running, force: recipe.teacher.force };
-        let cache = capture(teacher, &all, max_length, &how).context("stage cache")?;
+        let how = Capturing {
+            output: &cache_folder,
+            existing: ExistingCache::Resume,
+            running,
+            captured: Captured::dense(names.len(), Dtype::F32),
+            force: recipe.teacher.force,
+        };
+        let source = Source::Rows { rows: &all.rows, labels: &all.labels };
+        let cache = capture(teacher, &source, max_length, &how).context("stage cache")?;
 
         let train = |folder: &Path, objective: Vec<LossTermRecipe>, cache: Option<&Path>| -> anyhow::Result<()> {
             Training {
@@ -182,7 +190,7 @@ impl Pipeline<'_> {
         if let Some(known) = Evaluation::read(&path).filter(|known| known.inputs == inputs) {
             return Ok(known);
         }
-        let said = teacher_logits(teacher, &labels, test, max_length, running)?;
+        let said = teacher_predictions(teacher, &labels, test, max_length, running)?;
         let mut measured = Vec::new();
         let names = std::iter::once(("teacher", self.recipe.teacher.model.clone()));
         for (label, name) in names.chain(folders.iter().map(|(label, folder)| (*label, folder.display().to_string()))) {

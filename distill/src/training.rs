@@ -11,25 +11,27 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use cache::CacheReader;
-use datasets::{Encodings, Key, Sampler};
-use nn::{AdamW, Capture, Mode};
+use datasets::{Encodings, Key, Masking, Sampler, forward_batches};
+use nn::{AdamW, Capture, Mode, PackedInput};
 use serde::Serialize;
 use serde_json::json;
 use student::Student;
 
+use crate::cached;
 use crate::checkpoint::{self, Best, Restored, State};
 use crate::cli::Keep;
+use crate::feed::{Feed, with_feed};
 use crate::files::FileError;
 use crate::hint::HintExt;
 use crate::inference::{forward_all, packed};
 use crate::interrupt;
 use crate::learner::{Learner, Outcome};
-use crate::metrics::Scores;
+use crate::metrics::{Scores, predictions};
 use crate::objective::Objective;
 use crate::recipe::FitRecipe;
 use crate::run_record::RunInputs;
 use crate::schedule::Schedule;
-use crate::step::Stepper;
+use crate::step::{Examples, take_step};
 use crate::ui::{self, Progress};
 
 /// The file of losses and scores in a run's folder.
@@ -54,7 +56,9 @@ pub(crate) struct Fit<'a> {
     pub(crate) objective: &'a Objective,
     pub(crate) train: &'a FitRows,
     pub(crate) validation: &'a FitRows,
-    /// The teacher's stored logits.
+    /// How rows are masked, of a masked-language model.
+    pub(crate) masking: Option<&'a Masking>,
+    /// The teacher's stored answers.
     pub(crate) cache: Option<&'a CacheReader>,
     pub(crate) recipe: &'a FitRecipe,
     pub(crate) inputs: &'a RunInputs,
@@ -72,8 +76,16 @@ pub(crate) struct Fitted {
     pub(crate) kept_epoch: usize,
     /// Of the weights that were kept, on the validation rows.
     pub(crate) scores: Option<Scores>,
+    pub(crate) speed: Speed,
+}
+
+/// How fast a training went.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Speed {
     /// Rows trained on in a second.
     pub(crate) rows_per_second: f64,
+    /// How long steps were waited for because what they need was not read yet.
+    pub(crate) waited_seconds: f64,
 }
 
 impl Fit<'_> {
@@ -86,29 +98,38 @@ impl Fit<'_> {
         let total_steps = steps_per_epoch.checked_mul(recipe.epochs).filter(|&steps| steps < 1 << 40);
         let total_steps = total_steps.context("so many epochs never end; lower --epochs")?;
         let schedule = Schedule::new(recipe.learning_rate, recipe.warmup_ratio, total_steps);
-        let Start { optimizer, first_step, mut best, mut best_parameters, metrics_bytes } = self.start(student)?;
-        let (decay, max_norm) = (recipe.weight_decay, recipe.max_gradient_norm);
-        let mut learner = Learner::new(student, self.objective, optimizer, decay, max_norm)?;
-        let mut metrics = Metrics::open(self.folder, metrics_bytes)?;
-        let teacher_logits = |rows: &[u32]| self.teacher_logits(self.train, rows);
-        let stepper = Stepper {
+        let plan = Plan { steps_per_epoch, total_steps, schedule };
+        let start = self.start(student)?;
+        let teacher = |rows: &[u32]| {
+            let cache = self.cache.context("the soft term needs the teacher's stored logits; give --cache")?;
+            cached::signal(cache, rows.iter().map(|&row| self.train.keys[row as usize]))
+        };
+        let examples = Examples {
             encodings: &self.train.encodings,
             labels: &self.train.labels,
-            teacher_logits: &teacher_logits,
-            seed: recipe.seed,
+            teacher: if self.objective.needs_teacher() { Some(&teacher) } else { None },
+            masking: self.masking,
         };
+        with_feed(&sampler, &examples, start.first_step, total_steps, |feed| self.steps(student, start, &plan, feed))
+    }
+
+    /// Takes every step that is left.
+    fn steps(&self, student: &mut Student, start: Start, plan: &Plan, mut feed: Feed) -> anyhow::Result<Fitted> {
+        let recipe = self.recipe;
+        let Plan { steps_per_epoch, total_steps, .. } = *plan;
+        let Start { optimizer, first_step, mut best, mut best_parameters, metrics_bytes } = start;
+        let (decay, max_norm) = (recipe.weight_decay, recipe.max_gradient_norm);
+        let whole_rows = self.cache.is_none_or(cached::whole_rows);
+        let mut learner = Learner::new(student, self.objective, optimizer, decay, max_norm, whole_rows)?;
+        let mut metrics = Metrics::open(self.folder, metrics_bytes)?;
 
         let progress = Progress::new("train", (total_steps - first_step) as u64 * recipe.batch_rows as u64, "rows");
         let (clock, mut rows_done) = (Instant::now(), 0);
         let mut evaluation_time = std::time::Duration::ZERO;
         let (mut last_scores, mut last_loss) = (None, 0.0);
-        let mut epoch = sampler.epoch((first_step / steps_per_epoch) as u64);
         for step in first_step..total_steps {
-            if step % steps_per_epoch == 0 {
-                epoch = sampler.epoch((step / steps_per_epoch) as u64);
-            }
-            let learning_rate = schedule.learning_rate(step);
-            let rows = stepper.step(step, &epoch.step(step % steps_per_epoch), learning_rate, &mut learner)?;
+            let learning_rate = plan.schedule.learning_rate(step);
+            let rows = take_step(step, &feed.step()?, recipe.seed, learning_rate, &mut learner)?;
 
             progress.inc(rows as u64);
             rows_done += rows;
@@ -171,7 +192,15 @@ impl Fit<'_> {
                 (recipe.epochs, last_scores)
             }
         };
-        Ok(Fitted { steps: total_steps, kept_epoch, scores, rows_per_second: rows_done as f64 / seconds.max(1e-9) })
+        Ok(Fitted {
+            steps: total_steps,
+            kept_epoch,
+            scores,
+            speed: Speed {
+                rows_per_second: rows_done as f64 / seconds.max(1e-9),
+                waited_seconds: feed.waited().as_secs_f64(),
+            },
+        })
     }
 
     fn start(&self, student: &mut Student) -> anyhow::Result<Start> {
@@ -203,32 +232,49 @@ impl Fit<'_> {
         })
     }
 
-    /// What the teacher said of these rows.
-    fn teacher_logits(&self, of: &FitRows, rows: &[u32]) -> anyhow::Result<Vec<f32>> {
-        let cache = self.cache.context("the soft term needs the teacher's logits; give --cache")?;
-        let mut logits = Vec::with_capacity(rows.len() * cache.width());
-        for &row in rows {
-            let found = cache.get(&of.keys[row as usize]);
-            logits.extend_from_slice(found.with_context(|| format!("row {row} is not in the cache"))?);
-        }
-        Ok(logits)
-    }
-
     /// Scores on the validation rows; agreement where the cache has all of them.
     fn evaluate(&self, student: &mut Student) -> anyhow::Result<Option<Scores>> {
         let rows = self.validation;
         if rows.encodings.is_empty() {
             return Ok(None);
         }
+        if let Some(masking) = self.masking {
+            return Ok(Some(self.evaluate_masked(student, masking)?));
+        }
         let classes = student.config().labels.len();
         let logits = forward_all(&rows.encodings, classes, self.recipe.batch_tokens, |batch| {
             Ok(student.forward(packed(batch), Capture::LOGITS, Mode::Eval)?.logits)
         })?;
-        let all: Vec<u32> = (0..rows.encodings.len() as u32).collect();
-        let known = self.cache.is_some_and(|cache| rows.keys.iter().all(|key| cache.contains(key)));
-        let teacher_logits = if known { Some(self.teacher_logits(rows, &all)?) } else { None };
-        Ok(Some(Scores::of(&logits, teacher_logits.as_deref(), &rows.labels, classes)?))
+        let choices = match self.cache {
+            Some(cache) => cached::choices(cache, &rows.keys)?,
+            None => None,
+        };
+        Ok(Some(Scores::of(&logits, choices.as_deref(), &rows.labels, classes)?))
     }
+
+    /// How many of the validation rows' masked tokens are told right; the same ones are masked every time.
+    fn evaluate_masked(&self, student: &mut Student, masking: &Masking) -> anyhow::Result<Scores> {
+        let rows = &self.validation.encodings;
+        let words = student.config().encoder.outputs();
+        let (mut masked, mut right) = (0, 0);
+        for batch in forward_batches(&rows.lengths(), self.recipe.batch_tokens) {
+            let batch = masking.gather(0, rows, &batch);
+            let input = PackedInput { positions: Some(&batch.positions), ..packed(&batch.batch) };
+            let logits = student.forward(input, Capture::LOGITS, Mode::Eval)?.logits;
+            let predicted = predictions(&logits, words);
+            masked += predicted.len();
+            right +=
+                predicted.iter().zip(&batch.originals).filter(|(predicted, original)| predicted == original).count();
+        }
+        Ok(Scores::of_tokens(right, masked))
+    }
+}
+
+/// How long a training goes on, and how fast it learns.
+struct Plan {
+    steps_per_epoch: usize,
+    total_steps: usize,
+    schedule: Schedule,
 }
 
 /// Where a training starts.

@@ -22,7 +22,7 @@ pub(super) struct Answers {
     pub(super) hidden: Vec<f32>,
     pub(super) hidden_sizes: Vec<usize>,
     /// Whether the window ends here.
-    end: bool,
+    pub(super) end: bool,
 }
 
 impl Answers {

@@ -2,23 +2,43 @@
 
 use super::groups::{ColumnArgs, ComputeArgs, HubArgs, OutputArgs};
 use super::values::{StoredDtype, above_zero, at_least_one};
-use clap::{Args, Subcommand};
+use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use std::path::PathBuf;
 
 /// `distill cache`: store what a teacher says, or look after what is stored.
-#[derive(Debug, Clone, Args)]
-#[command(
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
-    after_help = "Example:\n  distill cache --teacher teacher --data train.tsv --output cache"
-)]
-pub(crate) struct CacheArgs {
-    /// What to do with a cache that is there.
-    #[command(subcommand)]
-    pub(crate) what: Option<CacheCommand>,
-    /// What to capture otherwise.
-    #[command(flatten)]
-    pub(crate) capture: Option<CaptureArgs>,
+#[derive(Debug, Clone)]
+pub(crate) enum CacheArgs {
+    /// Without a subcommand.
+    Capture(Box<CaptureArgs>),
+    /// With one.
+    Stored(CacheCommand),
+}
+
+// By hand, since the derived form takes a subcommand or flags, and not the one in the place of the other.
+impl Args for CacheArgs {
+    fn augment_args(command: Command) -> Command {
+        CacheCommand::augment_subcommands(CaptureArgs::augment_args(command))
+            .args_conflicts_with_subcommands(true)
+            .subcommand_negates_reqs(true)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for CacheArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(match matches.subcommand() {
+            None => Self::Capture(Box::new(CaptureArgs::from_arg_matches(matches)?)),
+            Some(_) => Self::Stored(CacheCommand::from_arg_matches(matches)?),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 /// What to do with a cache that is there.
@@ -40,6 +60,7 @@ pub(crate) enum CacheCommand {
 
 /// `distill cache` without a subcommand: run a teacher.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  distill cache --teacher teacher --data train.tsv --output cache")]
 pub(crate) struct CaptureArgs {
     /// Teacher to run: a folder, or a name on the Hub
     #[arg(long, value_name = "MODEL", help_heading = "Model")]

@@ -22,8 +22,8 @@ use crate::interrupt;
 use crate::learner::Learner;
 use crate::memory;
 use crate::model;
-use crate::objective::{LossTermRecipe, Objective};
-use crate::step::Stepper;
+use crate::objective::{LossTermRecipe, Objective, TeacherSignal};
+use crate::step::{Examples, take_step};
 use crate::ui::{self, Table, Ui};
 use clock::{Budget, Times};
 use rows::Rows;
@@ -167,13 +167,14 @@ fn train_case(
     let sampler = Sampler::new(rows.encodings.lengths(), seed, args.rows.batch_rows, bench.report.data.batch_tokens)?;
     let objective = Objective::new(Task::SingleLabel, TERMS.to_vec())?;
     let said = rows.teacher_logits(seed);
-    let teacher_logits = |batch: &[u32]| {
+    let teacher = |batch: &[u32]| {
         let of = |&row: &u32| &said[row as usize * rows.classes..(row as usize + 1) * rows.classes];
-        Ok(batch.iter().flat_map(of).copied().collect())
+        Ok(TeacherSignal::Dense(batch.iter().flat_map(of).copied().collect()))
     };
-    let stepper = Stepper { encodings: &rows.encodings, labels: &rows.labels, teacher_logits: &teacher_logits, seed };
+    let (encodings, labels) = (&rows.encodings, rows.labels.as_slice());
+    let examples = Examples { encodings, labels, teacher: Some(&teacher), masking: None };
     let optimizer = AdamW::new(student.parameters().layout().clone(), WEIGHT_DECAY);
-    let mut learner = Learner::new(&mut student, &objective, optimizer, WEIGHT_DECAY, MAX_GRADIENT_NORM)?;
+    let mut learner = Learner::new(&mut student, &objective, optimizer, WEIGHT_DECAY, MAX_GRADIENT_NORM, true)?;
     let (mut step, mut loss) = (0, None);
     let steps = sampler.steps_per_epoch();
     bench.case(vocabulary, subject, rows, steps, Flops::training, |passes| {
@@ -181,7 +182,8 @@ fn train_case(
             let epoch = sampler.epoch((step / steps) as u64);
             for _ in 0..steps {
                 interrupt::check()?;
-                stepper.step(step, &epoch.step(step % steps), LEARNING_RATE, &mut learner)?;
+                let micro_batches = examples.prepare((step / steps) as u64, &epoch.step(step % steps))?;
+                take_step(step, &micro_batches, seed, LEARNING_RATE, &mut learner)?;
                 step += 1;
                 loss = learner.outcomes(false)?.last().map(|outcome| outcome.loss.total()).or(loss);
             }

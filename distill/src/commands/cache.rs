@@ -7,11 +7,9 @@ mod inspect;
 mod merge;
 mod verify;
 
-use anyhow::bail;
 use cache::{Captured, HiddenStates, HiddenTokens, LogitForm, Outputs};
-use datasets::Key;
 
-use crate::capture::{CacheReport, Capturing, ExistingCache, Source, capture, check_hidden, stored_choice};
+use crate::capture::{CacheReport, Capturing, ExistingCache, Source, capture, check_hidden};
 use crate::cli::{CacheArgs, CacheCommand, CaptureArgs, StoredArgs};
 use crate::inference::Running;
 use crate::model::{self, TextModel};
@@ -21,15 +19,14 @@ use crate::ui::{self, Table, Ui};
 
 /// Stores what a teacher says of a data set, or looks after what is stored.
 pub(crate) fn run(args: CacheArgs, ui: &Ui) -> anyhow::Result<()> {
-    match (args.what, args.capture) {
-        (Some(CacheCommand::Inspect(args)), _) => inspect::run(&args, ui),
-        (Some(CacheCommand::Verify(args)), _) => verify::run(&args, ui),
-        (Some(CacheCommand::Estimate(args)), _) => estimate::run(&args, ui),
-        (Some(CacheCommand::Merge(args)), _) => merge::run(&args, ui),
-        (Some(CacheCommand::Export(args)), _) => export::run(&args, ui),
-        (Some(CacheCommand::Gc(args)), _) => gc::run(&args, ui),
-        (None, Some(args)) => capture_file(&args, ui),
-        (None, None) => bail!("nothing to do: give --teacher, --data and --output, or a subcommand"),
+    match args {
+        CacheArgs::Capture(args) => capture_file(&args, ui),
+        CacheArgs::Stored(CacheCommand::Inspect(args)) => inspect::run(&args, ui),
+        CacheArgs::Stored(CacheCommand::Verify(args)) => verify::run(&args, ui),
+        CacheArgs::Stored(CacheCommand::Estimate(args)) => estimate::run(&args, ui),
+        CacheArgs::Stored(CacheCommand::Merge(args)) => merge::run(&args, ui),
+        CacheArgs::Stored(CacheCommand::Export(args)) => export::run(&args, ui),
+        CacheArgs::Stored(CacheCommand::Gc(args)) => gc::run(&args, ui),
     }
 }
 
@@ -67,9 +64,7 @@ fn stored(args: &StoredArgs, teacher: &TextModel) -> anyhow::Result<Captured> {
                 if args.temperatures.is_empty() { vec![1.0, 2.0, 4.0] } else { args.temperatures.clone() };
             LogitForm::TopK { k, dtype, temperatures }
         }
-        (None, Some(draws)) => {
-            LogitForm::Sample { draws, temperature: args.sample_temperature, seed: args.seed }
-        }
+        (None, Some(draws)) => LogitForm::Sample { draws, temperature: args.sample_temperature, seed: args.seed },
         (None, None) => LogitForm::Dense { dtype },
     };
     let hidden_states = (!args.hidden_states.is_empty()).then(|| {
@@ -85,24 +80,6 @@ fn stored(args: &StoredArgs, teacher: &TextModel) -> anyhow::Result<Captured> {
     let captured = Captured { width: encoder.num_labels, outputs: Outputs::Row, logits, hidden_states };
     captured.check().map_err(|finding| cache::Error::Captured { finding })?;
     Ok(captured)
-}
-
-/// The cached teacher's accuracy on the labelled rows that are cached, and how many they are.
-pub(crate) fn cached_accuracy(
-    reader: &cache::CacheReader,
-    key: impl Fn(usize) -> Key,
-    labels: &[Option<u32>],
-) -> anyhow::Result<Option<(f64, usize)>> {
-    let (mut right, mut labelled) = (0, 0);
-    for (row, label) in labels.iter().enumerate() {
-        if let Some(label) = label
-            && let Some(choice) = stored_choice(reader, &key(row))?
-        {
-            labelled += 1;
-            right += usize::from(choice == *label);
-        }
-    }
-    Ok((labelled > 0).then(|| (right as f64 / labelled as f64, labelled)))
 }
 
 impl CacheReport {

@@ -7,7 +7,7 @@ use teacher::Teacher;
 
 use crate::cli::EvaluateArgs;
 use crate::inference::{self, Running, announce};
-use crate::metrics::Scores;
+use crate::metrics::{Scores, predictions};
 use crate::model::{self, TextModel};
 use crate::recipe::ColumnsRecipe;
 use crate::task_data::{self, Split};
@@ -29,7 +29,7 @@ pub(crate) fn run(args: EvaluateArgs, ui: &Ui) -> anyhow::Result<()> {
             let mut teacher = model::load_classifier(name, &args.hub)?;
             teacher.name_labels(&columns.label_names)?;
             let max_length = teacher.max_length(columns.max_length)?;
-            Some(teacher_logits(teacher, &model.config.labels, &split, max_length, how)?)
+            Some(teacher_predictions(teacher, &model.config.labels, &split, max_length, how)?)
         }
     };
     let measured = measure(model, &split, max_length, how, bytes, teacher.as_deref(), "evaluate")?;
@@ -67,7 +67,7 @@ pub(crate) fn measure(
     max_length: usize,
     how: Running<'_>,
     bytes: u64,
-    teacher_logits: Option<&[f32]>,
+    teacher: Option<&[u32]>,
     label: &str,
 ) -> anyhow::Result<Measured> {
     let start = Instant::now();
@@ -79,7 +79,7 @@ pub(crate) fn measure(
     let mut model = Teacher::on(how.compute, model.config, model.parameters)?;
     let predictions = inference::predict(&mut model, &encodings, how.batch_tokens, label)?;
     Ok(Measured {
-        scores: Scores::of(&predictions.logits, teacher_logits, &split.labels, classes)?,
+        scores: Scores::of(&predictions.logits, teacher, &split.labels, classes)?,
         truncated: encodings.truncated_count(),
         parameters,
         bytes,
@@ -88,28 +88,30 @@ pub(crate) fn measure(
     })
 }
 
-/// What a teacher says of the rows, its classes put in the model's order by name.
-pub(crate) fn teacher_logits(
+/// What a teacher predicts for the rows, its classes put in the model's order by name.
+pub(crate) fn teacher_predictions(
     teacher: TextModel,
     labels: &[String],
     split: &Split,
     max_length: usize,
     how: Running<'_>,
-) -> anyhow::Result<Vec<f32>> {
-    let order: Option<Vec<usize>> =
-        labels.iter().map(|label| teacher.config.labels.iter().position(|other| other == label)).collect();
-    let order = order.filter(|order| order.len() == teacher.config.labels.len());
+) -> anyhow::Result<Vec<u32>> {
+    let theirs = &teacher.config.labels;
+    let order: Option<Vec<usize>> = labels.iter().map(|label| theirs.iter().position(|other| other == label)).collect();
+    let order = order.filter(|order| order.len() == theirs.len());
     let Some(order) = order else {
         anyhow::bail!(
             "the teacher's classes are {}, the model's {}; agreement needs the same ones",
-            teacher.config.labels.join(","),
+            theirs.join(","),
             labels.join(",")
         );
     };
     let encodings = teacher.tokenizer.encode(&split.rows, max_length)?;
     let mut teacher = Teacher::on(how.compute, teacher.config, teacher.parameters)?;
     let logits = inference::predict(&mut teacher, &encodings, how.batch_tokens, "teacher")?.logits;
-    Ok(logits.chunks_exact(order.len()).flat_map(|row| order.iter().map(|&class| row[class])).collect())
+    let ordered: Vec<f32> =
+        logits.chunks_exact(order.len()).flat_map(|row| order.iter().map(|&class| row[class])).collect();
+    Ok(predictions(&ordered, order.len()))
 }
 
 impl Measured {

@@ -20,7 +20,7 @@ use crate::objective::{LossTermRecipe, Objective};
 use crate::recipe::{ColumnsRecipe, FitRecipe};
 use crate::run_record::{RECORD, RunFigures, RunInputs, RunRecord};
 use crate::task_data::{self, Split, TaskData};
-use crate::training::{Fit, FitRows, METRICS};
+use crate::training::{Fit, FitRows, METRICS, Speed};
 use crate::ui::{self, Table, Ui};
 
 /// Makes a teacher of a model.
@@ -91,6 +91,7 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         objective: &objective,
         train: &train,
         validation: &validation,
+        masking: None,
         cache: None,
         recipe: &fit,
         inputs: &inputs,
@@ -100,7 +101,7 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
     }
     .run(&mut student)?;
     let figures = finish(&args.output.output, &student, &model.tokenizer, inputs, &fitted)?;
-    let report = TrainReport::new(&args.output.output, &figures, Some(fitted.rows_per_second), start);
+    let report = TrainReport::new(&args.output.output, &figures, Some(fitted.speed), start);
     ui.result(&report, TrainReport::text)?;
     Ok(())
 }
@@ -207,12 +208,14 @@ pub(crate) struct TrainReport {
     bytes: u64,
     /// In training; absent where a complete run was kept.
     rows_per_second: Option<f64>,
+    /// In which training waited for rows and for what the teacher said of them.
+    waited_seconds: Option<f64>,
     seconds: f64,
     output: String,
 }
 
 impl TrainReport {
-    pub(crate) fn new(folder: &Path, figures: &RunFigures, rows_per_second: Option<f64>, start: Instant) -> Self {
+    pub(crate) fn new(folder: &Path, figures: &RunFigures, speed: Option<Speed>, start: Instant) -> Self {
         let scores = |f: fn(&Scores) -> Option<f64>| figures.validation.as_ref().and_then(f);
         Self {
             accuracy: scores(|s| s.accuracy),
@@ -221,7 +224,8 @@ impl TrainReport {
             ece: scores(|s| s.ece),
             parameters: figures.parameters,
             bytes: figures.bytes,
-            rows_per_second,
+            rows_per_second: speed.map(|speed| speed.rows_per_second),
+            waited_seconds: speed.map(|speed| speed.waited_seconds),
             seconds: start.elapsed().as_secs_f64(),
             output: folder.display().to_string(),
         }
@@ -240,6 +244,9 @@ impl TrainReport {
         table.row(["bytes".to_string(), ui::bytes(self.bytes)]);
         if let Some(rate) = self.rows_per_second {
             table.row(["rows a second in training".to_string(), format!("{rate:.0}")]);
+        }
+        if let Some(seconds) = self.waited_seconds {
+            table.row(["seconds waited for data".to_string(), format!("{seconds:.3}")]);
         }
         format!("{table}\nwritten: {}", self.output)
     }

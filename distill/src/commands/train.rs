@@ -5,15 +5,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::bail;
-use cache::CacheReader;
+use cache::{CacheReader, Captured, Dtype, LogitForm};
 use datasets::{LabelNames, Task, TextTokenizer};
 use nn::hf::HfConfig;
 use nn::{Compute, EncoderConfig, Family, Layout, Parameters};
 use student::Student;
 use student::start::{self, Layers};
 
-use super::cache::cached_accuracy;
 use super::finetune::{TrainReport, finish, prune, written};
+use crate::cached;
 use crate::checkpoint::CHECKPOINT;
 use crate::cli::{LayerChoice, StudentFamily, TrainArgs};
 use crate::files::{prepare_output, refuse_source, remove_partial};
@@ -24,7 +24,7 @@ use crate::objective::{LossTermRecipe, Objective};
 use crate::recipe::{ColumnsRecipe, FitRecipe, StudentRecipe};
 use crate::run_record::{RunFigures, RunInputs, RunRecord};
 use crate::task_data::{self, Split, TaskData};
-use crate::training::{Fit, FitRows, METRICS};
+use crate::training::{Fit, FitRows, METRICS, Speed};
 use crate::ui::{self, Ui};
 
 /// Trains a student.
@@ -61,7 +61,7 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
         compute: &compute,
     }
     .run(Existing::of(args.resume, args.output.overwrite))?;
-    let report = TrainReport::new(&args.output.output, &trained.figures, trained.rows_per_second, start);
+    let report = TrainReport::new(&args.output.output, &trained.figures, trained.speed, start);
     ui.result(&report, TrainReport::text)?;
     Ok(())
 }
@@ -138,8 +138,8 @@ pub(crate) struct Training<'a> {
 /// What a training gave.
 pub(crate) struct Trained {
     pub(crate) figures: RunFigures,
-    /// In training; absent where a complete run was kept.
-    pub(crate) rows_per_second: Option<f64>,
+    /// Absent where a complete run was kept.
+    pub(crate) speed: Option<Speed>,
 }
 
 impl Training<'_> {
@@ -151,7 +151,11 @@ impl Training<'_> {
             bail!("no row has a label, and without a soft term there is nothing else to learn from");
         }
         let names = LabelNames::new(self.teacher.config.labels.clone())?;
-        let fingerprint = fingerprint::of_teacher(&self.teacher, &names, self.max_length)?;
+        // Whatever form the answers are stored in, and whatever the teacher computed in, a student learns from them.
+        let captured = Captured::dense(names.len(), Dtype::F32);
+        let precision = self.compute.precision().to_string();
+        let fingerprint = fingerprint::of_teacher(&self.teacher, self.max_length, &precision, captured)?;
+        let weights = teacher::weights_hash(&self.teacher.parameters);
         let teacher_rows = self.teacher.tokenizer.encode(&rows, self.max_length)?;
         let keys: Vec<_> = (0..teacher_rows.len()).map(|row| teacher_rows.key(row)).collect();
         let cache = match self.cache {
@@ -163,14 +167,16 @@ impl Training<'_> {
             None => None,
         };
         if let (Some(cache), true) = (&cache, objective.needs_teacher()) {
-            let missing = keys.iter().filter(|key| !cache.contains(key)).count();
+            check_temperatures(cache, &objective)?;
+            let mut missing = 0;
+            for key in &keys {
+                missing += usize::from(!cache.contains(key)?);
+            }
             if missing > 0 {
                 return Err(anyhow::anyhow!("{missing} of {} training rows are not in the cache", keys.len()))
                     .hint("run distill cache on the same data: it adds the rows that are missing");
             }
-            if let (Some((accuracy, labelled)), false) =
-                (cached_accuracy(cache, |row| keys[row], &labels, names.len()), self.force)
-            {
+            if let (Some((accuracy, labelled)), false) = (cached::accuracy(cache, &keys, &labels)?, self.force) {
                 task_data::refuse_chance(accuracy, labelled, names.len())?;
             }
         }
@@ -191,7 +197,7 @@ impl Training<'_> {
         let inputs = RunInputs {
             command: "train".to_string(),
             distill: env!("CARGO_PKG_VERSION").to_string(),
-            model: fingerprint.teacher,
+            model: weights,
             config: fingerprint.config,
             tokenizer: fingerprint::of_tokenizer(&tokenizer),
             train: fingerprint::of_rows(&train.encodings, &train.labels),
@@ -206,13 +212,14 @@ impl Training<'_> {
             precision: self.compute.precision(),
         };
         if let Some(figures) = existing.prepare(self.output, &inputs)? {
-            return Ok(Trained { figures, rows_per_second: None });
+            return Ok(Trained { figures, speed: None });
         }
         let mut student = Student::on(self.compute, config, parameters)?;
         let fitted = Fit {
             objective: &objective,
             train: &train,
             validation: &validation,
+            masking: None,
             cache: cache.as_ref(),
             recipe: &self.fit,
             inputs: &inputs,
@@ -222,8 +229,21 @@ impl Training<'_> {
         }
         .run(&mut student)?;
         let figures = finish(self.output, &student, &tokenizer, inputs, &fitted)?;
-        Ok(Trained { figures, rows_per_second: Some(fitted.rows_per_second) })
+        Ok(Trained { figures, speed: Some(fitted.speed) })
     }
+}
+
+/// Refuses an objective that reads the teacher at a temperature that the cache knows nothing of.
+fn check_temperatures(cache: &CacheReader, objective: &Objective) -> anyhow::Result<()> {
+    let known = match &cache.captured().logits {
+        LogitForm::Dense { .. } => return Ok(()),
+        LogitForm::TopK { temperatures, .. } => temperatures.as_slice(),
+        LogitForm::Sample { temperature, .. } => std::slice::from_ref(temperature),
+    };
+    let Some(asked) = objective.temperatures().find(|asked| !known.contains(asked)) else { return Ok(()) };
+    let list: Vec<String> = known.iter().map(ToString::to_string).collect();
+    Err(anyhow::anyhow!("temperature {asked}: the cache stores the teacher's answers for {} alone", list.join(", ")))
+        .hint("give one of these, or capture with another --temperatures (--sample-temperature)")
 }
 
 /// The figures of a complete run in the folder; refuses one of other inputs.

@@ -83,6 +83,7 @@ fn train(learner: &mut Learner<'_>, steps: std::ops::Range<usize>) -> (Vec<Outco
             Normal::new((2 * step + index) as u64, "teacher", 1.5).fill(&mut teacher_logits);
             let dropout = DropoutRng::new(1, step as u64, index as u64);
             let rows = MicroBatch {
+                positions: None,
                 batch: &batch,
                 first_row: 3 * index,
                 labels,
@@ -105,8 +106,8 @@ fn check(terms: Vec<LossTermRecipe>, fused: bool) {
     let gpu = Compute::Cuda { device, precision: Precision::F32 };
     let (mut on_cpu, mut on_gpu) = (student(&Compute::Cpu), student(&gpu));
     let optimizer = || AdamW::new(student(&Compute::Cpu).parameters().layout().clone(), 0.01);
-    let mut cpu = Learner::new(&mut on_cpu, &objective, optimizer(), 0.01, 1.0).expect("a learner");
-    let mut gpu = Learner::new(&mut on_gpu, &objective, optimizer(), 0.01, 1.0).expect("a learner");
+    let mut cpu = Learner::new(&mut on_cpu, &objective, optimizer(), 0.01, 1.0, true).expect("a learner");
+    let mut gpu = Learner::new(&mut on_gpu, &objective, optimizer(), 0.01, 1.0, true).expect("a learner");
     let (expected, known) = train(&mut cpu, 0..4);
     assert_eq!(known, [1, 2, 3, 4]);
     let (found, known) = train(&mut gpu, 0..4);
@@ -163,14 +164,14 @@ fn a_learner_on_a_gpu_goes_on_from_its_optimizer_bit_for_bit() {
     let compute = Compute::Cuda { device, precision: Precision::Bf16 };
     let optimizer = AdamW::new(student(&Compute::Cpu).parameters().layout().clone(), 0.01);
     let (mut whole, mut first, mut second) = (student(&compute), student(&compute), student(&compute));
-    let mut learner = Learner::new(&mut whole, &objective, optimizer.clone(), 0.01, 1.0).expect("a learner");
+    let mut learner = Learner::new(&mut whole, &objective, optimizer.clone(), 0.01, 1.0, true).expect("a learner");
     train(&mut learner, 0..4);
 
-    let mut learner = Learner::new(&mut first, &objective, optimizer, 0.01, 1.0).expect("a learner");
+    let mut learner = Learner::new(&mut first, &objective, optimizer, 0.01, 1.0, true).expect("a learner");
     train(&mut learner, 0..2);
     let optimizer = learner.state().expect("the state").1.into_owned();
     second.set_parameters(first.parameters().flat()).expect("weights");
-    let mut learner = Learner::new(&mut second, &objective, optimizer, 0.01, 1.0).expect("a learner");
+    let mut learner = Learner::new(&mut second, &objective, optimizer, 0.01, 1.0, true).expect("a learner");
     train(&mut learner, 2..4);
     whole.read_back().expect("weights");
     second.read_back().expect("weights");

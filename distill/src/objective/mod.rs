@@ -7,11 +7,12 @@ mod hard_label;
 mod signal;
 mod soft_target;
 
-pub(crate) use signal::TeacherSignal;
 use signal::TeacherRow;
+pub(crate) use signal::TeacherSignal;
 
 use datasets::Task;
 use serde::{Deserialize, Serialize};
+use std::iter::Sum;
 use std::ops::AddAssign;
 
 /// A weighted sum of terms over a task's rows.
@@ -71,6 +72,14 @@ impl StepCounts {
     /// Counts the rows of a step from their labels.
     pub(crate) fn of(labels: &[Option<u32>]) -> Self {
         Self { rows: labels.len(), labelled: labels.iter().flatten().count() }
+    }
+}
+
+impl Sum for StepCounts {
+    /// Of micro-batches.
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        let none = Self { rows: 0, labelled: 0 };
+        parts.fold(none, |sum, part| Self { rows: sum.rows + part.rows, labelled: sum.labelled + part.labelled })
     }
 }
 
@@ -340,7 +349,9 @@ pub(crate) enum ObjectiveError {
         found: f64,
     },
     /// The teacher's answers are stored for other temperatures.
-    #[error("`soft_target` reads the teacher at temperature {found}, which is not among those that the cache was made for")]
+    #[error(
+        "`soft_target` reads the teacher at temperature {found}, which is not among those that the cache was made for"
+    )]
     UnknownTemperature {
         /// The temperature.
         found: f64,

@@ -292,7 +292,8 @@ fn top_k(teacher: &[f32], classes: usize, k: usize, temperatures: &[f64]) -> Tea
         indices.extend(&order[..k]);
         logits.extend(order[..k].iter().map(|&class| row[class as usize]));
         for temperature in temperatures {
-            let rest = order[k..].iter().map(|&class| (f64::from(row[class as usize]) / temperature).exp()).sum::<f64>();
+            let rest =
+                order[k..].iter().map(|&class| (f64::from(row[class as usize]) / temperature).exp()).sum::<f64>();
             tails.push(rest.ln() as f32);
         }
     }
@@ -366,7 +367,8 @@ fn the_mean_gradient_over_samples_is_that_of_the_whole() {
 fn a_temperature_that_the_tails_are_not_of_is_refused() {
     let signal = top_k(&TEACHER, 6, 2, &[1.0, 4.0]);
     let labels = [None, None];
-    let rows = ObjectiveRows { first_row: 0, classes: 6, student_logits: &STUDENT, teacher: Some(&signal), labels: &labels };
+    let rows =
+        ObjectiveRows { first_row: 0, classes: 6, student_logits: &STUDENT, teacher: Some(&signal), labels: &labels };
     let refused = objective(&[SOFT]).evaluate(&rows, StepCounts::of(&labels), &mut [0.0; 12]);
     assert_eq!(refused, Err(ObjectiveError::UnknownTemperature { found: 2.0 }));
 }

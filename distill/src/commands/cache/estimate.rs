@@ -56,7 +56,8 @@ pub(super) fn run(args: &EstimateArgs, ui: &Ui) -> anyhow::Result<()> {
     let reading = Instant::now();
     windows.each(|window| {
         rows += window.keys.len() as u64;
-        let new: Vec<u32> = (0..window.keys.len() as u32).filter(|&row| seen.insert(window.keys[row as usize])).collect();
+        let new: Vec<u32> =
+            (0..window.keys.len() as u32).filter(|&row| seen.insert(window.keys[row as usize])).collect();
         let lengths: Vec<u32> = new.iter().map(|&row| window.encodings.length(row as usize)).collect();
         tokens += lengths.iter().map(|&length| u64::from(length)).sum::<u64>();
         let mut batches = forward_batches(&lengths, batch_tokens).into_iter();

@@ -9,9 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use cache::{CacheReader, Captured, LogitForm, Outputs};
 use parquet::basic::Compression;
-use parquet::data_type::{
-    ByteArray, DataType, FixedLenByteArray, FixedLenByteArrayType, FloatType, Int32Type,
-};
+use parquet::data_type::{ByteArray, DataType, FixedLenByteArray, FixedLenByteArrayType, FloatType, Int32Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
@@ -79,10 +77,9 @@ fn write(reader: &CacheReader, file: &mut File) -> anyhow::Result<u64> {
     let columns = Columns::of(captured);
     let schema = Arc::new(parse_message_type(&columns.schema())?);
     let fingerprint = reader.fingerprint();
-    let json = |value: &dyn erased::Json| value.json();
     let metadata = vec![
-        KeyValue::new("labels".to_string(), json(&fingerprint.labels)),
-        KeyValue::new("fingerprint".to_string(), json(fingerprint)),
+        KeyValue::new("labels".to_string(), serde_json::to_string(&fingerprint.labels).ok()),
+        KeyValue::new("fingerprint".to_string(), serde_json::to_string(fingerprint).ok()),
     ];
     let properties = WriterProperties::builder()
         .set_created_by(concat!("distill ", env!("CARGO_PKG_VERSION")).to_string())
@@ -118,19 +115,6 @@ fn write(reader: &CacheReader, file: &mut File) -> anyhow::Result<u64> {
     Ok(rows)
 }
 
-mod erased {
-    /// Anything as JSON text.
-    pub(super) trait Json {
-        fn json(&self) -> Option<String>;
-    }
-
-    impl<T: serde::Serialize> Json for T {
-        fn json(&self) -> Option<String> {
-            serde_json::to_string(self).ok()
-        }
-    }
-}
-
 /// The columns that a form of storage has besides the key: how many numbers each list holds.
 struct Columns {
     token: bool,
@@ -143,9 +127,7 @@ impl Columns {
     fn of(captured: &Captured) -> Self {
         let token = captured.outputs == Outputs::Token;
         match &captured.logits {
-            LogitForm::Dense { .. } => {
-                Self { token, indices: None, logits: Some(captured.width), tails: None }
-            }
+            LogitForm::Dense { .. } => Self { token, indices: None, logits: Some(captured.width), tails: None },
             LogitForm::TopK { k, temperatures, .. } => {
                 Self { token, indices: Some(*k), logits: Some(*k), tails: Some(temperatures.len()) }
             }

@@ -7,7 +7,8 @@ use cache::{CacheReader, Fingerprint, LogitForm, RecordedError, StoredRow};
 use datasets::{Key, LabelNames, TextTokenizer, TokenizerFiles};
 use serde::Serialize;
 
-use crate::capture::{Source, TOKENIZER, Windows, stored_choice};
+use crate::cached;
+use crate::capture::{Source, TOKENIZER, Windows};
 use crate::cli::{ColumnArgs, InspectArgs};
 use crate::interrupt;
 use crate::recipe::ColumnsRecipe;
@@ -95,7 +96,7 @@ fn of_data(reader: &CacheReader, data: &Path, columns: &ColumnArgs) -> anyhow::R
         found.cached += 1;
         let Some(label) = label else { return Ok(()) };
         found.labels[label as usize] += 1;
-        if let Some(choice) = stored_choice(reader, &key)? {
+        if let Some(choice) = cached::choice(reader, &key)? {
             found.labelled += 1;
             right += u64::from(choice == label);
         }
@@ -199,7 +200,9 @@ impl Report {
     fn text(&self) -> String {
         let figure = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.1}"));
         let mut table = Table::new(["cache", ""]);
-        let mut row = |what: &str, value: String| table.row([what.to_string(), value]);
+        let mut row = |what: &str, value: String| {
+            table.row([what.to_string(), value]);
+        };
         row("rows", ui::count(self.rows as u64));
         row("shards", ui::count(self.shards as u64));
         if self.unreachable_rows > 0 {

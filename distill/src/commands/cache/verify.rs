@@ -21,8 +21,7 @@ struct Report {
 pub(super) fn run(args: &VerifyArgs, ui: &Ui) -> anyhow::Result<()> {
     let found = cache::verify(&args.cache)?;
     let damage: Vec<String> = found.damage.iter().map(ToString::to_string).collect();
-    let report =
-        Report { sound: damage.is_empty(), files: found.files, bytes: found.bytes, rows: found.rows, damage };
+    let report = Report { sound: damage.is_empty(), files: found.files, bytes: found.bytes, rows: found.rows, damage };
     ui.result(&report, Report::text)?;
     if !report.sound {
         bail!("{}: {} of {} files are damaged", args.cache.display(), report.damage.len(), report.files);
@@ -32,8 +31,7 @@ pub(super) fn run(args: &VerifyArgs, ui: &Ui) -> anyhow::Result<()> {
 
 impl Report {
     fn text(&self) -> String {
-        let counts =
-            format!("{} files, {}, {} rows", self.files, ui::bytes(self.bytes), ui::count(self.rows));
+        let counts = format!("{} files, {}, {} rows", self.files, ui::bytes(self.bytes), ui::count(self.rows));
         match self.sound {
             true => format!("sound: {counts}"),
             false => format!("{}\ndamaged: {counts}", self.damage.join("\n")),
