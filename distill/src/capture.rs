@@ -100,7 +100,7 @@ pub(crate) fn capture(
     // Everything that a row can be refused for is found before the teacher runs.
     let rows = source.check(&names)?;
     if how.existing == ExistingCache::Overwrite {
-        cache::remove(how.output)?;
+        cache::remove(how.output, &[TOKENIZER])?;
     }
     let tokenizer = teacher.tokenizer.canonical_json().as_bytes();
     let new = NewCache {

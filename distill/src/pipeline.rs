@@ -12,7 +12,7 @@ use datasets::Row;
 use nn::Compute;
 use serde::{Deserialize, Serialize};
 
-use crate::capture::{CacheReport, Capturing, ExistingCache, Source, capture};
+use crate::capture::{CacheReport, Capturing, ExistingCache, Source, TOKENIZER, capture};
 use crate::cli::HubArgs;
 use crate::commands::evaluate::{Measured, measure, teacher_predictions};
 use crate::commands::export::{CARD, Exported, export, refuse_foreign};
@@ -143,7 +143,7 @@ impl Pipeline<'_> {
 
     /// Removes what an earlier run wrote, and nothing else.
     fn clear(&self) -> anyhow::Result<()> {
-        cache::remove(&self.output.join("cache"))?;
+        cache::remove(&self.output.join("cache"), &[TOKENIZER])?;
         let evaluation = self.output.join(EVALUATION);
         if evaluation.exists() {
             fs::remove_file(&evaluation).map_err(|source| FileError::writing(&evaluation, source))?;

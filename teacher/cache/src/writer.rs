@@ -399,26 +399,26 @@ impl CacheWriter {
     }
 }
 
-/// Removes the cache in `dir`: its manifest, then its other files. Refuses, and removes nothing, while a writer is at
-/// work and where other files lie beside it; does nothing where there is no cache. A manifest that cannot be read names
-/// no attachments: they are other files then.
-pub fn remove(dir: &Path) -> Result<(), Error> {
+/// Removes the cache in `dir`: its files, then its manifest. Refuses, and removes nothing, while a writer is at work and
+/// where other files lie beside it; does nothing where there is no cache. Files with the names in `attachments` are the
+/// cache's own even where its manifest does not say so, or cannot be read.
+pub fn remove(dir: &Path, attachments: &[&str]) -> Result<(), Error> {
     if !dir.join(MANIFEST_FILE).exists() {
         return Ok(());
     }
     let _lock = lock(dir)?;
     let names = list(dir)?;
-    let attachments: Vec<String> = match Manifest::read(dir) {
+    let listed: Vec<String> = match Manifest::read(dir) {
         Ok(Some(manifest)) => manifest.attachments.into_iter().map(|entry| entry.file).collect(),
         _ => Vec::new(),
     };
-    let named = |name: &String| attachments.contains(name);
+    let named = |name: &String| listed.contains(name) || attachments.contains(&name.as_str());
     if let Some(name) = names.iter().find(|name| is_foreign(name) && !named(name)) {
         return Err(Error::Foreign { dir: dir.to_owned(), found: name.clone() });
     }
     let names = names.into_iter().filter(|name| name != LOCK_FILE);
-    // Without its manifest a cache is nothing: a kill in the middle leaves no half of one.
-    for name in std::iter::once(MANIFEST_FILE.to_owned()).chain(names) {
+    // The manifest comes last: after a kill in the middle this can be done again, and nobody takes what is left for a cache.
+    for name in names.chain(std::iter::once(MANIFEST_FILE.to_owned())) {
         let path = dir.join(name);
         fs::remove_file(&path).map_err(|source| Error::Write { path, committed: 0, source })?;
     }

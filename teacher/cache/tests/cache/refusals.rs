@@ -23,7 +23,7 @@ fn a_second_writer_is_refused_and_the_first_goes_on() {
     assert!(matches!(CacheWriter::resume(dir.path()).err().unwrap(), Error::Busy { .. }));
     let fingerprint = fingerprint(&captured);
     assert!(matches!(CacheWriter::refresh(dir.path(), &new_cache(&fingerprint)).err().unwrap(), Error::Busy { .. }));
-    let error = remove(dir.path()).err().unwrap();
+    let error = remove(dir.path(), &[]).err().unwrap();
     assert!(matches!(error, Error::Busy { .. }) && error.to_string().contains("another process is writing"));
     first.commit().unwrap();
     drop(first);
@@ -182,7 +182,7 @@ fn a_folder_of_other_things_is_refused_and_left_alone() {
     for error in [CacheReader::open(dir.path(), None).err().unwrap(), create(dir.path()).err().unwrap()] {
         assert!(matches!(&error, Error::NotACache { found, .. } if found == "`thesis.txt`"), "{error}");
     }
-    remove(dir.path()).unwrap();
+    remove(dir.path(), &[]).unwrap();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 

@@ -73,7 +73,7 @@ fn a_reader_keeps_to_the_manifest_it_opened() {
     // Nothing of what it has opened lies in the folder any more.
     writer.rewrite(|_| false, None).unwrap();
     drop(writer);
-    remove(dir.path()).unwrap();
+    remove(dir.path(), &[]).unwrap();
     for (n, expected) in sound {
         assert_eq!(bytes(&reader.get(&key(n)).unwrap().unwrap(), 0), expected);
     }
@@ -296,23 +296,22 @@ fn readers_that_open_while_a_writer_rewrites_find_every_row() {
 fn a_cache_is_removed_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let captured = dense(Dtype::F32);
-    remove(dir.path()).unwrap();
+    remove(dir.path(), &[]).unwrap();
     drop(fill(dir.path(), &captured, 0..4));
     let foreign = dir.path().join("thesis.txt");
     fs::write(&foreign, b"precious").unwrap();
     fs::write(dir.path().join(".tmp-half"), b"{").unwrap();
-    let error = remove(dir.path()).err().unwrap();
+    let error = remove(dir.path(), &[]).err().unwrap();
     assert!(matches!(&error, Error::Foreign { found, .. } if found == "thesis.txt"), "{error}");
     assert_eq!(open(dir.path()).len(), 4);
     fs::remove_file(&foreign).unwrap();
-    remove(dir.path()).unwrap();
+    remove(dir.path(), &[]).unwrap();
     assert!(files(dir.path()).into_keys().eq([".lock"]));
     drop(fill(dir.path(), &captured, 0..4));
-    // One whose manifest cannot be read, without an attachment.
+    // One whose manifest cannot be read, so that it names no attachment.
     fs::write(dir.path().join("manifest.json"), b"{").unwrap();
-    assert!(remove(dir.path()).is_err());
-    fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
-    remove(dir.path()).unwrap();
+    assert!(remove(dir.path(), &[]).is_err());
+    remove(dir.path(), &["tokenizer.json"]).unwrap();
     assert!(files(dir.path()).into_keys().eq([".lock"]));
 }
 
