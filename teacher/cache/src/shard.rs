@@ -303,7 +303,10 @@ impl<'a> StoredRow<'a> {
             LogitForm::TopK { .. } | LogitForm::Sample { .. } => {
                 let mut new_of = vec![0_u32; order.len()];
                 order.iter().zip(0..).for_each(|(&old, new)| new_of[old as usize] = new);
-                let moved: Vec<u32> = self.indices().map(|old| new_of[old as usize]).collect();
+                let mut moved: Vec<u32> = self.indices().map(|old| new_of[old as usize]).collect();
+                if let LogitForm::Sample { draws, .. } = self.captured.logits {
+                    moved.chunks_exact_mut(draws).for_each(<[u32]>::sort_unstable);
+                }
                 parts.indices.truncate(index);
                 match self.captured.short_indices() {
                     true => parts.indices.extend(moved.iter().flat_map(|&index| (index as u16).to_le_bytes())),

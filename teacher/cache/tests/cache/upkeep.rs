@@ -173,8 +173,13 @@ fn columns_follow_the_rows_of_the_last_map() {
                         }
                     }
                 }
-                _ => {
-                    let back: Vec<u32> = row.indices().map(|new| order[new as usize]).collect();
+                form => {
+                    let mut back: Vec<u32> = row.indices().map(|new| order[new as usize]).collect();
+                    if let cache::LogitForm::Sample { draws, .. } = form {
+                        // Draws ascend, whatever the order of the classes.
+                        assert!(row.indices().collect::<Vec<_>>().chunks(*draws).all(<[u32]>::is_sorted), "{name}");
+                        back.chunks_mut(*draws).for_each(<[u32]>::sort_unstable);
+                    }
                     drop(CacheWriter::refresh(old.path(), &new_cache(&own)).unwrap());
                     let restored = open(old.path());
                     let was: Vec<u32> = restored.get(&given.key).unwrap().unwrap().indices().collect();
