@@ -61,11 +61,11 @@ impl Fingerprint {
     /// The first field in which this one, found in a cache, differs from the `expected` one. None when they are equal.
     pub fn difference(&self, expected: &Self) -> Option<Difference> {
         self.difference_for_reading(expected).or_else(|| {
-            if self.captured != expected.captured {
-                let json = |captured: &Captured| serde_json::to_string(captured).unwrap_or_default();
-                return Some(Difference::new("captured", json(&self.captured), json(&expected.captured)));
-            }
-            text("precision", &self.precision, &expected.precision)
+            let (found, wanted) = (&self.captured, &expected.captured);
+            json("captured.outputs", &found.outputs, &wanted.outputs)
+                .or_else(|| json("captured.logits", &found.logits, &wanted.logits))
+                .or_else(|| json("captured.hidden_states", &found.hidden_states, &wanted.hidden_states))
+                .or_else(|| text("precision", &self.precision, &expected.precision))
         })
     }
 
@@ -126,6 +126,12 @@ fn order(found: &[String], wanted: &[String]) -> Option<Vec<u32>> {
 
 fn text(field: &'static str, found: &str, expected: &str) -> Option<Difference> {
     (found != expected).then(|| Difference::new(field, format!("`{found}`"), format!("`{expected}`")))
+}
+
+/// Both as they stand in the manifest.
+fn json<T: Serialize + PartialEq>(field: &'static str, found: &T, expected: &T) -> Option<Difference> {
+    let json = |value: &T| serde_json::to_string(value).unwrap_or_default();
+    (found != expected).then(|| Difference::new(field, json(found), json(expected)))
 }
 
 fn number(field: &'static str, found: usize, expected: usize) -> Option<Difference> {

@@ -20,8 +20,8 @@ const CHANGES: [(&str, Change, bool); 13] = [
     ("preprocessing", |f| f.preprocessing = "other".to_owned(), true),
     ("task", |f| f.task = "other".to_owned(), true),
     ("captured.width", |f| f.captured.width = 4, true),
-    ("captured", |f| f.captured.logits = LogitForm::Dense { dtype: Dtype::Bf16 }, false),
-    ("captured", |f| f.captured.outputs = cache::Outputs::Token, false),
+    ("captured.logits", |f| f.captured.logits = LogitForm::Dense { dtype: Dtype::Bf16 }, false),
+    ("captured.outputs", |f| f.captured.outputs = cache::Outputs::Token, false),
     ("precision", |f| f.precision = "bf16".to_owned(), false),
 ];
 

@@ -68,7 +68,7 @@ fn caches_of_two_teachers_are_refused_with_the_field() {
     drop(fill(one.path(), &dense(Dtype::F32), 0..10));
     for (field, captured, change) in [
         ("teacher", dense(Dtype::F32), "weights 2"),
-        ("captured", dense(Dtype::F16), "weights"),
+        ("captured.logits", dense(Dtype::F16), "weights"),
         ("captured.width", Captured::dense(6, Dtype::F32), "weights"),
     ] {
         let other = other.path().join(field);
