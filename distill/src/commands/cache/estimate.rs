@@ -35,6 +35,9 @@ struct Report {
 /// Bytes that the index takes for a row, at most: a key, a number, and its share of the buckets and checksums.
 const INDEX_BYTES: f64 = 21.1;
 
+/// Bytes that a row's hidden states take beside their numbers: where they begin, and the frame around them.
+const FRAME_BYTES: f64 = 17.0;
+
 /// Reads all rows once, runs the teacher for a moment, and extrapolates by tokens.
 pub(super) fn run(args: &EstimateArgs, ui: &Ui) -> anyhow::Result<()> {
     let compute = args.compute.device.resolve()?;
@@ -91,7 +94,7 @@ pub(super) fn run(args: &EstimateArgs, ui: &Ui) -> anyhow::Result<()> {
             cache::HiddenTokens::All => tokens as f64 / unique.max(1) as f64,
         };
         // Compression gains little on such numbers: counted as none.
-        2.0 * form.layers.len() as f64 * form.width as f64 * mean_tokens
+        FRAME_BYTES + 2.0 * form.layers.len() as f64 * form.width as f64 * mean_tokens
     });
     let row_bytes = INDEX_BYTES + captured.output_bytes() as f64 + hidden;
     let attachment = tokenizer.canonical_json().len() as f64;
