@@ -40,6 +40,9 @@ pub(super) fn run(args: &CacheExportArgs, ui: &Ui) -> anyhow::Result<()> {
     if args.output.exists() && !args.overwrite {
         bail!("{}: is there already; choose another --output, or give --overwrite", args.output.display());
     }
+    if within(&args.output, &args.cache) {
+        bail!("{}: lies within the cache's own folder; choose another --output", args.output.display());
+    }
     if reader.captured().hidden_states.is_some() {
         ui::say("hidden states stay in the cache: the file holds what is stored of the logits");
     }
@@ -55,6 +58,15 @@ pub(super) fn run(args: &CacheExportArgs, ui: &Ui) -> anyhow::Result<()> {
         format!("{} rows, {}\nwritten: {}", ui::count(report.rows), ui::bytes(report.bytes), report.output)
     })?;
     Ok(())
+}
+
+/// Whether a file, there or not, stands in this folder.
+fn within(file: &Path, folder: &Path) -> bool {
+    let parent = match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    matches!((parent.canonicalize(), folder.canonicalize()), (Ok(parent), Ok(folder)) if parent == folder)
 }
 
 /// A failed write as any other's, whatever it came through.
