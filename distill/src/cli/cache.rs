@@ -54,7 +54,7 @@ pub(crate) enum CacheCommand {
     Merge(MergeArgs),
     /// Write a cache as Parquet, for pandas and polars
     Export(CacheExportArgs),
-    /// Write a cache anew without what nobody reads: rows of a former length, rows of other data, small shards
+    /// Write a cache anew in few large shards; with data, keep the rows of that data alone, at the cache's own length
     Gc(GcArgs),
 }
 
@@ -196,7 +196,7 @@ pub(crate) struct GcArgs {
     /// Folder of the cache
     #[arg(value_name = "DIR")]
     pub(crate) cache: PathBuf,
-    /// Keep the rows of these files alone; may be given several times
+    /// Keep the rows of this file alone, and drop those of a former length; may be given several times
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: Vec<PathBuf>,
     #[command(flatten)]

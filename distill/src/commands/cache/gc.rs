@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use anyhow::bail;
 use cache::CacheWriter;
 use datasets::Key;
 use serde::Serialize;
@@ -25,11 +26,20 @@ pub(super) fn run(args: &GcArgs, ui: &Ui) -> anyhow::Result<()> {
     let (rows_before, bytes_before) = (writer.rows(), writer.bytes());
     let mut kept: HashSet<Key> = HashSet::new();
     for data in &args.data {
-        let keys = Keys::new(writer.reader(), &args.columns)?;
+        let keys = Keys::new(&args.cache, writer.reader(), &args.columns)?;
         keys.each(data, |key, _| {
             kept.insert(key);
             Ok(())
         })?;
+    }
+    if !kept.is_empty() {
+        let mut known = false;
+        for key in &kept {
+            known = known || writer.contains(key)?;
+        }
+        if !known && rows_before > 0 {
+            bail!("{}: no row of the data is cached here, so nothing was dropped; see --data", args.cache.display());
+        }
     }
     writer.rewrite(|key| args.data.is_empty() || kept.contains(key), None)?;
     let report = Report { rows_before, rows: writer.rows(), bytes_before, bytes: writer.bytes() };

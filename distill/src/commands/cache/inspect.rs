@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use cache::{CacheReader, Fingerprint, LogitForm, RecordedError, StoredRow};
+use cache::{CacheReader, Fingerprint, HiddenTokens, LogitForm, RecordedError, StoredRow};
 use datasets::{Key, LabelNames, TextTokenizer, TokenizerFiles};
 use serde::Serialize;
 
@@ -53,7 +53,7 @@ struct OfData {
 pub(super) fn run(args: &InspectArgs, ui: &Ui) -> anyhow::Result<()> {
     let reader = CacheReader::open(&args.cache, None)?;
     // What can be refused comes before the long reading.
-    let data = args.data.as_deref().map(|data| of_data(&reader, data, &args.columns)).transpose()?;
+    let data = args.data.as_deref().map(|data| of_data(&args.cache, &reader, data, &args.columns)).transpose()?;
     let progress = Progress::new("inspect", reader.len() as u64, "rows");
     let (mut entropy, mut outputs) = (Some(0.0), 0_u64);
     for entry in reader.rows() {
@@ -84,8 +84,8 @@ pub(super) fn run(args: &InspectArgs, ui: &Ui) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn of_data(reader: &CacheReader, data: &Path, columns: &ColumnArgs) -> anyhow::Result<OfData> {
-    let keys = Keys::new(reader, columns)?;
+fn of_data(dir: &Path, reader: &CacheReader, data: &Path, columns: &ColumnArgs) -> anyhow::Result<OfData> {
+    let keys = Keys::new(dir, reader, columns)?;
     let mut found = OfData { rows: 0, cached: 0, labels: vec![0; keys.names.len()], labelled: 0, accuracy: None };
     let mut right = 0_u64;
     keys.each(data, |key, label| {
@@ -116,16 +116,17 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn new(reader: &CacheReader, columns: &ColumnArgs) -> anyhow::Result<Self> {
+    pub(super) fn new(dir: &Path, reader: &CacheReader, columns: &ColumnArgs) -> anyhow::Result<Self> {
         let columns = ColumnsRecipe::from(columns);
         let fingerprint = reader.fingerprint();
         if columns.max_length.is_some_and(|asked| asked != fingerprint.max_length) {
-            bail!("the cache is of --max-length {}; leave --max-length out", fingerprint.max_length);
+            bail!("{}: holds rows of length {}; leave --max-length out", dir.display(), fingerprint.max_length);
         }
         if !columns.label_names.is_empty() && columns.label_names != fingerprint.labels {
-            bail!("the cache knows its class names; leave --label-names out");
+            bail!("{}: knows its class names; leave --label-names out", dir.display());
         }
-        let json = reader.attachment(TOKENIZER)?.context("the cache keeps no tokenizer to make keys with")?;
+        let json = reader.attachment(TOKENIZER)?;
+        let json = json.with_context(|| format!("{}: keeps no {TOKENIZER} to make keys with", dir.display()))?;
         let files = TokenizerFiles { tokenizer_json: Some(&json), ..TokenizerFiles::default() };
         let names = match fingerprint.labels.is_empty() {
             true => LabelNames::generic(0),
@@ -218,7 +219,7 @@ impl Report {
         row("stored", stored(print));
         if let Some(entropy) = self.entropy {
             let even = (print.captured.width as f64).ln();
-            row("entropy", format!("{entropy:.4} nats of {even:.4}"));
+            row("entropy", format!("{entropy:.4} nats, {even:.4} at most"));
         }
         let short = |hash: &str| hash.get(..16).unwrap_or(hash).to_string();
         row("teacher", short(&print.teacher));
@@ -248,15 +249,17 @@ impl Report {
         let mut text = table.to_string();
         if let Some(data) = &self.data {
             text += &format!(
-                "\nof the data's {} rows {} are cached",
-                ui::count(data.rows),
-                if data.cached == data.rows { "all".to_string() } else { ui::count(data.cached) }
+                "\n{} {} rows of the data are cached",
+                if data.cached == data.rows { "all".to_string() } else { format!("{} of", ui::count(data.cached)) },
+                ui::count(data.rows)
             );
             if let Some(accuracy) = data.accuracy {
                 text += &format!(
                     "; the teacher is right about {accuracy:.4} of the {} labelled ones",
                     ui::count(data.labelled)
                 );
+            }
+            if data.labels.iter().any(|&rows| rows > 0) {
                 let mut table = Table::new(["label", "rows"]);
                 for (label, rows) in print.labels.iter().zip(&data.labels) {
                     table.row([label.clone(), ui::count(*rows)]);
@@ -276,6 +279,7 @@ impl Report {
 pub(super) fn stored(fingerprint: &Fingerprint) -> String {
     let captured = &fingerprint.captured;
     let width = ui::count(captured.width as u64);
+    let outputs = if fingerprint.labels.is_empty() { "words" } else { "classes" };
     let dtype = |dtype: &cache::Dtype| format!("{dtype:?}").to_lowercase();
     let mut text = match &captured.logits {
         LogitForm::Dense { dtype: format } => format!("{width} logits in {}", dtype(format)),
@@ -284,11 +288,14 @@ pub(super) fn stored(fingerprint: &Fingerprint) -> String {
             let format = dtype(format);
             format!("the {k} largest of {width} logits in {format}, the rest at T = {}", temperatures.join(", "))
         }
-        LogitForm::Sample { draws, temperature, .. } => format!("{draws} draws of {width} at T = {temperature}"),
+        LogitForm::Sample { draws, temperature, .. } => {
+            format!("{draws} draws of {width} {outputs} at T = {temperature}")
+        }
     };
     if let Some(hidden) = &captured.hidden_states {
         let layers: Vec<String> = hidden.layers.iter().map(ToString::to_string).collect();
-        text += &format!("; hidden states {}", layers.join(", "));
+        let tokens = if hidden.tokens == HiddenTokens::First { "first tokens" } else { "all tokens" };
+        text += &format!("; hidden states of layers {}, {tokens}", layers.join(", "));
     }
     text
 }
