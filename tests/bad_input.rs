@@ -238,10 +238,7 @@ fn an_output_that_is_the_model_itself() {
     for line in
         [format!("{TRAIN} --output ./teacher"), "finetune --model teacher --data test.tsv --output teacher".into()]
     {
-        place.refuses(
-            &format!("{line} --overwrite"),
-            &["teacher: the result would replace the model that it is made of"],
-        );
+        place.refuses(&format!("{line} --overwrite"), &["teacher: the result would replace what it is made of"]);
     }
     assert!(place.files("teacher") == teacher);
 }

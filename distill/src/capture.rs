@@ -111,7 +111,9 @@ pub(crate) fn capture(
     let writer = match how.existing {
         ExistingCache::Refresh => {
             let (writer, stale) = CacheWriter::refresh(how.output, &new)?;
-            say_stale(&stale);
+            if stale != Stale::Nothing || !writer.reader().is_empty() {
+                say_stale(&stale);
+            }
             writer
         }
         ExistingCache::Resume | ExistingCache::Overwrite => CacheWriter::create_or_resume(how.output, &new)?,

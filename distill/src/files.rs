@@ -136,7 +136,7 @@ pub(crate) enum FileError {
         limit: &'static str,
     },
     /// The output is what the command reads.
-    #[error("{}: the result would replace the model that it is made of; choose another --output", .0.display())]
+    #[error("{}: the result would replace what it is made of; choose another --output", .0.display())]
     IsSource(PathBuf),
     /// The output names a file.
     #[error("{} is not a folder; choose another --output", .0.display())]

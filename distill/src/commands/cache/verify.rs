@@ -24,7 +24,7 @@ pub(super) fn run(args: &VerifyArgs, ui: &Ui) -> anyhow::Result<()> {
     let report = Report { sound: damage.is_empty(), files: found.files, bytes: found.bytes, rows: found.rows, damage };
     ui.result(&report, Report::text)?;
     if !report.sound {
-        bail!("{}: {} of {} files are damaged", args.cache.display(), report.damage.len(), report.files);
+        bail!("{}: {} of {} files damaged", args.cache.display(), report.damage.len(), report.files);
     }
     Ok(())
 }
