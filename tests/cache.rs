@@ -66,12 +66,23 @@ fn texts_that_the_teacher_reads_alike_share_a_row() {
 fn the_manifest_says_whose_cache_it_is() {
     let place = Workplace::with_cache();
     let manifest = place.read_json("cache/manifest.json");
-    assert_eq!(manifest["schema_version"], 1);
+    assert_eq!(manifest["schema_version"], 2);
     assert_eq!(manifest["fingerprint"]["labels"], json!(CLASSES));
     assert_eq!(manifest["fingerprint"]["max_length"], 64);
     assert_eq!(
         keys(&manifest["fingerprint"]),
-        ["teacher", "config", "tokenizer", "labels", "max_length", "preprocessing", "task", "captured"]
+        [
+            "teacher",
+            "head",
+            "config",
+            "tokenizer",
+            "labels",
+            "max_length",
+            "preprocessing",
+            "task",
+            "precision",
+            "captured"
+        ]
     );
 }
 
@@ -89,16 +100,23 @@ fn refuses_another(field: &str, edit: impl FnOnce(&Workplace), flags: &str) {
 
 #[test]
 fn a_cache_refuses_another_teacher() {
-    refuses_another(
-        "teacher",
-        |place| {
-            let mut weights = place.read_bytes("teacher/model.safetensors");
-            let last = weights.len() - 4;
-            weights[last] ^= 1;
-            place.write("teacher/model.safetensors", weights);
-        },
-        "",
-    );
+    let flip = |place: &Workplace, name: &str| place.edit_tensor(name, |bytes| bytes[0] ^= 1);
+    refuses_another("teacher", |place| flip(place, "bert.encoder.layer.0.output.dense.weight"), "");
+    // The rows that make the logits are held one by one, so that classes may change places.
+    refuses_another("head", |place| flip(place, "classifier.weight"), "");
+    refuses_another("head", |place| flip(place, "classifier.bias"), "");
+}
+
+/// `train` takes whatever form the answers are stored in; `cache` does not mix two.
+#[test]
+fn a_cache_refuses_another_form() {
+    let place = Workplace::with_cache();
+    let files = place.files("cache");
+    for flags in ["--dtype f16", "--top-k 2", "--sample 4", "--hidden-states 1"] {
+        place
+            .refuses(&format!("{CACHE} {flags}"), &["cache: this cache was made otherwise: its captured", "--refresh"]);
+    }
+    assert!(place.files("cache") == files);
 }
 
 #[test]

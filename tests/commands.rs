@@ -45,8 +45,12 @@ fn cache_prints_its_counts() {
     let place = Workplace::new();
     let report = place.json(CACHE);
     has_pinned_keys(&report, &["rows", "unique", "forwarded", "skipped", "truncated", "bytes"]);
-    assert_eq!(place.names("cache"), [".lock", "manifest.json", "shard-00000.safetensors"]);
-    assert_eq!(report["bytes"], place.read_bytes("cache/shard-00000.safetensors").len());
+    let mut files = place.files("cache");
+    let names: Vec<&str> = files.keys().map(String::as_str).collect();
+    let [index, shard] = ["index-00000.safetensors", "shard-00000.safetensors"];
+    assert_eq!(names, [".lock", index, "manifest.json", shard, "tokenizer.json"]);
+    files.remove("manifest.json");
+    assert_eq!(report["bytes"], files.values().map(Vec::len).sum::<usize>());
 }
 
 #[test]
@@ -63,7 +67,7 @@ fn train_prints_its_figures_and_leaves_a_model() {
 #[test]
 fn every_file_of_a_run_has_its_schema_version() {
     let place = with_student();
-    assert_eq!(place.read_json("cache/manifest.json")["schema_version"], 1);
+    assert_eq!(place.read_json("cache/manifest.json")["schema_version"], 2);
     assert_eq!(place.read_json("student/distill.json")["schema_version"], 1);
     let metrics = place.read("student/metrics.jsonl");
     let events: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

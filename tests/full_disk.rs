@@ -1,6 +1,7 @@
 //! No room left, by a limit on file sizes and on a disk that is really full: a plain error, no half-written file, and
 //! once there is room the work goes on.
 
+use crate::cache_tools::MANY;
 use crate::support::{CACHE, Finished, TRAIN, Workplace};
 
 /// Runs `line` where no file may be larger than 12 to 25 kB (`sh` counts in blocks of 512 or of 1024 bytes): enough for
@@ -53,6 +54,8 @@ fn a_cache_that_does_not_fit() {
     place.write("train.tsv", many);
     no_room(&with_small_files(&place, CACHE), "cache/shard-00000.safetensors");
     nothing_half_written(&place, "cache", "shard-00000.safetensors");
+    place.assert_sound("cache");
+    assert_eq!(place.inspect("cache")["rows"], 0);
     place.json(CACHE);
     place.json(&CACHE.replace("--output cache", "--output undisturbed"));
     assert!(place.files("cache") == place.files("undisturbed"));
@@ -89,4 +92,15 @@ fn a_disk_that_is_full() {
     assert!(!message.contains(".partial"), "{message}");
     let done = on_small_disk(&format!("$DISTILL {} --json", CACHE.replace("--output cache", "--output disk/cache")));
     done.succeeded();
+    // Windows are committed until there is no room for the next one: that is a cache of fewer rows.
+    place.many_rows(5);
+    let kept = "code=$?; cp -r disk/cache cut; $DISTILL cache verify disk/cache >&2; exit $code";
+    let message = on_small_disk(&format!("$DISTILL {MANY} --output disk/cache --json; {kept}")).failure();
+    assert!(message.contains("disk/cache/") && message.contains("are safe: once there is room"), "{message}");
+    assert!(message.contains("\nsound: "), "{message}");
+    let rows = place.inspect("cut")["rows"].as_u64().expect("a count");
+    assert!(0 < rows && rows < 3000, "{rows}");
+    assert_eq!(place.json(&format!("{MANY} --output cut"))["skipped"], rows);
+    place.json(&format!("{MANY} --output undisturbed"));
+    assert!(place.files("cut") == place.files("undisturbed"));
 }

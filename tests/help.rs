@@ -31,6 +31,36 @@ fn cache() {
 }
 
 #[test]
+fn cache_inspect() {
+    help("cache_inspect", "cache inspect");
+}
+
+#[test]
+fn cache_verify() {
+    help("cache_verify", "cache verify");
+}
+
+#[test]
+fn cache_estimate() {
+    help("cache_estimate", "cache estimate");
+}
+
+#[test]
+fn cache_merge() {
+    help("cache_merge", "cache merge");
+}
+
+#[test]
+fn cache_export() {
+    help("cache_export", "cache export");
+}
+
+#[test]
+fn cache_gc() {
+    help("cache_gc", "cache gc");
+}
+
+#[test]
 fn train() {
     help("train", "train");
 }

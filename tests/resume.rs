@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use crate::cache_tools::MANY;
 use crate::support::{Finished, TRAIN, Workplace, rows, tsv};
 
 /// Long enough to be caught in the middle: the last `--epochs` counts.
@@ -172,19 +173,10 @@ fn a_finetuning_that_ctrl_c_stopped_goes_on() {
     assert!(place.files("out") == place.files("undisturbed"));
 }
 
-/// Rows enough for many shards.
-fn many_rows(place: &Workplace) {
-    let rows = rows(&place.read("train.tsv"));
-    let repeated = ["today", "tomorrow", "on monday", "on friday", "at nine"]
-        .iter()
-        .flat_map(|time| rows.iter().map(move |(text, label)| (format!("{text} {time}"), label.clone())));
-    place.write("many.tsv", tsv(&repeated.collect::<Vec<_>>()));
-}
-
 fn cache_goes_on_after(signal: &str, code: Option<i32>) {
     let place = Workplace::new();
-    many_rows(&place);
-    let line = "cache --teacher teacher --data many.tsv --batch-tokens 32";
+    place.many_rows(5);
+    let line = MANY;
     let shard = || place.path("out/shard-00001.safetensors").exists();
     let done = place.start(&format!("{line} --output out")).until(shard).signal(signal);
     assert_eq!(done.code, code, "{}", done.stderr);

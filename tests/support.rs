@@ -217,9 +217,29 @@ impl Running {
 
     /// Sends a signal, such as `INT`, and waits for the end.
     pub(crate) fn signal(self, signal: &str) -> Finished {
+        self.send(signal);
+        self.wait()
+    }
+
+    /// Holds it where it is, until `signal("CONT")`.
+    pub(crate) fn paused(self) -> Self {
+        self.send("STOP");
+        self
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(self) -> Finished {
+        Finished::of(&self.line, self.child.wait_with_output().expect("ends"))
+    }
+
+    /// Its number among the processes.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn send(&self, signal: &str) {
         let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()).status();
         assert!(sent.expect("kill is there").success(), "`{}` had ended before the signal", self.line);
-        Finished::of(&self.line, self.child.wait_with_output().expect("ends"))
     }
 }
 
