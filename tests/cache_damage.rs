@@ -110,6 +110,23 @@ fn another_teacher_s_shard() {
     refused_by_all(copied, &[SHARD, "its checksum is ", "the manifest says"]);
 }
 
+#[test]
+fn a_cache_that_cannot_be_read_can_be_overwritten() {
+    let place = Workplace::with_cache();
+    let files = place.files("cache");
+    let spoils: [fn(&Workplace); 4] = [
+        |place| place.write(MANIFEST, "{\"schema_version\": 1, \"fingerprint\": {}, \"shards\": []}"),
+        |place| place.edit_json(MANIFEST, |manifest| manifest["rows"] = 1.into()),
+        |place| truncate(place, MANIFEST, 10),
+        |place| fs::remove_file(place.path(SHARD)).expect("is there"),
+    ];
+    for spoil in spoils {
+        spoil(&place);
+        place.json(&format!("{CACHE} --overwrite"));
+        assert!(place.files("cache") == files);
+    }
+}
+
 /// A copy of the same teacher's rows under a number of its own belongs to no manifest.
 #[test]
 fn a_shard_that_no_manifest_names_is_left_out() {

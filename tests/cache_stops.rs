@@ -144,9 +144,9 @@ fn memory_does_not_grow_with_the_data() {
         let lines = (0..times).flat_map(|_| rows.iter()).map(|row| format!("{row}\n")).collect::<String>();
         place.write(name, format!("text\tlabel\n{lines}"));
     };
-    write("one.tsv", 100);
-    write("four.tsv", 400);
+    write("one.tsv", 50);
+    write("four.tsv", 200);
     let (one, four) = (peak(&place, "one.tsv"), peak(&place, "four.tsv"));
-    // 180,000 more rows are 8 MB of text, and 40 MB and more as rows and tokens in memory.
-    assert!(four < one + (12 << 20), "{one} bytes for 60,000 rows, {four} for 240,000");
+    // Measured: 0.2 MB more. 90,000 rows are 5 MB of text, and several times that as rows and tokens in memory.
+    assert!(four < one + (4 << 20), "{one} bytes for 30,000 rows, {four} for 120,000");
 }

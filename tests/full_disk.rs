@@ -98,6 +98,7 @@ fn a_disk_that_is_full() {
     let message = on_small_disk(&format!("$DISTILL {MANY} --output disk/cache --json; {kept}")).failure();
     assert!(message.contains("disk/cache/") && message.contains("are safe: once there is room"), "{message}");
     assert!(message.contains("\nsound: "), "{message}");
+    assert!(place.names("cut").iter().all(|name| !name.starts_with(".tmp-")), "{:?}", place.names("cut"));
     let rows = place.inspect("cut")["rows"].as_u64().expect("a count");
     assert!(0 < rows && rows < 3000, "{rows}");
     assert_eq!(place.json(&format!("{MANY} --output cut"))["skipped"], rows);
