@@ -107,17 +107,26 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What can be done without labels.
+const TEXTS_ALONE: &str = "--task masked-lm learns from texts alone";
+
 /// Rows with labels, and the model with a head for their classes.
 fn labelled(model: &mut TextModel, args: &FinetuneArgs, columns: &ColumnsRecipe) -> anyhow::Result<TaskData> {
     let given = match columns.label_names.as_slice() {
         [] => None,
         names => Some(LabelNames::new(names.to_vec())?),
     };
-    let data = task_data::read_split(&args.data, args.validation.as_deref(), columns, given.as_ref())?;
+    let read = task_data::read_split(&args.data, args.validation.as_deref(), columns, given.as_ref());
+    let data = match read {
+        Err(error) if matches!(error.downcast_ref(), Some(datasets::Error::NoLabels)) => {
+            return Err(error).hint(TEXTS_ALONE);
+        }
+        read => read?,
+    };
     let data = in_order_of(model, data)?;
     if data.train.labels.iter().all(Option::is_none) {
         return Err(anyhow::anyhow!("{}: no row has a label; fine-tuning learns from labels", args.data.display()))
-            .hint("--task masked-lm learns from texts alone");
+            .hint(TEXTS_ALONE);
     }
     let generic = LabelNames::new(model.config.labels.clone())?.are_generic();
     if generic && model.missing_head.is_empty() && columns.label_names.len() == model.config.labels.len() {
