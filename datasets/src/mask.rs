@@ -145,8 +145,8 @@ mod tests {
     /// Rows of 2 to 41 pieces between `[CLS]` and `[SEP]`, some unknown.
     fn rows(count: u32) -> Encodings {
         let row = |row: u32| -> Vec<u32> {
-            let words =
-                (0..2 + row % 40).map(|word| if (row + word) % 17 == 0 { 1 } else { 5 + (row * 7 + word * 13) % 200 });
+            let words = (0..2 + row % 40)
+                .map(|word| if (row + word).is_multiple_of(17) { 1 } else { 5 + (row * 7 + word * 13) % 200 });
             std::iter::once(2).chain(words).chain([3]).collect()
         };
         Encodings::of_ids(&(0..count).map(row).collect::<Vec<_>>())

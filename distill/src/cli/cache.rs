@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone)]
 pub(crate) enum CacheArgs {
     /// Without a subcommand.
-    Capture(Box<CaptureArgs>),
+    Capture(CaptureArgs),
     /// With one.
     Stored(CacheCommand),
 }
@@ -30,7 +30,7 @@ impl Args for CacheArgs {
 impl FromArgMatches for CacheArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         Ok(match matches.subcommand() {
-            None => Self::Capture(Box::new(CaptureArgs::from_arg_matches(matches)?)),
+            None => Self::Capture(CaptureArgs::from_arg_matches(matches)?),
             Some(_) => Self::Stored(CacheCommand::from_arg_matches(matches)?),
         })
     }
@@ -54,7 +54,7 @@ pub(crate) enum CacheCommand {
     Merge(MergeArgs),
     /// Write a cache as Parquet, for pandas and polars
     Export(CacheExportArgs),
-    /// Write a cache anew without what nobody reads: rows of a former length, rows of other data, small shards
+    /// Write a cache anew in few large shards; with data, without the rows that are not in it
     Gc(GcArgs),
 }
 

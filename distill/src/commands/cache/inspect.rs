@@ -260,7 +260,7 @@ impl Report {
             );
             if let Some(accuracy) = data.accuracy {
                 text += &format!(
-                    "; the teacher is right about {accuracy:.4} of the {} labelled ones",
+                    "; the teacher's accuracy on the {} labelled ones is {accuracy:.4}",
                     ui::count(data.labelled)
                 );
                 let mut table = Table::new(["label", "rows"]);
