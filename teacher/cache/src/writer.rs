@@ -23,8 +23,10 @@ use crate::{Error, Fingerprint, Key};
 
 const LOCK_FILE: &str = ".lock";
 
-/// Rows that one thread encodes at a time. It does not change the result.
+/// Rows that one thread encodes at a time, and logits: those of a vocabulary take long, and the teacher's forward passes
+/// want the threads as well. Neither changes the result.
 const CHUNK_ROWS: usize = 64;
+const CHUNK_LOGITS: usize = 1 << 19;
 
 /// Indexes of more rows than this together are left as runs when a capture ends.
 const MOST_MERGED_AT_END: u64 = 32_000_000;
@@ -186,7 +188,9 @@ impl CacheWriter {
             chunk.iter().try_for_each(|row| encoder.push(row))?;
             Ok((encoder.parts, encoder.error))
         };
-        let encoded: Result<Vec<(Parts, RecordedError)>, Error> = new.par_chunks(CHUNK_ROWS).map(encode).collect();
+        let row_logits = new.iter().map(|row| row.logits.len()).max().unwrap_or(0);
+        let chunk_rows = (CHUNK_LOGITS / row_logits.max(1)).clamp(1, CHUNK_ROWS);
+        let encoded: Result<Vec<(Parts, RecordedError)>, Error> = new.par_chunks(chunk_rows).map(encode).collect();
         for (parts, error) in encoded? {
             self.parts.append(&parts);
             self.error.add(&error);
