@@ -31,6 +31,10 @@ const CHUNK_LOGITS: usize = 1 << 19;
 /// Indexes of more rows than this together are left as runs when a capture ends.
 const MOST_MERGED_AT_END: u64 = 32_000_000;
 
+/// Shards of fewer bytes are joined once there are so many at the end.
+const SMALL_SHARD_BYTES: u64 = 2 << 20;
+const MOST_SMALL_SHARDS: usize = 32;
+
 /// Bytes of rows after which copied rows are committed.
 pub(crate) const COPIED_SHARD_BYTES: usize = 64 << 20;
 
@@ -224,6 +228,33 @@ impl CacheWriter {
         self.pending.clear();
         self.parts = Parts::default();
         self.error = RecordedError::new(&self.reader.manifest.fingerprint.captured);
+        let committed = self.reader.manifest.rows;
+        self.join_small_shards().map_err(|error| error.with_committed(committed))
+    }
+
+    /// Makes one shard of many small ones at the end, so that a capture of any length leaves hundreds of files and not tens
+    /// of thousands. The rows keep their order, and so their numbers.
+    fn join_small_shards(&mut self) -> Result<(), Error> {
+        let old = self.reader.clone();
+        let shards = &old.manifest.shards;
+        let joined = shards.iter().rev().take_while(|shard| shard.bytes < SMALL_SHARD_BYTES).count();
+        if joined < MOST_SMALL_SHARDS {
+            return Ok(());
+        }
+        let kept = shards.len() - joined;
+        let mut parts = Parts::default();
+        for row in old.first_rows[kept]..old.manifest.next_row() as u32 {
+            old.row(row)?.append_to(&mut parts);
+        }
+        let mut manifest = (*old.manifest).clone();
+        let name = shard_name(manifest.next_shard());
+        let path = old.dir.join(&name);
+        let shard = Shard::write(&old.dir, name, old.captured(), &parts);
+        let shard = shard.map_err(|source| Error::Write { path, committed: 0, source })?;
+        let superseded = manifest.shards.split_off(kept);
+        manifest.shards.push(shard);
+        self.publish(manifest)?;
+        remove_superseded(&old.dir, superseded.into_iter().map(|shard| shard.file));
         Ok(())
     }
 
