@@ -75,7 +75,7 @@ fn inspect_prints_a_table() {
         "task           single_label",
         "max length     64",
         "all 600 rows of the data are cached",
-        "right about 0.9933 of the 600 labelled ones",
+        "the teacher's accuracy on the 600 labelled ones is 0.9933",
         "garden    150",
     ] {
         assert!(done.stdout.contains(line), "no `{line}` in\n{}", done.stdout);

@@ -87,12 +87,12 @@ fn forms_that_cannot_be_are_refused() {
     for (form, expected) in [
         ("--top-k 4", "the 4 largest of 4 logits: give a number from 1 to 3"),
         ("--hidden-states 5", "--hidden-states 5: the teacher has 4 layers"),
+        ("--temperatures 2", "--temperatures goes with --top-k"),
     ] {
         place.refuses(&format!("{CACHE} {form}"), &[expected]);
     }
     for flags in [
         "--top-k 2 --sample 3",
-        "--temperatures 2",
         "--top-k 2 --temperatures 0",
         "--all-tokens",
         "--sample 0",

@@ -19,6 +19,7 @@ mod determinism;
 mod full_disk;
 mod help;
 mod labels;
+mod masked_lm;
 mod recipes;
 mod resume;
 mod students;

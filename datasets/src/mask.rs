@@ -79,6 +79,16 @@ impl Masking {
         MaskedRow { ids: masked, positions, originals }
     }
 
+    /// All rows as the model reads them in this pass.
+    pub fn masked(&self, pass: u64, encodings: &Encodings) -> Encodings {
+        let mut masked = Encodings::new();
+        for row in 0..encodings.len() {
+            let ids = self.mask(pass, &encodings.key(row), encodings.ids(row)).ids;
+            masked.push(&ids, encodings.type_ids(row), encodings.truncated(row));
+        }
+        masked
+    }
+
     /// Packs the given rows, as [`TokenBatch::gather`] does, masked for this pass.
     pub fn gather(&self, pass: u64, encodings: &Encodings, rows: &[u32]) -> MaskedBatch {
         let mut batch = TokenBatch::gather(encodings, rows);
@@ -135,8 +145,8 @@ mod tests {
     /// Rows of 2 to 41 pieces between `[CLS]` and `[SEP]`, some unknown.
     fn rows(count: u32) -> Encodings {
         let row = |row: u32| -> Vec<u32> {
-            let words =
-                (0..2 + row % 40).map(|word| if (row + word) % 17 == 0 { 1 } else { 5 + (row * 7 + word * 13) % 200 });
+            let words = (0..2 + row % 40)
+                .map(|word| if (row + word).is_multiple_of(17) { 1 } else { 5 + (row * 7 + word * 13) % 200 });
             std::iter::once(2).chain(words).chain([3]).collect()
         };
         Encodings::of_ids(&(0..count).map(row).collect::<Vec<_>>())
@@ -212,6 +222,9 @@ mod tests {
         assert_eq!(alone.batch.input_ids, one.batch.input_ids[start as usize..one.batch.starts[2] as usize]);
         let shifted: Vec<u32> = alone.positions.iter().map(|position| position + start).collect();
         assert!(shifted.iter().all(|position| one.positions.contains(position)));
+        let all = masking(0.15, 1).masked(0, &rows);
+        assert_eq!(all.ids(70), &alone.batch.input_ids[..]);
+        assert_eq!((all.len(), all.lengths(), all.truncated_count()), (rows.len(), rows.lengths(), 0));
         // What stood there, wherever it is now.
         let plain = TokenBatch::gather(&rows, &[30, 70, 110]);
         let stood: Vec<u32> = one.positions.iter().map(|&position| plain.input_ids[position as usize]).collect();

@@ -16,12 +16,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use cache::{CacheReader, CacheWriter, Captured, HiddenStates, HiddenTokens, NewCache, Outputs, Stale};
 use datasets::{Key, LabelNames, TokenBatch, forward_batches};
-use nn::Compute;
+use nn::hf::HfConfig;
+use nn::{Capture, Compute, Head, PackedInput, Parameters};
 use serde::Serialize;
 use teacher::Teacher;
 
 use crate::cached;
-use crate::fingerprint;
+use crate::fingerprint::{self, MaskingRecipe};
 use crate::hint::HintExt;
 use crate::inference::{Running, announce, forward_each, packed};
 use crate::interrupt::{self, Interrupted};
@@ -42,6 +43,8 @@ pub(crate) struct Capturing<'a> {
     pub(crate) output: &'a Path,
     pub(crate) existing: ExistingCache,
     pub(crate) running: Running<'a>,
+    /// How rows are masked, for a masked-language model.
+    pub(crate) masking: Option<MaskingRecipe>,
     /// What is stored.
     pub(crate) captured: Captured,
     /// Goes on with a teacher no better than chance.
@@ -93,12 +96,12 @@ pub(crate) fn capture(
     how: &Capturing<'_>,
 ) -> anyhow::Result<CacheReport> {
     let start = Instant::now();
-    let names = LabelNames::new(teacher.config.labels.clone())?;
+    let names = class_names(&teacher.config)?;
     let precision = how.running.compute.precision().to_string();
-    let fingerprint = fingerprint::of_teacher(&teacher, max_length, &precision, how.captured.clone())?;
+    let fingerprint = fingerprint::of_teacher(&teacher, max_length, how.masking, &precision, how.captured.clone())?;
     how.captured.check().map_err(|finding| cache::Error::Captured { finding })?;
     // Everything that a row can be refused for is found before the teacher runs.
-    let rows = source.check(&names)?;
+    let rows = source.check(names.as_ref())?;
     if how.existing == ExistingCache::Overwrite {
         cache::remove(how.output, &[TOKENIZER])?;
     }
@@ -124,7 +127,15 @@ pub(crate) fn capture(
         let kept = ui::count(batch_tokens as u64);
         ui::say(format!("this cache was begun with batches of {kept} tokens, and goes on so, not with {given}"));
     }
-    let windows = Windows { source, tokenizer: &teacher.tokenizer, names: &names, max_length, batch_tokens };
+    let masking = how.masking.map(|masking| masking.masking(&teacher.tokenizer)).transpose()?;
+    let windows = Windows {
+        source,
+        tokenizer: &teacher.tokenizer,
+        names: names.as_ref(),
+        masking: masking.as_ref(),
+        max_length,
+        batch_tokens,
+    };
     announce(how.running.compute);
     let model = Asked::new(how.running.compute, teacher.config, teacher.parameters, &how.captured)?;
     let progress = Progress::new("cache", rows, "rows");
@@ -136,7 +147,7 @@ pub(crate) fn capture(
     model::report_truncated(counts.truncated as usize, counts.rows as usize, max_length);
 
     let accuracy = (counts.labelled > 0).then(|| counts.right as f64 / counts.labelled as f64);
-    if let (Some(accuracy), false) = (accuracy, how.force) {
+    if let (Some(accuracy), Some(names), false) = (accuracy, &names, how.force) {
         task_data::refuse_chance(accuracy, counts.labelled as usize, names.len())?;
     }
     Ok(CacheReport {
@@ -152,6 +163,14 @@ pub(crate) fn capture(
         waited_seconds: counts.waited.as_secs_f64(),
         seconds: start.elapsed().as_secs_f64(),
         output: how.output.display().to_string(),
+    })
+}
+
+/// The class names that labels are matched with; none of a masked-language model, for which labels do not matter.
+pub(crate) fn class_names(config: &HfConfig) -> anyhow::Result<Option<LabelNames>> {
+    Ok(match config.encoder.head {
+        Head::Classification => Some(LabelNames::new(config.labels.clone())?),
+        Head::MaskedLm => None,
     })
 }
 
@@ -329,23 +348,23 @@ impl<'a> Forwarding<'a> {
 }
 
 /// A teacher, and what is asked of it.
-struct Asked {
+pub(crate) struct Asked {
     teacher: Teacher,
     captured: Captured,
 }
 
 impl Asked {
-    fn new(
+    pub(crate) fn new(
         compute: &Compute,
-        config: nn::hf::HfConfig,
-        parameters: nn::Parameters,
+        config: HfConfig,
+        parameters: Parameters,
         captured: &Captured,
     ) -> anyhow::Result<Self> {
         Ok(Self { teacher: Teacher::on(compute, config, parameters)?, captured: captured.clone() })
     }
 
     /// Runs batches and hands on what is to be stored of each.
-    fn each(
+    pub(crate) fn each(
         &mut self,
         batches: impl Iterator<Item = TokenBatch>,
         mut then: impl FnMut(Answers) -> anyhow::Result<()>,
@@ -356,11 +375,23 @@ impl Asked {
             }),
             (Outputs::Row, Some(form)) => batches.into_iter().try_for_each(|batch| {
                 interrupt::check()?;
-                let output = self.teacher.forward(packed(&batch), nn::Capture::HIDDEN_STATES)?;
+                let output = self.teacher.forward(packed(&batch), Capture::HIDDEN_STATES)?;
                 let (hidden, hidden_sizes) = gather_hidden(&output.hidden_states, &batch, &form);
                 then(Answers { rows: batch.rows, logits: output.logits, hidden, hidden_sizes, ..Answers::default() })
             }),
-            (Outputs::Token, _) => anyhow::bail!("masked-language models cannot be captured yet"),
+            (Outputs::Token, form) => batches.into_iter().try_for_each(|batch| {
+                interrupt::check()?;
+                let positions: Vec<u32> = (0..batch.input_ids.len() as u32).collect();
+                let input = PackedInput { positions: Some(&positions), ..packed(&batch) };
+                let capture = if form.is_some() { Capture::HIDDEN_STATES } else { Capture::LOGITS };
+                let output = self.teacher.forward(input, capture)?;
+                let outputs = batch.starts.windows(2).map(|bounds| (bounds[1] - bounds[0]) as usize).collect();
+                let (hidden, hidden_sizes) = form
+                    .as_ref()
+                    .map_or_else(Default::default, |form| gather_hidden(&output.hidden_states, &batch, form));
+                let logits = output.logits;
+                then(Answers { rows: batch.rows, logits, outputs, hidden, hidden_sizes, ..Answers::default() })
+            }),
         }
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use datasets::{LabelNames, TextTokenizer};
 use half::{bf16, f16};
 use nn::hf::HfConfig;
-use nn::{EncoderConfig, Family, Parameters, Slot};
+use nn::{EncoderConfig, Family, Head, Parameters, Slot};
 use safetensors::{Dtype, View};
 use teacher::{Download, HubOptions, ModelFiles};
 
@@ -24,7 +24,7 @@ pub(crate) struct TextModel {
     pub(crate) config: HfConfig,
     pub(crate) parameters: Parameters,
     pub(crate) tokenizer: TextTokenizer,
-    /// Parameters of the classification head that the checkpoint does not have.
+    /// Parameters of the head that the checkpoint does not have.
     pub(crate) missing_head: Vec<Slot>,
 }
 
@@ -35,11 +35,16 @@ pub(crate) const MODEL_FILES: [&str; 6] =
 /// The name of the weights' file.
 pub(crate) const WEIGHTS: &str = "model.safetensors";
 
-/// Finds and loads a model.
+/// Finds and loads a model as a classifier, whether it has that head or not.
 pub(crate) fn load(name: &str, hub: &HubArgs) -> anyhow::Result<TextModel> {
+    load_for(name, hub, Head::Classification)
+}
+
+/// Finds and loads a model with this head, whether it has it or not.
+pub(crate) fn load_for(name: &str, hub: &HubArgs, head: Head) -> anyhow::Result<TextModel> {
     let options = HubOptions { revision: hub.revision.clone(), offline: hub.offline };
     let files = locate(name, &options)?;
-    let loaded = teacher::load(&files).with_context(|| format!("cannot load the model `{name}`"))?;
+    let loaded = teacher::load_for(&files, head).with_context(|| format!("cannot load the model `{name}`"))?;
     if !loaded.unused.is_empty() {
         tracing::debug!("{name}: tensors that the encoder has no use for: {}", loaded.unused.join(", "));
     }
@@ -89,6 +94,17 @@ pub(crate) fn load_classifier(name: &str, hub: &HubArgs) -> anyhow::Result<TextM
         let tensor = nn::names::hugging_face_name(model.config.encoder.family, slot);
         return Err(anyhow::anyhow!("{name}: no tensor `{tensor}`: the model has no classification head"))
             .hint(format!("make a classifier of it: distill finetune --model {name} --data FILE --output FOLDER"));
+    }
+    Ok(model)
+}
+
+/// Loads a model that has a masked-language-model head.
+pub(crate) fn load_masked_lm(name: &str, hub: &HubArgs) -> anyhow::Result<TextModel> {
+    let model = load_for(name, hub, Head::MaskedLm)?;
+    if let Some(&slot) = model.missing_head.first() {
+        let tensor = nn::names::hugging_face_name(model.config.encoder.family, slot);
+        return Err(anyhow::anyhow!("{name}: no tensor `{tensor}`: the model has no masked-language-model head"))
+            .hint(format!("train one: distill finetune --task masked-lm --model {name} --data FILE --output FOLDER"));
     }
     Ok(model)
 }

@@ -103,6 +103,7 @@ impl Pipeline<'_> {
             output: &cache_folder,
             existing: ExistingCache::Resume,
             running,
+            masking: None,
             captured: Captured::dense(names.len(), Dtype::F32),
             force: recipe.teacher.force,
         };

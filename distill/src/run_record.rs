@@ -53,6 +53,9 @@ pub(crate) struct RunInputs {
     /// Absent where the model itself is fine-tuned.
     pub(crate) student: Option<StudentRecipe>,
     pub(crate) prune_vocabulary: bool,
+    /// Of a masked-language model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mask_probability: Option<f64>,
     pub(crate) fit: FitRecipe,
     /// `cpu` or `cuda`; records of before there was a choice have none.
     #[serde(default = "cpu")]

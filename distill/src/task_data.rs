@@ -14,6 +14,14 @@ pub(crate) struct Split {
     pub(crate) labels: Vec<Option<u32>>,
 }
 
+impl Split {
+    /// Rows whose labels do not matter.
+    pub(crate) fn unlabelled(rows: Vec<Row>) -> Self {
+        let labels = vec![None; rows.len()];
+        Self { rows, labels }
+    }
+}
+
 /// Rows to learn from and rows to validate on.
 pub(crate) struct TaskData {
     pub(crate) train: Split,
@@ -47,13 +55,7 @@ pub(crate) fn split(
     known: Option<&LabelNames>,
     origins: [&Path; 2],
 ) -> anyhow::Result<TaskData> {
-    let (train, validation) = match validation {
-        Some(validation) => (rows, validation),
-        None => hold_out(rows),
-    };
-    if train.is_empty() {
-        bail!("no rows are left to learn from: all are held out for validation; give more rows, or --validation");
-    }
+    let (train, validation) = split_rows(rows, validation)?;
     let (names, labels) = match known {
         Some(known) => (known.clone(), labels_of(&train, known, origins[0])?),
         None => reconcile(&train, None).with_context(|| origins[0].display().to_string())?,
@@ -64,6 +66,18 @@ pub(crate) fn split(
         validation: Split { rows: validation, labels: validation_labels },
         names,
     })
+}
+
+/// Rows to learn from and rows to validate on: a tenth of the others where there are none.
+pub(crate) fn split_rows(rows: Vec<Row>, validation: Option<Vec<Row>>) -> anyhow::Result<(Vec<Row>, Vec<Row>)> {
+    let (train, validation) = match validation {
+        Some(validation) => (rows, validation),
+        None => hold_out(rows),
+    };
+    if train.is_empty() {
+        bail!("no rows are left to learn from: all are held out for validation; give more rows, or --validation");
+    }
+    Ok((train, validation))
 }
 
 /// The class ids of rows from a file.

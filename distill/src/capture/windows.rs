@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::Context;
-use datasets::{Columns, Encodings, Key, LabelNames, Row, TextTokenizer, for_each_row, reconcile};
+use datasets::{Columns, Encodings, Key, LabelNames, Masking, Row, TextTokenizer, for_each_row, reconcile};
 
 use crate::interrupt;
 
@@ -31,7 +31,7 @@ pub(crate) struct Window {
 
 impl Source<'_> {
     /// Reads everything once and refuses what cannot be captured; returns how many rows there are.
-    pub(crate) fn check(&self, names: &LabelNames) -> anyhow::Result<u64> {
+    pub(crate) fn check(&self, names: Option<&LabelNames>) -> anyhow::Result<u64> {
         let mut count = 0;
         self.in_chunks(CHECKED_ROWS, names, |rows, _| {
             count += rows.len() as u64;
@@ -41,11 +41,12 @@ impl Source<'_> {
         Ok(count)
     }
 
-    /// Calls `then` with so many rows at a time and their class ids, until it says that it has enough.
+    /// Calls `then` with so many rows at a time and their class ids, none without class names, until it says that it has
+    /// enough.
     pub(crate) fn in_chunks(
         &self,
         chunk_rows: usize,
-        names: &LabelNames,
+        names: Option<&LabelNames>,
         mut then: impl FnMut(&[Row], &[Option<u32>]) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
         match self {
@@ -61,7 +62,10 @@ impl Source<'_> {
                 let mut chunk = Vec::with_capacity(chunk_rows);
                 let mut result = Ok(true);
                 let mut hand_on = |rows: &mut Vec<Row>| -> anyhow::Result<bool> {
-                    let labels = reconcile(rows, Some(names)).with_context(|| path.display().to_string())?.1;
+                    let labels = match names {
+                        Some(names) => reconcile(rows, Some(names)).with_context(|| path.display().to_string())?.1,
+                        None => vec![None; rows.len()],
+                    };
                     let more = then(rows, &labels)?;
                     rows.clear();
                     Ok(more)
@@ -87,7 +91,9 @@ impl Source<'_> {
 pub(crate) struct Windows<'a> {
     pub(crate) source: &'a Source<'a>,
     pub(crate) tokenizer: &'a TextTokenizer,
-    pub(crate) names: &'a LabelNames,
+    /// None where labels do not matter.
+    pub(crate) names: Option<&'a LabelNames>,
+    pub(crate) masking: Option<&'a Masking>,
     pub(crate) max_length: usize,
     pub(crate) batch_tokens: usize,
 }
@@ -100,7 +106,10 @@ impl Windows<'_> {
         let (mut encodings, mut labels) = (Encodings::new(), Vec::new());
         let mut stopped = false;
         let mut hand_on = |encodings: &mut Encodings, labels: &mut Vec<Option<u32>>| {
-            let encodings = std::mem::take(encodings);
+            let mut encodings = std::mem::take(encodings);
+            if let Some(masking) = self.masking {
+                encodings = masking.masked(0, &encodings);
+            }
             let keys = (0..encodings.len()).map(|row| encodings.key(row)).collect();
             then(Window { encodings, keys, labels: std::mem::take(labels) })
         };

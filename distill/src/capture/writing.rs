@@ -10,7 +10,7 @@ use super::Unfinished;
 
 /// What the teacher said of a batch.
 #[derive(Default)]
-pub(super) struct Answers {
+pub(crate) struct Answers {
     /// Rows of the window.
     pub(super) rows: Vec<u32>,
     pub(super) keys: Vec<Key>,

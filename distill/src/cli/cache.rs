@@ -1,6 +1,6 @@
 //! The flags of `distill cache` and of what can be done with a cache that is there.
 
-use super::groups::{ColumnArgs, ComputeArgs, HubArgs, OutputArgs};
+use super::groups::{ColumnArgs, ComputeArgs, HubArgs, OutputArgs, TaskArgs};
 use super::values::{StoredDtype, above_zero, at_least_one};
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone)]
 pub(crate) enum CacheArgs {
     /// Without a subcommand.
-    Capture(Box<CaptureArgs>),
+    Capture(CaptureArgs),
     /// With one.
     Stored(CacheCommand),
 }
@@ -30,7 +30,7 @@ impl Args for CacheArgs {
 impl FromArgMatches for CacheArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         Ok(match matches.subcommand() {
-            None => Self::Capture(Box::new(CaptureArgs::from_arg_matches(matches)?)),
+            None => Self::Capture(CaptureArgs::from_arg_matches(matches)?),
             Some(_) => Self::Stored(CacheCommand::from_arg_matches(matches)?),
         })
     }
@@ -54,7 +54,7 @@ pub(crate) enum CacheCommand {
     Merge(MergeArgs),
     /// Write a cache as Parquet, for pandas and polars
     Export(CacheExportArgs),
-    /// Write a cache anew in few large shards; with data, keep the rows of that data alone, at the cache's own length
+    /// Write a cache anew in few large shards; with data, without the rows that are not in it
     Gc(GcArgs),
 }
 
@@ -74,6 +74,8 @@ pub(crate) struct CaptureArgs {
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
     #[command(flatten)]
+    pub(crate) task: TaskArgs,
+    #[command(flatten)]
     pub(crate) stored: StoredArgs,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
@@ -90,14 +92,15 @@ pub(crate) struct CaptureArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "What is stored")]
 pub(crate) struct StoredArgs {
-    /// Number format of the logits: f32, f16 or bf16
-    #[arg(long, value_enum, value_name = "DTYPE", default_value_t = StoredDtype::F32, hide_possible_values = true)]
-    pub(crate) dtype: StoredDtype,
-    /// Store the largest logits alone, this many, and the sum of the others at each of --temperatures
+    /// Number format of the logits: f32, f16 or bf16 [default: f32; f16 with masked-lm]
+    #[arg(long, value_enum, value_name = "DTYPE", hide_possible_values = true)]
+    pub(crate) dtype: Option<StoredDtype>,
+    /// Store the largest logits alone, this many, and the sum of the others at each of --temperatures [default: all
+    /// logits; 64 of them with masked-lm]
     #[arg(long, value_name = "K", value_parser = at_least_one, conflicts_with = "sample")]
     pub(crate) top_k: Option<usize>,
     /// Temperatures that a student may be trained at with --top-k, with commas between them [default: 1,2,4]
-    #[arg(long, value_name = "T,..", value_delimiter = ',', value_parser = above_zero, requires = "top_k")]
+    #[arg(long, value_name = "T,..", value_delimiter = ',', value_parser = above_zero, conflicts_with = "sample")]
     pub(crate) temperatures: Vec<f64>,
     /// Store classes drawn from the softmax instead of logits, this many draws
     #[arg(long, value_name = "DRAWS", value_parser = at_least_one)]
@@ -105,8 +108,8 @@ pub(crate) struct StoredArgs {
     /// Temperature of the softmax that --sample draws from, and the only one that a student may be trained at
     #[arg(long, value_name = "T", default_value = "1.0", value_parser = above_zero, requires = "sample")]
     pub(crate) sample_temperature: f64,
-    /// Where the draws of --sample come from
-    #[arg(long, value_name = "N", default_value_t = 42, requires = "sample")]
+    /// Where the draws of --sample and the masks of masked-lm come from
+    #[arg(long, value_name = "N", default_value_t = 42)]
     pub(crate) seed: u64,
     /// Hidden states to store as well, of these layers: 0 is the embeddings' output, 1 the first layer's
     #[arg(long, value_name = "LAYER,..", value_delimiter = ',')]
@@ -151,6 +154,8 @@ pub(crate) struct EstimateArgs {
     pub(crate) data: PathBuf,
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
     #[command(flatten)]
     pub(crate) stored: StoredArgs,
     #[command(flatten)]

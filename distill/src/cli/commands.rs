@@ -1,6 +1,6 @@
 //! The flags of each command, in the order in which its help shows them.
 
-use super::groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, OutputArgs};
+use super::groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, OutputArgs, TaskArgs};
 use super::values::{
     ExportDtype, LayerChoice, Setting, StudentFamily, above_zero, at_least_one, at_least_three, zero_or_more,
 };
@@ -19,7 +19,9 @@ pub(crate) struct FinetuneArgs {
     /// Keep only the word pieces that the data uses and every single character
     #[arg(long, help_heading = "Model")]
     pub(crate) prune_vocabulary: bool,
-    /// Labelled rows to learn from: TSV, CSV or JSONL, plain or gzipped
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
+    /// Rows to learn from, labelled unless --task is masked-lm: TSV, CSV, JSONL or text, plain or gzipped
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: PathBuf,
     /// Rows to validate on [default: a tenth of --data, chosen by a hash of the text]
@@ -82,7 +84,7 @@ pub(crate) struct TrainArgs {
     /// Keep only the word pieces that the data uses and every single character
     #[arg(long, help_heading = "Student")]
     pub(crate) prune_vocabulary: bool,
-    /// Rows to learn from, labels optional: TSV, CSV or JSONL, plain or gzipped
+    /// Rows to learn from, labels optional: TSV, CSV, JSONL or text, plain or gzipped
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: PathBuf,
     /// Rows to validate on [default: a tenth of --data, chosen by a hash of the text]

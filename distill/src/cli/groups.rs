@@ -1,7 +1,8 @@
 //! Flags that several commands share, so that each is spelled, explained and checked once.
 
 use super::values::{
-    DeviceChoice, Keep, PrecisionChoice, above_zero, at_least_one, at_least_three, fraction, probability, zero_or_more,
+    DeviceChoice, Keep, PrecisionChoice, TaskChoice, above_zero, at_least_one, at_least_three, fraction, part,
+    probability, zero_or_more,
 };
 use crate::ui;
 use anyhow::Context;
@@ -29,6 +30,18 @@ pub(crate) struct ColumnArgs {
     /// Tokens kept of a text, special tokens included [default: 128, or the model's own limit if lower]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_three)]
     pub(crate) max_length: Option<usize>,
+}
+
+/// What the model is to tell.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Task")]
+pub(crate) struct TaskArgs {
+    /// What the model tells of a text: single-label (its class) or masked-lm (what stood at masked tokens; CPU alone)
+    #[arg(long, value_enum, value_name = "TASK", default_value_t = TaskChoice::SingleLabel, hide_possible_values = true)]
+    pub(crate) task: TaskChoice,
+    /// Part of each row's tokens that masked-lm masks, as BERT does
+    #[arg(long, value_name = "PART", default_value = "0.15", value_parser = part)]
+    pub(crate) mask_probability: f64,
 }
 
 /// Where to compute.

@@ -16,8 +16,10 @@ pub(crate) use cache::{
     VerifyArgs,
 };
 pub(crate) use commands::{DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs};
-pub(crate) use groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs};
-pub(crate) use values::{DeviceChoice, ExportDtype, Keep, LayerChoice, PrecisionChoice, Setting, StudentFamily};
+pub(crate) use groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, TaskArgs};
+pub(crate) use values::{
+    DeviceChoice, ExportDtype, Keep, LayerChoice, PrecisionChoice, Setting, StudentFamily, TaskChoice,
+};
 
 use clap::{ArgAction, Parser, Subcommand};
 

@@ -132,6 +132,15 @@ pub(crate) enum PrecisionChoice {
     Bf16,
 }
 
+/// What a model is to tell of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TaskChoice {
+    /// Which of several classes it belongs to
+    SingleLabel,
+    /// What stood at tokens that are masked
+    MaskedLm,
+}
+
 /// The number format of stored logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "lowercase")]
@@ -232,6 +241,11 @@ pub(super) fn zero_or_more(text: &str) -> Result<f64, String> {
 /// A number from 0 to 1.
 pub(super) fn fraction(text: &str) -> Result<f64, String> {
     number(text, |value| (0.0..=1.0).contains(&value), "must be from 0 to 1")
+}
+
+/// A number above 0, up to 1.
+pub(super) fn part(text: &str) -> Result<f64, String> {
+    number(text, |value| value > 0.0 && value <= 1.0, "must be above 0, and at most 1")
 }
 
 /// A number from 0 up to, but not, 1.

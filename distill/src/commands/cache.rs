@@ -7,10 +7,14 @@ mod inspect;
 mod merge;
 mod verify;
 
-use cache::{Captured, HiddenStates, HiddenTokens, LogitForm, Outputs};
+use anyhow::bail;
+use cache::{Captured, Dtype, HiddenStates, HiddenTokens, LogitForm, Outputs};
+
+use nn::Head;
 
 use crate::capture::{CacheReport, Capturing, ExistingCache, Source, capture, check_hidden};
-use crate::cli::{CacheArgs, CacheCommand, CaptureArgs, StoredArgs};
+use crate::cli::{CacheArgs, CacheCommand, CaptureArgs, ComputeArgs, HubArgs, StoredArgs, TaskArgs, TaskChoice};
+use crate::fingerprint::MaskingRecipe;
 use crate::inference::Running;
 use crate::model::{self, TextModel};
 use crate::recipe::ColumnsRecipe;
@@ -33,10 +37,9 @@ pub(crate) fn run(args: CacheArgs, ui: &Ui) -> anyhow::Result<()> {
 fn capture_file(args: &CaptureArgs, ui: &Ui) -> anyhow::Result<()> {
     let compute = args.compute.device.resolve()?;
     let columns = ColumnsRecipe::from(&args.columns);
-    let mut teacher = model::load_classifier(&args.teacher, &args.hub)?;
-    teacher.name_labels(&columns.label_names)?;
+    let Subject { teacher, masking, captured, batch_tokens } =
+        subject(&args.teacher, &args.hub, &columns, &args.task, &args.stored, &args.compute)?;
     let max_length = teacher.max_length(columns.max_length)?;
-    let captured = stored(&args.stored, &teacher)?;
     let source = Source::File { path: &args.data, columns: task_data::columns_of(&columns) };
     let how = Capturing {
         output: &args.output.output,
@@ -45,7 +48,8 @@ fn capture_file(args: &CaptureArgs, ui: &Ui) -> anyhow::Result<()> {
             (false, true) => ExistingCache::Overwrite,
             (false, false) => ExistingCache::Resume,
         },
-        running: Running { compute: &compute, batch_tokens: args.compute.batch_tokens },
+        running: Running { compute: &compute, batch_tokens },
+        masking,
         captured,
         force: args.force,
     };
@@ -54,11 +58,61 @@ fn capture_file(args: &CaptureArgs, ui: &Ui) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Most tokens of a forward batch whose every token has a row of logits: 512 rows over 30,522 words take 62 MB, and a
+/// few batches are on their way at a time.
+const MOST_WORD_BATCH_TOKENS: usize = 512;
+
+/// The largest logits that are stored of a masked-language model's answers unless told otherwise.
+const WORD_TOP_K: usize = 64;
+
+/// Who answers, what is asked, and what is stored of it.
+struct Subject {
+    teacher: TextModel,
+    masking: Option<MaskingRecipe>,
+    captured: Captured,
+    batch_tokens: usize,
+}
+
+/// Loads the teacher, and settles everything that depends on the task.
+fn subject(
+    name: &str,
+    hub: &HubArgs,
+    columns: &ColumnsRecipe,
+    task: &TaskArgs,
+    stored: &StoredArgs,
+    compute: &ComputeArgs,
+) -> anyhow::Result<Subject> {
+    Ok(match task.task {
+        TaskChoice::SingleLabel => {
+            let mut teacher = model::load_classifier(name, hub)?;
+            teacher.name_labels(&columns.label_names)?;
+            let captured = captured(stored, &teacher)?;
+            Subject { teacher, masking: None, captured, batch_tokens: compute.batch_tokens }
+        }
+        TaskChoice::MaskedLm => {
+            let teacher = model::load_masked_lm(name, hub)?;
+            let masking = MaskingRecipe { probability: task.mask_probability, seed: stored.seed };
+            let captured = captured(stored, &teacher)?;
+            let batch_tokens = compute.batch_tokens.min(MOST_WORD_BATCH_TOKENS);
+            Subject { teacher, masking: Some(masking), captured, batch_tokens }
+        }
+    })
+}
+
 /// What the flags ask to be stored of this teacher's answers.
-fn stored(args: &StoredArgs, teacher: &TextModel) -> anyhow::Result<Captured> {
+fn captured(args: &StoredArgs, teacher: &TextModel) -> anyhow::Result<Captured> {
     let encoder = &teacher.config.encoder;
-    let dtype = args.dtype.into();
-    let logits = match (args.top_k, args.sample) {
+    let (outputs, top_k, dtype) = match encoder.head {
+        Head::Classification => (Outputs::Row, None, Dtype::F32),
+        Head::MaskedLm => (Outputs::Token, Some(WORD_TOP_K), Dtype::F16),
+    };
+    let dtype = args.dtype.map_or(dtype, Dtype::from);
+    if args.top_k.is_none() && top_k.is_none() && !args.temperatures.is_empty() {
+        bail!(
+            "--temperatures goes with --top-k: where all logits are stored, a student may be trained at any temperature"
+        );
+    }
+    let logits = match (args.top_k.or(top_k.filter(|_| args.sample.is_none())), args.sample) {
         (Some(k), _) => {
             let temperatures =
                 if args.temperatures.is_empty() { vec![1.0, 2.0, 4.0] } else { args.temperatures.clone() };
@@ -77,7 +131,7 @@ fn stored(args: &StoredArgs, teacher: &TextModel) -> anyhow::Result<Captured> {
     if let Some(form) = &hidden_states {
         check_hidden(form, encoder.num_layers)?;
     }
-    let captured = Captured { width: encoder.num_labels, outputs: Outputs::Row, logits, hidden_states };
+    let captured = Captured { width: encoder.outputs(), outputs, logits, hidden_states };
     captured.check().map_err(|finding| cache::Error::Captured { finding })?;
     Ok(captured)
 }

@@ -4,16 +4,17 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::bail;
-use datasets::{LabelNames, Task, prune_vocabulary};
-use nn::{Layout, Parameters, names};
+use datasets::{LabelNames, Masking, Task, prune_vocabulary};
+use nn::{Head, Layout, Parameters, names};
 use serde::Serialize;
 use student::Student;
 
 use super::train::Existing;
 use crate::checkpoint::CHECKPOINT;
-use crate::cli::{ExportDtype, FinetuneArgs};
+use crate::cli::{ExportDtype, FinetuneArgs, TaskChoice};
 use crate::files::refuse_source;
 use crate::fingerprint;
+use crate::hint::HintExt;
 use crate::metrics::Scores;
 use crate::model::{self, MODEL_FILES, TextModel};
 use crate::objective::{LossTermRecipe, Objective};
@@ -29,22 +30,19 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
     let start = Instant::now();
     refuse_source(Path::new(&args.model), &args.output.output)?;
     let columns = ColumnsRecipe::from(&args.columns);
-    let mut model = model::load(&args.model, &args.hub)?;
-    let given = match columns.label_names.as_slice() {
-        [] => None,
-        names => Some(LabelNames::new(names.to_vec())?),
+    let seed = args.fitting.seed;
+    let (mut model, (train, validation), task) = match args.task.task {
+        TaskChoice::SingleLabel => {
+            let mut model = model::load(&args.model, &args.hub)?;
+            let data = labelled(&mut model, &args, &columns)?;
+            (model, (data.train, data.validation), Task::SingleLabel)
+        }
+        TaskChoice::MaskedLm => {
+            let mut model = model::load_for(&args.model, &args.hub, Head::MaskedLm)?;
+            start_masked_lm_head(&mut model, seed);
+            (model, texts(&args, &columns)?, Task::MaskedLm)
+        }
     };
-    let data = task_data::read_split(&args.data, args.validation.as_deref(), &columns, given.as_ref())?;
-    let data = in_order_of(&model, data)?;
-    if data.train.labels.iter().all(Option::is_none) {
-        bail!("{}: no row has a label; fine-tuning learns from labels", args.data.display());
-    }
-    let generic = LabelNames::new(model.config.labels.clone())?.are_generic();
-    if generic && model.missing_head.is_empty() && columns.label_names.len() == model.config.labels.len() {
-        // Names for the head that is there, in its order.
-        model.name_labels(&columns.label_names)?;
-    }
-    start_head(&mut model, &data, args.fitting.seed)?;
     for rate in [
         &mut model.config.encoder.hidden_dropout,
         &mut model.config.encoder.attention_dropout,
@@ -55,13 +53,15 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
     let max_length = model.max_length(columns.max_length)?;
     let weights = teacher::weights_hash(&model.parameters);
     if args.prune_vocabulary {
-        prune(&mut model, &data.train, max_length)?;
+        prune(&mut model, &train, max_length)?;
     }
 
     let objective_terms = vec![LossTermRecipe::HardLabel { weight: 1.0 }];
-    let objective = Objective::new(Task::SingleLabel, objective_terms.clone())?;
-    let train = fit_rows(&model, data.train, max_length)?;
-    let validation = fit_rows(&model, data.validation, max_length)?;
+    let objective = Objective::new(task, objective_terms.clone())?;
+    let mask_probability = (task == Task::MaskedLm).then_some(args.task.mask_probability);
+    let masking = mask_probability.map(|probability| Masking::new(&model.tokenizer, probability, seed)).transpose()?;
+    let train = fit_rows(&model, train, max_length)?;
+    let validation = fit_rows(&model, validation, max_length)?;
     let fit = FitRecipe::of(args.epochs, args.learning_rate, &args.fitting, &args.compute);
     let inputs = RunInputs {
         command: "finetune".to_string(),
@@ -76,6 +76,7 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         objective: objective_terms,
         student: None,
         prune_vocabulary: args.prune_vocabulary,
+        mask_probability,
         fit: fit.clone(),
         device: compute.kind().to_string(),
         precision: compute.precision(),
@@ -91,7 +92,7 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         objective: &objective,
         train: &train,
         validation: &validation,
-        masking: None,
+        masking: masking.as_ref(),
         cache: None,
         recipe: &fit,
         inputs: &inputs,
@@ -104,6 +105,55 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
     let report = TrainReport::new(&args.output.output, &figures, Some(fitted.speed), start);
     ui.result(&report, TrainReport::text)?;
     Ok(())
+}
+
+/// What can be done without labels.
+const TEXTS_ALONE: &str = "--task masked-lm learns from texts alone";
+
+/// Rows with labels, and the model with a head for their classes.
+fn labelled(model: &mut TextModel, args: &FinetuneArgs, columns: &ColumnsRecipe) -> anyhow::Result<TaskData> {
+    let given = match columns.label_names.as_slice() {
+        [] => None,
+        names => Some(LabelNames::new(names.to_vec())?),
+    };
+    let read = task_data::read_split(&args.data, args.validation.as_deref(), columns, given.as_ref());
+    let data = match read {
+        Err(error) if matches!(error.downcast_ref(), Some(datasets::Error::NoLabels)) => {
+            return Err(error).hint(TEXTS_ALONE);
+        }
+        read => read?,
+    };
+    let data = in_order_of(model, data)?;
+    if data.train.labels.iter().all(Option::is_none) {
+        return Err(anyhow::anyhow!("{}: no row has a label; fine-tuning learns from labels", args.data.display()))
+            .hint(TEXTS_ALONE);
+    }
+    let generic = LabelNames::new(model.config.labels.clone())?.are_generic();
+    if generic && model.missing_head.is_empty() && columns.label_names.len() == model.config.labels.len() {
+        // Names for the head that is there, in its order.
+        model.name_labels(&columns.label_names)?;
+    }
+    start_head(model, &data, args.fitting.seed)?;
+    Ok(data)
+}
+
+/// Rows whose labels do not matter, to learn from and to validate on.
+fn texts(args: &FinetuneArgs, columns: &ColumnsRecipe) -> anyhow::Result<(Split, Split)> {
+    let read = |path: &Path| datasets::read_rows(path, &task_data::columns_of(columns));
+    let validation = args.validation.as_deref().map(read).transpose()?;
+    let (train, validation) = task_data::split_rows(read(&args.data)?, validation)?;
+    Ok((Split::unlabelled(train), Split::unlabelled(validation)))
+}
+
+/// Starts what the checkpoint does not have of the head at random.
+fn start_masked_lm_head(model: &mut TextModel, seed: u64) {
+    if model.missing_head.is_empty() {
+        return;
+    }
+    for slot in std::mem::take(&mut model.missing_head) {
+        model.parameters.randomize(slot, model.config.encoder.pad_token_id, seed);
+    }
+    ui::say("a new masked-language-model head starts at random");
 }
 
 /// Everything that a training may write into its folder.

@@ -154,7 +154,7 @@ impl Training<'_> {
         // Whatever form the answers are stored in, and whatever the teacher computed in, a student learns from them.
         let captured = Captured::dense(names.len(), Dtype::F32);
         let precision = self.compute.precision().to_string();
-        let fingerprint = fingerprint::of_teacher(&self.teacher, self.max_length, &precision, captured)?;
+        let fingerprint = fingerprint::of_teacher(&self.teacher, self.max_length, None, &precision, captured)?;
         let weights = teacher::weights_hash(&self.teacher.parameters);
         let teacher_rows = self.teacher.tokenizer.encode(&rows, self.max_length)?;
         let keys: Vec<_> = (0..teacher_rows.len()).map(|row| teacher_rows.key(row)).collect();
@@ -207,6 +207,7 @@ impl Training<'_> {
             objective: self.objective,
             student: Some(self.student.clone()),
             prune_vocabulary: self.student.prune_vocabulary,
+            mask_probability: None,
             fit: self.fit.clone(),
             device: self.compute.kind().to_string(),
             precision: self.compute.precision(),

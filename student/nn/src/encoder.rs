@@ -140,16 +140,25 @@ impl Encoder {
             // Nothing is read again: as many chunks' buffers as threads will do.
             let idle = Mutex::new(std::mem::take(&mut self.chunks));
             let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let forward = |rows: &Range<usize>| {
+            let counts: Vec<usize> = ranges.iter().map(|rows| outputs_of(input, rows)).collect();
+            let width = self.config.outputs();
+            // Of a vocabulary, logits are the largest buffer there is: each chunk puts its own where they stay.
+            let mut logits = vec![0.0; counts.iter().sum::<usize>() * width];
+            let mut rest = logits.as_mut_slice();
+            let mut work = Vec::with_capacity(ranges.len());
+            for (rows, count) in ranges.into_iter().zip(counts) {
+                let (place, after) = rest.split_at_mut(count * width);
+                work.push((rows, place));
+                rest = after;
+            }
+            work.into_par_iter().with_max_len(1).for_each(|(rows, place)| {
                 let mut chunk = lock().pop().unwrap_or_default();
-                chunk.forward(&context, input, rows.clone());
-                let logits = chunk.logits().to_vec();
+                chunk.forward(&context, input, rows);
+                place.copy_from_slice(chunk.logits());
                 lock().push(chunk);
-                logits
-            };
-            let logits: Vec<Vec<f32>> = ranges.par_iter().with_max_len(1).map(forward).collect();
+            });
             self.chunks = idle.into_inner().unwrap_or_else(PoisonError::into_inner);
-            return Ok(EncoderOutput { logits: logits.concat(), hidden_states: Vec::new() });
+            return Ok(EncoderOutput { logits, hidden_states: Vec::new() });
         }
         if self.chunks.len() < ranges.len() {
             self.chunks.resize_with(ranges.len(), Chunk::default);
@@ -230,6 +239,13 @@ fn cut(starts: &[u32]) -> Vec<Range<usize>> {
         from = to;
     }
     ranges
+}
+
+/// How many rows of logits some rows of a batch have.
+fn outputs_of(input: PackedInput<'_>, rows: &Range<usize>) -> usize {
+    let Some(positions) = input.positions else { return rows.len() };
+    let before = |row: usize| positions.partition_point(|&position| position < input.starts[row]);
+    before(rows.end) - before(rows.start)
 }
 
 /// Refuses what the model does not have.

@@ -121,21 +121,21 @@ pub(crate) const LM_HEAD: [(Slot, &str, &str, &str); 5] = [
 ];
 
 /// Slot and full name under which checkpoints repeat a parameter that the masked-language-model head shares: BERT,
-/// RoBERTa, DistilBERT.
+/// RoBERTa, DistilBERT; empty where there is none.
 #[rustfmt::skip]
-const LM_COPIES: [(Slot, Option<&str>, Option<&str>, Option<&str>); 2] = [
-    (Slot::WordEmbeddings, Some("cls.predictions.decoder.weight"), Some("lm_head.decoder.weight"), Some("vocab_projector.weight")),
-    (Slot::LmOutputBias,   Some("cls.predictions.decoder.bias"),   Some("lm_head.decoder.bias"),   None),
+const LM_COPIES: [(Slot, &str, &str, &str); 2] = [
+    (Slot::WordEmbeddings, "cls.predictions.decoder.weight", "lm_head.decoder.weight", "vocab_projector.weight"),
+    (Slot::LmOutputBias,   "cls.predictions.decoder.bias",   "lm_head.decoder.bias",   ""),
 ];
 
 /// Names under which a checkpoint of a masked-language model may repeat a parameter, which must then be equal.
 pub fn copies(family: Family) -> Vec<(Slot, &'static str)> {
     let of_family = |(slot, bert, roberta, distilbert)| match family {
-        Family::Bert => Some((slot, bert?)),
-        Family::Roberta | Family::Electra => Some((slot, roberta?)),
-        Family::DistilBert => Some((slot, distilbert?)),
+        Family::Bert => (slot, bert),
+        Family::Roberta | Family::Electra => (slot, roberta),
+        Family::DistilBert => (slot, distilbert),
     };
-    LM_COPIES.into_iter().filter_map(of_family).collect()
+    LM_COPIES.into_iter().map(of_family).filter(|(_, name)| !name.is_empty()).collect()
 }
 
 /// What the encoder's own parameters are prefixed with in a checkpoint that has a head.

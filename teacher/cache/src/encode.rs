@@ -84,10 +84,11 @@ impl<'a> Encoder<'a> {
         if let Some(expected) = self.captured.hidden_states.as_ref().and_then(|form| form.misfit(values)) {
             return Err(Error::HiddenWidth { key: key_hex(&row.key), found: values, expected });
         }
-        check_finite(row, "logit", row.logits)?;
-        check_finite(row, "hidden value", row.hidden_states)?;
+        check_finite(row, "hidden value", row.hidden_states, 0)?;
         let outputs = row.logits.len() / width;
         for (output, logits) in row.logits.chunks_exact(width).enumerate() {
+            // Here and not before, so that those of a vocabulary come from memory once.
+            check_finite(row, "logit", logits, output * width)?;
             self.output(&row.key, output, logits);
         }
         let before = self.parts.hidden_states.len();
@@ -128,9 +129,17 @@ impl<'a> Encoder<'a> {
     }
 }
 
-fn check_finite(row: &NewRow<'_>, what: &'static str, values: &[f32]) -> Result<(), Error> {
+/// Refuses values that are no numbers; `first` is the number of the first of them in their row.
+fn check_finite(row: &NewRow<'_>, what: &'static str, values: &[f32], first: usize) -> Result<(), Error> {
+    // Blocks at a time, without a way out within one, which vector instructions can do.
+    let sound = |block: &[f32]| block.iter().fold(true, |sound, value| sound & value.is_finite());
+    if values.chunks(1024).all(sound) {
+        return Ok(());
+    }
     match values.iter().position(|value| !value.is_finite()) {
-        Some(position) => Err(Error::NotFinite { key: key_hex(&row.key), what, position, value: values[position] }),
+        Some(position) => {
+            Err(Error::NotFinite { key: key_hex(&row.key), what, position: first + position, value: values[position] })
+        }
         None => Ok(()),
     }
 }

@@ -23,11 +23,17 @@ use crate::{Error, Fingerprint, Key};
 
 const LOCK_FILE: &str = ".lock";
 
-/// Rows that one thread encodes at a time. It does not change the result.
+/// Rows that one thread encodes at a time, and logits: those of a vocabulary take long, and the teacher's forward passes
+/// want the threads as well. Neither changes the result.
 const CHUNK_ROWS: usize = 64;
+const CHUNK_LOGITS: usize = 1 << 19;
 
 /// Indexes of more rows than this together are left as runs when a capture ends.
 const MOST_MERGED_AT_END: u64 = 32_000_000;
+
+/// Shards of fewer bytes are joined once there are so many at the end.
+const SMALL_SHARD_BYTES: u64 = 2 << 20;
+const MOST_SMALL_SHARDS: usize = 32;
 
 /// Bytes of rows after which copied rows are committed.
 pub(crate) const COPIED_SHARD_BYTES: usize = 64 << 20;
@@ -186,7 +192,9 @@ impl CacheWriter {
             chunk.iter().try_for_each(|row| encoder.push(row))?;
             Ok((encoder.parts, encoder.error))
         };
-        let encoded: Result<Vec<(Parts, RecordedError)>, Error> = new.par_chunks(CHUNK_ROWS).map(encode).collect();
+        let row_logits = new.iter().map(|row| row.logits.len()).max().unwrap_or(0);
+        let chunk_rows = (CHUNK_LOGITS / row_logits.max(1)).clamp(1, CHUNK_ROWS);
+        let encoded: Result<Vec<(Parts, RecordedError)>, Error> = new.par_chunks(chunk_rows).map(encode).collect();
         for (parts, error) in encoded? {
             self.parts.append(&parts);
             self.error.add(&error);
@@ -220,6 +228,33 @@ impl CacheWriter {
         self.pending.clear();
         self.parts = Parts::default();
         self.error = RecordedError::new(&self.reader.manifest.fingerprint.captured);
+        let committed = self.reader.manifest.rows;
+        self.join_small_shards().map_err(|error| error.with_committed(committed))
+    }
+
+    /// Makes one shard of many small ones at the end, so that a capture of any length leaves hundreds of files and not tens
+    /// of thousands. The rows keep their order, and so their numbers.
+    fn join_small_shards(&mut self) -> Result<(), Error> {
+        let old = self.reader.clone();
+        let shards = &old.manifest.shards;
+        let joined = shards.iter().rev().take_while(|shard| shard.bytes < SMALL_SHARD_BYTES).count();
+        if joined < MOST_SMALL_SHARDS {
+            return Ok(());
+        }
+        let kept = shards.len() - joined;
+        let mut parts = Parts::default();
+        for row in old.first_rows[kept]..old.manifest.next_row() as u32 {
+            old.row(row)?.append_to(&mut parts);
+        }
+        let mut manifest = (*old.manifest).clone();
+        let name = shard_name(manifest.next_shard());
+        let path = old.dir.join(&name);
+        let shard = Shard::write(&old.dir, name, old.captured(), &parts);
+        let shard = shard.map_err(|source| Error::Write { path, committed: 0, source })?;
+        let superseded = manifest.shards.split_off(kept);
+        manifest.shards.push(shard);
+        self.publish(manifest)?;
+        remove_superseded(&old.dir, superseded.into_iter().map(|shard| shard.file));
         Ok(())
     }
 

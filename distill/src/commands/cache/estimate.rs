@@ -2,16 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use datasets::{LabelNames, TokenBatch, forward_batches};
+use cache::Outputs;
+use datasets::{TokenBatch, forward_batches};
 use serde::Serialize;
-use teacher::Teacher;
 
-use super::stored;
-use crate::capture::{Source, Windows};
+use super::{Subject, subject};
+use crate::capture::{Asked, Source, Windows, class_names};
 use crate::cli::EstimateArgs;
-use crate::inference::{announce, forward_each};
+use crate::inference::announce;
 use crate::interrupt;
-use crate::model;
 use crate::recipe::ColumnsRecipe;
 use crate::task_data;
 use crate::ui::{self, Table, Ui};
@@ -35,23 +34,33 @@ struct Report {
 /// Bytes that the index takes for a row, at most: a key, a number, and its share of the buckets and checksums.
 const INDEX_BYTES: f64 = 21.1;
 
-/// Bytes that a row's hidden states take beside their numbers: where they begin, and the frame around them.
-const FRAME_BYTES: f64 = 17.0;
+/// Bytes that say where a row's tokens or hidden states begin.
+const START_BYTES: f64 = 8.0;
+
+/// Bytes of the frame around a row's hidden states.
+const FRAME_BYTES: f64 = 9.0;
 
 /// Reads all rows once, runs the teacher for a moment, and extrapolates by tokens.
 pub(super) fn run(args: &EstimateArgs, ui: &Ui) -> anyhow::Result<()> {
     let compute = args.compute.device.resolve()?;
     let columns = ColumnsRecipe::from(&args.columns);
-    let mut model = model::load_classifier(&args.teacher, &args.hub)?;
-    let names: LabelNames = model.name_labels(&columns.label_names)?;
+    let Subject { teacher: model, masking, captured, batch_tokens } =
+        subject(&args.teacher, &args.hub, &columns, &args.task, &args.stored, &args.compute)?;
     let max_length = model.max_length(columns.max_length)?;
-    let captured = stored(&args.stored, &model)?;
     let source = Source::File { path: &args.data, columns: task_data::columns_of(&columns) };
-    let (tokenizer, batch_tokens) = (model.tokenizer.clone(), args.compute.batch_tokens);
-    let windows = Windows { source: &source, tokenizer: &tokenizer, names: &names, max_length, batch_tokens };
-
+    let tokenizer = model.tokenizer;
+    let names = class_names(&model.config)?;
+    let masking = masking.map(|masking| masking.masking(&tokenizer)).transpose()?;
+    let windows = Windows {
+        source: &source,
+        tokenizer: &tokenizer,
+        names: names.as_ref(),
+        masking: masking.as_ref(),
+        max_length,
+        batch_tokens,
+    };
     announce(&compute);
-    let mut teacher = Teacher::on(&compute, model.config, model.parameters)?;
+    let mut teacher = Asked::new(&compute, model.config, model.parameters, &captured)?;
     let mut seen = std::collections::HashSet::new();
     let (mut rows, mut tokens) = (0_u64, 0_u64);
     let (mut probed, mut forward) = (0_u64, Duration::ZERO);
@@ -71,7 +80,7 @@ pub(super) fn run(args: &EstimateArgs, ui: &Ui) -> anyhow::Result<()> {
                 let rows: Vec<u32> = batch.iter().map(|&index| new[index as usize]).collect();
                 let batch = TokenBatch::gather(&window.encodings, &rows);
                 let (length, clock) = (batch.input_ids.len() as u64, Instant::now());
-                forward_each(&mut teacher, std::iter::once(batch), |_, _| Ok(()))?;
+                teacher.each(std::iter::once(batch), |_| Ok(()))?;
                 let warming_up = number == 0 && probed == 0 && lengths.len() > rows.len();
                 if !warming_up {
                     probed += length;
@@ -96,13 +105,18 @@ pub(super) fn run(args: &EstimateArgs, ui: &Ui) -> anyhow::Result<()> {
         // Compression gains little on such numbers: counted as none.
         FRAME_BYTES + 2.0 * form.layers.len() as f64 * form.width as f64 * mean_tokens
     });
-    let row_bytes = INDEX_BYTES + captured.output_bytes() as f64 + hidden;
+    let (outputs, row_bytes) = match captured.outputs {
+        Outputs::Row => (unique, INDEX_BYTES),
+        Outputs::Token => (tokens, INDEX_BYTES + START_BYTES),
+    };
+    let row_bytes = if captured.hidden_states.is_some() { row_bytes + START_BYTES } else { row_bytes };
+    let bytes = unique as f64 * (row_bytes + hidden) + outputs as f64 * captured.output_bytes() as f64;
     let attachment = tokenizer.canonical_json().len() as f64;
     let report = Report {
         rows,
         unique,
         tokens,
-        bytes: (unique as f64 * row_bytes + attachment) as u64,
+        bytes: (bytes + attachment) as u64,
         seconds,
         rows_per_second: unique as f64 / seconds.max(1e-9),
         probe_tokens: probed,

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use cache::{CacheReader, Fingerprint, HiddenTokens, LogitForm, RecordedError, StoredRow};
-use datasets::{Key, LabelNames, TextTokenizer, TokenizerFiles};
+use datasets::{Key, LabelNames, Masking, TextTokenizer, TokenizerFiles};
 use serde::Serialize;
 
 use crate::cached;
 use crate::capture::{Source, TOKENIZER, Windows};
 use crate::cli::{ColumnArgs, InspectArgs};
+use crate::fingerprint::MaskingRecipe;
 use crate::interrupt;
 use crate::recipe::ColumnsRecipe;
 use crate::task_data;
@@ -86,7 +87,8 @@ pub(super) fn run(args: &InspectArgs, ui: &Ui) -> anyhow::Result<()> {
 
 fn of_data(dir: &Path, reader: &CacheReader, data: &Path, columns: &ColumnArgs) -> anyhow::Result<OfData> {
     let keys = Keys::new(dir, reader, columns)?;
-    let mut found = OfData { rows: 0, cached: 0, labels: vec![0; keys.names.len()], labelled: 0, accuracy: None };
+    let mut found =
+        OfData { rows: 0, cached: 0, labels: vec![0; reader.fingerprint().labels.len()], labelled: 0, accuracy: None };
     let mut right = 0_u64;
     keys.each(data, |key, label| {
         found.rows += 1;
@@ -109,7 +111,9 @@ fn of_data(dir: &Path, reader: &CacheReader, data: &Path, columns: &ColumnArgs) 
 /// Makes the keys of data with the tokenizer that a cache keeps.
 pub(super) struct Keys {
     tokenizer: TextTokenizer,
-    names: LabelNames,
+    /// None where labels do not matter.
+    names: Option<LabelNames>,
+    masking: Option<Masking>,
     columns: ColumnsRecipe,
     max_length: usize,
     batch_tokens: usize,
@@ -128,13 +132,14 @@ impl Keys {
         let json = reader.attachment(TOKENIZER)?;
         let json = json.with_context(|| format!("{}: keeps no {TOKENIZER} to make keys with", dir.display()))?;
         let files = TokenizerFiles { tokenizer_json: Some(&json), ..TokenizerFiles::default() };
-        let names = match fingerprint.labels.is_empty() {
-            true => LabelNames::generic(0),
-            false => LabelNames::new(fingerprint.labels.clone())?,
-        };
+        let tokenizer = TextTokenizer::from_files(&files)?;
+        let masking = MaskingRecipe::of(&fingerprint.preprocessing);
+        let masking = masking.map(|masking| masking.masking(&tokenizer)).transpose()?;
+        let labels = &fingerprint.labels;
         Ok(Self {
-            tokenizer: TextTokenizer::from_files(&files)?,
-            names,
+            tokenizer,
+            names: if labels.is_empty() { None } else { Some(LabelNames::new(labels.clone())?) },
+            masking,
             columns,
             max_length: fingerprint.max_length,
             batch_tokens: reader.batch_tokens(),
@@ -151,7 +156,8 @@ impl Keys {
         let windows = Windows {
             source: &source,
             tokenizer: &self.tokenizer,
-            names: &self.names,
+            names: self.names.as_ref(),
+            masking: self.masking.as_ref(),
             max_length: self.max_length,
             batch_tokens: self.batch_tokens,
         };
@@ -255,7 +261,7 @@ impl Report {
             );
             if let Some(accuracy) = data.accuracy {
                 text += &format!(
-                    "; the teacher is right about {accuracy:.4} of the {} labelled ones",
+                    "; the teacher's accuracy on the {} labelled ones is {accuracy:.4}",
                     ui::count(data.labelled)
                 );
             }

@@ -14,13 +14,13 @@ pub(super) struct Sums {
 /// Logits that are worked on at a time: their sums in `f32` are then added in `f64`.
 const BLOCK: usize = 512;
 
-/// The sums over all `logits` at each temperature.
-pub(super) fn sums(logits: &[f32], top: f32, temperatures: &[f64], sums: &mut Vec<Sums>) {
+/// The sums over all pieces of some logits at each temperature; `top` is their largest.
+pub(super) fn sums<'a>(logits: impl Iterator<Item = &'a [f32]>, top: f32, temperatures: &[f64], sums: &mut Vec<Sums>) {
     sums.clear();
     sums.resize(temperatures.len(), Sums::default());
     let highest = temperatures.iter().copied().fold(0.0, f64::max);
     let (mut scaled, mut first, mut powers) = ([0.0_f32; BLOCK], [0.0_f32; BLOCK], [0.0_f32; BLOCK]);
-    for block in logits.chunks(BLOCK) {
+    for block in logits.flat_map(|piece| piece.chunks(BLOCK)) {
         let length = block.len();
         let (scaled, first, powers) = (&mut scaled[..length], &mut first[..length], &mut powers[..length]);
         exponentials(block, top, 1.0 / highest as f32, scaled, first);
@@ -51,9 +51,22 @@ macro_rules! for_this_cpu {
         fn $name($($argument: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
+                fn widest($($argument: $type),*) $(-> $result)? {
+                    $plain($($argument),*)
+                }
                 #[target_feature(enable = "avx2")]
                 fn wide($($argument: $type),*) $(-> $result)? {
                     $plain($($argument),*)
+                }
+                if std::is_x86_feature_detected!("avx512f")
+                    && std::is_x86_feature_detected!("avx512vl")
+                    && std::is_x86_feature_detected!("avx512dq")
+                    && std::is_x86_feature_detected!("avx512bw")
+                {
+                    // SAFETY: the CPU has what the function is compiled for.
+                    #[expect(unsafe_code, reason = "vector instructions")]
+                    return unsafe { widest($($argument),*) };
                 }
                 if std::is_x86_feature_detected!("avx2") {
                     // SAFETY: the CPU has what the function is compiled for.
@@ -122,11 +135,13 @@ fn exponential(x: f32) -> f32 {
     // Adding and taking away 1.5 * 2^23 rounds to a whole number.
     const ROUND: f32 = 12_582_912.0;
     let x = x.max(-87.0) * std::f32::consts::LOG2_E;
-    let whole = (x + ROUND) - ROUND;
+    let rounded = x + ROUND;
+    let whole = rounded - ROUND;
     let f = (x - whole) * std::f32::consts::LN_2;
     let polynomial =
         1.0 + f * (1.0 + f * (0.5 + f * (1.0 / 6.0 + f * (1.0 / 24.0 + f * (1.0 / 120.0 + f * (1.0 / 720.0))))));
-    polynomial * f32::from_bits(((whole as i32 + 127) as u32) << 23)
+    // The last bits of `rounded` are the whole number's.
+    polynomial * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
 }
 
 #[cfg(test)]
@@ -139,7 +154,7 @@ mod tests {
         let top = logits.iter().copied().fold(f32::MIN, f32::max);
         let temperatures = [1.0, 2.0, 3.0, 4.0];
         let mut found = Vec::new();
-        sums(&logits, top, &temperatures, &mut found);
+        sums(logits.chunks(700), top, &temperatures, &mut found);
         for (found, temperature) in found.iter().zip(temperatures) {
             let scaled = || logits.iter().map(|logit| f64::from(logit - top) / temperature);
             let mass: f64 = scaled().map(f64::exp).sum();

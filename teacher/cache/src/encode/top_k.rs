@@ -21,7 +21,6 @@ pub(super) struct Scratch {
     block_tops: Vec<f32>,
     candidates: Vec<(f32, u32)>,
     kept: Vec<usize>,
-    rest: Vec<f32>,
     sums: Vec<Sums>,
 }
 
@@ -36,10 +35,12 @@ impl Scratch {
         append_numbers(form.dtype, &kept, &mut parts.logits);
         append_indices(form.short, self.candidates.iter().map(|(_, index)| *index), &mut parts.indices);
 
-        self.take_rest(logits);
+        self.kept.clear();
+        self.kept.extend(self.candidates.iter().map(|(_, index)| *index as usize));
+        self.kept.sort_unstable();
         // Sums are taken against the rest's own largest: against the largest of all, a rest far below would vanish.
-        let rest_top = largest(&self.rest);
-        tails::sums(&self.rest, rest_top, form.temperatures, &mut self.sums);
+        let rest_top = self.largest_of_rest(logits);
+        tails::sums(between(logits, &self.kept), rest_top, form.temperatures, &mut self.sums);
         let stored: Vec<f32> = numbers(form.dtype, &parts.logits[start..]).collect();
         error.compare(&kept, &stored);
         let others = (logits.len() - form.k) as f64;
@@ -50,18 +51,23 @@ impl Scratch {
         }
     }
 
-    /// Leaves the logits that are not in `candidates` in `rest`.
-    fn take_rest(&mut self, logits: &[f32]) {
-        self.kept.clear();
-        self.kept.extend(self.candidates.iter().map(|(_, index)| *index as usize));
-        self.kept.sort_unstable();
-        self.rest.clear();
-        let mut next = 0;
-        for &kept in &self.kept {
-            self.rest.extend_from_slice(&logits[next..kept]);
-            next = kept + 1;
+    /// The largest logit that is not in `kept`.
+    fn largest_of_rest(&self, logits: &[f32]) -> f32 {
+        let mut kept = self.kept.as_slice();
+        let mut top = f32::MIN;
+        for (number, &block_top) in self.block_tops.iter().enumerate() {
+            let (first, end) = (number * BLOCK, ((number + 1) * BLOCK).min(logits.len()));
+            let (here, after) = kept.split_at(kept.partition_point(|&kept| kept < end));
+            kept = after;
+            top = top.max(match here {
+                [] => block_top,
+                here => {
+                    let here: Vec<usize> = here.iter().map(|kept| kept - first).collect();
+                    between(&logits[first..end], &here).map(largest).fold(f32::MIN, f32::max)
+                }
+            });
         }
-        self.rest.extend_from_slice(&logits[next..]);
+        top
     }
 
     /// Leaves the `k` largest logits in `candidates`, falling, of equal ones the first first.
@@ -91,6 +97,13 @@ impl Scratch {
         }
         self.candidates.sort_unstable_by(falling);
     }
+}
+
+/// What stands between the places in `kept`, which ascend.
+fn between<'a>(logits: &'a [f32], kept: &'a [usize]) -> impl Iterator<Item = &'a [f32]> {
+    let starts = std::iter::once(0).chain(kept.iter().map(|kept| kept + 1));
+    let ends = kept.iter().copied().chain([logits.len()]);
+    starts.zip(ends).map(|(start, end)| &logits[start..end])
 }
 
 /// The largest of some numbers, several side by side.

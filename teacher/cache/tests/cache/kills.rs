@@ -87,6 +87,18 @@ fn a_commit_that_merges_indexes() {
 }
 
 #[test]
+fn a_commit_after_which_small_shards_are_joined() {
+    let dir = tempfile::tempdir().unwrap();
+    for commit in 0..31 {
+        drop(fill(dir.path(), &captured(), commit * 3..commit * 3 + 3));
+    }
+    let shards = || files(dir.path()).into_keys().filter(|name| name.starts_with("shard")).count();
+    assert_eq!(shards(), 31);
+    any_kill(dir.path(), |dir| drop(fill(dir, &captured(), 93..96)));
+    assert_eq!((shards(), keys(dir.path()).len()), (1, 96));
+}
+
+#[test]
 fn the_end_of_a_capture() {
     let dir = tempfile::tempdir().unwrap();
     drop(fill(dir.path(), &captured(), 0..100));

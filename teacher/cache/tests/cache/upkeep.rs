@@ -81,19 +81,22 @@ fn a_reader_keeps_to_the_manifest_it_opened() {
 }
 
 #[test]
-fn hundreds_of_commits_leave_few_indexes_with_all_keys() {
+fn hundreds_of_commits_leave_few_files_with_all_keys() {
     let dir = tempfile::tempdir().unwrap();
     let captured = dense(Dtype::F16);
     let mut writer = writer(dir.path(), &captured);
     let indexes = || files(dir.path()).into_keys().filter(|name| name.starts_with("index-")).count();
-    let mut most = 0;
+    let shards = || files(dir.path()).into_keys().filter(|name| name.starts_with("shard-")).count();
+    let (mut most, mut most_shards) = (0, 0);
     for commit in 0..400_u64 {
         push(&mut writer, commit * 3..commit * 3 + 1 + commit % 3);
         writer.commit().unwrap();
         most = most.max(indexes());
+        most_shards = most_shards.max(shards());
     }
     // Each is four times as large as all smaller ones: no more than the logarithm of 800 to the base four.
     assert!((2..=5).contains(&most), "{most} indexes");
+    assert_eq!(most_shards, 31, "small shards are joined");
     let expected: Vec<u64> = (0..400).flat_map(|commit| commit * 3..commit * 3 + 1 + commit % 3).collect();
     let check = || {
         let reader = open(dir.path());
