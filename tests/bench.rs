@@ -170,6 +170,50 @@ fn a_pruned_vocabulary_stands_beside_the_full_one() {
 }
 
 #[test]
+fn cache_prints_figures_that_fit_together() {
+    let place = Workplace::new();
+    let line = "bench cache --rows 3000 --labels 5 --threads 2 --output made";
+    let report = place.json(&format!("{line} --commit-rows 700"));
+    assert_eq!((&report["bench"], &report["threads"]), (&json!("cache"), &json!(2)));
+    let writing = &report["writing"];
+    let parts = ["push_seconds", "commit_seconds", "finish_seconds"].map(|part| number(&writing[part]));
+    equal(&writing["seconds"], parts.iter().sum());
+    equal(&writing["rows_per_second"], 3000.0 / number(&writing["seconds"]));
+    let sizes: Vec<u64> = std::fs::read_dir(place.path("made"))
+        .expect("a folder")
+        .map(|entry| entry.and_then(|entry| entry.metadata()).expect("a file").len())
+        .collect();
+    let files = json!({
+        "files": sizes.len(), "bytes": sizes.iter().sum::<u64>(), "payload_bytes": 30_000, "allowed_bytes": 34_500 + 72_000,
+    });
+    assert_eq!(report["files"], files);
+    let passes = report["reading"]["passes"].as_array().expect("a list");
+    let ways: Vec<[&Value; 3]> =
+        passes.iter().map(|pass| ["threads", "first", "at_once"].map(|name| &pass[name])).collect();
+    let expected = [(1, true, false), (1, false, false), (1, false, true), (2, false, true)];
+    let expected = expected.map(|(threads, first, at_once)| [json!(threads), json!(first), json!(at_once)]);
+    assert!(ways.into_iter().flatten().eq(expected.iter().flatten()), "{report}");
+    assert!(passes.iter().all(|pass| number(&pass["rows_per_second"]) > 0.0), "{report}");
+
+    let again = place.json(&format!("{line} --reuse"));
+    assert_eq!((&again["writing"], &again["files"]), (&Value::Null, &files));
+    place.refuses(line, &["made", "--reuse"]);
+    place.refuses("bench cache --rows 2999 --labels 5 --output made --reuse", &["made", "3000 rows"]);
+    place.refuses("bench cache --rows 3000 --labels 5 --output made --reuse --seed 1", &["seed 42", "seed 1"]);
+}
+
+#[test]
+fn a_cache_without_a_folder_leaves_none() {
+    let place = Workplace::new();
+    std::fs::create_dir(place.path("temporary")).expect("a folder");
+    let mut command = place.command("bench cache --rows 100 --dtype f32");
+    let done = command.env("TMPDIR", place.path("temporary")).output().expect("runs");
+    assert!(done.status.success());
+    assert!(String::from_utf8_lossy(&done.stdout).contains("4 labels in 32 bits"));
+    assert_eq!(std::fs::read_dir(place.path("temporary")).expect("a folder").count(), 0);
+}
+
+#[test]
 fn without_json_it_prints_a_table() {
     let done = Workplace::new().run(&format!("bench train {TINY}"));
     done.succeeded();
@@ -188,7 +232,13 @@ fn what_cannot_be_measured_is_refused() {
     place.refuses("bench train --model teacher --data test.tsv --vocab-size 5", &["--vocab-size 5", "tokens"]);
     place.refuses("bench capture --model nowhere", &["nowhere"]);
     place.refuses("bench train --device cuda:0", &["cuda:0"]);
-    for line in ["bench", "bench train --data test.tsv", "bench train --prune-vocabulary", "bench gemm --repeats 1"] {
+    for line in [
+        "bench",
+        "bench train --data test.tsv",
+        "bench train --prune-vocabulary",
+        "bench gemm --repeats 1",
+        "bench cache --reuse",
+    ] {
         assert_eq!(place.run(line).code, Some(2), "{line}");
     }
 }

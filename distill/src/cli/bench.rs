@@ -1,7 +1,7 @@
 //! The flags of `distill bench` and of what it can measure.
 
 use super::groups::{ColumnArgs, DeviceArgs, HubArgs};
-use super::values::{DeviceChoice, StudentFamily, above_zero, at_least_one, probability};
+use super::values::{DeviceChoice, StoredDtype, StudentFamily, above_zero, at_least_one, probability};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -24,6 +24,8 @@ pub(crate) enum BenchCommand {
     Capture(BenchCaptureArgs),
     /// Time a training step, as `distill train` takes it: forward, loss, backward, clipping, AdamW
     Train(BenchTrainArgs),
+    /// Time writing and reading a cache of made-up rows, and weigh its files and its reader
+    Cache(BenchCacheArgs),
     /// Time bare matrix products: the ceiling that the others are held against
     Gemm(BenchGemmArgs),
     /// Check every kernel of a GPU against a plain computation on the host
@@ -73,6 +75,34 @@ pub(crate) struct BenchTrainArgs {
     pub(crate) measurement: MeasurementArgs,
     #[command(flatten)]
     pub(crate) hub: HubArgs,
+}
+
+/// `distill bench cache`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  distill bench cache --rows 10000000 --labels 77")]
+pub(crate) struct BenchCacheArgs {
+    /// Rows
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = at_least_one, help_heading = "Data")]
+    pub(crate) rows: usize,
+    /// Logits of a row
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one, help_heading = "Data")]
+    pub(crate) labels: usize,
+    /// Number format of the logits: f32, f16 or bf16
+    #[arg(long, value_enum, value_name = "DTYPE", default_value_t = StoredDtype::F16, hide_possible_values = true,
+          help_heading = "Data")]
+    pub(crate) dtype: StoredDtype,
+    /// Rows that are committed at a time, each time as one shard
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = at_least_one, help_heading = "Data")]
+    pub(crate) commit_rows: usize,
+    /// Where keys, logits and the order of reading come from
+    #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Data")]
+    pub(crate) seed: u64,
+    /// Folder to write the cache into, and leave it there [default: a temporary one, removed afterwards]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) output: Option<PathBuf>,
+    /// Read the cache that this command has left in --output, and write none
+    #[arg(long, requires = "output", help_heading = "Output")]
+    pub(crate) reuse: bool,
 }
 
 /// `distill bench gemm`.

@@ -1,9 +1,11 @@
-//! `distill bench`: how fast capture and training are here, and how near that is to what matrix products alone could do.
+//! `distill bench`: how fast capture and training are here, and how near that is to what matrix products alone could do;
+//! and, in [`cache`](mod@cache), how fast what a teacher said is written and read.
 //!
 //! What is timed is what `distill cache` and `distill train` run. How it is timed is in [`clock`]; on which model and
 //! rows in [`subject`] and [`rows`]; how operations are counted in [`nn::Flops`], and what the ceiling is in
 //! [`nn::Ceiling`].
 
+mod cache;
 mod clock;
 mod kernels;
 mod rows;
@@ -45,6 +47,7 @@ pub(crate) fn run(args: BenchArgs, ui: &Ui) -> anyhow::Result<()> {
     match args.what {
         BenchCommand::Capture(args) => ui.result(&capture(&args)?, Report::text)?,
         BenchCommand::Train(args) => ui.result(&train(&args)?, Report::text)?,
+        BenchCommand::Cache(args) => cache::run(&args, ui)?,
         BenchCommand::Gemm(args) => ui.result(&gemm(&args)?, GemmReport::text)?,
         BenchCommand::Kernels(args) => kernels::run(&args, ui)?,
     }
