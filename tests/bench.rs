@@ -154,6 +154,28 @@ fn real_rows_are_a_models_own() {
 }
 
 #[test]
+fn captures_are_timed_with_and_without_writing() {
+    let place = Workplace::new();
+    let line = "bench capture --model teacher --data test.tsv --limit 50 --repeats 3 --output made";
+    for (form, bytes) in [("", 50 * 4 * 4), (" --dtype f16 --top-k 2 --hidden-states 1,2", 50 * (2 * (2 + 2) + 3 * 4))]
+    {
+        let report = place.json(&format!("{line}{form}"));
+        let writing = &report["writing"];
+        assert!(writing["bytes"].as_u64() > Some(bytes), "{writing}");
+        let [dropped, written] =
+            ["dropped", "written"].map(|name| writing[name]["seconds"].as_array().expect("a list"));
+        let pairs = dropped.iter().zip(written).map(|(dropped, written)| number(written) / number(dropped) - 1.0);
+        let mut pairs: Vec<f64> = pairs.collect();
+        assert_eq!(pairs, writing["of_pairs"].as_array().expect("a list").iter().map(number).collect::<Vec<f64>>());
+        pairs.sort_by(f64::total_cmp);
+        assert_eq!((pairs.len(), number(&writing["overhead"])), (3, pairs[1]));
+        assert_eq!(std::fs::read_dir(place.path("made")).expect("a folder").count(), 0, "removed");
+        fits_together(&report);
+    }
+    place.refuses(&format!("{line} --hidden-states 9"), &["--hidden-states 9"]);
+}
+
+#[test]
 fn a_pruned_vocabulary_stands_beside_the_full_one() {
     let place = Workplace::new();
     // Sizes and tokenizer are all that training steps need of a model.
@@ -238,6 +260,7 @@ fn what_cannot_be_measured_is_refused() {
         "bench train --prune-vocabulary",
         "bench gemm --repeats 1",
         "bench cache --reuse",
+        "bench capture --output made",
     ] {
         assert_eq!(place.run(line).code, Some(2), "{line}");
     }

@@ -1,5 +1,6 @@
 //! The flags of `distill bench` and of what it can measure.
 
+use super::cache::StoredArgs;
 use super::groups::{ColumnArgs, DeviceArgs, HubArgs};
 use super::values::{DeviceChoice, StoredDtype, StudentFamily, above_zero, at_least_one, probability};
 use clap::{Args, Subcommand};
@@ -49,6 +50,8 @@ pub(crate) struct BenchCaptureArgs {
     pub(crate) shape: ShapeArgs,
     #[command(flatten)]
     pub(crate) rows: RowsArgs,
+    #[command(flatten)]
+    pub(crate) writing: WritingArgs,
     #[command(flatten)]
     pub(crate) measurement: MeasurementArgs,
     #[command(flatten)]
@@ -176,6 +179,43 @@ pub(crate) struct RowsArgs {
     /// Tokens of each made-up row
     #[arg(long, value_name = "TOKENS", default_value_t = 128, value_parser = at_least_one, conflicts_with = "data")]
     pub(crate) length: usize,
+}
+
+/// What writing adds to a capture.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Writing")]
+pub(crate) struct WritingArgs {
+    /// Folder to capture into, several times, in turns with captures whose answers are dropped; each cache is removed
+    #[arg(long, value_name = "DIR", requires = "data")]
+    pub(crate) output: Option<PathBuf>,
+    /// Number format of the logits: f32, f16 or bf16 [default: as in cache]
+    #[arg(long, value_enum, value_name = "DTYPE", requires = "output", hide_possible_values = true)]
+    pub(crate) dtype: Option<StoredDtype>,
+    /// Store the largest logits alone, this many
+    #[arg(long, value_name = "K", value_parser = at_least_one, requires = "output")]
+    pub(crate) top_k: Option<usize>,
+    /// Hidden states to store as well, of these layers
+    #[arg(long, value_name = "LAYER,..", value_delimiter = ',', requires = "output")]
+    pub(crate) hidden_states: Vec<usize>,
+    /// Store hidden states of every token, and not of the first alone
+    #[arg(long, requires = "hidden_states")]
+    pub(crate) all_tokens: bool,
+}
+
+impl WritingArgs {
+    /// As `distill cache` takes it.
+    pub(crate) fn stored(&self) -> StoredArgs {
+        StoredArgs {
+            dtype: self.dtype,
+            top_k: self.top_k,
+            temperatures: Vec::new(),
+            sample: None,
+            sample_temperature: 1.0,
+            seed: 42,
+            hidden_states: self.hidden_states.clone(),
+            all_tokens: self.all_tokens,
+        }
+    }
 }
 
 /// How it is timed.

@@ -16,6 +16,7 @@ use anyhow::{Context, bail, ensure};
 use cache::{CacheReader, CacheWriter, Captured, Dtype, Fingerprint, Key, NewCache, NewRow, StoredRow};
 use serde::{Deserialize, Serialize};
 
+use super::made_up_fingerprint;
 use super::rows::number;
 use crate::cli::BenchCacheArgs;
 use crate::interrupt;
@@ -133,18 +134,7 @@ struct MadeUp {
 
 impl MadeUp {
     fn fingerprint(&self, dtype: Dtype) -> Fingerprint {
-        Fingerprint {
-            teacher: format!("bench cache, seed {}", self.seed),
-            head: Vec::new(),
-            config: String::new(),
-            tokenizer: String::new(),
-            labels: Vec::new(),
-            max_length: 0,
-            preprocessing: String::new(),
-            task: "single_label".to_owned(),
-            precision: "f32".to_owned(),
-            captured: Captured::dense(self.labels, dtype),
-        }
+        made_up_fingerprint(&format!("bench cache, seed {}", self.seed), &Captured::dense(self.labels, dtype))
     }
 
     /// As random as a hash, and no two alike.
@@ -370,7 +360,9 @@ fn read_part(
         let Portion { keys, logits, found, .. } = portion;
         let mut add_up = |row: Option<StoredRow<'_>>| {
             logits.clear();
-            row.map(|row| row.append_logits(logits));
+            if let Some(row) = row {
+                row.append_logits(logits);
+            }
             found.push(row.map(|_| sum(logits)));
         };
         match at_once {

@@ -17,7 +17,7 @@ pub(super) struct Rows {
     pub(super) classes: usize,
     /// The file, or none for made-up rows.
     pub(super) source: Option<String>,
-    texts: Vec<Row>,
+    pub(super) texts: Vec<Row>,
     pub(super) max_length: usize,
 }
 
