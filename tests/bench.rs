@@ -154,6 +154,28 @@ fn real_rows_are_a_models_own() {
 }
 
 #[test]
+fn captures_are_timed_with_and_without_writing() {
+    let place = Workplace::new();
+    let line = "bench capture --model teacher --data test.tsv --limit 50 --repeats 3 --output made";
+    for (form, bytes) in [("", 50 * 4 * 4), (" --dtype f16 --top-k 2 --hidden-states 1,2", 50 * (2 * (2 + 2) + 3 * 4))]
+    {
+        let report = place.json(&format!("{line}{form}"));
+        let writing = &report["writing"];
+        assert!(writing["bytes"].as_u64() > Some(bytes), "{writing}");
+        let [dropped, written] =
+            ["dropped", "written"].map(|name| writing[name]["seconds"].as_array().expect("a list"));
+        let pairs = dropped.iter().zip(written).map(|(dropped, written)| number(written) / number(dropped) - 1.0);
+        let mut pairs: Vec<f64> = pairs.collect();
+        assert_eq!(pairs, writing["of_pairs"].as_array().expect("a list").iter().map(number).collect::<Vec<f64>>());
+        pairs.sort_by(f64::total_cmp);
+        assert_eq!((pairs.len(), number(&writing["overhead"])), (3, pairs[1]));
+        assert_eq!(std::fs::read_dir(place.path("made")).expect("a folder").count(), 0, "removed");
+        fits_together(&report);
+    }
+    place.refuses(&format!("{line} --hidden-states 9"), &["--hidden-states 9"]);
+}
+
+#[test]
 fn a_pruned_vocabulary_stands_beside_the_full_one() {
     let place = Workplace::new();
     // Sizes and tokenizer are all that training steps need of a model.
@@ -167,6 +189,50 @@ fn a_pruned_vocabulary_stands_beside_the_full_one() {
     assert_eq!((&full["flops"], &full["steps"]), (&pruned["flops"], &pruned["steps"]), "the same work");
     assert_eq!(full["steps"], 2);
     fits_together(&report);
+}
+
+#[test]
+fn cache_prints_figures_that_fit_together() {
+    let place = Workplace::new();
+    let line = "bench cache --rows 3000 --labels 5 --threads 2 --output made";
+    let report = place.json(&format!("{line} --commit-rows 700"));
+    assert_eq!((&report["bench"], &report["threads"]), (&json!("cache"), &json!(2)));
+    let writing = &report["writing"];
+    let parts = ["push_seconds", "commit_seconds", "finish_seconds"].map(|part| number(&writing[part]));
+    equal(&writing["seconds"], parts.iter().sum());
+    equal(&writing["rows_per_second"], 3000.0 / number(&writing["seconds"]));
+    let sizes: Vec<u64> = std::fs::read_dir(place.path("made"))
+        .expect("a folder")
+        .map(|entry| entry.and_then(|entry| entry.metadata()).expect("a file").len())
+        .collect();
+    let files = json!({
+        "files": sizes.len(), "bytes": sizes.iter().sum::<u64>(), "payload_bytes": 30_000, "allowed_bytes": 34_500 + 72_000,
+    });
+    assert_eq!(report["files"], files);
+    let passes = report["reading"]["passes"].as_array().expect("a list");
+    let ways: Vec<[&Value; 3]> =
+        passes.iter().map(|pass| ["threads", "first", "at_once"].map(|name| &pass[name])).collect();
+    let expected = [(1, true, false), (1, false, false), (1, false, true), (2, false, true)];
+    let expected = expected.map(|(threads, first, at_once)| [json!(threads), json!(first), json!(at_once)]);
+    assert!(ways.into_iter().flatten().eq(expected.iter().flatten()), "{report}");
+    assert!(passes.iter().all(|pass| number(&pass["rows_per_second"]) > 0.0), "{report}");
+
+    let again = place.json(&format!("{line} --reuse"));
+    assert_eq!((&again["writing"], &again["files"]), (&Value::Null, &files));
+    place.refuses(line, &["made", "--reuse"]);
+    place.refuses("bench cache --rows 2999 --labels 5 --output made --reuse", &["made", "3000 rows"]);
+    place.refuses("bench cache --rows 3000 --labels 5 --output made --reuse --seed 1", &["seed 42", "seed 1"]);
+}
+
+#[test]
+fn a_cache_without_a_folder_leaves_none() {
+    let place = Workplace::new();
+    std::fs::create_dir(place.path("temporary")).expect("a folder");
+    let mut command = place.command("bench cache --rows 100 --dtype f32");
+    let done = command.env("TMPDIR", place.path("temporary")).output().expect("runs");
+    assert!(done.status.success());
+    assert!(String::from_utf8_lossy(&done.stdout).contains("4 labels in 32 bits"));
+    assert_eq!(std::fs::read_dir(place.path("temporary")).expect("a folder").count(), 0);
 }
 
 #[test]
@@ -188,7 +254,14 @@ fn what_cannot_be_measured_is_refused() {
     place.refuses("bench train --model teacher --data test.tsv --vocab-size 5", &["--vocab-size 5", "tokens"]);
     place.refuses("bench capture --model nowhere", &["nowhere"]);
     place.refuses("bench train --device cuda:0", &["cuda:0"]);
-    for line in ["bench", "bench train --data test.tsv", "bench train --prune-vocabulary", "bench gemm --repeats 1"] {
+    for line in [
+        "bench",
+        "bench train --data test.tsv",
+        "bench train --prune-vocabulary",
+        "bench gemm --repeats 1",
+        "bench cache --reuse",
+        "bench capture --output made",
+    ] {
         assert_eq!(place.run(line).code, Some(2), "{line}");
     }
 }

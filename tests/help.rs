@@ -96,6 +96,11 @@ fn bench_train() {
 }
 
 #[test]
+fn bench_cache() {
+    help("bench_cache", "bench cache");
+}
+
+#[test]
 fn bench_gemm() {
     help("bench_gemm", "bench gemm");
 }

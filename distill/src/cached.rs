@@ -1,6 +1,6 @@
 //! What a cache knows of a data set's rows, as training and reports need it.
 
-use anyhow::Context;
+use anyhow::bail;
 use cache::{CacheReader, LogitForm, StoredRow};
 use datasets::Key;
 
@@ -8,11 +8,9 @@ use crate::metrics;
 use crate::objective::TeacherSignal;
 
 /// What the teacher said of the rows with these keys.
-pub(crate) fn signal(cache: &CacheReader, keys: impl Iterator<Item = Key>) -> anyhow::Result<TeacherSignal> {
+pub(crate) fn signal(cache: &CacheReader, keys: &[Key]) -> anyhow::Result<TeacherSignal> {
     let mut signal = match &cache.captured().logits {
-        LogitForm::Dense { .. } => {
-            TeacherSignal::Dense(Vec::with_capacity(keys.size_hint().0 * cache.captured().width))
-        }
+        LogitForm::Dense { .. } => TeacherSignal::Dense(Vec::with_capacity(keys.len() * cache.captured().width)),
         LogitForm::TopK { k, temperatures, .. } => TeacherSignal::TopK {
             k: *k,
             indices: Vec::new(),
@@ -22,21 +20,19 @@ pub(crate) fn signal(cache: &CacheReader, keys: impl Iterator<Item = Key>) -> an
         },
         LogitForm::Sample { draws, .. } => TeacherSignal::Sample { draws: *draws, indices: Vec::new() },
     };
-    for key in keys {
-        let row = cache.get(&key)?;
-        let row = row.with_context(|| format!("the row with key {} is not in the cache", cache::key_hex(&key)))?;
-        match &mut signal {
-            TeacherSignal::Dense(all) => match row.f32() {
-                Some(logits) => all.extend_from_slice(logits),
-                None => all.extend(row.logits()),
-            },
-            TeacherSignal::TopK { indices, logits, tails, .. } => {
-                indices.extend(row.indices());
-                logits.extend(row.logits());
-                tails.extend(row.tails());
-            }
-            TeacherSignal::Sample { indices, .. } => indices.extend(row.indices()),
+    let mut missing = None;
+    cache.get_many(keys, |key, row| match (row, &mut signal) {
+        (None, _) => missing = missing.or(Some(*key)),
+        (Some(row), TeacherSignal::Dense(all)) => row.append_logits(all),
+        (Some(row), TeacherSignal::TopK { indices, logits, tails, .. }) => {
+            indices.extend(row.indices());
+            row.append_logits(logits);
+            tails.extend(row.tails());
         }
+        (Some(row), TeacherSignal::Sample { indices, .. }) => indices.extend(row.indices()),
+    })?;
+    if let Some(key) = missing {
+        bail!("the row with key {} is not in the cache", cache::key_hex(&key));
     }
     Ok(signal)
 }

@@ -9,7 +9,7 @@ mod writing;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ use crate::model::{self, TextModel};
 use crate::task_data;
 use crate::ui::{self, Progress};
 pub(crate) use windows::{Source, Window, Windows};
-use writing::{Answers, Published, write};
+use writing::{Answers, Published, discard, write};
 
 /// The attachment with the tokenizer that keys are made with.
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
@@ -137,9 +137,9 @@ pub(crate) fn capture(
         batch_tokens,
     };
     announce(how.running.compute);
-    let model = Asked::new(how.running.compute, teacher.config, teacher.parameters, &how.captured)?;
+    let mut model = Asked::new(how.running.compute, teacher.config, teacher.parameters, &how.captured)?;
     let progress = Progress::new("cache", rows, "rows");
-    let counts = match run(&windows, model, writer, &progress) {
+    let counts = match run(&windows, &mut model, writer, write, &progress) {
         Err(error) if error.is::<Interrupted>() => return Err(error).hint("the same command goes on from here"),
         counts => counts?,
     };
@@ -184,23 +184,44 @@ fn say_stale(stale: &Stale) {
     }
 }
 
+/// Runs a capture into a new cache and says what went through; where nothing is to be `written`, the same with the
+/// teacher's answers dropped in the last stage.
+pub(crate) fn rehearse(
+    windows: &Windows<'_>,
+    model: &mut Asked,
+    writer: CacheWriter,
+    written: bool,
+) -> anyhow::Result<Counts> {
+    let progress = Progress::new("capture", 0, "rows");
+    run(windows, model, writer, if written { write } else { discard }, &progress)
+}
+
+/// The last stage.
+type Writing = fn(CacheWriter, Receiver<Answers>, &Published) -> anyhow::Result<CacheWriter>;
+
 /// What went through.
 #[derive(Default)]
-struct Counts {
+pub(crate) struct Counts {
     rows: u64,
     forwarded: u64,
     skipped: u64,
     truncated: u64,
     labelled: u64,
     right: u64,
-    bytes: u64,
+    pub(crate) bytes: u64,
     forward: Duration,
-    waited: Duration,
-    elapsed: Duration,
+    pub(crate) waited: Duration,
+    pub(crate) elapsed: Duration,
 }
 
 /// Runs all stages side by side until the data ends or one of them fails.
-fn run(windows: &Windows<'_>, mut model: Asked, writer: CacheWriter, progress: &Progress) -> anyhow::Result<Counts> {
+fn run(
+    windows: &Windows<'_>,
+    model: &mut Asked,
+    writer: CacheWriter,
+    write: Writing,
+    progress: &Progress,
+) -> anyhow::Result<Counts> {
     let start = Instant::now();
     let published = Published::new(writer.reader().clone());
     thread::scope(|scope| {
@@ -213,7 +234,7 @@ fn run(windows: &Windows<'_>, mut model: Asked, writer: CacheWriter, progress: &
         let mut forwarding = Forwarding::new(published, windows.batch_tokens);
         let forwarded = ready.iter().try_for_each(|window| {
             let rows = window.keys.len() as u64;
-            forwarding.window(&window, &mut model, |answers| {
+            forwarding.window(&window, model, |answers| {
                 let clock = Instant::now();
                 // Where nobody takes them, writing has failed and says why itself.
                 let taken = to_write.send(answers).is_ok();
@@ -349,11 +370,16 @@ impl<'a> Forwarding<'a> {
 
 /// A teacher, and what is asked of it.
 pub(crate) struct Asked {
-    teacher: Teacher,
+    pub(crate) teacher: Teacher,
     captured: Captured,
 }
 
 impl Asked {
+    /// What is stored of its answers.
+    pub(crate) fn captured(&self) -> &Captured {
+        &self.captured
+    }
+
     pub(crate) fn new(
         compute: &Compute,
         config: HfConfig,

@@ -19,7 +19,12 @@ pub(crate) fn return_large_buffers() {
 /// The most bytes that were resident at once since the process started, or since [`reset_peak`]. Includes what files are
 /// mapped from and read of. None where the system does not say.
 pub(crate) fn peak() -> Option<u64> {
-    parse(&fs::read_to_string("/proc/self/status").ok()?)
+    parse(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
+/// The bytes that are resident now and belong to no file. None where the system does not say.
+pub(crate) fn anonymous() -> Option<u64> {
+    parse(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
 }
 
 /// Starts the high-water mark anew from what is resident now. False where the system does not let us.
@@ -29,8 +34,8 @@ pub(crate) fn reset_peak() -> bool {
     fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
-fn parse(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+fn parse(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
 }
@@ -41,7 +46,8 @@ mod tests {
 
     #[test]
     fn reads_the_high_water_mark() {
-        assert_eq!(parse("Name:\tdistill\nVmPeak:\t  200 kB\nVmHWM:\t  100 kB\n"), Some(102_400));
-        assert_eq!(parse("Name:\tdistill\n"), None);
+        let status = "Name:\tdistill\nVmPeak:\t  200 kB\nVmHWM:\t  100 kB\n";
+        assert_eq!(parse(status, "VmHWM:"), Some(102_400));
+        assert_eq!(parse(status, "RssAnon:"), None);
     }
 }

@@ -102,7 +102,8 @@ impl Fit<'_> {
         let start = self.start(student)?;
         let teacher = |rows: &[u32]| {
             let cache = self.cache.context("the soft term needs the teacher's stored logits; give --cache")?;
-            cached::signal(cache, rows.iter().map(|&row| self.train.keys[row as usize]))
+            let keys: Vec<Key> = rows.iter().map(|&row| self.train.keys[row as usize]).collect();
+            cached::signal(cache, &keys)
         };
         let examples = Examples {
             encodings: &self.train.encodings,

@@ -1,7 +1,8 @@
 //! The flags of `distill bench` and of what it can measure.
 
+use super::cache::StoredArgs;
 use super::groups::{ColumnArgs, DeviceArgs, HubArgs};
-use super::values::{DeviceChoice, StudentFamily, above_zero, at_least_one, probability};
+use super::values::{DeviceChoice, StoredDtype, StudentFamily, above_zero, at_least_one, probability};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -24,6 +25,8 @@ pub(crate) enum BenchCommand {
     Capture(BenchCaptureArgs),
     /// Time a training step, as `distill train` takes it: forward, loss, backward, clipping, AdamW
     Train(BenchTrainArgs),
+    /// Time writing and reading a cache of made-up rows, and weigh its files and its reader
+    Cache(BenchCacheArgs),
     /// Time bare matrix products: the ceiling that the others are held against
     Gemm(BenchGemmArgs),
     /// Check every kernel of a GPU against a plain computation on the host
@@ -47,6 +50,8 @@ pub(crate) struct BenchCaptureArgs {
     pub(crate) shape: ShapeArgs,
     #[command(flatten)]
     pub(crate) rows: RowsArgs,
+    #[command(flatten)]
+    pub(crate) writing: WritingArgs,
     #[command(flatten)]
     pub(crate) measurement: MeasurementArgs,
     #[command(flatten)]
@@ -73,6 +78,34 @@ pub(crate) struct BenchTrainArgs {
     pub(crate) measurement: MeasurementArgs,
     #[command(flatten)]
     pub(crate) hub: HubArgs,
+}
+
+/// `distill bench cache`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  distill bench cache --rows 10000000 --labels 77")]
+pub(crate) struct BenchCacheArgs {
+    /// Rows
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = at_least_one, help_heading = "Data")]
+    pub(crate) rows: usize,
+    /// Logits of a row
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one, help_heading = "Data")]
+    pub(crate) labels: usize,
+    /// Number format of the logits: f32, f16 or bf16
+    #[arg(long, value_enum, value_name = "DTYPE", default_value_t = StoredDtype::F16, hide_possible_values = true,
+          help_heading = "Data")]
+    pub(crate) dtype: StoredDtype,
+    /// Rows that are committed at a time, each time as one shard
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = at_least_one, help_heading = "Data")]
+    pub(crate) commit_rows: usize,
+    /// Where keys, logits and the order of reading come from
+    #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Data")]
+    pub(crate) seed: u64,
+    /// Folder to write the cache into, and leave it there [default: a temporary one, removed afterwards]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub(crate) output: Option<PathBuf>,
+    /// Read the cache that this command has left in --output, and write none
+    #[arg(long, requires = "output", help_heading = "Output")]
+    pub(crate) reuse: bool,
 }
 
 /// `distill bench gemm`.
@@ -146,6 +179,43 @@ pub(crate) struct RowsArgs {
     /// Tokens of each made-up row
     #[arg(long, value_name = "TOKENS", default_value_t = 128, value_parser = at_least_one, conflicts_with = "data")]
     pub(crate) length: usize,
+}
+
+/// What writing adds to a capture.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Writing")]
+pub(crate) struct WritingArgs {
+    /// Folder to capture into, several times, in turns with captures whose answers are dropped; each cache is removed
+    #[arg(long, value_name = "DIR", requires = "data")]
+    pub(crate) output: Option<PathBuf>,
+    /// Number format of the logits: f32, f16 or bf16 [default: as in cache]
+    #[arg(long, value_enum, value_name = "DTYPE", requires = "output", hide_possible_values = true)]
+    pub(crate) dtype: Option<StoredDtype>,
+    /// Store the largest logits alone, this many
+    #[arg(long, value_name = "K", value_parser = at_least_one, requires = "output")]
+    pub(crate) top_k: Option<usize>,
+    /// Hidden states to store as well, of these layers
+    #[arg(long, value_name = "LAYER,..", value_delimiter = ',', requires = "output")]
+    pub(crate) hidden_states: Vec<usize>,
+    /// Store hidden states of every token, and not of the first alone
+    #[arg(long, requires = "hidden_states")]
+    pub(crate) all_tokens: bool,
+}
+
+impl WritingArgs {
+    /// As `distill cache` takes it.
+    pub(crate) fn stored(&self) -> StoredArgs {
+        StoredArgs {
+            dtype: self.dtype,
+            top_k: self.top_k,
+            temperatures: Vec::new(),
+            sample: None,
+            sample_temperature: 1.0,
+            seed: 42,
+            hidden_states: self.hidden_states.clone(),
+            all_tokens: self.all_tokens,
+        }
+    }
 }
 
 /// How it is timed.

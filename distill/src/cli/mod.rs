@@ -8,8 +8,8 @@ mod groups;
 mod values;
 
 pub(crate) use bench::{
-    BenchArgs, BenchCaptureArgs, BenchCommand, BenchGemmArgs, BenchKernelsArgs, BenchTrainArgs, MeasurementArgs,
-    RowsArgs, ShapeArgs,
+    BenchArgs, BenchCacheArgs, BenchCaptureArgs, BenchCommand, BenchGemmArgs, BenchKernelsArgs, BenchTrainArgs,
+    MeasurementArgs, RowsArgs, ShapeArgs,
 };
 pub(crate) use cache::{
     CacheArgs, CacheCommand, CacheExportArgs, CaptureArgs, EstimateArgs, GcArgs, InspectArgs, MergeArgs, StoredArgs,

@@ -1,21 +1,25 @@
-//! `distill bench`: how fast capture and training are here, and how near that is to what matrix products alone could do.
+//! `distill bench`: how fast capture and training are here, and how near that is to what matrix products alone could do;
+//! and, in [`cache`](mod@cache), how fast what a teacher said is written and read.
 //!
 //! What is timed is what `distill cache` and `distill train` run. How it is timed is in [`clock`]; on which model and
 //! rows in [`subject`] and [`rows`]; how operations are counted in [`nn::Flops`], and what the ceiling is in
 //! [`nn::Ceiling`].
 
+mod cache;
 mod clock;
 mod kernels;
+mod overhead;
 mod rows;
 mod subject;
 
+use ::cache::{Captured, Fingerprint};
 use datasets::{Sampler, Task, TokenBatch, forward_batches};
 use nn::cuda::Precision;
 use nn::{AdamW, Ceiling, Compute, EncoderConfig, Flops};
 use serde::Serialize;
 use student::Student;
-use teacher::Teacher;
 
+use crate::capture::Asked;
 use crate::cli::{BenchArgs, BenchCaptureArgs, BenchCommand, BenchGemmArgs, BenchTrainArgs, MeasurementArgs};
 use crate::inference::forward_each;
 use crate::interrupt;
@@ -26,6 +30,7 @@ use crate::objective::{LossTermRecipe, Objective, TeacherSignal};
 use crate::step::{Examples, take_step};
 use crate::ui::{self, Table, Ui};
 use clock::{Budget, Times};
+use overhead::Overhead;
 use rows::Rows;
 use subject::{Purpose, Subject};
 
@@ -45,6 +50,7 @@ pub(crate) fn run(args: BenchArgs, ui: &Ui) -> anyhow::Result<()> {
     match args.what {
         BenchCommand::Capture(args) => ui.result(&capture(&args)?, Report::text)?,
         BenchCommand::Train(args) => ui.result(&train(&args)?, Report::text)?,
+        BenchCommand::Cache(args) => cache::run(&args, ui)?,
         BenchCommand::Gemm(args) => ui.result(&gemm(&args)?, GemmReport::text)?,
         BenchCommand::Kernels(args) => kernels::run(&args, ui)?,
     }
@@ -65,6 +71,9 @@ struct Report {
     cases: Vec<Case>,
     /// The most memory that this process ever took, preparations included.
     process_peak_memory_bytes: Option<u64>,
+    /// What writing a cache adds to a capture, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    writing: Option<Overhead>,
 }
 
 /// The rows of one pass.
@@ -123,15 +132,35 @@ fn capture(args: &BenchCaptureArgs) -> anyhow::Result<Report> {
     let batch_tokens = batch_tokens(&args.measurement, &compute, &rows);
     let mut bench = Bench::start("capture", &args.measurement, &compute, &subject, &rows, None, batch_tokens)?;
     let (config, parameters) = subject.build(rows.classes, &args.hub, args.measurement.seed)?;
-    let mut teacher = Teacher::on(&compute, config, parameters)?;
+    let captured = super::cache::captured(&args.writing.stored(), &config.encoder)?;
+    let mut model = Asked::new(&compute, config, parameters, &captured)?;
     let batches = forward_batches(&rows.encodings.lengths(), batch_tokens);
     bench.case("full", &subject, &rows, batches.len(), Flops::forward, |passes| {
         let rows_of = (0..passes).flat_map(|_| &batches);
         let gathered = rows_of.map(|rows_of| TokenBatch::gather(&rows.encodings, rows_of));
-        forward_each(&mut teacher, gathered, |_, _| Ok(()))?;
+        forward_each(&mut model.teacher, gathered, |_, _| Ok(()))?;
         Ok(None)
     })?;
+    if let (Some(dir), Some(tokenizer)) = (&args.writing.output, &subject.tokenizer) {
+        bench.report.writing = Some(overhead::measure(dir, &mut model, tokenizer, &rows, batch_tokens, bench.budget)?);
+    }
     Ok(bench.report)
+}
+
+/// The fingerprint of a cache whose teacher does not matter.
+fn made_up_fingerprint(teacher: &str, captured: &Captured) -> Fingerprint {
+    Fingerprint {
+        teacher: teacher.to_owned(),
+        head: Vec::new(),
+        config: String::new(),
+        tokenizer: String::new(),
+        labels: Vec::new(),
+        max_length: 0,
+        preprocessing: String::new(),
+        task: String::new(),
+        precision: String::new(),
+        captured: captured.clone(),
+    }
 }
 
 /// Times training steps.
@@ -235,6 +264,7 @@ impl Bench {
             gemm: GemmFigures::measure(compute, &subject.encoder)?,
             cases: Vec::new(),
             process_peak_memory_bytes: None,
+            writing: None,
         };
         Ok(Self { budget: args.into(), report })
     }
@@ -385,7 +415,8 @@ impl Report {
         let process = self.process_peak_memory_bytes.map_or("-".to_string(), ui::bytes);
         let (device, precision, threads) = (self.device, self.precision, self.threads);
         let model = model.unwrap_or_default();
-        format!("{table}\n{model}{device} {precision}, {threads} threads; the process took {process} at most")
+        let writing = self.writing.as_ref().map_or(String::new(), |writing| format!("{}\n", writing.text()));
+        format!("{table}\n{writing}{model}{device} {precision}, {threads} threads; the process took {process} at most")
     }
 }
 

@@ -10,7 +10,7 @@ mod verify;
 use anyhow::bail;
 use cache::{Captured, Dtype, HiddenStates, HiddenTokens, LogitForm, Outputs};
 
-use nn::Head;
+use nn::{EncoderConfig, Head};
 
 use crate::capture::{CacheReport, Capturing, ExistingCache, Source, capture, check_hidden};
 use crate::cli::{CacheArgs, CacheCommand, CaptureArgs, ComputeArgs, HubArgs, StoredArgs, TaskArgs, TaskChoice};
@@ -86,13 +86,13 @@ fn subject(
         TaskChoice::SingleLabel => {
             let mut teacher = model::load_classifier(name, hub)?;
             teacher.name_labels(&columns.label_names)?;
-            let captured = captured(stored, &teacher)?;
+            let captured = captured(stored, &teacher.config.encoder)?;
             Subject { teacher, masking: None, captured, batch_tokens: compute.batch_tokens }
         }
         TaskChoice::MaskedLm => {
             let teacher = model::load_masked_lm(name, hub)?;
             let masking = MaskingRecipe { probability: task.mask_probability, seed: stored.seed };
-            let captured = captured(stored, &teacher)?;
+            let captured = captured(stored, &teacher.config.encoder)?;
             let batch_tokens = compute.batch_tokens.min(MOST_WORD_BATCH_TOKENS);
             Subject { teacher, masking: Some(masking), captured, batch_tokens }
         }
@@ -100,8 +100,7 @@ fn subject(
 }
 
 /// What the flags ask to be stored of this teacher's answers.
-fn captured(args: &StoredArgs, teacher: &TextModel) -> anyhow::Result<Captured> {
-    let encoder = &teacher.config.encoder;
+pub(super) fn captured(args: &StoredArgs, encoder: &EncoderConfig) -> anyhow::Result<Captured> {
     let (outputs, top_k, dtype) = match encoder.head {
         Head::Classification => (Outputs::Row, None, Dtype::F32),
         Head::MaskedLm => (Outputs::Token, Some(WORD_TOP_K), Dtype::F16),

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -22,6 +23,15 @@ const BUCKET_KEYS: usize = 8;
 
 /// Entries that are read at a time.
 const CHUNK_ENTRIES: usize = 4096;
+
+/// Keys that are looked up at a time.
+pub(crate) const SIDE_BY_SIDE: usize = 32;
+
+/// Bytes that memory brings at a time.
+const LINE_BYTES: usize = 64;
+
+/// Lines of a row that are fetched ahead.
+const TOUCHED_LINES: usize = 8;
 
 /// A run smaller than this many times all runs behind it is merged with them.
 const MERGE_RATIO: u64 = 4;
@@ -53,6 +63,21 @@ impl Index {
             }
         }
         Ok(None)
+    }
+
+    /// The numbers of the rows of up to [`SIDE_BY_SIDE`] keys.
+    ///
+    /// A look-up waits for memory three times: for the bucket, its entries and the row, each of which says where the next
+    /// is. Taken step by step for many keys, memory answers all of them side by side.
+    pub(crate) fn find_many(&self, keys: &[Key]) -> Result<[Option<u32>; SIDE_BY_SIDE], Error> {
+        let mut rows = [None; SIDE_BY_SIDE];
+        for run in &self.runs {
+            run.find_many(keys, &mut rows)?;
+            if rows[..keys.len()].iter().all(Option::is_some) {
+                break;
+            }
+        }
+        Ok(rows)
     }
 
     pub(crate) fn runs(&self) -> &[Arc<Run>] {
@@ -139,15 +164,43 @@ impl Run {
 
     pub(crate) fn find(&self, key: &Key) -> Result<Option<u32>, Error> {
         let form = self.form()?;
+        Ok(find_among(self.file.bytes(form.entries.rows(self.bucket(form, key)?))?, key))
+    }
+
+    /// As [`find`](Self::find), for up to [`SIDE_BY_SIDE`] keys: those that have no row yet get theirs.
+    pub(crate) fn find_many(&self, keys: &[Key], rows: &mut [Option<u32>]) -> Result<(), Error> {
+        let form = self.form()?;
+        let missing = |(_, row): &(&Key, &Option<u32>)| row.is_none();
+        for (key, _) in keys.iter().zip(&*rows).filter(missing) {
+            let bucket = bucket_of(key, form.bits);
+            touch(self.file.bytes(form.buckets.rows(bucket..bucket + 2))?);
+        }
+        let mut buckets: [Range<usize>; SIDE_BY_SIDE] = Default::default();
+        for ((key, row), bucket) in keys.iter().zip(&*rows).zip(&mut buckets) {
+            if row.is_none() {
+                *bucket = self.bucket(form, key)?;
+            }
+        }
+        let mut entries: [&[u8]; SIDE_BY_SIDE] = [&[]; SIDE_BY_SIDE];
+        for (bucket, entries) in buckets.into_iter().zip(&mut entries) {
+            *entries = self.file.bytes(form.entries.rows(bucket))?;
+            touch(entries);
+        }
+        for ((key, row), entries) in keys.iter().zip(rows).zip(entries) {
+            *row = row.or_else(|| find_among(entries, key));
+        }
+        Ok(())
+    }
+
+    /// The entries of a key's bucket.
+    fn bucket(&self, form: &Form, key: &Key) -> Result<Range<usize>, Error> {
         let bucket = bucket_of(key, form.bits);
         let bounds = self.file.bytes(form.buckets.rows(bucket..bucket + 2))?;
         let (start, end) = (number(&bounds[..4]) as usize, number(&bounds[4..]) as usize);
         if start > end || end > self.rows {
             return Err(self.file.damaged(format!("bucket {bucket} holds entries {start} to {end} of {}", self.rows)));
         }
-        let entries = self.file.bytes(form.entries.rows(start..end))?;
-        let found = entries.as_chunks::<ENTRY_BYTES>().0.iter().find(|entry| entry[..KEY_BYTES] == *key);
-        Ok(found.map(|entry| number(&entry[KEY_BYTES..])))
+        Ok(start..end)
     }
 
     /// The keys, ascending, with their rows' numbers.
@@ -279,6 +332,25 @@ fn bucket_of(key: &Key, bits: u32) -> usize {
 
 fn number(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+fn find_among(entries: &[u8], key: &Key) -> Option<u32> {
+    let found = entries.as_chunks::<ENTRY_BYTES>().0.iter().find(|entry| entry[..KEY_BYTES] == *key);
+    found.map(|entry| number(&entry[KEY_BYTES..]))
+}
+
+/// Has the memory fetch bytes that will be read soon; of many the first, since the processor sees where they go on.
+pub(crate) fn touch(bytes: &[u8]) {
+    for line in bytes.chunks(LINE_BYTES).take(TOUCHED_LINES) {
+        // SAFETY: a hint, of an address that may be read; it needs SSE, which every processor of this kind has.
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "a hint to the processor")]
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        std::hint::black_box(line[0]);
+    }
 }
 
 /// Removes a file that no manifest names any more; one that stays is removed by the next writer.

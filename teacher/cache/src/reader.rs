@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::container::hex;
-use crate::index::{Index, Merged};
+use crate::index::{Index, Merged, SIDE_BY_SIDE, touch};
 use crate::manifest::{Attachment, Manifest, sha256, shard_number};
 use crate::recorded::RecordedError;
 use crate::shard::{Shard, StoredRow};
@@ -74,6 +74,27 @@ impl CacheReader {
             Some(row) => self.row(row).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Calls `then` with the row under each key, in their order. Several times as fast as one look-up after the other where
+    /// the cache is larger than the processor's.
+    pub fn get_many<'a>(
+        &'a self,
+        keys: &[Key],
+        mut then: impl FnMut(&Key, Option<StoredRow<'a>>),
+    ) -> Result<(), Error> {
+        for keys in keys.chunks(SIDE_BY_SIDE) {
+            let numbers = self.index.find_many(keys)?;
+            let mut rows = [None; SIDE_BY_SIDE];
+            for (row, number) in rows.iter_mut().zip(numbers) {
+                *row = number.map(|number| self.row(number)).transpose()?;
+                if let Some(row) = row {
+                    [row.logits, row.tails, row.indices].into_iter().for_each(touch);
+                }
+            }
+            keys.iter().zip(rows).for_each(|(key, row)| then(key, row));
+        }
+        Ok(())
     }
 
     /// The number of the row under a key: rows are numbered as they are committed.

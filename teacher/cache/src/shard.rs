@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::tensor::Dtype as TensorType;
 
@@ -225,6 +226,10 @@ impl<'a> StoredRow<'a> {
     /// The logits in place, `[outputs, width]`, if all are stored, in f16.
     pub fn f16(&self) -> Option<&'a [f16]> {
         let LogitForm::Dense { dtype: Dtype::F16 } = self.captured.logits else { return None };
+        self.halves()
+    }
+
+    fn halves(&self) -> Option<&'a [f16]> {
         // SAFETY: every bit pattern is an f16.
         #[expect(unsafe_code, reason = "floats read in place")]
         let (before, logits, _) = unsafe { self.logits.align_to::<f16>() };
@@ -243,11 +248,27 @@ impl<'a> StoredRow<'a> {
     /// The stored logits: `[outputs, width]` where all are stored, `[outputs, k]`, falling, of the largest, none of a
     /// sample.
     pub fn logits(&self) -> impl Iterator<Item = f32> + 'a {
-        let dtype = match self.captured.logits {
+        numbers(self.dtype(), self.logits)
+    }
+
+    /// Appends [`logits`](Self::logits): f16 is converted by the processor's own instructions, several at a time.
+    pub fn append_logits(&self, logits: &mut Vec<f32>) {
+        match (self.dtype(), self.f32(), self.halves()) {
+            (Dtype::F32, Some(stored), _) => logits.extend_from_slice(stored),
+            (Dtype::F16, _, Some(stored)) => {
+                let start = logits.len();
+                logits.resize(start + stored.len(), 0.0);
+                stored.convert_to_f32_slice(&mut logits[start..]);
+            }
+            _ => logits.extend(self.logits()),
+        }
+    }
+
+    fn dtype(&self) -> Dtype {
+        match self.captured.logits {
             LogitForm::Dense { dtype } | LogitForm::TopK { dtype, .. } => dtype,
             LogitForm::Sample { .. } => Dtype::F32,
-        };
-        numbers(dtype, self.logits)
+        }
     }
 
     /// Which logits are stored, `[outputs, k]`, or which words were drawn, `[outputs, draws]`; none where all are stored.

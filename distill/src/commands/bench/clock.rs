@@ -68,19 +68,23 @@ impl Budget {
         let start = Instant::now();
         loop {
             seconds.push(timed(passes_per_repeat)?.as_secs_f64() / passes_per_repeat as f64);
-            let done = match self {
-                Self::Repeats(repeats) => seconds.len() >= repeats,
-                Self::Time(limit) => seconds.len() >= LEAST_REPEATS && start.elapsed() >= limit,
-            };
-            if done {
+            if self.is_spent(seconds.len(), start) {
                 return Ok(Times::of(passes_per_repeat, seconds));
             }
+        }
+    }
+
+    /// Whether so many repeats since then are enough.
+    pub(super) fn is_spent(self, repeats: usize, start: Instant) -> bool {
+        match self {
+            Self::Repeats(limit) => repeats >= limit,
+            Self::Time(limit) => repeats >= LEAST_REPEATS && start.elapsed() >= limit,
         }
     }
 }
 
 impl Times {
-    fn of(passes_per_repeat: usize, seconds: Vec<f64>) -> Self {
+    pub(super) fn of(passes_per_repeat: usize, seconds: Vec<f64>) -> Self {
         let mut sorted = seconds.clone();
         sorted.sort_by(f64::total_cmp);
         let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);

@@ -17,7 +17,7 @@ pub(super) struct Rows {
     pub(super) classes: usize,
     /// The file, or none for made-up rows.
     pub(super) source: Option<String>,
-    texts: Vec<Row>,
+    pub(super) texts: Vec<Row>,
     pub(super) max_length: usize,
 }
 
@@ -107,13 +107,15 @@ fn labels_of(texts: &[Row], columns: &ColumnsRecipe) -> anyhow::Result<(Vec<Opti
     Ok((labels, Some(names.len())))
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): the same numbers for the same seed.
 fn numbers(seed: u64) -> impl Iterator<Item = u64> {
+    (1..).map(move |index| number(seed, index))
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014): the same numbers for the same seed, and different ones for different indices.
+pub(super) fn number(seed: u64, index: u64) -> u64 {
     const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
-    (1..).map(move |index: u64| {
-        let mut number = seed.wrapping_add(index.wrapping_mul(STEP));
-        number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        number = (number ^ (number >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        number ^ (number >> 31)
-    })
+    let mut number = seed.wrapping_add(index.wrapping_mul(STEP));
+    number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    number = (number ^ (number >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    number ^ (number >> 31)
 }

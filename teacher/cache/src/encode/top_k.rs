@@ -57,7 +57,8 @@ impl Scratch {
         let mut top = f32::MIN;
         for (number, &block_top) in self.block_tops.iter().enumerate() {
             let (first, end) = (number * BLOCK, ((number + 1) * BLOCK).min(logits.len()));
-            let (here, after) = kept.split_at(kept.partition_point(|&kept| kept < end));
+            // Hardly ever more than one, so not by halves.
+            let (here, after) = kept.split_at(kept.iter().take_while(|&&kept| kept < end).count());
             kept = after;
             top = top.max(match here {
                 [] => block_top,

@@ -1,6 +1,6 @@
 //! Every form of storage: rows come back as it says, and the recorded error is what anybody computes from them.
 
-use cache::{CacheReader, Captured, Dtype, LogitForm, StoredRow};
+use cache::{CacheReader, Captured, Dtype, Key, LogitForm, StoredRow};
 use half::{bf16, f16};
 
 use crate::support::*;
@@ -23,6 +23,35 @@ fn rows_come_back_as_their_form_says() {
         }
         assert!(reader.get(&key(150)).unwrap().is_none());
         assert_sound(dir.path());
+    }
+}
+
+#[test]
+fn many_rows_are_found_as_one_is() {
+    for (name, captured) in forms() {
+        let dir = tempfile::tempdir().unwrap();
+        // An index of several runs.
+        let mut writer = fill(dir.path(), &captured, 0..60);
+        push(&mut writer, 60..70);
+        writer.commit().unwrap();
+        let reader = open(dir.path());
+        // More than are looked up at a time, some of them unknown, one twice.
+        let wanted: Vec<Key> = (0..75).rev().chain([3]).map(key).collect();
+        let mut met = Vec::new();
+        reader
+            .get_many(&wanted, |key, row| {
+                let one = reader.get(key).unwrap();
+                assert_eq!(row.map(|row| bytes(&row, 1)), one.map(|row| bytes(&row, 1)), "{name}");
+                if let Some(row) = row {
+                    let mut logits = vec![f32::MAX];
+                    row.append_logits(&mut logits);
+                    assert_eq!(logits[1..], row.logits().collect::<Vec<f32>>(), "{name}");
+                }
+                met.push((*key, row.is_some()));
+            })
+            .unwrap();
+        let expected: Vec<(Key, bool)> = (0..75).rev().chain([3]).map(|n| (key(n), n < 70)).collect();
+        assert_eq!(met, expected, "{name}");
     }
 }
 
