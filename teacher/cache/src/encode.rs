@@ -4,6 +4,7 @@ mod hidden;
 mod sample;
 mod tails;
 mod top_k;
+mod vector;
 
 pub(crate) use hidden::decode as decode_hidden;
 
@@ -89,7 +90,8 @@ impl<'a> Encoder<'a> {
         for (output, logits) in row.logits.chunks_exact(width).enumerate() {
             // Here and not before, so that those of a vocabulary come from memory once.
             check_finite(row, "logit", logits, output * width)?;
-            self.output(&row.key, output, logits);
+            let ahead = row.logits.get((output + 1) * width..(output + 2) * width).unwrap_or_default();
+            self.output(&row.key, output, logits, ahead);
         }
         let before = self.parts.hidden_states.len();
         if self.captured.hidden_states.is_some() {
@@ -101,7 +103,8 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    fn output(&mut self, key: &Key, output: usize, logits: &[f32]) {
+    /// Appends one output; `ahead` is the next one, which memory may bring meanwhile.
+    fn output(&mut self, key: &Key, output: usize, logits: &[f32], ahead: &[f32]) {
         self.error.outputs += 1;
         match &self.captured.logits {
             LogitForm::Dense { dtype } => {
@@ -118,7 +121,7 @@ impl<'a> Encoder<'a> {
             LogitForm::TopK { k, dtype, temperatures } => {
                 let temperatures = temperatures.as_slice();
                 let form = top_k::Form { k: *k, dtype: *dtype, temperatures, short: self.captured.short_indices() };
-                self.top_k.append(&form, logits, &mut self.parts, &mut self.error);
+                self.top_k.append(&form, logits, ahead, &mut self.parts, &mut self.error);
             }
             LogitForm::Sample { draws, temperature, seed } => {
                 let randomness = sample::Randomness { seed: *seed, key, output };
@@ -131,9 +134,7 @@ impl<'a> Encoder<'a> {
 
 /// Refuses values that are no numbers; `first` is the number of the first of them in their row.
 fn check_finite(row: &NewRow<'_>, what: &'static str, values: &[f32], first: usize) -> Result<(), Error> {
-    // Blocks at a time, without a way out within one, which vector instructions can do.
-    let sound = |block: &[f32]| block.iter().fold(true, |sound, value| sound & value.is_finite());
-    if values.chunks(1024).all(sound) {
+    if vector::all_finite(values) {
         return Ok(());
     }
     match values.iter().position(|value| !value.is_finite()) {

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use safetensors::tensor::Dtype;
 
+use crate::ahead::touch;
 use crate::container::{FileEntry, Mapped, Spec, Tensor, Writer};
 use crate::{Error, Key, key_hex};
 
@@ -26,12 +27,6 @@ const CHUNK_ENTRIES: usize = 4096;
 
 /// Keys that are looked up at a time.
 pub(crate) const SIDE_BY_SIDE: usize = 32;
-
-/// Bytes that memory brings at a time.
-const LINE_BYTES: usize = 64;
-
-/// Lines of a row that are fetched ahead.
-const TOUCHED_LINES: usize = 8;
 
 /// A run smaller than this many times all runs behind it is merged with them.
 const MERGE_RATIO: u64 = 4;
@@ -337,20 +332,6 @@ fn number(bytes: &[u8]) -> u32 {
 fn find_among(entries: &[u8], key: &Key) -> Option<u32> {
     let found = entries.as_chunks::<ENTRY_BYTES>().0.iter().find(|entry| entry[..KEY_BYTES] == *key);
     found.map(|entry| number(&entry[KEY_BYTES..]))
-}
-
-/// Has the memory fetch bytes that will be read soon; of many the first, since the processor sees where they go on.
-pub(crate) fn touch(bytes: &[u8]) {
-    for line in bytes.chunks(LINE_BYTES).take(TOUCHED_LINES) {
-        // SAFETY: a hint, of an address that may be read; it needs SSE, which every processor of this kind has.
-        #[cfg(target_arch = "x86_64")]
-        #[expect(unsafe_code, reason = "a hint to the processor")]
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        std::hint::black_box(line[0]);
-    }
 }
 
 /// Removes a file that no manifest names any more; one that stays is removed by the next writer.

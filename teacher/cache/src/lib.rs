@@ -3,6 +3,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("cached rows are read in place and are little-endian");
 
+mod ahead;
 mod captured;
 mod container;
 mod encode;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use crate::ahead::touch;
 use crate::container::hex;
-use crate::index::{Index, Merged, SIDE_BY_SIDE, touch};
+use crate::index::{Index, Merged, SIDE_BY_SIDE};
 use crate::manifest::{Attachment, Manifest, sha256, shard_number};
 use crate::recorded::RecordedError;
 use crate::shard::{Shard, StoredRow};

@@ -4,6 +4,9 @@
 //! exponential here is a polynomial that compilers turn into vector instructions, and where one temperature is twice
 //! another, its exponential is the other's square root: it is computed once, for the highest, and squared.
 
+use super::vector::{LANES, for_this_cpu};
+use crate::ahead::fetch;
+
 /// At one temperature `T`, over some logits: the sums of `e^((z - top) / T)`, and of the same times `(z - top) / T`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Sums {
@@ -14,28 +17,43 @@ pub(super) struct Sums {
 /// Logits that are worked on at a time: their sums in `f32` are then added in `f64`.
 const BLOCK: usize = 512;
 
-/// The sums over all pieces of some logits at each temperature; `top` is their largest.
-pub(super) fn sums<'a>(logits: impl Iterator<Item = &'a [f32]>, top: f32, temperatures: &[f64], sums: &mut Vec<Sums>) {
+/// The sums over all pieces of some logits at each temperature; `top` is their largest. Meanwhile memory brings `ahead`,
+/// which comes next: waiting for it would take longer than all else.
+pub(super) fn sums<'a>(
+    logits: impl Iterator<Item = &'a [f32]>,
+    top: f32,
+    temperatures: &[f64],
+    ahead: &[f32],
+    sums: &mut Vec<Sums>,
+) {
     sums.clear();
     sums.resize(temperatures.len(), Sums::default());
     let highest = temperatures.iter().copied().fold(0.0, f64::max);
-    let (mut scaled, mut first, mut powers) = ([0.0_f32; BLOCK], [0.0_f32; BLOCK], [0.0_f32; BLOCK]);
+    let mut falling: Vec<usize> = (0..temperatures.len()).collect();
+    falling.sort_by(|&a, &b| temperatures[b].total_cmp(&temperatures[a]));
+    let [mut scaled, mut powers, mut others, mut unused] = [[0.0_f32; BLOCK]; 4];
+    let mut ahead = ahead.chunks(BLOCK);
     for block in logits.flat_map(|piece| piece.chunks(BLOCK)) {
+        ahead.next().into_iter().for_each(fetch);
         let length = block.len();
-        let (scaled, first, powers) = (&mut scaled[..length], &mut first[..length], &mut powers[..length]);
-        exponentials(block, top, 1.0 / highest as f32, scaled, first);
-        for (sum, &temperature) in sums.iter_mut().zip(temperatures) {
-            let ratio = highest / temperature;
+        let (scaled, powers, others) = (&mut scaled[..length], &mut powers[..length], &mut others[..length]);
+        exponentials(block, top, 1.0 / highest as f32, scaled, powers);
+        let mut squared = 0;
+        for &at in &falling {
+            let ratio = highest / temperatures[at];
             let (mass, weighted) = match squarings(ratio) {
-                Some(squarings) => squared(first, squarings, scaled, powers),
-                None => {
-                    let mut unused = [0.0_f32; BLOCK];
-                    exponentials(block, top, 1.0 / temperature as f32, &mut unused[..length], powers);
+                Some(squarings) => {
+                    (squared..squarings).for_each(|_| square(powers));
+                    squared = squarings;
                     weigh(powers, scaled)
                 }
+                None => {
+                    exponentials(block, top, 1.0 / temperatures[at] as f32, &mut unused[..length], others);
+                    weigh(others, scaled)
+                }
             };
-            sum.mass += f64::from(mass);
-            sum.weighted += f64::from(weighted) * ratio;
+            sums[at].mass += f64::from(mass);
+            sums[at].weighted += f64::from(weighted) * ratio;
         }
     }
 }
@@ -45,48 +63,19 @@ fn squarings(ratio: f64) -> Option<u32> {
     (0..8).find(|&times| ratio == f64::from(1_u32 << times))
 }
 
-macro_rules! for_this_cpu {
-    ($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? = $plain:ident) => {
-        $(#[$doc])*
-        fn $name($($argument: $type),*) $(-> $result)? {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
-                fn widest($($argument: $type),*) $(-> $result)? {
-                    $plain($($argument),*)
-                }
-                #[target_feature(enable = "avx2")]
-                fn wide($($argument: $type),*) $(-> $result)? {
-                    $plain($($argument),*)
-                }
-                if std::is_x86_feature_detected!("avx512f")
-                    && std::is_x86_feature_detected!("avx512vl")
-                    && std::is_x86_feature_detected!("avx512dq")
-                    && std::is_x86_feature_detected!("avx512bw")
-                {
-                    // SAFETY: the CPU has what the function is compiled for.
-                    #[expect(unsafe_code, reason = "vector instructions")]
-                    return unsafe { widest($($argument),*) };
-                }
-                if std::is_x86_feature_detected!("avx2") {
-                    // SAFETY: the CPU has what the function is compiled for.
-                    #[expect(unsafe_code, reason = "vector instructions")]
-                    return unsafe { wide($($argument),*) };
-                }
-            }
-            $plain($($argument),*)
-        }
-    };
-}
-
 for_this_cpu! {
     /// `scaled = (logits - top) * rate` and `powers = e^scaled`; `top` is not below any logit.
     fn exponentials(logits: &[f32], top: f32, rate: f32, scaled: &mut [f32], powers: &mut [f32]) = plain_exponentials
 }
 
 for_this_cpu! {
-    /// Squares `first` so often, into `powers`, and weighs them.
-    fn squared(first: &[f32], squarings: u32, scaled: &[f32], powers: &mut [f32]) -> (f32, f32) = plain_squared
+    /// Squares each power.
+    fn square(powers: &mut [f32]) = plain_square
+}
+
+for_this_cpu! {
+    /// The sums of `powers` and of `powers * scaled`, over a fixed number of accumulators.
+    fn weigh(powers: &[f32], scaled: &[f32]) -> (f32, f32) = plain_weigh
 }
 
 #[inline(always)]
@@ -99,20 +88,14 @@ fn plain_exponentials(logits: &[f32], top: f32, rate: f32, scaled: &mut [f32], p
 }
 
 #[inline(always)]
-fn plain_squared(first: &[f32], squarings: u32, scaled: &[f32], powers: &mut [f32]) -> (f32, f32) {
-    powers.copy_from_slice(first);
-    for _ in 0..squarings {
-        for power in powers.iter_mut() {
-            *power *= *power;
-        }
+fn plain_square(powers: &mut [f32]) {
+    for power in powers {
+        *power *= *power;
     }
-    weigh(powers, scaled)
 }
 
-/// The sums of `powers` and of `powers * scaled`, over a fixed number of accumulators.
 #[inline(always)]
-fn weigh(powers: &[f32], scaled: &[f32]) -> (f32, f32) {
-    const LANES: usize = 16;
+fn plain_weigh(powers: &[f32], scaled: &[f32]) -> (f32, f32) {
     let (mut masses, mut weighted) = ([0.0_f32; LANES], [0.0_f32; LANES]);
     let (power_lanes, rest) = powers.as_chunks::<LANES>();
     let (scaled_lanes, scaled_rest) = scaled.as_chunks::<LANES>();
@@ -154,7 +137,7 @@ mod tests {
         let top = logits.iter().copied().fold(f32::MIN, f32::max);
         let temperatures = [1.0, 2.0, 3.0, 4.0];
         let mut found = Vec::new();
-        sums(logits.chunks(700), top, &temperatures, &mut found);
+        sums(logits.chunks(700), top, &temperatures, &[], &mut found);
         for (found, temperature) in found.iter().zip(temperatures) {
             let scaled = || logits.iter().map(|logit| f64::from(logit - top) / temperature);
             let mass: f64 = scaled().map(f64::exp).sum();

@@ -2,6 +2,7 @@
 //! to the softmax.
 
 use super::tails::{self, Sums};
+use super::vector::{LANES, lane_tops};
 use super::{Parts, append_indices, append_numbers, numbers};
 use crate::captured::Dtype;
 use crate::recorded::RecordedError;
@@ -18,18 +19,25 @@ pub(super) struct Form<'a> {
 /// Buffers that are kept from output to output.
 #[derive(Default)]
 pub(super) struct Scratch {
-    block_tops: Vec<f32>,
+    lane_tops: Vec<f32>,
     candidates: Vec<(f32, u32)>,
     kept: Vec<usize>,
     sums: Vec<Sums>,
 }
 
-/// Logits whose largest is looked at before they are.
-const BLOCK: usize = 32;
+/// Logits whose lanes' largest are looked at before they are.
+const BLOCK: usize = 32 * LANES;
 
 impl Scratch {
-    pub(super) fn append(&mut self, form: &Form<'_>, logits: &[f32], parts: &mut Parts, error: &mut RecordedError) {
-        self.select(logits, form.k);
+    pub(super) fn append(
+        &mut self,
+        form: &Form<'_>,
+        logits: &[f32],
+        ahead: &[f32],
+        parts: &mut Parts,
+        error: &mut RecordedError,
+    ) {
+        let rest_top = self.select(logits, form.k);
         let kept: Vec<f32> = self.candidates.iter().map(|(logit, _)| *logit).collect();
         let start = parts.logits.len();
         append_numbers(form.dtype, &kept, &mut parts.logits);
@@ -39,8 +47,7 @@ impl Scratch {
         self.kept.extend(self.candidates.iter().map(|(_, index)| *index as usize));
         self.kept.sort_unstable();
         // Sums are taken against the rest's own largest: against the largest of all, a rest far below would vanish.
-        let rest_top = self.largest_of_rest(logits);
-        tails::sums(between(logits, &self.kept), rest_top, form.temperatures, &mut self.sums);
+        tails::sums(between(logits, &self.kept), rest_top, form.temperatures, ahead, &mut self.sums);
         let stored: Vec<f32> = numbers(form.dtype, &parts.logits[start..]).collect();
         error.compare(&kept, &stored);
         let others = (logits.len() - form.k) as f64;
@@ -51,52 +58,34 @@ impl Scratch {
         }
     }
 
-    /// The largest logit that is not in `kept`.
-    fn largest_of_rest(&self, logits: &[f32]) -> f32 {
-        let mut kept = self.kept.as_slice();
-        let mut top = f32::MIN;
-        for (number, &block_top) in self.block_tops.iter().enumerate() {
-            let (first, end) = (number * BLOCK, ((number + 1) * BLOCK).min(logits.len()));
-            // Hardly ever more than one, so not by halves.
-            let (here, after) = kept.split_at(kept.iter().take_while(|&&kept| kept < end).count());
-            kept = after;
-            top = top.max(match here {
-                [] => block_top,
-                here => {
-                    let here: Vec<usize> = here.iter().map(|kept| kept - first).collect();
-                    between(&logits[first..end], &here).map(largest).fold(f32::MIN, f32::max)
-                }
-            });
-        }
-        top
-    }
-
-    /// Leaves the `k` largest logits in `candidates`, falling, of equal ones the first first.
-    fn select(&mut self, logits: &[f32], k: usize) {
+    /// Leaves the `k` largest logits in `candidates`, falling, of equal ones the first first; returns the largest of the
+    /// others.
+    fn select(&mut self, logits: &[f32], k: usize) -> f32 {
         let falling = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-        self.block_tops.clear();
-        self.block_tops.extend(logits.chunks(BLOCK).map(largest));
-        // At least `k` logits are as large as the k-th largest of the blocks' largest.
-        let threshold = match self.block_tops.len() > k {
+        self.lane_tops.clear();
+        self.lane_tops.extend(logits.chunks(BLOCK).flat_map(lane_tops));
+        // More than `k` logits are as large as the one that `k` of the lanes' largest go before.
+        let threshold = match self.lane_tops.len() > k {
             true => {
-                let mut tops = self.block_tops.clone();
-                *tops.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
+                let mut tops = self.lane_tops.clone();
+                *tops.select_nth_unstable_by(k, |a, b| b.total_cmp(a)).1
             }
             false => f32::MIN,
         };
         self.candidates.clear();
-        for (number, block) in logits.chunks(BLOCK).enumerate() {
-            if self.block_tops[number] >= threshold {
-                let first = (number * BLOCK) as u32;
-                let numbered = (first..).zip(block).filter(|(_, logit)| **logit >= threshold);
-                self.candidates.extend(numbered.map(|(index, logit)| (*logit, index)));
+        for (number, _) in self.lane_tops.iter().enumerate().filter(|(_, top)| **top >= threshold) {
+            let (block, lane) = (number / LANES * BLOCK, number % LANES);
+            for index in (block + lane..(block + BLOCK).min(logits.len())).step_by(LANES) {
+                if logits[index] >= threshold {
+                    self.candidates.push((logits[index], index as u32));
+                }
             }
         }
-        if self.candidates.len() > k {
-            self.candidates.select_nth_unstable_by(k - 1, falling);
-            self.candidates.truncate(k);
-        }
+        self.candidates.select_nth_unstable_by(k, falling);
+        let others = self.candidates.drain(k..).map(|(logit, _)| logit);
+        let top = others.fold(f32::MIN, f32::max);
         self.candidates.sort_unstable_by(falling);
+        top
     }
 }
 
@@ -105,18 +94,6 @@ fn between<'a>(logits: &'a [f32], kept: &'a [usize]) -> impl Iterator<Item = &'a
     let starts = std::iter::once(0).chain(kept.iter().map(|kept| kept + 1));
     let ends = kept.iter().copied().chain([logits.len()]);
     starts.zip(ends).map(|(start, end)| &logits[start..end])
-}
-
-/// The largest of some numbers, several side by side.
-fn largest(logits: &[f32]) -> f32 {
-    let (lanes, rest) = logits.as_chunks::<16>();
-    let mut tops = [f32::MIN; 16];
-    for lanes in lanes {
-        for (top, logit) in tops.iter_mut().zip(lanes) {
-            *top = if *logit > *top { *logit } else { *top };
-        }
-    }
-    tops.iter().chain(rest).copied().fold(f32::MIN, f32::max)
 }
 
 /// `KL(teacher || stored)` at one temperature, where the stored distribution has the stored logits and the rest's exact
@@ -151,7 +128,7 @@ mod tests {
         let captured = Captured { width: logits.len(), outputs: Outputs::Token, logits: form, hidden_states: None };
         let (mut parts, mut error) = (Parts::default(), RecordedError::new(&captured));
         let form = Form { k, dtype, temperatures: &temperatures, short: captured.short_indices() };
-        Scratch::default().append(&form, logits, &mut parts, &mut error);
+        Scratch::default().append(&form, logits, &[], &mut parts, &mut error);
         (parts, error)
     }
 
