@@ -400,3 +400,12 @@ fn a_damaged_cache_is_not_rewritten() {
     assert!(place.files("cache") == files);
     assert!(Path::new(&place.path("merged")).exists(), "what a merge began is gone on with");
 }
+
+#[cfg(unix)]
+#[test]
+fn data_from_a_pipe_is_refused_since_it_is_read_twice() {
+    let place = Workplace::new();
+    place.shell("mkfifo pipe.tsv").succeeded();
+    place.refuses(&CACHE.replace("train.tsv", "pipe.tsv"), &["pipe.tsv: a pipe", "write it to a file first"]);
+    assert!(!place.path("cache").exists());
+}

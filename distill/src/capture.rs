@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use cache::{CacheReader, CacheWriter, Captured, HiddenStates, HiddenTokens, NewCache, Outputs, Stale};
 use datasets::{Key, LabelNames, TokenBatch, forward_batches};
 use nn::hf::HfConfig;
@@ -144,6 +144,14 @@ pub(crate) fn capture(
         counts => counts?,
     };
     progress.finish();
+    if counts.rows != rows {
+        bail!(
+            "the data had {} rows when it was checked, and {} when it was captured: it was changed meanwhile; the same \
+             command captures what is missing",
+            ui::count(rows),
+            ui::count(counts.rows)
+        );
+    }
     model::report_truncated(counts.truncated as usize, counts.rows as usize, max_length);
 
     let accuracy = (counts.labelled > 0).then(|| counts.right as f64 / counts.labelled as f64);

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use datasets::{Columns, Encodings, Key, LabelNames, Masking, Row, TextTokenizer, for_each_row, reconcile};
 
 use crate::interrupt;
@@ -32,6 +32,11 @@ pub(crate) struct Window {
 impl Source<'_> {
     /// Reads everything once and refuses what cannot be captured; returns how many rows there are.
     pub(crate) fn check(&self, names: Option<&LabelNames>) -> anyhow::Result<u64> {
+        if let Source::File { path, .. } = self
+            && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+        {
+            bail!("{}: a pipe, and a capture reads its data twice; write it to a file first", path.display());
+        }
         let mut count = 0;
         self.in_chunks(CHECKED_ROWS, names, |rows, _| {
             count += rows.len() as u64;
