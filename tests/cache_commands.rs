@@ -377,7 +377,7 @@ fn gc_makes_one_shard_of_many() {
     place.many_rows(5);
     place.json(&format!("{MANY} --output cache"));
     let before = place.inspect("cache");
-    assert_eq!(before["shards"], 6);
+    assert_eq!(before["shards"], 16);
     place.json("cache gc cache");
     let after = place.inspect("cache");
     assert_eq!((&after["shards"], &after["rows"]), (&json!(1), &json!(3000)));
@@ -408,4 +408,33 @@ fn data_from_a_pipe_is_refused_since_it_is_read_twice() {
     place.shell("mkfifo pipe.tsv").succeeded();
     place.refuses(&CACHE.replace("train.tsv", "pipe.tsv"), &["pipe.tsv: a pipe", "write it to a file first"]);
     assert!(!place.path("cache").exists());
+}
+
+#[test]
+fn a_student_that_learned_from_other_answers_is_not_gone_on_with() {
+    let place = Workplace::with_cache();
+    place.json(&format!("{TRAIN} --output student"));
+    place.json(&CACHE.replace("--output cache", "--output cache --overwrite --top-k 2"));
+    place.refuses(&format!("{TRAIN} --output student --resume"), &["another `teacher_logits", "or replace it"]);
+}
+
+#[test]
+fn flags_that_would_change_nothing_are_refused() {
+    let place = Workplace::new();
+    place.refuses(&format!("{CACHE} --mask-probability 0.5"), &["--mask-probability goes with --task masked-lm"]);
+    place.refuses(&format!("{CACHE} --top-k 2 --temperatures 1,1"), &["give each once"]);
+    assert_eq!(place.run(&format!("{CACHE} --sample 2 --dtype f16")).code, Some(2));
+    assert!(!place.path("cache").exists());
+}
+
+#[test]
+fn a_capture_of_what_is_cached_can_be_interrupted() {
+    let place = Workplace::with_cache();
+    let rows = place.read("train.tsv");
+    let (header, rows) = rows.split_once('\n').expect("a header");
+    place.write("train.tsv", format!("{header}\n{}", rows.repeat(2000)));
+    let running = place.start(CACHE);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    let done = running.signal("INT");
+    assert_eq!(done.code, Some(130), "{}", done.stderr);
 }

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use cache::{CacheReader, CacheWriter, Captured, HiddenStates, HiddenTokens, NewCache, Outputs, Stale};
+use cache::{CacheReader, CacheWriter, Captured, HiddenStates, HiddenTokens, LogitForm, NewCache, Outputs, Stale};
 use datasets::{Key, LabelNames, TokenBatch, forward_batches};
 use nn::hf::HfConfig;
 use nn::{Capture, Compute, Head, PackedInput, Parameters};
@@ -187,7 +187,9 @@ fn say_stale(stale: &Stale) {
     match stale {
         Stale::Nothing => ui::say("the cache is up to date with this teacher"),
         Stale::Length => ui::say("another length: the texts that are cut elsewhere now are captured anew"),
-        Stale::Order(_) => ui::say("the same classes otherwise ordered or named: the stored logits are put in order"),
+        Stale::Order(_) => ui::say(
+            "the same classes otherwise ordered or named: the stored logits are put in order, and missing rows captured",
+        ),
         Stale::Everything(difference) => ui::say(format!("everything is captured anew: {difference}")),
     }
 }
@@ -301,6 +303,8 @@ impl<'a> Forwarding<'a> {
         model: &mut Asked,
         mut send: impl FnMut(Answers) -> (bool, Duration),
     ) -> anyhow::Result<()> {
+        // Where all rows are cached, no forward pass asks.
+        interrupt::check()?;
         let (reader, committed) = self.published.reader();
         self.in_flight.retain(|(number, _)| *number >= committed);
         let missing = self.missing(window, &reader)?;
@@ -313,10 +317,10 @@ impl<'a> Forwarding<'a> {
         let mut chosen = HashMap::with_capacity(missing.len());
         let clock = Instant::now();
         let mut waited = Duration::ZERO;
-        let width = model.captured.width;
+        let form = model.captured.clone();
         let mut hand_on = |mut answers: Answers| {
             answers.keys = answers.rows.iter().map(|&row| window.keys[row as usize]).collect();
-            let first_outputs = answers.first_outputs(width);
+            let first_outputs = answers.first_outputs(&form);
             chosen.extend(answers.keys.iter().copied().zip(first_outputs));
             let (taken, after) = send(answers);
             waited += after;
@@ -360,8 +364,11 @@ impl<'a> Forwarding<'a> {
         Ok(missing)
     }
 
-    /// Compares the teacher's choices with the labels of a window.
+    /// Compares the teacher's choices, as they are stored, with the labels of a window; a sample tells none for certain.
     fn count_right(&mut self, window: &Window, reader: &CacheReader) -> anyhow::Result<()> {
+        if matches!(reader.captured().logits, LogitForm::Sample { .. }) {
+            return Ok(());
+        }
         for (key, label) in window.keys.iter().zip(&window.labels) {
             let Some(label) = label else { continue };
             let fresh = self.in_flight.iter().rev().find_map(|(_, chosen)| chosen.get(key).copied());

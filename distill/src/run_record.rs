@@ -53,6 +53,9 @@ pub(crate) struct RunInputs {
     /// Absent where the model itself is fine-tuned.
     pub(crate) student: Option<StudentRecipe>,
     pub(crate) prune_vocabulary: bool,
+    /// In which form the teacher's logits were stored; absent where none are read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) teacher_logits: Option<cache::LogitForm>,
     /// Of a masked-language model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mask_probability: Option<f64>,

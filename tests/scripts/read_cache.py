@@ -80,6 +80,8 @@ def read_row(shards, row):
         if row < shard.rows:
             break
         row -= shard.rows  # Rows are counted through all shards.
+    else:
+        sys.exit(f"{folder}: an index leads to a row that no shard has")
     first, last = shard.read("starts", row, row + 2) or (row, row + 1)
     parts = {name: shard.read(name, first, last) for name in ("logits", "indices", "tails") if name in shard.tensors}
     width = {name: len(values) // (last - first) for name, values in parts.items()}

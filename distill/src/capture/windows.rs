@@ -106,8 +106,8 @@ pub(crate) struct Windows<'a> {
 impl Windows<'_> {
     /// Calls `then` with each window, until it says that nobody takes more.
     pub(crate) fn each(&self, mut then: impl FnMut(Window) -> bool) -> anyhow::Result<()> {
-        // Rows tokenised at a time: enough for every thread where batches are large, few enough where they are small.
-        let chunk_rows = (self.batch_tokens / 8).clamp(512, 16_384);
+        // Rows tokenised at a time: no more than a window of rows as long as can be.
+        let chunk_rows = (WINDOW_BATCHES * self.batch_tokens / self.max_length.max(1)).clamp(32, 16_384);
         let (mut encodings, mut labels) = (Encodings::new(), Vec::new());
         let mut stopped = false;
         let mut hand_on = |encodings: &mut Encodings, labels: &mut Vec<Option<u32>>| {

@@ -3,8 +3,9 @@
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cache::{CacheReader, CacheWriter, NewRow, Outputs};
+use cache::{CacheReader, CacheWriter, Captured, Dtype, LogitForm, NewRow, Outputs};
 use datasets::Key;
+use half::{bf16, f16};
 
 use super::Unfinished;
 
@@ -31,13 +32,19 @@ impl Answers {
         Self { end: true, ..Self::default() }
     }
 
-    /// The largest logit of each row's first output.
-    pub(super) fn first_outputs(&self, width: usize) -> Vec<u32> {
+    /// The largest logit of each row's first output, as it is stored: rounding may make two of them equal.
+    pub(super) fn first_outputs(&self, captured: &Captured) -> Vec<u32> {
+        let width = captured.width;
+        let rounded = |logit: &f32| match captured.logits {
+            LogitForm::Dense { dtype: Dtype::F16 } => f16::from_f32(*logit).to_f32(),
+            LogitForm::Dense { dtype: Dtype::Bf16 } => bf16::from_f32(*logit).to_f32(),
+            _ => *logit,
+        };
         let mut start = 0;
         let choice = |row: usize| {
-            let logits = &self.logits[start..start + width];
+            let logits: Vec<f32> = self.logits[start..start + width].iter().map(rounded).collect();
             start += width * self.outputs.get(row).copied().unwrap_or(1);
-            crate::metrics::predictions(logits, width).first().copied().unwrap_or_default()
+            crate::metrics::predictions(&logits, width).first().copied().unwrap_or_default()
         };
         (0..self.rows.len()).map(choice).collect()
     }

@@ -103,7 +103,7 @@ pub(crate) struct StoredArgs {
     #[arg(long, value_name = "T,..", value_delimiter = ',', value_parser = above_zero, conflicts_with = "sample")]
     pub(crate) temperatures: Vec<f64>,
     /// Store classes drawn from the softmax instead of logits, this many draws
-    #[arg(long, value_name = "DRAWS", value_parser = at_least_one)]
+    #[arg(long, value_name = "DRAWS", value_parser = at_least_one, conflicts_with = "dtype")]
     pub(crate) sample: Option<usize>,
     /// Temperature of the softmax that --sample draws from, and the only one that a student may be trained at
     #[arg(long, value_name = "T", default_value = "1.0", value_parser = above_zero, requires = "sample")]

@@ -39,9 +39,20 @@ pub(crate) struct TaskArgs {
     /// What the model tells of a text: single-label (its class) or masked-lm (what stood at masked tokens; CPU alone)
     #[arg(long, value_enum, value_name = "TASK", default_value_t = TaskChoice::SingleLabel, hide_possible_values = true)]
     pub(crate) task: TaskChoice,
-    /// Part of each row's tokens that masked-lm masks, as BERT does
-    #[arg(long, value_name = "PART", default_value = "0.15", value_parser = part)]
-    pub(crate) mask_probability: f64,
+    /// Part of each row's tokens that masked-lm masks, as BERT does [default: 0.15]
+    #[arg(long, value_name = "PART", value_parser = part)]
+    pub(crate) mask_probability: Option<f64>,
+}
+
+impl TaskArgs {
+    /// Part of the tokens to mask; none where the task masks none, and then it may not be given.
+    pub(crate) fn masked_part(&self) -> anyhow::Result<Option<f64>> {
+        match (self.task, self.mask_probability) {
+            (TaskChoice::MaskedLm, part) => Ok(Some(part.unwrap_or(0.15))),
+            (TaskChoice::SingleLabel, None) => Ok(None),
+            (TaskChoice::SingleLabel, Some(_)) => anyhow::bail!("--mask-probability goes with --task masked-lm"),
+        }
+    }
 }
 
 /// Where to compute.

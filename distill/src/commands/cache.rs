@@ -13,7 +13,7 @@ use cache::{Captured, Dtype, HiddenStates, HiddenTokens, LogitForm, Outputs};
 use nn::{EncoderConfig, Head};
 
 use crate::capture::{CacheReport, Capturing, ExistingCache, Source, capture, check_hidden};
-use crate::cli::{CacheArgs, CacheCommand, CaptureArgs, ComputeArgs, HubArgs, StoredArgs, TaskArgs, TaskChoice};
+use crate::cli::{CacheArgs, CacheCommand, CaptureArgs, ComputeArgs, HubArgs, StoredArgs, TaskArgs};
 use crate::fingerprint::MaskingRecipe;
 use crate::inference::Running;
 use crate::model::{self, TextModel};
@@ -82,16 +82,16 @@ fn subject(
     stored: &StoredArgs,
     compute: &ComputeArgs,
 ) -> anyhow::Result<Subject> {
-    Ok(match task.task {
-        TaskChoice::SingleLabel => {
+    Ok(match task.masked_part()? {
+        None => {
             let mut teacher = model::load_classifier(name, hub)?;
             teacher.name_labels(&columns.label_names)?;
             let captured = captured(stored, &teacher.config.encoder)?;
             Subject { teacher, masking: None, captured, batch_tokens: compute.batch_tokens }
         }
-        TaskChoice::MaskedLm => {
+        Some(probability) => {
             let teacher = model::load_masked_lm(name, hub)?;
-            let masking = MaskingRecipe { probability: task.mask_probability, seed: stored.seed };
+            let masking = MaskingRecipe { probability, seed: stored.seed };
             let captured = captured(stored, &teacher.config.encoder)?;
             let batch_tokens = compute.batch_tokens.min(MOST_WORD_BATCH_TOKENS);
             Subject { teacher, masking: Some(masking), captured, batch_tokens }

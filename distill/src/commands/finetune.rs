@@ -58,7 +58,7 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
 
     let objective_terms = vec![LossTermRecipe::HardLabel { weight: 1.0 }];
     let objective = Objective::new(task, objective_terms.clone())?;
-    let mask_probability = (task == Task::MaskedLm).then_some(args.task.mask_probability);
+    let mask_probability = args.task.masked_part()?;
     let masking = mask_probability.map(|probability| Masking::new(&model.tokenizer, probability, seed)).transpose()?;
     let train = fit_rows(&model, train, max_length)?;
     let validation = fit_rows(&model, validation, max_length)?;
@@ -76,6 +76,7 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         objective: objective_terms,
         student: None,
         prune_vocabulary: args.prune_vocabulary,
+        teacher_logits: None,
         mask_probability,
         fit: fit.clone(),
         device: compute.kind().to_string(),

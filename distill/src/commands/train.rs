@@ -207,6 +207,10 @@ impl Training<'_> {
             objective: self.objective,
             student: Some(self.student.clone()),
             prune_vocabulary: self.student.prune_vocabulary,
+            teacher_logits: cache
+                .as_ref()
+                .filter(|_| objective.needs_teacher())
+                .map(|cache| cache.captured().logits.clone()),
             mask_probability: None,
             fit: self.fit.clone(),
             device: self.compute.kind().to_string(),

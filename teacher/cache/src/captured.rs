@@ -145,6 +145,9 @@ impl Captured {
             }
             LogitForm::TopK { temperatures, .. } => {
                 match temperatures.iter().find(|&&temperature| !good(temperature)) {
+                    _ if temperatures.iter().enumerate().any(|(at, one)| temperatures[..at].contains(one)) => {
+                        Err(format!("temperatures {temperatures:?}: give each once"))
+                    }
                     _ if temperatures.is_empty() => Err("no temperature for the rest of the logits".to_owned()),
                     Some(wrong) => Err(format!("temperature {wrong}: a temperature is a number above 0")),
                     None => Ok(()),

@@ -43,6 +43,19 @@ pub fn merge(inputs: &[&Path], output: &Path) -> Result<Merge, Error> {
     let new = NewCache { fingerprint, batch_tokens, attachments: &attachments };
     let mut writer = CacheWriter::create_or_resume(output, &new)?;
 
+    for entry in writer.reader().rows() {
+        let (key, _) = entry?;
+        let known = readers.iter().map(|reader| reader.contains(&key)).collect::<Result<Vec<bool>, Error>>()?;
+        if !known.contains(&true) {
+            let finding = "holds rows of none of these caches; merge it with them, into another folder".to_owned();
+            return Err(Error::File { path: output.to_owned(), finding });
+        }
+    }
+    // First, so that a merge that is stopped has recorded no less than it lost.
+    let mut error = first.recorded_error().clone();
+    others.iter().for_each(|reader| error.add(reader.recorded_error()));
+    writer.set_recorded_error(error)?;
+
     // All runs of all caches side by side, those of the first cache first.
     let runs: Vec<(usize, _)> = readers
         .iter()
@@ -80,9 +93,6 @@ pub fn merge(inputs: &[&Path], output: &Path) -> Result<Merge, Error> {
         }
     }
     writer.finish()?;
-    let mut error = readers[0].recorded_error().clone();
-    readers[1..].iter().for_each(|reader| error.add(reader.recorded_error()));
-    writer.set_recorded_error(error)?;
     found.rows = writer.rows();
     Ok(found)
 }

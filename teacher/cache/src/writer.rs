@@ -134,14 +134,14 @@ impl CacheWriter {
             Stale::Nothing => Self::of(dir, attach(manifest)?, lock)?,
             Stale::Everything(_) => Self::of(dir, begin()?, lock)?,
             Stale::Order(order) if !order.is_sorted() => {
-                let mut writer = Self::of(dir, manifest, lock)?;
+                let mut writer = Self::of(dir, attach(manifest)?, lock)?;
                 writer.rewrite(|_| true, Some((order, new.fingerprint)))?;
                 writer
             }
             Stale::Order(_) | Stale::Length => {
                 manifest.fingerprint = new.fingerprint.clone();
                 manifest.write(dir)?;
-                Self::of(dir, manifest, lock)?
+                Self::of(dir, attach(manifest)?, lock)?
             }
         };
         Ok((writer, stale))
@@ -423,9 +423,9 @@ impl CacheWriter {
         self.pending.len()
     }
 
-    /// Bytes of the rows that wait for a commit.
+    /// Bytes of the rows that wait for a commit, with what is kept beside each of them.
     pub(crate) fn pending_bytes(&self) -> usize {
-        self.parts.bytes()
+        self.parts.bytes() + 48 * self.pending.len()
     }
 
     /// Bytes of all committed files but the manifest.

@@ -66,7 +66,7 @@ fn within(file: &Path, folder: &Path) -> bool {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    matches!((parent.canonicalize(), folder.canonicalize()), (Ok(parent), Ok(folder)) if parent == folder)
+    matches!((parent.canonicalize(), folder.canonicalize()), (Ok(parent), Ok(folder)) if parent.starts_with(&folder))
 }
 
 /// A failed write as any other's, whatever it came through.
