@@ -109,3 +109,22 @@ fn a_damaged_input_ends_a_merge_and_a_sound_one_goes_on() {
     assert_eq!(merge(&[one.path(), other.path()], merged.path()).unwrap().rows, 20);
     assert_sound(merged.path());
 }
+
+/// Its recorded error would be of some of its rows alone.
+#[test]
+fn an_output_with_rows_of_a_third_cache_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let captured = dense(Dtype::F16);
+    let place = |name: &str| dir.path().join(name);
+    drop(fill(&place("a"), &captured, 0..10));
+    drop(fill(&place("b"), &captured, 10..20));
+    drop(fill(&place("out"), &captured, 30..40));
+    let before = files(&place("out"));
+    let (a, b) = (place("a"), place("b"));
+    let error = merge(&[&a, &b], &place("out")).unwrap_err().to_string();
+    assert!(error.contains("out: holds rows of none of these caches"), "{error}");
+    assert_eq!(files(&place("out")), before);
+    drop(fill(&place("part"), &captured, 5..15));
+    merge(&[&a, &b], &place("part")).unwrap();
+    assert_eq!(open(&place("part")).recorded_error().outputs, 20);
+}
