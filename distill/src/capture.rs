@@ -1,6 +1,6 @@
 //! The capture pipeline: rows are read and tokenised, run through the teacher, encoded and written, all at once.
 //!
-//! Data goes through in windows of about sixteen forward batches, which are a function of the data and of the cache's
+//! Data goes through in windows of sixteen forward batches or a few more, which are a function of the data and of the cache's
 //! batch size alone. A window is committed whole, so what a kill leaves is a number of whole windows, and the next capture of
 //! the same data forms the same batches for the rest. Memory holds a few windows, whatever the size of the data.
 

@@ -8,7 +8,7 @@ use datasets::{Columns, Encodings, Key, LabelNames, Masking, Row, TextTokenizer,
 
 use crate::interrupt;
 
-/// Forward batches that make a window: what a kill costs at most.
+/// Forward batches that make a window; rows tokenised together go whole, so it may be up to twice as many.
 const WINDOW_BATCHES: usize = 16;
 
 /// Rows that are checked at a time.
