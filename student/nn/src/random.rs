@@ -5,17 +5,35 @@ use std::f64::consts::TAU;
 
 /// The dropout masks of one forward and backward pass.
 ///
-/// An element is kept or dropped by a hash of (seed, step, micro-batch, site, element); the backward pass asks again
-/// instead of storing the mask.
+/// An element is kept or dropped by a hash of (seed, step, view, site, element); the backward pass asks again instead of
+/// storing the mask. Elements are numbered within the optimiser step, so that a step cut into micro-batches has the
+/// masks of the step in one piece.
 #[derive(Clone, Copy, Debug)]
 pub struct DropoutRng {
     key: u64,
+    first_row: u64,
+    first_token: u64,
 }
 
 impl DropoutRng {
-    /// Masks for one micro-batch of one optimiser step.
-    pub fn new(seed: u64, step: u64, micro_batch: u64) -> Self {
-        Self { key: mix(mix(mix(seed) ^ step) ^ micro_batch) }
+    /// Masks of one optimiser step. Another `view` gives the same rows other masks; 0 is the ordinary one.
+    pub fn new(seed: u64, step: u64, view: u64) -> Self {
+        Self { key: mix(mix(mix(seed) ^ step) ^ view), first_row: 0, first_token: 0 }
+    }
+
+    /// The same masks for a micro-batch that this many rows and tokens of its step come before.
+    pub fn behind(self, rows: usize, tokens: usize) -> Self {
+        Self { first_row: rows as u64, first_token: tokens as u64, ..self }
+    }
+
+    /// Number, within the step, of the batch's first row of text.
+    pub(crate) fn first_row(&self) -> u64 {
+        self.first_row
+    }
+
+    /// Number, within the step, of the batch's first token.
+    pub(crate) fn first_token(&self) -> u64 {
+        self.first_token
     }
 
     /// The masks at one place in the model; `None` where nothing is dropped.
@@ -41,6 +59,15 @@ impl DropoutSite {
     /// Key, threshold and scale: what a GPU's kernel computes [`factor`](Self::factor) from.
     pub(crate) fn scalars(self) -> ([u32; 2], u32, f32) {
         (self.key, self.threshold, self.scale)
+    }
+
+    /// The mask of a row whose first element has this number, and the number that [`factor`](Self::factor) counts on
+    /// from. Numbers beyond 32 bits change the key; below they leave it as it is.
+    pub(crate) fn row(self, number: u64) -> (Self, u32) {
+        let high = (number >> 32) as u32;
+        let [low_key, high_key] = self.key;
+        let key = [low_key ^ high.wrapping_mul(0x9e37_79b9), high_key.wrapping_add(high.wrapping_mul(0x85eb_ca6b))];
+        (Self { key, ..self }, number as u32)
     }
 
     /// What element `index` is multiplied with: 0, or 1 / (1 - rate).
@@ -132,6 +159,21 @@ mod tests {
         for (i, a) in masks.iter().enumerate() {
             assert!(masks[i + 1..].iter().all(|b| a != b));
         }
+    }
+
+    #[test]
+    fn numbers_beyond_32_bits_have_masks_of_their_own() {
+        let site = DropoutRng::new(7, 3, 0).site(5, 0.5).expect("a rate above zero");
+        let (low, first) = site.row(12);
+        assert_eq!((low.factor(first), first), (site.factor(12), 12));
+        let n = 100_000u64;
+        let same = (0..n).filter(|&i| {
+            let ((here, a), (there, b)) = (site.row(i), site.row((1 << 32) + i));
+            here.factor(a) == there.factor(b)
+        });
+        let share = same.count() as f64 / n as f64;
+        // Five standard errors of a fair coin.
+        assert!((share - 0.5).abs() < 5.0 * (0.25 / n as f64).sqrt(), "{share}");
     }
 
     #[test]
