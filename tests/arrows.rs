@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::imports::Imports;
 use crate::support::repository;
 
 /// Every crate with its folder and the ones of ours that it uses.
@@ -44,6 +45,82 @@ fn every_crate_is_on_the_list() {
     let members = workspace["workspace"]["members"].as_array().expect("a list");
     let members: BTreeSet<&str> = members.iter().filter_map(toml::Value::as_str).collect();
     assert_eq!(members, ARROWS.iter().map(|(_, folder, _)| *folder).collect());
+}
+
+fn nn() -> Imports {
+    let imports = Imports::of(&repository().join("student/nn/src"));
+    assert!(imports.texts.len() > 60, "only {} files", imports.texts.len());
+    imports
+}
+
+#[test]
+fn no_files_of_nn_import_each_other_in_a_circle() {
+    assert_eq!(nn().circle(), None);
+}
+
+/// A part of `nn`, and all that it may import; an exclamation mark forbids instead.
+const PARTS: [(&str, &[&str]); 7] = [
+    ("value", &[]),
+    ("slot", &[]),
+    ("op", &["op", "random", "slot", "value"]),
+    ("program", &["error", "op", "parameters", "program", "slot", "value"]),
+    ("family", &["config", "error", "family", "hf::fields", "op", "program", "slot", "value"]),
+    ("cpu", &["!cuda", "!family", "!model", "!twin"]),
+    // The emulated device has no cuBLASLt, and its checks compare with the CPU's engine.
+    ("cuda", &["!cpu", "cpu::adamw", "cpu::product", "!family", "!model", "!twin"]),
+];
+
+#[test]
+fn the_parts_of_nn_import_what_they_may() {
+    let imports = nn();
+    let within = |module: &str, part: &str| module == part || module.starts_with(&format!("{part}::"));
+    for (part, rules) in PARTS {
+        let forbids = rules.iter().any(|rule| rule.starts_with('!'));
+        let files = imports.edges.iter().filter(|(module, _)| within(module, part) && !module.contains("verify"));
+        for (module, target) in files.flat_map(|(module, targets)| targets.iter().map(move |target| (module, target))) {
+            let allowed = rules.iter().any(|rule| within(target, rule));
+            let forbidden = rules.iter().any(|rule| rule.strip_prefix('!').is_some_and(|rule| within(target, rule)));
+            assert!(allowed || forbids && !forbidden, "{module} imports {target}; see ARCHITECTURE.md");
+        }
+    }
+}
+
+#[test]
+fn a_family_is_named_where_a_person_names_one_and_nowhere_else() {
+    let may_name = |path: &str| {
+        path.starts_with("student/nn/src/family")
+            || path.contains("tests")
+            || path.contains("parity")
+            || path == "distill/src/cli/values.rs"
+    };
+    let mut named = 0;
+    for folder in ["datasets/src", "teacher/src", "teacher/cache/src", "student/src", "student/nn/src", "distill/src"] {
+        for (module, text) in Imports::of(&repository().join(folder)).texts {
+            let path = format!("{folder}/{}.rs", module.replace("::", "/"));
+            let names = text.match_indices("Family::").map(|(at, found)| &text[at + found.len()..]);
+            let constant = |name: &str| name.chars().take_while(|c| c.is_ascii_uppercase()).count() > 2;
+            for name in names.filter(|name| constant(name) && !name.starts_with("ALL")) {
+                named += 1;
+                assert!(
+                    may_name(&path) || path.contains("verify"),
+                    "{path} names Family::{}",
+                    &name[..12.min(name.len())]
+                );
+            }
+        }
+    }
+    assert!(named > 4, "the families were looked for and not found");
+}
+
+#[test]
+fn nothing_but_the_two_engines_runs_a_pass() {
+    // Their common face, the twin of the tests, and the count of a pass's operations.
+    let others = ["model", "session", "twin", "flops"];
+    for (module, text) in nn().texts {
+        let passes = ["fn forward(", "fn backward("].iter().any(|name| text.contains(name));
+        let engine = module.starts_with("cpu::") || module.starts_with("cuda::");
+        assert!(!passes || engine || others.contains(&module.as_str()), "{module} has a pass of its own");
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod data;
 mod determinism;
 mod full_disk;
 mod help;
+mod imports;
 mod labels;
 mod masked_lm;
 mod recipes;

@@ -17,9 +17,8 @@ use anyhow::{Context, bail};
 use cache::{CacheReader, CacheWriter, Captured, HiddenStates, HiddenTokens, LogitForm, NewCache, Outputs, Stale};
 use datasets::{Key, LabelNames, TokenBatch, forward_batches};
 use nn::hf::HfConfig;
-use nn::{Capture, Compute, Head, PackedInput, Parameters};
+use nn::{Compute, Head, Mode, Model, PackedInput, Parameters, Tap};
 use serde::Serialize;
-use teacher::Teacher;
 
 use crate::cached;
 use crate::fingerprint::{self, MaskingRecipe};
@@ -385,7 +384,7 @@ impl<'a> Forwarding<'a> {
 
 /// A teacher, and what is asked of it.
 pub(crate) struct Asked {
-    pub(crate) teacher: Teacher,
+    pub(crate) teacher: Model,
     captured: Captured,
 }
 
@@ -401,7 +400,7 @@ impl Asked {
         parameters: Parameters,
         captured: &Captured,
     ) -> anyhow::Result<Self> {
-        Ok(Self { teacher: Teacher::on(compute, config, parameters)?, captured: captured.clone() })
+        Ok(Self { teacher: Model::on(compute, config, parameters)?, captured: captured.clone() })
     }
 
     /// Runs batches and hands on what is to be stored of each.
@@ -416,28 +415,40 @@ impl Asked {
             }),
             (Outputs::Row, Some(form)) => batches.into_iter().try_for_each(|batch| {
                 interrupt::check()?;
-                let output = self.teacher.forward(packed(&batch), Capture::HIDDEN_STATES)?;
-                let (hidden, hidden_sizes) = gather_hidden(&output.hidden_states, &batch, &form);
-                then(Answers { rows: batch.rows, logits: output.logits, hidden, hidden_sizes, ..Answers::default() })
+                let (logits, states) = self.logits_and_states(packed(&batch), &form.layers)?;
+                let (hidden, hidden_sizes) = gather_hidden(&states, &batch, &form);
+                then(Answers { rows: batch.rows, logits, hidden, hidden_sizes, ..Answers::default() })
             }),
             (Outputs::Token, form) => batches.into_iter().try_for_each(|batch| {
                 interrupt::check()?;
                 let positions: Vec<u32> = (0..batch.input_ids.len() as u32).collect();
                 let input = PackedInput { positions: Some(&positions), ..packed(&batch) };
-                let capture = if form.is_some() { Capture::HIDDEN_STATES } else { Capture::LOGITS };
-                let output = self.teacher.forward(input, capture)?;
+                let layers = form.as_ref().map_or(&[][..], |form| form.layers.as_slice());
+                let (logits, states) = self.logits_and_states(input, layers)?;
                 let outputs = batch.starts.windows(2).map(|bounds| (bounds[1] - bounds[0]) as usize).collect();
-                let (hidden, hidden_sizes) = form
-                    .as_ref()
-                    .map_or_else(Default::default, |form| gather_hidden(&output.hidden_states, &batch, form));
-                let logits = output.logits;
+                let (hidden, hidden_sizes) =
+                    form.as_ref().map_or_else(Default::default, |form| gather_hidden(&states, &batch, form));
                 then(Answers { rows: batch.rows, logits, outputs, hidden, hidden_sizes, ..Answers::default() })
             }),
         }
     }
+
+    /// What the teacher says of a batch, and the hidden states of these layers.
+    fn logits_and_states(
+        &mut self,
+        input: PackedInput<'_>,
+        layers: &[usize],
+    ) -> anyhow::Result<(Vec<f32>, Vec<Vec<f32>>)> {
+        let taps: Vec<Tap> = layers.iter().map(|&layer| Tap::Hidden(layer)).collect();
+        let mut pass = self.teacher.forward(input, &[&[Tap::Logits], taps.as_slice()].concat(), Mode::Eval)?;
+        let logits = self.teacher.read(&mut pass, Tap::Logits)?;
+        let states = taps.into_iter().map(|tap| self.teacher.read(&mut pass, tap));
+        Ok((logits, states.collect::<Result<_, _>>()?))
+    }
 }
 
-/// The hidden states to store, row by row `[layers, tokens, width]`, and how many values each row has.
+/// The hidden states of a batch, one layer to store after another, to be stored row by row `[layers, tokens, width]`, and
+/// how many values each row has.
 fn gather_hidden(states: &[Vec<f32>], batch: &TokenBatch, form: &HiddenStates) -> (Vec<f32>, Vec<usize>) {
     let mut hidden = Vec::new();
     let mut sizes = Vec::with_capacity(batch.rows.len());
@@ -445,8 +456,8 @@ fn gather_hidden(states: &[Vec<f32>], batch: &TokenBatch, form: &HiddenStates) -
         let before = hidden.len();
         let (first, end) = (bounds[0] as usize, bounds[1] as usize);
         let end = if form.tokens == HiddenTokens::First { first + 1 } else { end };
-        for &layer in &form.layers {
-            hidden.extend_from_slice(&states[layer][first * form.width..end * form.width]);
+        for state in states {
+            hidden.extend_from_slice(&state[first * form.width..end * form.width]);
         }
         sizes.push(hidden.len() - before);
     }

@@ -5,7 +5,6 @@
 use std::fmt::Write;
 
 use nn::hf::HfConfig;
-use nn::{EncoderConfig, Family};
 
 use crate::cli::ExportDtype;
 use crate::metrics::Scores;
@@ -45,7 +44,7 @@ impl ModelCard<'_> {
     }
 
     fn front_matter(&self) -> String {
-        let mut tags = vec!["text-classification", model_type(&self.config.encoder)];
+        let mut tags = vec!["text-classification", &self.config.encoder.family.model_type()];
         if self.run.is_some_and(|run| run.inputs.student.is_some()) {
             tags.push("knowledge-distillation");
         }
@@ -66,7 +65,7 @@ impl ModelCard<'_> {
              {family} with {layers} layers of width {width} ({heads} heads, {pieces} word pieces) and a classification \
              head{made}. It sorts a text into one of {classes} classes. The weights are stored as {dtype}.\n\n",
             classes = self.config.labels.len(),
-            family = family_name(encoder),
+            family = encoder.family.title(),
             layers = encoder.num_layers,
             width = encoder.hidden_size,
             heads = encoder.num_heads,
@@ -173,24 +172,6 @@ fn objective(inputs: &RunInputs) -> String {
         LossTermRecipe::HardLabel { weight } => format!("{weight} × cross-entropy with the labels"),
     });
     terms.collect::<Vec<_>>().join(" + ")
-}
-
-fn model_type(config: &EncoderConfig) -> &'static str {
-    match config.family {
-        Family::Bert => "bert",
-        Family::Roberta => "roberta",
-        Family::Electra => "electra",
-        Family::DistilBert => "distilbert",
-    }
-}
-
-fn family_name(config: &EncoderConfig) -> &'static str {
-    match config.family {
-        Family::Bert => "BERT",
-        Family::Roberta => "RoBERTa",
-        Family::Electra => "ELECTRA",
-        Family::DistilBert => "DistilBERT",
-    }
 }
 
 fn table(headings: [&str; 2], rows: &[(String, String)]) -> String {

@@ -5,8 +5,7 @@ use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use datasets::{Encodings, TokenBatch, forward_batches};
-use nn::{Compute, PackedInput};
-use teacher::Teacher;
+use nn::{Compute, Model, PackedInput};
 
 use crate::interrupt;
 use crate::ui::{self, Progress};
@@ -50,7 +49,7 @@ pub(crate) fn packed(batch: &TokenBatch) -> PackedInput<'_> {
 
 /// Runs the model over all rows, longest first.
 pub(crate) fn predict(
-    model: &mut Teacher,
+    model: &mut Model,
     encodings: &Encodings,
     batch_tokens: usize,
     label: &str,
@@ -73,7 +72,7 @@ pub(crate) fn predict(
 /// Runs the model over batches, and hands each batch's rows and logits on, in their order. A GPU computes one batch
 /// ahead.
 pub(crate) fn forward_each(
-    model: &mut Teacher,
+    model: &mut Model,
     batches: impl Iterator<Item = TokenBatch>,
     mut then: impl FnMut(&[u32], &[f32]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {

@@ -7,13 +7,14 @@ mod card;
 mod checkpoint;
 mod cli;
 mod commands;
+#[cfg(test)]
+mod emulated;
 mod feed;
 mod files;
 mod fingerprint;
 mod hint;
 mod inference;
 mod interrupt;
-mod learner;
 mod memory;
 mod metrics;
 mod model;

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use datasets::{LabelNames, TextTokenizer};
 use half::{bf16, f16};
 use nn::hf::HfConfig;
-use nn::{EncoderConfig, Family, Head, Parameters, Slot};
+use nn::{EncoderConfig, Head, Parameters, Slot};
 use safetensors::{Dtype, View};
 use teacher::{Download, HubOptions, ModelFiles};
 
@@ -180,8 +180,8 @@ pub(crate) fn save(
     let mut json = serde_json::to_string_pretty(&nn::hf::write_config(&config.encoder, &config.labels, name))?;
     json.push('\n');
     files::write_whole(&folder.join("config.json"), json.as_bytes())?;
-    let distil = config.encoder.family == Family::DistilBert;
-    let tokenizer = tokenizer.clone().with_model_max_length(config.encoder.max_length()).with_token_type_ids(!distil);
+    let tokenizer = tokenizer.clone().with_model_max_length(config.encoder.max_length());
+    let tokenizer = tokenizer.with_token_type_ids(config.encoder.family.has_token_types());
     tokenizer.save(folder)?;
     let tensors = parameters.layout().entries().iter().map(|entry| {
         let values = parameters.get(entry.slot);

@@ -6,11 +6,11 @@
 
 mod golden;
 mod real;
+mod taps;
 
 use datasets::Task;
 use nn::hf::HfConfig;
-use nn::{AdamW, Capture, DropoutRng, Family, Gradients, Head, LayerSlot, Mode, PackedInput, Parameters, Slot};
-use student::Student;
+use nn::{AdamW, DropoutRng, Family, Head, LayerSlot, Mode, Model, PackedInput, Parameters, Slot, StepRates, Tap};
 
 use crate::inference::packed;
 use crate::objective::{LossReport, LossTermRecipe, Objective, ObjectiveRows, StepCounts, TeacherSignal};
@@ -90,19 +90,20 @@ fn parity(name: &str, head: Head) {
     let every_token: Vec<u32> = (0..case.batch.attended.len() as u32).collect();
     let positions = (head == Head::MaskedLm).then_some(every_token.as_slice());
     let input = PackedInput { positions, ..packed(&case.batch.tokens) };
-    let output = case.model.forward(input, Capture::HIDDEN_STATES, Mode::Eval).expect("forward");
     let encoder = case.model.config().encoder.clone();
-    assert_eq!(output.hidden_states.len(), encoder.num_layers + 1);
-    for (layer, state) in output.hidden_states.iter().enumerate() {
+    let taps: Vec<Tap> = Tap::hidden_states(encoder.num_layers).chain([Tap::Logits]).collect();
+    let mut pass = case.model.forward(input, &taps, Mode::Eval).expect("forward");
+    for layer in 0..=encoder.num_layers {
+        let state = case.model.read(&mut pass, Tap::Hidden(layer)).expect("asked for");
         let padded = case.golden.floats(&format!("hidden_states.{layer}"));
         found.hidden_states =
-            found.hidden_states.max(difference(state, &case.batch.pack(&padded, encoder.hidden_size)));
+            found.hidden_states.max(difference(&state, &case.batch.pack(&padded, encoder.hidden_size)));
     }
     let logits = case.logits(&every_token);
-    found.logits = difference(&output.logits, &logits);
+    found.logits = difference(&case.model.read(&mut pass, Tap::Logits).expect("asked for"), &logits);
 
-    let mut gradients = Gradients::zeros(case.model.parameters().layout().clone());
-    let Pass { loss, logits: in_training } = case.forward_and_backward(&mut gradients);
+    let Found { loss, logits: in_training } = case.forward_and_backward();
+    let gradients = case.model.gradients().expect("gradients");
     found.logits = found.logits.max(difference(&in_training, &case.logits(&case.positions)));
     let terms: Vec<f32> = loss.terms.iter().map(|term| term.loss.mean() as f32).chain([loss.total() as f32]).collect();
     let names = match head {
@@ -121,9 +122,7 @@ fn parity(name: &str, head: Head) {
             false => found.gradients = found.gradients.max(apart / largest),
         }
     }
-    let mut gradients = Gradients::zeros(gradients.layout().clone());
-
-    let (losses, norms) = case.ten_steps(&mut gradients);
+    let (losses, norms) = case.ten_steps();
     found.losses_of_steps = difference(&losses, &case.golden.floats("losses"));
     found.norms_of_steps = difference(&norms, &case.golden.floats("grad_norms"));
     let parameters = case.model.parameters();
@@ -144,12 +143,12 @@ struct Case {
     positions: Vec<u32>,
     labels: Vec<Option<u32>>,
     objective: Objective,
-    model: Student,
+    model: Model,
     dropout: DropoutRng,
 }
 
 /// One forward and backward pass.
-struct Pass {
+struct Found {
     loss: LossReport,
     logits: Vec<f32>,
 }
@@ -187,17 +186,18 @@ impl Case {
             labels,
             golden,
             objective: Objective::new(task, terms).expect("an objective"),
-            model: Student::new(config, parameters).expect("a model"),
+            model: Model::new(config, parameters).expect("a model"),
             dropout: DropoutRng::new(7, 0, 0),
         }
     }
 
-    fn forward_and_backward(&mut self, gradients: &mut Gradients) -> Pass {
+    fn forward_and_backward(&mut self) -> Found {
         let mode = Mode::Train(&self.dropout);
         let masked = self.model.config().encoder.head == Head::MaskedLm;
         let positions = masked.then_some(self.positions.as_slice());
         let input = PackedInput { positions, ..packed(&self.batch.tokens) };
-        let logits = self.model.forward(input, Capture::LOGITS, mode).expect("forward").logits;
+        let mut pass = self.model.forward(input, &[Tap::Logits], mode).expect("forward");
+        let logits = self.model.read(&mut pass, Tap::Logits).expect("asked for");
         let teacher = (!masked).then(|| TeacherSignal::Dense(self.golden.floats("teacher_logits").to_vec()));
         let rows = ObjectiveRows {
             first_row: 0,
@@ -208,8 +208,9 @@ impl Case {
         };
         let mut d_logits = vec![0.0; logits.len()];
         let loss = self.objective.evaluate(&rows, StepCounts::of(&self.labels), &mut d_logits).expect("a loss");
-        self.model.backward(&d_logits, gradients).expect("backward");
-        Pass { loss, logits }
+        pass.enter(Tap::Logits, d_logits).expect("as many as logits");
+        self.model.backward(pass).expect("backward");
+        Found { loss, logits }
     }
 
     /// What `transformers` says, of a masked-language model at these tokens.
@@ -227,20 +228,20 @@ impl Case {
     }
 
     /// Ten steps as `Fit` takes them: losses before each step and norms before clipping.
-    fn ten_steps(&mut self, gradients: &mut Gradients) -> (Vec<f32>, Vec<f32>) {
+    fn ten_steps(&mut self) -> (Vec<f32>, Vec<f32>) {
         let schedule = Schedule::new(1e-3, 0.2, 10);
-        let mut optimizer = AdamW::new(gradients.layout().clone(), 0.01);
-        let (mut losses, mut norms) = (Vec::new(), Vec::new());
+        let (weight_decay, max_gradient_norm) = (0.01, 1.0);
+        let optimizer = AdamW::new(self.model.parameters().layout().clone(), weight_decay);
+        self.model.begin(optimizer).expect("an optimiser of the model's layout");
+        let mut losses = Vec::new();
         for step in 0..10 {
-            optimizer.look_up(self.model.parameters_mut(), &self.batch.tokens.input_ids);
-            losses.push(self.forward_and_backward(gradients).loss.total() as f32);
-            let norm = gradients.norm();
-            norms.push(norm as f32);
-            let clip = (1.0 / (norm + 1e-6)).min(1.0) as f32;
-            optimizer.step(self.model.parameters_mut(), gradients, schedule.learning_rate(step), clip);
+            losses.push(self.forward_and_backward().loss.total() as f32);
+            let learning_rate = schedule.learning_rate(step);
+            self.model.step(step as u64, StepRates { learning_rate, max_gradient_norm }).expect("a step");
         }
-        optimizer.settle(self.model.parameters_mut());
-        (losses, norms)
+        self.model.settle().expect("weights");
+        let reports = self.model.reports(0).expect("reports");
+        (losses, reports.iter().map(|report| report.gradient_norm as f32).collect())
     }
 }
 
@@ -265,8 +266,8 @@ fn every_parameter_learns() {
 /// After one backward pass every parameter's gradient is finite and not zero; of a table, that of every row that was
 /// looked up, and of no other, unless it is an output matrix too: then that of every row.
 fn learns(name: &str, mut case: Case) {
-    let mut gradients = Gradients::zeros(case.model.parameters().layout().clone());
-    case.forward_and_backward(&mut gradients);
+    case.forward_and_backward();
+    let gradients = case.model.gradients().expect("gradients");
     let encoder = &case.model.config().encoder;
     let tokens = &case.batch.tokens;
     let positions: Vec<u32> = {
@@ -308,7 +309,7 @@ fn every_form_of_a_checkpoint_gives_the_same_parameters() {
 fn a_body_with_old_names_loads_and_its_missing_head_is_reported() {
     let expected = load(&fixture("tiny-bert")).expect("loads");
     let found = load(&fixture("tiny-bert-legacy")).expect("loads");
-    assert_eq!(found.config.encoder.family, Family::Bert);
+    assert_eq!(found.config.encoder.family, Family::BERT);
     // The pooler belongs to BERT's body.
     assert_eq!(found.missing_head, [Slot::HeadOutputWeight, Slot::HeadOutputBias]);
     for entry in found.parameters.layout().entries().iter().filter(|entry| !found.missing_head.contains(&entry.slot)) {

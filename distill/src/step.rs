@@ -2,14 +2,21 @@
 //! then takes the step.
 //!
 //! The training loop and `distill bench` take their steps here; which rows a step has, the learning rate and everything
-//! around the steps is theirs.
+//! around the steps is theirs. Where the model computes is its own matter; on a GPU nothing waits for a step to be done,
+//! so what it found comes while the next one runs.
+
+use std::collections::VecDeque;
 
 use anyhow::Context;
 use datasets::{Encodings, Masking, TokenBatch};
-use nn::DropoutRng;
+use nn::SoftHardLoss;
+use nn::{AdamW, Compute, DropoutRng, Mode, Model, PackedInput, StepRates, Tap};
 
-use crate::learner::{Learner, MicroBatch};
-use crate::objective::{StepCounts, TeacherSignal};
+use crate::inference::{announce, packed};
+use crate::objective::{FusedLoss, LossReport, Objective, ObjectiveRows, StepCounts, TeacherSignal};
+
+#[cfg(test)]
+mod tests;
 
 /// What a step is made of.
 pub(crate) struct Examples<'a> {
@@ -55,30 +62,138 @@ impl Examples<'_> {
     }
 }
 
-/// Takes the step of this number, from 0, on these micro-batches; returns how many rows they have. What the step found
-/// is the learner's to say. `seed` is of the dropout masks.
-pub(crate) fn take_step(
-    number: usize,
-    micro_batches: &[Prepared],
-    seed: u64,
+/// A model that learns by an objective.
+pub(crate) struct Learner<'a> {
+    pub(crate) model: &'a mut Model,
+    objective: &'a Objective,
+    max_gradient_norm: f64,
+    /// The objective as the device computes it; otherwise the host does.
+    fused: Option<FusedLoss>,
+    /// What the host computed of the step so far.
+    loss: LossReport,
+    /// Steps whose outcome is not known yet.
+    open: VecDeque<Open>,
+}
+
+struct Open {
+    counts: StepCounts,
     learning_rate: f64,
-    learner: &mut Learner<'_>,
-) -> anyhow::Result<usize> {
-    let counts = micro_batches.iter().map(|rows| StepCounts::of(&rows.labels)).sum();
-    let (mut first_row, mut rows) = (0, 0);
-    for (index, prepared) in micro_batches.iter().enumerate() {
-        let micro_batch = MicroBatch {
-            batch: &prepared.batch,
-            positions: prepared.positions.as_deref(),
-            first_row,
-            labels: &prepared.labels,
-            teacher: prepared.teacher.as_ref(),
-            dropout: &DropoutRng::new(seed, number as u64, index as u64),
-        };
-        learner.micro_batch(&micro_batch, counts).with_context(|| format!("step {}", number + 1))?;
-        first_row += prepared.labels.len();
-        rows += prepared.batch.rows.len();
+    /// None where the device computes it.
+    loss: Option<LossReport>,
+}
+
+/// What a step found.
+pub(crate) struct Outcome {
+    /// From 0.
+    pub(crate) step: usize,
+    pub(crate) loss: LossReport,
+    /// Before clipping; where it is not finite, the step was not taken.
+    pub(crate) gradient_norm: f64,
+    pub(crate) learning_rate: f64,
+}
+
+impl<'a> Learner<'a> {
+    /// A model with the optimiser in this state. `whole_rows` says that the teacher's rows have every logit, as a GPU's
+    /// own loss needs them.
+    pub(crate) fn new(
+        model: &'a mut Model,
+        objective: &'a Objective,
+        optimizer: AdamW,
+        max_gradient_norm: f64,
+        whole_rows: bool,
+    ) -> anyhow::Result<Self> {
+        let compute = model.compute();
+        announce(&compute);
+        let on_device = whole_rows && matches!(compute, Compute::Cuda { .. });
+        let fused = objective.fused().filter(|_| on_device);
+        model.begin(optimizer)?;
+        let loss = objective.no_loss();
+        Ok(Self { model, objective, max_gradient_norm, fused, loss, open: VecDeque::new() })
     }
-    learner.step(number, counts, learning_rate)?;
-    Ok(rows)
+
+    /// Takes the step of this number, from 0, on these micro-batches; returns how many rows they have. `seed` is of the
+    /// dropout masks.
+    pub(crate) fn take_step(
+        &mut self,
+        number: usize,
+        micro_batches: &[Prepared],
+        seed: u64,
+        learning_rate: f64,
+    ) -> anyhow::Result<usize> {
+        let (counts, rows) = self.add_up(number, micro_batches, seed)?;
+        let rates = StepRates { learning_rate, max_gradient_norm: self.max_gradient_norm };
+        self.model.step(number as u64, rates)?;
+        let loss = std::mem::replace(&mut self.loss, self.objective.no_loss());
+        self.open.push_back(Open { counts, learning_rate, loss: self.fused.is_none().then_some(loss) });
+        Ok(rows)
+    }
+
+    /// Adds up the gradient of a step over its micro-batches; returns its counts and how many rows they have.
+    fn add_up(&mut self, number: usize, micro_batches: &[Prepared], seed: u64) -> anyhow::Result<(StepCounts, usize)> {
+        let counts = micro_batches.iter().map(|rows| StepCounts::of(&rows.labels)).sum();
+        let (mut first_answer, mut rows, mut tokens) = (0, 0, 0);
+        let masks = DropoutRng::new(seed, number as u64, 0);
+        for prepared in micro_batches {
+            let masks = masks.behind(rows, tokens);
+            let taken = self.micro_batch(prepared, first_answer, counts, &masks);
+            taken.with_context(|| format!("step {}", number + 1))?;
+            first_answer += prepared.labels.len();
+            rows += prepared.batch.rows.len();
+            tokens += prepared.batch.input_ids.len();
+        }
+        Ok((counts, rows))
+    }
+
+    /// Forward, loss and backward of some of a step's rows. `first_answer` is the number of their first row of logits
+    /// within the step.
+    fn micro_batch(
+        &mut self,
+        rows: &Prepared,
+        first_answer: usize,
+        counts: StepCounts,
+        masks: &DropoutRng,
+    ) -> anyhow::Result<()> {
+        let input = PackedInput { positions: rows.positions.as_deref(), ..packed(&rows.batch) };
+        let mut pass = self.model.forward(input, &[Tap::Logits], Mode::Train(masks))?;
+        if let Some(fused) = &self.fused {
+            let labels: Vec<i32> = rows.labels.iter().map(|label| label.map_or(-1, u32::cast_signed)).collect();
+            let loss = SoftHardLoss {
+                target_logits: rows.teacher.as_ref().and_then(TeacherSignal::dense),
+                labels: &labels,
+                soft_weight: fused.soft_weight / counts.rows as f64,
+                temperature: fused.temperature,
+                // A step without labels has no hard term.
+                hard_weight: fused.hard_weight / counts.labelled.max(1) as f64,
+            };
+            self.model.soft_hard_loss(&mut pass, loss)?;
+        } else {
+            let logits = self.model.read(&mut pass, Tap::Logits)?;
+            let mut d_logits = vec![0.0; logits.len()];
+            let rows = ObjectiveRows {
+                first_row: first_answer,
+                classes: self.model.config().encoder.outputs(),
+                student_logits: &logits,
+                teacher: rows.teacher.as_ref(),
+                labels: &rows.labels,
+            };
+            self.loss += &self.objective.evaluate(&rows, counts, &mut d_logits)?;
+            pass.enter(Tap::Logits, d_logits)?;
+        }
+        Ok(self.model.backward(pass)?)
+    }
+
+    /// What the steps since the last call found: all of them, or on a GPU, without `wait`, all but the latest.
+    pub(crate) fn outcomes(&mut self, wait: bool) -> anyhow::Result<Vec<Outcome>> {
+        let mut outcomes = Vec::new();
+        for report in self.model.reports(usize::from(!wait))? {
+            let Open { counts, learning_rate, loss } = self.open.pop_front().context("a step for each report")?;
+            outcomes.push(Outcome {
+                step: report.step as usize,
+                loss: loss.unwrap_or_else(|| self.objective.report(report.losses, counts)),
+                gradient_norm: report.gradient_norm,
+                learning_rate,
+            });
+        }
+        Ok(outcomes)
+    }
 }

@@ -12,10 +12,9 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use cache::CacheReader;
 use datasets::{Encodings, Key, Masking, Sampler, forward_batches};
-use nn::{AdamW, Capture, Mode, PackedInput};
+use nn::{AdamW, Model, PackedInput};
 use serde::Serialize;
 use serde_json::json;
-use student::Student;
 
 use crate::cached;
 use crate::checkpoint::{self, Best, Restored, State};
@@ -25,13 +24,12 @@ use crate::files::FileError;
 use crate::hint::HintExt;
 use crate::inference::{forward_all, packed};
 use crate::interrupt;
-use crate::learner::{Learner, Outcome};
 use crate::metrics::{Scores, predictions};
 use crate::objective::Objective;
 use crate::recipe::FitRecipe;
 use crate::run_record::RunInputs;
 use crate::schedule::Schedule;
-use crate::step::{Examples, take_step};
+use crate::step::{Examples, Learner, Outcome};
 use crate::ui::{self, Progress};
 
 /// The file of losses and scores in a run's folder.
@@ -90,7 +88,7 @@ pub(crate) struct Speed {
 
 impl Fit<'_> {
     /// Trains the student; its weights are then the ones that [`FitRecipe::keep`] asks for.
-    pub(crate) fn run(&self, student: &mut Student) -> anyhow::Result<Fitted> {
+    pub(crate) fn run(&self, student: &mut Model) -> anyhow::Result<Fitted> {
         let recipe = self.recipe;
         let lengths = self.train.encodings.lengths();
         let sampler = Sampler::new(lengths, recipe.seed, recipe.batch_rows, recipe.batch_tokens)?;
@@ -115,13 +113,13 @@ impl Fit<'_> {
     }
 
     /// Takes every step that is left.
-    fn steps(&self, student: &mut Student, start: Start, plan: &Plan, mut feed: Feed) -> anyhow::Result<Fitted> {
+    fn steps(&self, student: &mut Model, start: Start, plan: &Plan, mut feed: Feed) -> anyhow::Result<Fitted> {
         let recipe = self.recipe;
         let Plan { steps_per_epoch, total_steps, .. } = *plan;
         let Start { optimizer, first_step, mut best, mut best_parameters, metrics_bytes } = start;
-        let (decay, max_norm) = (recipe.weight_decay, recipe.max_gradient_norm);
+        let max_norm = recipe.max_gradient_norm;
         let whole_rows = self.cache.is_none_or(cached::whole_rows);
-        let mut learner = Learner::new(student, self.objective, optimizer, decay, max_norm, whole_rows)?;
+        let mut learner = Learner::new(student, self.objective, optimizer, max_norm, whole_rows)?;
         let mut metrics = Metrics::open(self.folder, metrics_bytes)?;
 
         let progress = Progress::new("train", (total_steps - first_step) as u64 * recipe.batch_rows as u64, "rows");
@@ -130,7 +128,7 @@ impl Fit<'_> {
         let (mut last_scores, mut last_loss) = (None, 0.0);
         for step in first_step..total_steps {
             let learning_rate = plan.schedule.learning_rate(step);
-            let rows = take_step(step, &feed.step()?, recipe.seed, learning_rate, &mut learner)?;
+            let rows = learner.take_step(step, &feed.step()?, recipe.seed, learning_rate)?;
 
             progress.inc(rows as u64);
             rows_done += rows;
@@ -140,9 +138,6 @@ impl Fit<'_> {
             let stop = interrupt::requested() && done < total_steps;
             let epoch_done = done % steps_per_epoch == 0;
             let epochs = done.div_ceil(steps_per_epoch);
-            if stop || epoch_done {
-                learner.settle();
-            }
             // What is evaluated or stored is known to be sound; in between, a GPU's outcomes come one step late.
             for outcome in learner.outcomes(stop || epoch_done || done == total_steps)? {
                 let Outcome { step, gradient_norm, .. } = outcome;
@@ -160,21 +155,20 @@ impl Fit<'_> {
             }
             if epoch_done && (epochs % recipe.evaluate_every == 0 || done == total_steps) {
                 let start = Instant::now();
-                last_scores = self.evaluate(learner.student)?;
+                last_scores = self.evaluate(learner.model)?;
                 if let Some(scores) = &last_scores {
                     metrics.evaluation(done, epochs, scores)?;
                     progress.message(format_args!("loss {last_loss:.4}, {}", headline(scores)));
                     if recipe.keep == Keep::Best && is_better(scores, best.as_ref()) {
                         best = Some(Best { epoch: epochs, scores: scores.clone() });
-                        learner.student.read_back()?;
-                        best_parameters = Some(learner.student.parameters().flat().to_vec());
+                        best_parameters = Some(learner.model.settle()?.flat().to_vec());
                     }
                 }
                 evaluation_time += start.elapsed();
             }
             if stop || (epoch_done && done < total_steps) {
                 let state = State::new(done, metrics.bytes()?, best.clone(), self.inputs.clone());
-                let (parameters, optimizer) = learner.state()?;
+                let (parameters, optimizer) = learner.model.state()?;
                 checkpoint::save(self.folder, &state, parameters, &optimizer, best_parameters.as_deref())?;
             }
             if stop {
@@ -189,7 +183,7 @@ impl Fit<'_> {
                 (best.epoch, Some(best.scores))
             }
             _ => {
-                student.read_back()?;
+                student.settle()?;
                 (recipe.epochs, last_scores)
             }
         };
@@ -204,10 +198,15 @@ impl Fit<'_> {
         })
     }
 
-    fn start(&self, student: &mut Student) -> anyhow::Result<Start> {
+    fn start(&self, student: &mut Model) -> anyhow::Result<Start> {
         let decay = self.recipe.weight_decay;
         let restored = match self.resume {
-            true => checkpoint::load(self.folder, self.inputs, student.parameters_mut(), decay)?,
+            true => {
+                let mut parameters = student.parameters().clone();
+                let restored = checkpoint::load(self.folder, self.inputs, &mut parameters, decay)?;
+                student.set_parameters(parameters.flat())?;
+                restored
+            }
             false => None,
         };
         Ok(match restored {
@@ -219,8 +218,6 @@ impl Fit<'_> {
                 metrics_bytes: 0,
             },
             Some(Restored { state, optimizer, best_parameters }) => {
-                let parameters = student.parameters().flat().to_vec();
-                student.set_parameters(&parameters)?;
                 ui::say(format!("going on after step {}", ui::count(state.step as u64)));
                 Start {
                     optimizer,
@@ -234,7 +231,7 @@ impl Fit<'_> {
     }
 
     /// Scores on the validation rows; agreement where the cache has all of them.
-    fn evaluate(&self, student: &mut Student) -> anyhow::Result<Option<Scores>> {
+    fn evaluate(&self, student: &mut Model) -> anyhow::Result<Option<Scores>> {
         let rows = self.validation;
         if rows.encodings.is_empty() {
             return Ok(None);
@@ -243,9 +240,13 @@ impl Fit<'_> {
             return Ok(Some(self.evaluate_masked(student, masking)?));
         }
         let classes = student.config().labels.len();
-        let logits = forward_all(&rows.encodings, classes, self.recipe.batch_tokens, |batch| {
-            Ok(student.forward(packed(batch), Capture::LOGITS, Mode::Eval)?.logits)
-        })?;
+        let logits =
+            forward_all(
+                &rows.encodings,
+                classes,
+                self.recipe.batch_tokens,
+                |batch| Ok(student.logits(packed(batch))?),
+            )?;
         let choices = match self.cache {
             Some(cache) => cached::choices(cache, &rows.keys)?,
             None => None,
@@ -254,14 +255,14 @@ impl Fit<'_> {
     }
 
     /// How many of the validation rows' masked tokens are told right; the same ones are masked every time.
-    fn evaluate_masked(&self, student: &mut Student, masking: &Masking) -> anyhow::Result<Scores> {
+    fn evaluate_masked(&self, student: &mut Model, masking: &Masking) -> anyhow::Result<Scores> {
         let rows = &self.validation.encodings;
         let words = student.config().encoder.outputs();
         let (mut masked, mut right) = (0, 0);
         for batch in forward_batches(&rows.lengths(), self.recipe.batch_tokens) {
             let batch = masking.gather(0, rows, &batch);
             let input = PackedInput { positions: Some(&batch.positions), ..packed(&batch.batch) };
-            let logits = student.forward(input, Capture::LOGITS, Mode::Eval)?.logits;
+            let logits = student.logits(input)?;
             let predicted = predictions(&logits, words);
             masked += predicted.len();
             right +=

@@ -155,6 +155,6 @@ mod tests {
         assert_eq!(student.get(Slot::WordEmbeddings)[7 * 8 + 2], word(7, 4));
         let query = teacher.get(Slot::Layer(0, LayerSlot::QueryWeight));
         assert_eq!(student.get(Slot::Layer(0, LayerSlot::QueryWeight))[4 * 8 + 3], query[8 * 12 + 6]);
-        assert_eq!(narrow.family, Family::Bert);
+        assert_eq!(narrow.family, Family::BERT);
     }
 }

@@ -39,7 +39,7 @@ pub fn prune(config: &HfConfig, parameters: &Parameters, kept: &[u32]) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nn::{Capture, PackedInput};
+    use nn::{Mode, Model, PackedInput, Tap};
 
     #[test]
     fn a_masked_language_model_says_the_same_of_the_kept_pieces() {
@@ -51,10 +51,10 @@ mod tests {
         let kept = [0, 3, 7, 8, 20, 49];
         let (pruned, weights) = prune(&config, &parameters, &kept).expect("ids of the vocabulary");
         let logits = |config: &HfConfig, parameters: &Parameters, input_ids: &[u32]| {
-            let mut model = crate::Student::new(config.clone(), parameters.clone()).expect("valid");
+            let mut model = Model::new(config.clone(), parameters.clone()).expect("valid");
             let positions = Some([1, 4].as_slice());
             let input = PackedInput { input_ids, token_type_ids: &[0; 6], starts: &[0, 4, 6], positions };
-            model.forward(input, Capture::LOGITS, nn::Mode::Eval).expect("forward").logits
+            model.logits(input).expect("forward")
         };
         let before = logits(&config, &parameters, &[3, 49, 20, 8, 7, 3]);
         let after = logits(&pruned, &weights, &[1, 5, 4, 3, 2, 1]);
@@ -71,14 +71,15 @@ mod tests {
         let kept = [0, 3, 7, 8, 20, 49];
         let (pruned, weights) = prune(&config, &parameters, &kept).expect("ids of the vocabulary");
         let logits = |config: &HfConfig, parameters: &Parameters, input_ids: &[u32]| {
-            let mut model = crate::Student::new(config.clone(), parameters.clone()).expect("valid");
+            let mut model = Model::new(config.clone(), parameters.clone()).expect("valid");
             let input = PackedInput { input_ids, token_type_ids: &[0; 6], starts: &[0, 4, 6], positions: None };
-            model.forward(input, Capture::HIDDEN_STATES, nn::Mode::Eval).expect("forward")
+            let taps: Vec<Tap> = Tap::hidden_states(2).chain([Tap::Logits]).collect();
+            let mut pass = model.forward(input, &taps, Mode::Eval).expect("forward");
+            taps.into_iter().map(|tap| model.read(&mut pass, tap).expect("asked for")).collect::<Vec<_>>()
         };
         let before = logits(&config, &parameters, &[3, 49, 20, 8, 7, 3]);
         let after = logits(&pruned, &weights, &[1, 5, 4, 3, 2, 1]);
-        assert_eq!(before.logits, after.logits);
-        assert_eq!(before.hidden_states, after.hidden_states);
+        assert_eq!(before, after);
         assert!(prune(&config, &parameters, &[3, 7]).is_none(), "without the padding piece");
         assert!(prune(&config, &parameters, &[0, 50]).is_none(), "beyond the vocabulary");
     }

@@ -196,7 +196,7 @@ pub fn configure(
         intermediate_size,
         max_positions: teacher.max_length(),
         pad_token_id: teacher.pad_token_id,
-        type_vocab_size: if family == Family::DistilBert { 0 } else { teacher.type_vocab_size },
+        type_vocab_size: if family.has_token_types() { teacher.type_vocab_size } else { 0 },
         layer_norm_epsilon: 1e-12,
         activation: teacher.activation,
         hidden_dropout: dropout,

@@ -1,7 +1,7 @@
-//! A frozen model: found on the Hub or in a folder, loaded, run.
+//! A frozen model: found on the Hub or in a folder, and loaded.
 //!
-//! [`locate`] finds a model's files, [`load`] reads them, and a [`Teacher`] says what it thinks of packed batches.
-//! What it said is stored by the crate `cache`.
+//! [`locate`] finds a model's files and [`load`] reads them; an [`nn::Model`] runs what was loaded. What a teacher said is
+//! stored by the crate `cache`.
 
 mod error;
 mod hub;
@@ -13,64 +13,7 @@ pub use hub::{Download, HubOptions, ModelFiles, OnDownload, locate, locate_with_
 pub use load::{LoadedModel, load, load_for, read_config};
 pub use weights::{RawTensor, read_tensors};
 
-use nn::hf::HfConfig;
-use nn::{Capture, Compute, EncoderOutput, Engine, Mode, PackedInput, Parameters, Slot};
-
-/// A model that is run and never changed: no dropout, no gradients.
-pub struct Teacher {
-    config: HfConfig,
-    parameters: Parameters,
-    engine: Engine,
-}
-
-impl Teacher {
-    /// A teacher of this configuration and these weights, on the CPU.
-    pub fn new(config: HfConfig, parameters: Parameters) -> Result<Self, nn::Error> {
-        Self::on(&Compute::Cpu, config, parameters)
-    }
-
-    /// The same, wherever it is to compute.
-    pub fn on(compute: &Compute, config: HfConfig, parameters: Parameters) -> Result<Self, nn::Error> {
-        let engine = Engine::new(compute, &config.encoder, &parameters)?;
-        Ok(Self { config, parameters, engine })
-    }
-
-    /// What the model is, class names included.
-    pub fn config(&self) -> &HfConfig {
-        &self.config
-    }
-
-    /// Its weights.
-    pub fn parameters(&self) -> &Parameters {
-        &self.parameters
-    }
-
-    /// Runs it over a packed batch.
-    pub fn forward(&mut self, input: PackedInput<'_>, capture: Capture) -> Result<EncoderOutput, nn::Error> {
-        self.engine.forward(&self.parameters, input, capture, Mode::Eval)
-    }
-
-    /// Runs a masked-language model and returns what it says of the tokens at these places, ascending numbers within the
-    /// batch.
-    ///
-    /// # Shapes
-    /// - `positions`: `[P]`; returns `[P, vocabulary]`, before softmax
-    pub fn forward_tokens(&mut self, input: PackedInput<'_>, positions: &[u32]) -> Result<Vec<f32>, nn::Error> {
-        let input = PackedInput { positions: Some(positions), ..input };
-        Ok(self.forward(input, Capture::LOGITS)?.logits)
-    }
-
-    /// Asks for a pass over a packed batch whose logits [`collect`](Self::collect) will give, so that a GPU need not wait
-    /// for what is done with those of the batch before.
-    pub fn submit(&mut self, input: PackedInput<'_>) -> Result<(), nn::Error> {
-        self.engine.submit(&self.parameters, input)
-    }
-
-    /// The logits of the oldest batch submitted, `[B, num_labels]`, once more than `behind` are to be collected.
-    pub fn collect(&mut self, behind: usize) -> Result<Option<Vec<f32>>, nn::Error> {
-        self.engine.collect(behind)
-    }
-}
+use nn::{Parameters, Slot};
 
 /// A hash of names, shapes and values of all weights, as hexadecimal: the same model gives the same hash, whatever file
 /// format or number format without loss it was stored in.

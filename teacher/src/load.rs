@@ -56,7 +56,7 @@ pub fn load_for(files: &ModelFiles, head: Head) -> Result<LoadedModel, Error> {
         }
     }
     if head == Head::MaskedLm {
-        for (slot, copy) in names::copies(config.encoder.family) {
+        for &(slot, copy) in names::copies(config.encoder.family) {
             let Some((name, tensor)) = tensors.remove(&canonical(copy)) else { continue };
             if let Some(place) = missing_head.iter().position(|&missing| missing == slot) {
                 // The copy alone.
@@ -70,7 +70,8 @@ pub fn load_for(files: &ModelFiles, head: Head) -> Result<LoadedModel, Error> {
         }
     }
     let layers = config.encoder.num_layers;
-    if let Some((name, _)) = tensors.iter().find_map(|(key, value)| (layer_of(key)? >= layers).then_some(value)) {
+    if let Some((name, _)) = tensors.iter().find_map(|(key, value)| (names::layer_of(key)? >= layers).then_some(value))
+    {
         return Err(Error::ExtraLayer { path: weights.clone(), name: name.clone(), layers });
     }
     let unused = tensors.into_values().map(|(name, _)| name).collect();
@@ -91,17 +92,10 @@ fn read_config_for(files: &ModelFiles, head: Head) -> Result<HfConfig, Error> {
 
 /// A tensor's name without the family's prefix and with today's names for norms.
 fn canonical(name: &str) -> String {
-    let prefixes = ["bert.", "roberta.", "electra.", "distilbert."];
-    let bare = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+    let bare = names::without_prefix(name);
     match bare.rsplit_once('.') {
         Some((stem, "gamma")) => format!("{stem}.weight"),
         Some((stem, "beta")) => format!("{stem}.bias"),
         _ => bare.to_string(),
     }
-}
-
-/// The layer index in a canonical name of an encoder layer's tensor.
-fn layer_of(name: &str) -> Option<usize> {
-    let rest = name.strip_prefix("encoder.layer.").or_else(|| name.strip_prefix("transformer.layer."))?;
-    rest.split('.').next()?.parse().ok()
 }

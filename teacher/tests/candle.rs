@@ -5,8 +5,8 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
-use nn::{Capture, PackedInput};
-use teacher::{HubOptions, ModelFiles, Teacher};
+use nn::{Mode, Model, PackedInput, Tap};
+use teacher::{HubOptions, ModelFiles};
 
 /// Measured: 1.7e-6.
 const TOLERANCE: f32 = 5e-6;
@@ -20,14 +20,16 @@ fn bert_agrees_with_candle_transformers() {
     let types: [&[u32]; 3] = [&[0; 3], &[0, 0, 0, 0, 0, 1, 1, 1], &[0; 5]];
 
     let loaded = teacher::load(&files).expect("loads");
-    let mut ours = Teacher::new(loaded.config, loaded.parameters).expect("a model");
+    let mut ours = Model::new(loaded.config, loaded.parameters).expect("a model");
     let input = PackedInput {
         input_ids: &rows.concat(),
         token_type_ids: &types.concat(),
         starts: &[0, 3, 11, 16],
         positions: None,
     };
-    let found = ours.forward(input, Capture::HIDDEN_STATES).expect("forward").hidden_states.pop().expect("layers");
+    let last = Tap::Hidden(ours.config().encoder.num_layers);
+    let mut pass = ours.forward(input, &[last], Mode::Eval).expect("forward");
+    let found = ours.read(&mut pass, last).expect("asked for");
     let expected = candles(&files, &rows, &types).expect("candle's forward");
     assert_eq!(found.len(), expected.len());
     let largest = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

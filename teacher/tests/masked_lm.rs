@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nn::{Head, PackedInput, Slot};
+use nn::{Head, Model, PackedInput, Slot};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use teacher::{Error, HubOptions, LoadedModel, Teacher};
+use teacher::{Error, HubOptions, LoadedModel};
 
 const EMBEDDINGS: &str = "bert.embeddings.word_embeddings.weight";
 const DECODER: &str = "cls.predictions.decoder.weight";
@@ -50,13 +50,13 @@ fn a_head_is_loaded_whole() {
     let loaded = load(&fixture("tiny-bert-mlm")).expect("loads");
     assert!(loaded.missing_head.is_empty() && loaded.unused.is_empty());
     assert!(loaded.config.labels.is_empty());
-    let mut teacher = Teacher::new(loaded.config, loaded.parameters).expect("a model");
+    let mut teacher = Model::new(loaded.config, loaded.parameters).expect("a model");
     let input =
         PackedInput { input_ids: &[2, 9, 3, 2, 59, 3], token_type_ids: &[0; 6], starts: &[0, 3, 6], positions: None };
-    let logits = teacher.forward_tokens(input, &[1, 4]).expect("forward");
+    let logits = teacher.logits(PackedInput { positions: Some(&[1, 4]), ..input }).expect("forward");
     assert_eq!(logits.len(), 2 * 60);
     let alone = PackedInput { input_ids: &[2, 59, 3], token_type_ids: &[0; 3], starts: &[0, 3], positions: None };
-    assert_eq!(teacher.forward_tokens(alone, &[1]).expect("forward"), logits[60..]);
+    assert_eq!(teacher.logits(PackedInput { positions: Some(&[1]), ..alone }).expect("forward"), logits[60..]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Values of flags: each is checked as it is read, so that a bad one is refused before any work starts.
 
 use clap::ValueEnum;
+use nn::Family;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -164,14 +165,24 @@ impl From<StoredDtype> for cache::Dtype {
 }
 
 /// What kind of model a student is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[value(rename_all = "lowercase")]
 pub(crate) enum StudentFamily {
     /// No token types and no pooler
+    #[default]
     DistilBert,
     /// As its teacher: what a smaller teacher is made as
     Bert,
+}
+
+impl StudentFamily {
+    pub(crate) fn family(self) -> Family {
+        match self {
+            Self::DistilBert => Family::DISTILBERT,
+            Self::Bert => Family::BERT,
+        }
+    }
 }
 
 /// Which state of the model a training keeps.

@@ -15,19 +15,17 @@ mod subject;
 use ::cache::{Captured, Fingerprint};
 use datasets::{Sampler, Task, TokenBatch, forward_batches};
 use nn::cuda::Precision;
-use nn::{AdamW, Ceiling, Compute, EncoderConfig, Flops};
+use nn::{AdamW, Ceiling, Compute, EncoderConfig, Flops, Model};
 use serde::Serialize;
-use student::Student;
 
 use crate::capture::Asked;
 use crate::cli::{BenchArgs, BenchCaptureArgs, BenchCommand, BenchGemmArgs, BenchTrainArgs, MeasurementArgs};
 use crate::inference::forward_each;
 use crate::interrupt;
-use crate::learner::Learner;
 use crate::memory;
 use crate::model;
 use crate::objective::{LossTermRecipe, Objective, TeacherSignal};
-use crate::step::{Examples, take_step};
+use crate::step::{Examples, Learner};
 use crate::ui::{self, Table, Ui};
 use clock::{Budget, Times};
 use overhead::Overhead;
@@ -192,7 +190,7 @@ fn train_case(
 ) -> anyhow::Result<()> {
     let seed = args.measurement.seed;
     let (config, parameters) = subject.build(rows.classes, &args.hub, seed)?;
-    let mut student = Student::on(compute, config, parameters)?;
+    let mut student = Model::on(compute, config, parameters)?;
     let sampler = Sampler::new(rows.encodings.lengths(), seed, args.rows.batch_rows, bench.report.data.batch_tokens)?;
     let objective = Objective::new(Task::SingleLabel, TERMS.to_vec())?;
     let said = rows.teacher_logits(seed);
@@ -203,7 +201,7 @@ fn train_case(
     let (encodings, labels) = (&rows.encodings, rows.labels.as_slice());
     let examples = Examples { encodings, labels, teacher: Some(&teacher), masking: None };
     let optimizer = AdamW::new(student.parameters().layout().clone(), WEIGHT_DECAY);
-    let mut learner = Learner::new(&mut student, &objective, optimizer, WEIGHT_DECAY, MAX_GRADIENT_NORM, true)?;
+    let mut learner = Learner::new(&mut student, &objective, optimizer, MAX_GRADIENT_NORM, true)?;
     let (mut step, mut loss) = (0, None);
     let steps = sampler.steps_per_epoch();
     bench.case(vocabulary, subject, rows, steps, Flops::training, |passes| {
@@ -212,7 +210,7 @@ fn train_case(
             for _ in 0..steps {
                 interrupt::check()?;
                 let micro_batches = examples.prepare((step / steps) as u64, &epoch.step(step % steps))?;
-                take_step(step, &micro_batches, seed, LEARNING_RATE, &mut learner)?;
+                learner.take_step(step, &micro_batches, seed, LEARNING_RATE)?;
                 step += 1;
                 loss = learner.outcomes(false)?.last().map(|outcome| outcome.loss.total()).or(loss);
             }
@@ -409,8 +407,7 @@ impl Report {
         row("share of these", &|case| percent(case.gemm_share));
         row("peak memory", &|case| case.peak_memory_bytes.map_or("-".to_string(), ui::bytes));
         let model = self.cases.first().map(|case| {
-            let family = if case.model_type == nn::Family::DistilBert { "distilbert" } else { "bert" };
-            format!("{family} {}x{}, {} heads, ", case.layers, case.hidden_size, case.heads)
+            format!("{} {}x{}, {} heads, ", case.model_type.model_type(), case.layers, case.hidden_size, case.heads)
         });
         let process = self.process_peak_memory_bytes.map_or("-".to_string(), ui::bytes);
         let (device, precision, threads) = (self.device, self.precision, self.threads);

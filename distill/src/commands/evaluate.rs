@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use nn::Model;
 use serde::{Deserialize, Serialize};
-use teacher::Teacher;
 
 use crate::cli::EvaluateArgs;
 use crate::inference::{self, Running, announce};
@@ -76,7 +76,7 @@ pub(crate) fn measure(
     let classes = model.config.labels.len();
     let parameters = model.parameters.flat().len();
     announce(how.compute);
-    let mut model = Teacher::on(how.compute, model.config, model.parameters)?;
+    let mut model = Model::on(how.compute, model.config, model.parameters)?;
     let predictions = inference::predict(&mut model, &encodings, how.batch_tokens, label)?;
     Ok(Measured {
         scores: Scores::of(&predictions.logits, teacher, &split.labels, classes)?,
@@ -107,7 +107,7 @@ pub(crate) fn teacher_predictions(
         );
     };
     let encodings = teacher.tokenizer.encode(&split.rows, max_length)?;
-    let mut teacher = Teacher::on(how.compute, teacher.config, teacher.parameters)?;
+    let mut teacher = Model::on(how.compute, teacher.config, teacher.parameters)?;
     let logits = inference::predict(&mut teacher, &encodings, how.batch_tokens, "teacher")?.logits;
     let ordered: Vec<f32> =
         logits.chunks_exact(order.len()).flat_map(|row| order.iter().map(|&class| row[class])).collect();

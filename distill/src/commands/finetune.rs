@@ -5,9 +5,8 @@ use std::time::Instant;
 
 use anyhow::bail;
 use datasets::{LabelNames, Masking, Task, prune_vocabulary};
-use nn::{Head, Layout, Parameters, names};
+use nn::{Head, Layout, Model, Parameters, names};
 use serde::Serialize;
-use student::Student;
 
 use super::train::Existing;
 use crate::checkpoint::CHECKPOINT;
@@ -88,7 +87,7 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         ui.result(&report, TrainReport::text)?;
         return Ok(());
     }
-    let mut student = Student::on(&compute, model.config.clone(), model.parameters)?;
+    let mut student = Model::on(&compute, model.config.clone(), model.parameters)?;
     let fitted = Fit {
         objective: &objective,
         train: &train,
@@ -230,7 +229,7 @@ fn fit_rows(model: &TextModel, split: Split, max_length: usize) -> anyhow::Resul
 /// Writes a trained model and its record, and removes the checkpoint.
 pub(crate) fn finish(
     folder: &Path,
-    student: &Student,
+    student: &Model,
     tokenizer: &datasets::TextTokenizer,
     inputs: RunInputs,
     fitted: &crate::training::Fitted,

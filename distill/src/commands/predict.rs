@@ -3,9 +3,8 @@
 mod lines;
 
 use datasets::{Row, TextTokenizer};
-use nn::Capture;
+use nn::Model;
 use serde::ser::{Serialize, Serializer};
-use teacher::Teacher;
 
 use crate::cli::PredictArgs;
 use crate::inference::{forward_all, packed};
@@ -23,7 +22,7 @@ pub(crate) fn run(args: PredictArgs, ui: &Ui) -> anyhow::Result<()> {
     let mut classifier = Classifier {
         tokenizer: model.tokenizer,
         labels: model.config.labels.clone(),
-        model: Teacher::on(&compute, model.config, model.parameters)?,
+        model: Model::on(&compute, model.config, model.parameters)?,
         max_length,
         batch_tokens: args.compute.batch_tokens,
         truncated: 0,
@@ -51,7 +50,7 @@ pub(crate) fn run(args: PredictArgs, ui: &Ui) -> anyhow::Result<()> {
 struct Classifier {
     tokenizer: TextTokenizer,
     labels: Vec<String>,
-    model: Teacher,
+    model: Model,
     max_length: usize,
     batch_tokens: usize,
     /// Rows so far that were cut.
@@ -68,7 +67,7 @@ impl Classifier {
         let classes = self.labels.len();
         let logits = forward_all(&encodings, classes, self.batch_tokens, |batch| {
             interrupt::check()?;
-            Ok(self.model.forward(packed(batch), Capture::LOGITS)?.logits)
+            Ok(self.model.logits(packed(batch))?)
         })?;
         // Only for what it refuses: logits that are no numbers.
         Scores::of(&logits, None, &vec![None; rows.len()], classes)?;

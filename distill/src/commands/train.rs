@@ -8,14 +8,13 @@ use anyhow::bail;
 use cache::{CacheReader, Captured, Dtype, LogitForm};
 use datasets::{LabelNames, Task, TextTokenizer};
 use nn::hf::HfConfig;
-use nn::{Compute, EncoderConfig, Family, Layout, Parameters};
-use student::Student;
+use nn::{Compute, EncoderConfig, Layout, Model, Parameters};
 use student::start::{self, Layers};
 
 use super::finetune::{TrainReport, finish, prune, written};
 use crate::cached;
 use crate::checkpoint::CHECKPOINT;
-use crate::cli::{LayerChoice, StudentFamily, TrainArgs};
+use crate::cli::{LayerChoice, TrainArgs};
 use crate::files::{prepare_output, refuse_source, remove_partial};
 use crate::fingerprint;
 use crate::hint::HintExt;
@@ -219,7 +218,7 @@ impl Training<'_> {
         if let Some(figures) = existing.prepare(self.output, &inputs)? {
             return Ok(Trained { figures, speed: None });
         }
-        let mut student = Student::on(self.compute, config, parameters)?;
+        let mut student = Model::on(self.compute, config, parameters)?;
         let fitted = Fit {
             objective: &objective,
             train: &train,
@@ -323,10 +322,14 @@ fn configure(recipe: &StudentRecipe, teacher: &EncoderConfig) -> anyhow::Result<
     };
     let intermediate_size =
         recipe.intermediate_size.unwrap_or(teacher.intermediate_size * hidden_size / teacher.hidden_size);
-    let family = match recipe.family {
-        StudentFamily::DistilBert => Family::DistilBert,
-        StudentFamily::Bert => Family::Bert,
-    };
     let dropout = recipe.dropout as f32;
-    Ok(start::configure(family, teacher, num_layers, hidden_size, num_heads, intermediate_size, dropout))
+    Ok(start::configure(
+        recipe.family.family(),
+        teacher,
+        num_layers,
+        hidden_size,
+        num_heads,
+        intermediate_size,
+        dropout,
+    ))
 }

@@ -1,4 +1,5 @@
-//! Reads a `golden.safetensors`: what `transformers` computes of a model on one padded batch.
+//! Reads a `golden.safetensors` or a `golden_taps.safetensors`: what `transformers` computes of a model on one padded
+//! batch.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,15 @@ pub(super) struct GoldenBatch {
 
 impl Golden {
     pub(super) fn read(folder: &Path) -> Self {
-        Self(fs::read(folder.join("golden.safetensors")).expect("golden.safetensors"))
+        Self::read_file(folder, "golden.safetensors")
+    }
+
+    pub(super) fn read_file(folder: &Path, file: &str) -> Self {
+        Self(fs::read(folder.join(file)).expect(file))
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        SafeTensors::deserialize(&self.0).expect("safetensors").names().into_iter().map(str::to_string).collect()
     }
 
     pub(super) fn has(&self, name: &str) -> bool {

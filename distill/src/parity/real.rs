@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use datasets::{Columns, TextTokenizer, read_rows};
-use nn::{Capture, Layout, Parameters, Slot};
-use teacher::{LoadedModel, Teacher};
+use nn::{Layout, Mode, Model, Parameters, Slot, Tap};
+use teacher::LoadedModel;
 
 use super::golden::{Golden, difference, load};
 use crate::inference::packed;
@@ -62,12 +62,14 @@ fn matches_transformers(folder: &Path) {
         (golden.floats("pooler_output"), config, headed)
     };
     let layers = config.encoder.num_layers;
-    let mut model = Teacher::new(config, parameters).expect("a model");
-    let output = model.forward(packed(&batch.tokens), Capture::HIDDEN_STATES).expect("forward");
-    let at_head = difference(&output.logits, &expected);
+    let mut model = Model::new(config, parameters).expect("a model");
+    let taps: Vec<Tap> = Tap::hidden_states(layers).chain([Tap::Logits]).collect();
+    let mut pass = model.forward(packed(&batch.tokens), &taps, Mode::Eval).expect("forward");
+    let mut read = |tap| model.read(&mut pass, tap).expect("asked for");
+    let at_head = difference(&read(Tap::Logits), &expected);
     let states = (0..=layers).map(|layer| {
         let padded = golden.floats(&format!("hidden_states.{layer}"));
-        difference(&output.hidden_states[layer], &batch.pack(&padded, hidden))
+        difference(&read(Tap::Hidden(layer)), &batch.pack(&padded, hidden))
     });
     let states: Vec<f64> = states.collect();
     eprintln!("{name}: hidden states {states:?}, head {at_head:e}");

@@ -21,4 +21,5 @@ for architecture in sm_80 sm_90; do
   [ "${PIPESTATUS[0]}" = 0 ] || { echo "ptxas refuses the kernels" >&2; exit 1; }
 done
 gzip -9nc kernels.ptx.building > kernels.ptx.gz
-for file in $(LC_ALL=C ls -- *.cu *.cuh); do echo "$file"; cat "$file"; done | sha256sum | cut -d ' ' -f 1 > kernels.sha256
+(cd .. && find cuda src/cuda/op -name '*.cu' -o -name '*.cuh' | LC_ALL=C sort | while read -r file; do echo "$file"; cat "$file"; done) |
+  sha256sum | cut -d ' ' -f 1 > kernels.sha256

@@ -11,6 +11,7 @@
 #endif
 
 typedef unsigned int u32;
+typedef unsigned long long u64;
 
 /// Elements in 16 bytes.
 template <class T>
@@ -111,32 +112,47 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-/// A dropout mask as in `random.rs`, bit for bit: kept or dropped by a hash of the element's number. Threshold 0 drops
-/// nothing.
+/// One row of a mask: its key, which has the upper half of the number of the row's first element in it, and the lower.
+struct MaskRow {
+    u32 key0, key1, first;
+};
+
+/// A dropout mask as in `random.rs`, bit for bit: kept or dropped by a hash of the element's number, which counts in 64
+/// bits from the optimiser step's first element on. Threshold 0 drops nothing.
 struct Dropout {
     u32 key0, key1, threshold;
     float scale;
+    /// Rows of the step before this launch's row 0.
+    u64 rows_before;
 
-    __device__ __forceinline__ float factor(u32 element) const {
-        u32 x = element ^ key0;
+    /// A row of `width` elements; of attention's probabilities, those of a token in one head.
+    __device__ __forceinline__ MaskRow row(u32 row, int width, int heads = 1, int head = 0) const {
+        const u64 number = ((rows_before + row) * static_cast<u32>(heads) + head) * static_cast<u32>(width);
+        const u32 high = static_cast<u32>(number >> 32);
+        return {key0 ^ high * 0x9e3779b9u, key1 + high * 0x85ebca6bu, static_cast<u32>(number)};
+    }
+
+    __device__ __forceinline__ float factor(MaskRow row, u32 column) const {
+        u32 x = (row.first + column) ^ row.key0;
         x = (x ^ (x >> 16)) * 0x7feb352du;
         x = (x ^ (x >> 15)) * 0x846ca68bu;
-        x = (x ^ (x >> 16)) + key1;
+        x = (x ^ (x >> 16)) + row.key1;
         x = (x ^ (x >> 16)) * 0x85ebca6bu;
         x = (x ^ (x >> 13)) * 0xc2b2ae35u;
         x ^= x >> 16;
         return x >= threshold ? scale : 0.0f;
     }
 
-    /// Multiplies elements numbered from `element` on by their factors.
+    /// Multiplies the elements of a row from `column` on by their factors.
     template <int N>
-    __device__ __forceinline__ void apply(u32 element, float (&values)[N]) const {
+    __device__ __forceinline__ void apply(MaskRow row, u32 column, float (&values)[N]) const {
         if (threshold == 0) return;
 #pragma unroll
-        for (int i = 0; i < N; i++) values[i] *= factor(element + i);
+        for (int i = 0; i < N; i++) values[i] *= factor(row, column + i);
     }
 };
 
-/// The four parameters that make a mask, and the mask of them.
-#define DROPOUT_PARAMETERS u32 dropout_key0, u32 dropout_key1, u32 dropout_threshold, float dropout_scale
-#define DROPOUT (Dropout{dropout_key0, dropout_key1, dropout_threshold, dropout_scale})
+/// The five parameters that make a mask, and the mask of them.
+#define DROPOUT_PARAMETERS                                                                                             \
+    u32 dropout_key0, u32 dropout_key1, u32 dropout_threshold, float dropout_scale, u64 dropout_first
+#define DROPOUT (Dropout{dropout_key0, dropout_key1, dropout_threshold, dropout_scale, dropout_first})

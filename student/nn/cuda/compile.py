@@ -6,6 +6,7 @@ import sys
 
 library, architecture, out = sys.argv[1:]
 folder = pathlib.Path(__file__).resolve().parent
+operations = folder.parent / "src" / "cuda" / "op"
 
 # NVRTC looks for its built-in headers' library by plain name.
 for builtins in pathlib.Path(library).parent.glob("libnvrtc-builtins.so.*"):
@@ -30,10 +31,11 @@ def text(size, get):
 program = ctypes.c_void_p()
 source = (folder / "kernels.cu").read_bytes()
 check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None))
-options = [f"--gpu-architecture={architecture}", f"--include-path={folder}", "--std=c++17", "--fmad=true"]
+options = [f"--gpu-architecture={architecture}", f"--include-path={folder}", f"--include-path={operations}"]
+options += ["--std=c++17", "--fmad=true"]
 failed = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*map(str.encode, options)))
 log = text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog).decode()
 # The log names no path of the machine that built.
-print(log.replace(f"{folder}/", ""), end="", file=sys.stderr)
+print(log.replace(f"{folder.parent}/", ""), end="", file=sys.stderr)
 check(failed)
 pathlib.Path(out).write_bytes(text(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX))

@@ -1,10 +1,12 @@
-// All kernels as one translation unit. Those with activations are compiled for both types, their names ending in the
-// type: `TYPED_KERNEL(name, ..)` defines `name_bf16` and `name_f32`, in which T is that type.
+// All kernels as one translation unit, from the folders of src/cuda/op. Those with activations are compiled for both
+// types, their names ending in the type: `TYPED_KERNEL(name, ..)` defines `name_bf16` and `name_f32`, in which T is that
+// type.
 
 #include "common.cuh"
 
-#include "optimizer.cu"
-#include "sums.cu"
+#include "embed/lookup.cu"
+#include "optimizer/kernel.cu"
+#include "sums/partials.cu"
 
 #define T bf16
 #define TYPED_KERNEL(name, threads, ...) KERNEL(name##_bf16, threads, __VA_ARGS__)
@@ -22,4 +24,4 @@ namespace with_f32 {
 #undef T
 #undef TYPED_KERNEL
 
-#include "attention_tiles.cu"
+#include "attention/tiles.cu"

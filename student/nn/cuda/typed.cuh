@@ -1,9 +1,12 @@
 // The kernels that exist for both types; included once for each.
 
-#include "norm.cu"
+#include "columns.cuh"
+#include "norm.cuh"
 
-#include "activation.cu"
-#include "attention.cu"
-#include "embedding.cu"
-#include "loss.cu"
-#include "rows.cu"
+#include "activate/kernel.cu"
+#include "attention/kernel.cu"
+#include "embed/kernel.cu"
+#include "loss/kernel.cu"
+#include "norm/kernel.cu"
+#include "rows/kernel.cu"
+#include "sums/kernel.cu"

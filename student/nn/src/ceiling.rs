@@ -7,9 +7,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use crate::cpu::linear::{linear_panels, panels};
+use crate::cpu::product::Panels;
 use crate::cuda::Products;
-use crate::linear::{linear_panels, panels};
-use crate::product::Panels;
 use crate::{Compute, EncoderConfig, Error};
 
 /// Tokens of each product, as many as a chunk of the engine aims for.
@@ -127,7 +127,7 @@ mod tests {
             "hidden_dim": 16, "max_position_embeddings": 4});
         let config = crate::hf::read_config(&json).expect("a model").encoder;
         let expected = 3 * 2 * 256 * (4 * 8 * 8 + 2 * 8 * 16);
-        let done = crate::product::counted(|| {
+        let done = crate::cpu::product::counted(|| {
             let ceiling = Ceiling::new(&Compute::Cpu, &config).expect("a CPU");
             assert_eq!(ceiling.flops(3), expected);
             ceiling.run(3).expect("products");

@@ -1,20 +1,11 @@
-//! What an encoder is: its family, sizes and rates, with every default resolved.
+//! What an encoder is: its family, sizes and rates, with every default resolved; and what a family is.
 
+use serde_json::Value;
+
+use crate::hf::fields::Fields;
+use crate::program::Program;
+use crate::slot::{LayerSlot, Slot};
 use crate::{Activation, Error};
-
-/// The model families that one engine serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// Devlin et al., 2018.
-    Bert,
-    /// Liu et al., 2019: BERT whose positions start after the padding index.
-    Roberta,
-    /// Clark et al., 2020: BERT whose embeddings may be narrower than the hidden states.
-    Electra,
-    /// Sanh et al., 2019: BERT without token types and pooler.
-    DistilBert,
-}
 
 /// What stands behind the last layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,59 +58,46 @@ pub struct EncoderConfig {
     pub num_labels: usize,
 }
 
-impl EncoderConfig {
-    /// Refuses sizes that no encoder can have, naming the field as `config.json` of the family spells it.
-    pub fn validate(&self) -> Result<(), Error> {
-        if self.head == Head::MaskedLm && self.family == Family::Electra {
-            // Its generator has a head of another form, and its discriminator none that predicts tokens.
-            return Err(bad("model_type", "electra", "bert, roberta or distilbert for a masked-language model"));
-        }
-        let labels = if self.head == Head::Classification { self.num_labels } else { 1 };
-        let positive = [
-            ("vocab_size", self.vocab_size),
-            ("embedding_size", self.embedding_size),
-            ("hidden_size", self.hidden_size),
-            ("num_hidden_layers", self.num_layers),
-            ("num_attention_heads", self.num_heads),
-            ("intermediate_size", self.intermediate_size),
-            ("max_position_embeddings", self.max_positions),
-            ("num_labels", labels),
-        ];
-        for (field, value) in positive {
-            // A bound keeps sizes from overflowing later; no model comes near it.
-            if value == 0 || value > 1 << 24 {
-                return Err(bad(field, value, "a number from 1 to 16,777,216"));
-            }
-        }
-        if self.num_layers > 1000 {
-            return Err(bad("num_hidden_layers", self.num_layers, "at most 1,000"));
-        }
-        let tables =
-            (self.vocab_size + self.max_positions + self.type_vocab_size) as u128 * self.embedding_size as u128;
-        let layer = (4 * self.hidden_size as u128 + 2 * self.intermediate_size as u128) * self.hidden_size as u128;
-        let parameters = tables + self.num_layers as u128 * layer + (self.num_labels * self.hidden_size) as u128;
-        if parameters > 4_000_000_000 {
-            return Err(bad("hidden_size", self.hidden_size, "sizes that make at most 4 billion parameters together"));
-        }
-        if !self.hidden_size.is_multiple_of(self.num_heads) {
-            let expected = format!("a divisor of the hidden size {}", self.hidden_size);
-            return Err(bad("num_attention_heads", self.num_heads, &expected));
-        }
-        if self.position_offset() >= self.max_positions {
-            return Err(bad("max_position_embeddings", self.max_positions, "more than pad_token_id + 1"));
-        }
-        for (field, rate) in [
-            ("hidden_dropout_prob", self.hidden_dropout),
-            ("attention_probs_dropout_prob", self.attention_dropout),
-            ("classifier_dropout", self.classifier_dropout),
-        ] {
-            if !(0.0..1.0).contains(&rate) {
-                return Err(bad(field, rate, "a rate from 0 up to, not including, 1"));
-            }
-        }
-        Ok(())
-    }
+/// A model family, by all that is particular to it.
+#[derive(Clone, Copy)]
+pub struct Family(pub(crate) &'static Definition);
 
+/// All that is particular to a family.
+#[derive(Clone, Copy)]
+pub(crate) struct Definition {
+    /// The name in prose.
+    pub(crate) title: &'static str,
+    /// What `config.json` may call it in `model_type`; the first is written.
+    pub(crate) model_types: &'static [&'static str],
+    /// What `transformers` begins the names of its classes with.
+    pub(crate) class: &'static str,
+    /// What the encoder's own parameters are prefixed with in a checkpoint that has a head.
+    pub(crate) prefix: &'static str,
+    /// What stands between [`prefix`](Self::prefix) and the number of a layer.
+    pub(crate) layers: &'static str,
+    /// The embeddings' parameters, behind [`prefix`](Self::prefix). These tables are in the order of the flat buffer.
+    pub(crate) embeddings: &'static [(Slot, &'static str)],
+    /// A layer's parameters, behind its number: query, key and value side by side, so that one product serves neighbours.
+    pub(crate) layer: &'static [(LayerSlot, &'static str)],
+    /// The heads' parameters, by their full names; the family has the heads that stand here.
+    pub(crate) heads: &'static [(Slot, &'static str)],
+    /// A parameter's shape; none where a model of this configuration does not have it.
+    pub(crate) shape: fn(&EncoderConfig, Slot) -> Option<Vec<usize>>,
+    /// Full names under which checkpoints repeat a parameter that the masked-language-model head shares.
+    pub(crate) copies: &'static [(Slot, &'static str)],
+    /// Whether a token's type is looked up.
+    pub(crate) token_types: bool,
+    /// The row of the position table that a text's first token takes.
+    pub(crate) position_offset: fn(&EncoderConfig) -> usize,
+    /// Reads the fields of `config.json` that differ between families into a configuration.
+    pub(crate) read: fn(&Fields<'_>) -> Result<EncoderConfig, Error>,
+    /// The fields of `config.json` that differ between families.
+    pub(crate) write: fn(&EncoderConfig) -> Vec<(&'static str, Value)>,
+    /// The forward pass, heads and taps included.
+    pub(crate) program: fn(&EncoderConfig) -> Program,
+}
+
+impl EncoderConfig {
     /// Width of one attention head.
     pub fn head_size(&self) -> usize {
         self.hidden_size / self.num_heads
@@ -127,7 +105,7 @@ impl EncoderConfig {
 
     /// The row of the position table that a text's first token takes.
     pub fn position_offset(&self) -> usize {
-        if self.family == Family::Roberta { self.pad_token_id + 1 } else { 0 }
+        (self.family.0.position_offset)(self)
     }
 
     /// The longest text the model takes, in tokens.
@@ -140,6 +118,11 @@ impl EncoderConfig {
         self.embedding_size != self.hidden_size
     }
 
+    /// The forward pass.
+    pub(crate) fn program(&self) -> Program {
+        (self.family.0.program)(self)
+    }
+
     /// Width of a row of logits: classes, or the vocabulary.
     pub fn outputs(&self) -> usize {
         match self.head {
@@ -147,36 +130,4 @@ impl EncoderConfig {
             Head::MaskedLm => self.vocab_size,
         }
     }
-
-    /// Activation in the masked-language-model head.
-    pub fn lm_activation(&self) -> Activation {
-        // RoBERTa's is a constant of the code, whatever the file says.
-        if self.family == Family::Roberta { Activation::Gelu } else { self.activation }
-    }
-
-    /// Activation between the two linear maps of the classification head.
-    pub fn head_activation(&self) -> Activation {
-        match self.family {
-            Family::Bert | Family::Roberta => Activation::Tanh,
-            Family::Electra => Activation::Gelu,
-            Family::DistilBert => Activation::Relu,
-        }
-    }
-
-    /// Rate on what enters the classification head.
-    pub fn head_input_dropout(&self) -> f32 {
-        match self.family {
-            Family::Roberta | Family::Electra => self.classifier_dropout,
-            Family::Bert | Family::DistilBert => 0.0,
-        }
-    }
-
-    /// Rate after the attention's output projection; DistilBERT has none there.
-    pub fn attention_output_dropout(&self) -> f32 {
-        if self.family == Family::DistilBert { 0.0 } else { self.hidden_dropout }
-    }
-}
-
-fn bad(field: &str, found: impl ToString, expected: &str) -> Error {
-    Error::BadField { field: field.into(), found: found.to_string(), expected: expected.into() }
 }

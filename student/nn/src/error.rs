@@ -58,6 +58,34 @@ pub enum Error {
     /// A backward pass without the forward pass in training mode that it belongs to.
     #[error("backward needs a forward pass in training mode before it")]
     NoForward,
+    /// A backward pass at none of whose taps a gradient entered.
+    #[error("backward needs a gradient at one of the pass's taps")]
+    NoGradient,
+    /// A tap that the model does not have.
+    #[error("the model has no tap `{tap}`; it has {known}")]
+    NoTap {
+        /// The tap.
+        tap: String,
+        /// Those that it has.
+        known: String,
+    },
+    /// A tap that a forward pass was not asked for.
+    #[error("the forward pass was not asked for the tap `{tap}`, but for {asked}")]
+    NotAsked {
+        /// The tap.
+        tap: String,
+        /// What it was asked for.
+        asked: String,
+    },
+    /// A tap that was read before.
+    #[error("the tap `{tap}` of this forward pass was read already")]
+    AlreadyRead {
+        /// The tap.
+        tap: String,
+    },
+    /// A pass whose memory on the device a later one has taken.
+    #[error("this forward pass is over: a later one has taken its memory")]
+    PassIsOver,
     /// An error of the GPU.
     #[error(transparent)]
     Device(#[from] crate::cuda::DeviceError),

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::names::{hugging_face_name, slots};
 use crate::random::Normal;
-use crate::{EncoderConfig, Error, LayerSlot, Slot};
+use crate::slot::{LayerSlot, Slot, Span};
+use crate::{EncoderConfig, Error};
 
 /// Where each parameter stands in the flat buffer.
 #[derive(Debug)]
@@ -80,15 +81,19 @@ impl Layout {
         self.len == 0
     }
 
-    /// From the start of one parameter to the end of another that stands behind it.
-    pub(crate) fn span(&self, first: Slot, last: Slot) -> Range<usize> {
-        self.range(first).start..self.range(last).end
+    /// The place of one parameter, or of neighbours.
+    pub(crate) fn span(&self, span: Span) -> Range<usize> {
+        self.range(span.first).start..self.range(span.last).end
+    }
+
+    /// The parameter's number in [`entries`](Self::entries).
+    pub(crate) fn index(&self, slot: Slot) -> usize {
+        // Slots come from the same configuration as the layout, so absence is a bug here and not an input's fault.
+        *self.index.get(&slot).unwrap_or_else(|| panic!("{slot:?} is not in this layout"))
     }
 
     fn range(&self, slot: Slot) -> Range<usize> {
-        // Slots come from the same configuration as the layout, so absence is a bug here and not an input's fault.
-        let entry = self.entry(slot).unwrap_or_else(|| panic!("{slot:?} is not in this layout"));
-        entry.range.clone()
+        self.entries[self.index(slot)].range.clone()
     }
 }
 
@@ -168,12 +173,9 @@ impl Parameters {
         Ok(())
     }
 
-    pub(crate) fn layer(&self, layer: usize, part: LayerSlot) -> &[f32] {
-        self.get(Slot::Layer(layer, part))
-    }
-
-    pub(crate) fn span(&self, first: Slot, last: Slot) -> &[f32] {
-        &self.data[self.layout.span(first, last)]
+    /// The values of one parameter, or of neighbours.
+    pub(crate) fn span(&self, span: Span) -> &[f32] {
+        &self.data[self.layout.span(span)]
     }
 
     /// The whole buffer.

@@ -3,7 +3,7 @@
 
 use std::f64::consts::TAU;
 
-/// The dropout masks of one forward and backward pass.
+/// The dropout masks of an optimiser step.
 ///
 /// An element is kept or dropped by a hash of (seed, step, view, site, element); the backward pass asks again instead of
 /// storing the mask. Elements are numbered within the optimiser step, so that a step cut into micro-batches has the

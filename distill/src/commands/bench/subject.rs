@@ -4,7 +4,7 @@
 use anyhow::{Context, bail};
 use datasets::{LabelNames, TextTokenizer, prune_vocabulary};
 use nn::hf::HfConfig;
-use nn::{EncoderConfig, Family, Layout, Parameters};
+use nn::{EncoderConfig, Layout, Parameters};
 use serde_json::json;
 use student::start;
 
@@ -53,8 +53,8 @@ impl Subject {
         };
         let intermediate = shape.intermediate_size.unwrap_or(base.intermediate_size * hidden / base.hidden_size);
         let family = match (shape.model_type, purpose) {
-            (Some(StudentFamily::Bert), _) => Some(Family::Bert),
-            (Some(StudentFamily::DistilBert), _) | (None, Purpose::Train(_)) => Some(Family::DistilBert),
+            (Some(family), _) => Some(family.family()),
+            (None, Purpose::Train(_)) => Some(StudentFamily::default().family()),
             (None, Purpose::Capture) => None,
         };
         let mut encoder = match family {

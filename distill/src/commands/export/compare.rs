@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::bail;
 use datasets::{Row, TextTokenizer};
+use nn::Model;
 use nn::hf::HfConfig;
-use teacher::Teacher;
 
 use crate::cli::{ExportDtype, HubArgs};
 use crate::inference::{self, Running};
@@ -46,7 +46,7 @@ pub(super) fn compare(
     model::report_truncated(encodings.truncated_count(), encodings.len(), max_length);
     let config = source.config.clone();
     let logits = |model: TextModel, label: &str| -> anyhow::Result<Vec<f32>> {
-        let mut model = Teacher::on(running.compute, model.config, model.parameters)?;
+        let mut model = Model::on(running.compute, model.config, model.parameters)?;
         Ok(inference::predict(&mut model, &encodings, running.batch_tokens, label)?.logits)
     };
     let expected = logits(source, "run the source")?;

@@ -5,53 +5,35 @@
 #![expect(unsafe_code, reason = "cuBLASLt's interface is C")]
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::c_void;
-use std::sync::{Mutex, PoisonError};
 
-use cudarc::cublaslt::sys::{self, cublasStatus_t};
+use cudarc::cublaslt::sys::{self, cublasStatus_t as Status};
 use cudarc::driver::sys::CUstream;
 
-use super::device::Ptr;
-use super::driver::Driver;
 use super::error::DeviceError;
-use super::matmul::{Compute, Matmul, Number};
+use super::operand::{Matrix, Number, Ptr};
+use super::work::Matmul;
 
 /// What cuBLASLt may use for itself; more brings nothing on any GPU so far, by NVIDIA's own advice.
-const WORKSPACE_BYTES: usize = 32 << 20;
+pub(super) const WORKSPACE_BYTES: usize = 32 << 20;
 
-/// The library with its plans. Calls come one at a time, under the mutex.
+/// The library with its plans.
 pub(super) struct Blas {
-    state: Mutex<State>,
-}
-
-struct State {
     handle: sys::cublasLtHandle_t,
     workspace: Ptr,
-    /// By shape, the number of tokens rounded up.
+    stream: CUstream,
+    /// With the number of tokens rounded up, and as it is where the rounded one's algorithm refuses it.
     plans: HashMap<Shape, Plan>,
-    /// For shapes whose rounded one has an algorithm that refuses them.
-    exact: HashMap<Shape, Plan>,
 }
 
 // SAFETY: handles of the library serve any thread, one at a time.
-unsafe impl Send for State {}
+unsafe impl Send for Blas {}
 
-/// All that the choice of an algorithm depends on.
+/// All that the choice of an algorithm depends on: a product whose addresses are only what they are aligned to, in bytes,
+/// at most 256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Shape {
-    m: usize,
-    n: usize,
-    k: usize,
-    ld: [usize; 3],
-    transposed: [bool; 2],
-    accumulate: bool,
-    bias: bool,
-    input: Number,
-    output: Number,
-    compute: Compute,
-    /// Of `a`, `b`, `c`, and the bias or again `c`, in bytes, at most 256.
-    alignment: [u32; 4],
-}
+struct Shape(Matmul);
 
 /// Descriptors and algorithm of one shape.
 struct Plan {
@@ -62,92 +44,108 @@ struct Plan {
 }
 
 impl Blas {
-    /// Opens the library; the driver's context is current.
-    pub(super) fn open(driver: &Driver) -> Result<Self, DeviceError> {
+    /// Opens the library; the driver's context is current, and the workspace has [`WORKSPACE_BYTES`].
+    pub(super) fn open(stream: CUstream, workspace: Ptr) -> Result<Self, DeviceError> {
         // SAFETY: looks for the library and opens it, which runs its initialisers and nothing else.
         if !unsafe { sys::is_culib_present() } {
             return Err(DeviceError::NoBlas);
         }
         let mut handle = std::ptr::null_mut();
         // SAFETY: writes a handle to where it is told; `drop` destroys it.
-        unsafe { check(sys::cublasLtCreate(&mut handle), "cublasLtCreate")? };
-        let state = State { handle, workspace: Ptr::NULL, plans: HashMap::new(), exact: HashMap::new() };
-        let blas = Self { state: Mutex::new(state) };
-        // Freed with the context: it lives exactly as long.
-        blas.lock().workspace = driver.allocate(WORKSPACE_BYTES)?;
-        Ok(blas)
+        done(unsafe { sys::cublasLtCreate(&mut handle) }).map_err(|status| failed("cublasLtCreate", status))?;
+        Ok(Self { handle, workspace, stream, plans: HashMap::new() })
     }
 
-    pub(super) fn matmul(&self, stream: CUstream, matmul: &Matmul) -> Result<(), DeviceError> {
-        let state = &mut *self.lock();
-        let shape = Shape::new(matmul);
-        if let Some(plan) = state.exact.get(&shape) {
-            return run(state.handle, state.workspace, stream, plan, matmul).map_err(|status| failed(status, matmul));
-        }
-        let rounded = shape.rounded();
-        if !state.plans.contains_key(&rounded) {
-            state.plans.insert(rounded, Plan::new(state.handle, rounded, matmul.bias)?);
-        }
-        let plan = &state.plans[&rounded];
-        match run(state.handle, state.workspace, stream, plan, matmul) {
-            Ok(()) => Ok(()),
+    pub(super) fn matmul(&mut self, matmul: &Matmul) -> Result<(), DeviceError> {
+        let shape = Shape::of(matmul);
+        let planned = if self.plans.contains_key(&shape) { shape } else { shape.rounded() };
+        let result = match self.run(planned, matmul) {
             // The algorithm was chosen for a somewhat larger shape.
-            Err(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED | cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE) => {
-                let plan = Plan::new(state.handle, shape, matmul.bias)?;
-                let result = run(state.handle, state.workspace, stream, &plan, matmul);
-                state.exact.insert(shape, plan);
-                result.map_err(|status| failed(status, matmul))
+            Err(Status::CUBLAS_STATUS_NOT_SUPPORTED | Status::CUBLAS_STATUS_INVALID_VALUE) if planned != shape => {
+                self.run(shape, matmul)
             }
-            Err(status) => Err(failed(status, matmul)),
-        }
+            result => result,
+        };
+        result.map_err(|status| failed(&format!("the product {matmul}"), status))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Computes a product by the plan of this shape.
+    fn run(&mut self, shape: Shape, matmul: &Matmul) -> Result<(), Status> {
+        let plan = match self.plans.entry(shape) {
+            Entry::Occupied(plan) => plan.into_mut(),
+            Entry::Vacant(place) => place.insert(Plan::new(self.handle, shape, matmul.bias)?),
+        };
+        let Matmul { a, b, c, .. } = *matmul;
+        for (layout, matrix) in plan.layouts.into_iter().zip([a, b, c]) {
+            let attribute = sys::cublasLtMatrixLayoutAttribute_t::CUBLASLT_MATRIX_LAYOUT_COLS;
+            let rows = matrix.rows as u64;
+            // SAFETY: the layout is alive, and the attribute one 64-bit number.
+            done(unsafe {
+                let value = std::ptr::from_ref(&rows).cast();
+                sys::cublasLtMatrixLayoutSetAttribute(layout, attribute, value, size_of::<u64>())
+            })?;
+        }
+        if let Some(bias) = matmul.bias {
+            plan.set(sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.0)?;
+        }
+        let (alpha, beta) = (1.0f32, if matmul.accumulate { 1.0f32 } else { 0.0 });
+        let [layout_a, layout_b, layout_c] = plan.layouts;
+        // SAFETY: all descriptors are alive; the caller answers for the matrices' addresses and sizes.
+        done(unsafe {
+            sys::cublasLtMatmul(
+                self.handle,
+                plan.product,
+                std::ptr::from_ref(&alpha).cast(),
+                b.at.0 as *const c_void,
+                layout_b,
+                a.at.0 as *const c_void,
+                layout_a,
+                std::ptr::from_ref(&beta).cast(),
+                c.at.0 as *const c_void,
+                layout_c,
+                c.at.0 as *mut c_void,
+                layout_c,
+                &plan.algorithm,
+                self.workspace.0 as *mut c_void,
+                WORKSPACE_BYTES,
+                self.stream.cast(),
+            )
+        })
     }
 }
 
-impl Drop for State {
+impl Drop for Blas {
     fn drop(&mut self) {
         self.plans.clear();
-        self.exact.clear();
         // SAFETY: destroyed once; the plans are gone.
         let _ = unsafe { sys::cublasLtDestroy(self.handle) };
     }
 }
 
 impl Shape {
-    fn new(matmul: &Matmul) -> Self {
-        let alignment = |ptr: Ptr| 1 << ptr.0.trailing_zeros().min(8);
-        Self {
-            m: matmul.m,
-            n: matmul.n,
-            k: matmul.k,
-            ld: [matmul.lda, matmul.ldb, matmul.ldc],
-            transposed: [matmul.a_transposed, matmul.b_transposed],
-            accumulate: matmul.accumulate,
-            bias: matmul.bias.is_some(),
-            input: matmul.input,
-            output: matmul.output,
-            compute: matmul.compute,
-            alignment: [matmul.a, matmul.b, matmul.c, matmul.bias.unwrap_or(matmul.c)].map(alignment),
-        }
+    fn of(matmul: &Matmul) -> Self {
+        let alignment = |at: Ptr| Ptr(1 << at.0.trailing_zeros().min(8));
+        let [a, b, c] = [matmul.a, matmul.b, matmul.c].map(|matrix| Matrix { at: alignment(matrix.at), ..matrix });
+        Self(Matmul { a, b, c, bias: matmul.bias.map(alignment), ..*matmul })
     }
 
     /// The number of tokens rounded up to one of eight to sixteen steps between powers of two. Tokens are the rows of the
-    /// product, or what it sums over where it makes a weight's gradient.
+    /// product, or what it sums over where it makes a weight's gradient: stored rows of `a` in both.
     fn rounded(mut self) -> Self {
-        let tokens = if self.transposed[0] { &mut self.k } else { &mut self.m };
-        let step = (tokens.next_power_of_two() / 16).max(16);
-        *tokens = tokens.next_multiple_of(step);
+        let Matmul { a, a_transposed, b, c, .. } = &mut self.0;
+        let step = (a.rows.next_power_of_two() / 16).max(16);
+        a.rows = a.rows.next_multiple_of(step);
+        *(if *a_transposed { &mut b.rows } else { &mut c.rows }) = a.rows;
         self
     }
 }
 
 impl Plan {
-    fn new(handle: sys::cublasLtHandle_t, shape: Shape, bias: Option<Ptr>) -> Result<Self, DeviceError> {
-        let compute = match (shape.input, shape.compute) {
-            (Number::F32, Compute::Tf32) => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+    fn new(handle: sys::cublasLtHandle_t, shape: Shape, bias: Option<Ptr>) -> Result<Self, Status> {
+        use sys::cublasLtMatmulDescAttributes_t as Attribute;
+        let Matmul { a, a_transposed, b, b_transposed, c, tf32, .. } = shape.0;
+        let compute = match (a.number, tf32) {
+            (Number::F32, true) => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
         let mut plan = Self {
@@ -156,55 +154,37 @@ impl Plan {
             // SAFETY: plain numbers, for which zero is a value; replaced by the choice below.
             algorithm: unsafe { std::mem::zeroed() },
         };
-        use sys::cublasLtMatmulDescAttributes_t as Attribute;
-        // CUBLAS_OP_N and CUBLAS_OP_T, which are cuBLAS's own and not in this part of the bindings.
-        let operation = |transposed: bool| i32::from(transposed);
-        // The library's first operand is `b`.
         // SAFETY: creates a descriptor where it is told; `drop` destroys it.
-        let result =
-            unsafe { sys::cublasLtMatmulDescCreate(&mut plan.product, compute, sys::cudaDataType::CUDA_R_32F) };
-        check(result, "cublasLtMatmulDescCreate")?;
-        plan.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, operation(shape.transposed[1]))?;
-        plan.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSB, operation(shape.transposed[0]))?;
+        done(unsafe { sys::cublasLtMatmulDescCreate(&mut plan.product, compute, sys::cudaDataType::CUDA_R_32F) })?;
+        // CUBLAS_OP_N and CUBLAS_OP_T, which are cuBLAS's own and not in this part of the bindings. The library's first
+        // operand is `b`.
+        plan.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, i32::from(b_transposed))?;
+        plan.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSB, i32::from(a_transposed))?;
         if let Some(bias) = bias {
             let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
             plan.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue)?;
             // Set anew for each product; the choice of an algorithm may look at it.
             plan.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.0)?;
         }
-        let numbers = [shape.input, shape.input, shape.output];
-        for (index, (rows, columns)) in stored(shape.m, shape.n, shape.k, shape.transposed).into_iter().enumerate() {
-            let (number, ld) = (number(numbers[index]), shape.ld[index] as i64);
-            let layout = &mut plan.layouts[index];
+        for (layout, matrix) in plan.layouts.iter_mut().zip([a, b, c]) {
+            let number = match matrix.number {
+                Number::F32 => sys::cudaDataType::CUDA_R_32F,
+                Number::Bf16 => sys::cudaDataType::CUDA_R_16BF,
+            };
+            let (rows, columns, stride) = (matrix.rows as u64, matrix.width as u64, matrix.stride as i64);
             // SAFETY: as above. A stored row is a column to the library.
-            let result = unsafe { sys::cublasLtMatrixLayoutCreate(layout, number, columns as u64, rows as u64, ld) };
-            check(result, "cublasLtMatrixLayoutCreate")?;
+            done(unsafe { sys::cublasLtMatrixLayoutCreate(layout, number, columns, rows, stride) })?;
         }
         plan.algorithm = choose(handle, &plan, shape)?;
         Ok(plan)
     }
 
-    fn set<T: Copy>(&self, attribute: sys::cublasLtMatmulDescAttributes_t, value: T) -> Result<(), DeviceError> {
+    fn set<T: Copy>(&self, attribute: sys::cublasLtMatmulDescAttributes_t, value: T) -> Result<(), Status> {
         // SAFETY: each attribute is set with a value of its own type.
-        let result = unsafe {
+        done(unsafe {
             let value = std::ptr::from_ref(&value).cast();
             sys::cublasLtMatmulDescSetAttribute(self.product, attribute, value, size_of::<T>())
-        };
-        check(result, "cublasLtMatmulDescSetAttribute")
-    }
-
-    /// Sets how many stored rows a matrix has.
-    fn resize(&self, index: usize, rows: usize) -> Result<(), cublasStatus_t> {
-        let attribute = sys::cublasLtMatrixLayoutAttribute_t::CUBLASLT_MATRIX_LAYOUT_COLS;
-        let rows = rows as u64;
-        // SAFETY: the layout is alive, and the attribute one 64-bit number.
-        match unsafe {
-            let value = std::ptr::from_ref(&rows).cast();
-            sys::cublasLtMatrixLayoutSetAttribute(self.layouts[index], attribute, value, size_of::<u64>())
-        } {
-            cublasStatus_t::CUBLAS_STATUS_SUCCESS => Ok(()),
-            status => Err(status),
-        }
+        })
     }
 }
 
@@ -223,22 +203,14 @@ impl Drop for Plan {
 }
 
 /// The library's first choice for a shape.
-fn choose(handle: sys::cublasLtHandle_t, plan: &Plan, shape: Shape) -> Result<sys::cublasLtMatmulAlgo_t, DeviceError> {
+fn choose(handle: sys::cublasLtHandle_t, plan: &Plan, shape: Shape) -> Result<sys::cublasLtMatmulAlgo_t, Status> {
     use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
     let mut preference = std::ptr::null_mut();
     // SAFETY: creates a preference where it is told, destroyed below.
-    unsafe { check(sys::cublasLtMatmulPreferenceCreate(&mut preference), "cublasLtMatmulPreferenceCreate")? };
-    let set = |attribute, value: *const c_void, bytes| {
-        // SAFETY: the preference is alive; the value has as many bytes as its attribute takes.
-        let result = unsafe { sys::cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, bytes) };
-        check(result, "cublasLtMatmulPreferenceSetAttribute")
-    };
-    let workspace = WORKSPACE_BYTES as u64;
-    let [a, b, c, bias] = shape.alignment;
-    // Nothing is told of the bias' own alignment; whatever writes the result in wide accesses reads the bias so.
-    let d = c.min(bias);
+    done(unsafe { sys::cublasLtMatmulPreferenceCreate(&mut preference) })?;
+    let Matmul { a, b, c, bias, .. } = shape.0;
     // In 16 bits, parts of a sum that is split may not be added up: sums are `f32`.
-    let reductions = match shape.output {
+    let reductions = match c.number {
         Number::F32 => sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_MASK as u32,
         Number::Bf16 => sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32,
     };
@@ -247,19 +219,23 @@ fn choose(handle: sys::cublasLtHandle_t, plan: &Plan, shape: Shape) -> Result<sy
     let mut choice: sys::cublasLtMatmulHeuristicResult_t = unsafe { std::mem::zeroed() };
     let mut found = 0;
     let result = (|| {
-        let bytes = std::ptr::from_ref(&workspace).cast();
-        set(Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, bytes, size_of::<u64>())?;
-        for (attribute, number) in [
-            (Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reductions),
-            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b),
-            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a),
-            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c),
-            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, d),
+        for (attribute, value, bytes) in [
+            (Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, WORKSPACE_BYTES as u64, 8),
+            (Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reductions.into(), 4),
+            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b.at.0, 4),
+            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a.at.0, 4),
+            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c.at.0, 4),
+            // Nothing is told of the bias' own alignment; whatever writes the result in wide accesses reads the bias so.
+            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c.at.0.min(bias.unwrap_or(c.at).0), 4),
         ] {
-            set(attribute, std::ptr::from_ref(&number).cast(), size_of::<u32>())?;
+            // SAFETY: the preference is alive; the value has as many bytes as its attribute takes (little endian).
+            done(unsafe {
+                let value = std::ptr::from_ref(&value).cast();
+                sys::cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, bytes)
+            })?;
         }
         // SAFETY: all descriptors are alive; at most one choice is written.
-        let result = unsafe {
+        done(unsafe {
             sys::cublasLtMatmulAlgoGetHeuristic(
                 handle,
                 plan.product,
@@ -272,93 +248,21 @@ fn choose(handle: sys::cublasLtHandle_t, plan: &Plan, shape: Shape) -> Result<sy
                 &mut choice,
                 &mut found,
             )
-        };
-        check(result, format_args!("the choice of an algorithm for {shape}"))
+        })
     })();
     // SAFETY: created above, destroyed once.
     let _ = unsafe { sys::cublasLtMatmulPreferenceDestroy(preference) };
     result?;
-    if found == 0 || choice.state != cublasStatus_t::CUBLAS_STATUS_SUCCESS {
-        let call = format!("the choice of an algorithm for {shape}");
-        return Err(DeviceError::Blas { call, reason: "it has none".to_string() });
-    }
+    done(if found == 0 { Status::CUBLAS_STATUS_NOT_SUPPORTED } else { choice.state })?;
     Ok(choice.algo)
 }
 
-fn run(
-    handle: sys::cublasLtHandle_t,
-    workspace: Ptr,
-    stream: CUstream,
-    plan: &Plan,
-    matmul: &Matmul,
-) -> Result<(), cublasStatus_t> {
-    let sizes = stored(matmul.m, matmul.n, matmul.k, [matmul.a_transposed, matmul.b_transposed]);
-    for (index, (rows, _)) in sizes.into_iter().enumerate() {
-        plan.resize(index, rows)?;
-    }
-    if let Some(bias) = matmul.bias {
-        let attribute = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
-        if plan.set(attribute, bias.0).is_err() {
-            return Err(cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE);
-        }
-    }
-    let (alpha, beta) = (1.0f32, if matmul.accumulate { 1.0f32 } else { 0.0 });
-    let [layout_a, layout_b, layout_c] = plan.layouts;
-    // SAFETY: all descriptors are alive; the caller answers for the matrices' addresses and sizes.
-    let status = unsafe {
-        sys::cublasLtMatmul(
-            handle,
-            plan.product,
-            std::ptr::from_ref(&alpha).cast(),
-            matmul.b.0 as *const c_void,
-            layout_b,
-            matmul.a.0 as *const c_void,
-            layout_a,
-            std::ptr::from_ref(&beta).cast(),
-            matmul.c.0 as *const c_void,
-            layout_c,
-            matmul.c.0 as *mut c_void,
-            layout_c,
-            &plan.algorithm,
-            workspace.0 as *mut c_void,
-            WORKSPACE_BYTES,
-            stream.cast(),
-        )
-    };
-    match status {
-        cublasStatus_t::CUBLAS_STATUS_SUCCESS => Ok(()),
-        status => Err(status),
-    }
+fn done(status: Status) -> Result<(), Status> {
+    if status == Status::CUBLAS_STATUS_SUCCESS { Ok(()) } else { Err(status) }
 }
 
-/// Stored rows and columns of `a`, `b` and `c`.
-fn stored(m: usize, n: usize, k: usize, [a, b]: [bool; 2]) -> [(usize, usize); 3] {
-    [if a { (k, m) } else { (m, k) }, if b { (n, k) } else { (k, n) }, (m, n)]
-}
-
-fn number(number: Number) -> sys::cudaDataType {
-    match number {
-        Number::F32 => sys::cudaDataType::CUDA_R_32F,
-        Number::Bf16 => sys::cudaDataType::CUDA_R_16BF,
-    }
-}
-
-impl std::fmt::Display for Shape {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { m, n, k, ld, transposed, input, output, .. } = self;
-        write!(f, "[{m}, {k}] x [{k}, {n}] ({input:?} to {output:?}, rows {ld:?} apart, transposed {transposed:?})")
-    }
-}
-
-fn failed(status: cublasStatus_t, matmul: &Matmul) -> DeviceError {
-    DeviceError::Blas { call: format!("the product {}", Shape::new(matmul)), reason: format!("{status:?}") }
-}
-
-fn check(status: cublasStatus_t, call: impl std::fmt::Display) -> Result<(), DeviceError> {
-    match status {
-        cublasStatus_t::CUBLAS_STATUS_SUCCESS => Ok(()),
-        status => Err(DeviceError::Blas { call: call.to_string(), reason: format!("{status:?}") }),
-    }
+fn failed(call: &str, status: Status) -> DeviceError {
+    DeviceError::Blas { call: call.to_string(), reason: format!("{status:?}") }
 }
 
 #[cfg(test)]
@@ -368,30 +272,32 @@ mod tests {
     #[test]
     fn shapes_round_up_by_little_and_to_few() {
         let shape = |m| {
-            let matmul = Matmul {
-                m,
-                n: 77,
-                k: 384,
-                a: Ptr(4096),
+            let matrix = |number, at, rows, width| Matrix::new(number, Ptr(at), [rows, width]);
+            Shape::of(&Matmul {
+                a: matrix(Number::Bf16, 4096, m, 384),
                 a_transposed: false,
-                lda: 384,
-                b: Ptr(64),
+                b: matrix(Number::Bf16, 64, 77, 384),
                 b_transposed: true,
-                ldb: 384,
-                c: Ptr(2),
-                ldc: 77,
+                c: matrix(Number::F32, 2, m, 77),
                 accumulate: false,
                 bias: None,
-                input: Number::Bf16,
-                output: Number::F32,
-                compute: Compute::F32,
-            };
-            Shape::new(&matmul)
+                tf32: false,
+            })
         };
-        assert_eq!(shape(1).alignment, [256, 64, 2, 2]);
-        let mut different: Vec<usize> = (1..=32768).map(|m| shape(m).rounded().m).collect();
+        let Matmul { a, b, c, .. } = shape(1).0;
+        assert_eq!([a, b, c].map(|matrix| matrix.at), [256, 64, 2].map(Ptr));
+        let rounded = |m| {
+            let Matmul { a, b, c, .. } = shape(m).rounded().0;
+            assert_eq!((a.rows, b), (c.rows, shape(m).0.b));
+            c.rows
+        };
+        let mut different: Vec<usize> = (1..=32768).map(rounded).collect();
         assert!(different.iter().zip(1..).all(|(&rounded, m)| rounded >= m && rounded - m < 16.max(m / 8)));
         different.dedup();
         assert!(different.len() < 100, "{}", different.len());
+        let Matmul { a, b, c, .. } = shape(250).0;
+        let gradient = Matmul { a, a_transposed: true, b: c, b_transposed: false, c: b, ..shape(250).0 };
+        let Matmul { a, b, c, .. } = Shape(gradient).rounded().0;
+        assert_eq!((a.rows, b.rows, c.rows), (256, 256, 77));
     }
 }

@@ -9,10 +9,10 @@ use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys::{self, CUresult};
 
-use super::blas::Blas;
-use super::device::{Arguments, Launch, Ptr};
+use super::blas::{Blas, WORKSPACE_BYTES};
 use super::error::DeviceError;
-use super::matmul::Matmul;
+use super::operand::Ptr;
+use super::work::{Arguments, Launch, Matmul};
 
 /// The kernels, compiled ahead by `student/nn/cuda/build.sh`; the driver turns them into the GPU's own code once.
 const KERNELS: &[u8] = include_bytes!("../../cuda/kernels.ptx.gz");
@@ -33,7 +33,8 @@ pub(super) struct Driver {
     pooled: bool,
     module: sys::CUmodule,
     functions: Mutex<HashMap<&'static str, Function>>,
-    blas: Option<Blas>,
+    /// One call at a time.
+    blas: Option<Mutex<Blas>>,
 }
 
 #[derive(Clone, Copy)]
@@ -124,7 +125,8 @@ impl Driver {
             driver.keep_freed_memory()?;
         }
         driver.module = load_kernels()?;
-        driver.blas = Some(Blas::open(&driver)?);
+        // Freed with the context: it lives exactly as long.
+        driver.blas = Some(Mutex::new(Blas::open(driver.stream, driver.allocate(WORKSPACE_BYTES)?)?));
         Ok(driver)
     }
 
@@ -204,14 +206,14 @@ impl Driver {
             return Ok(());
         }
         self.bind()?;
-        // SAFETY: the caller answers for the address, and leaves the bytes alone until the copy is done: `Staging` waits
+        // SAFETY: the caller answers for the address, and leaves the bytes alone until the copy is done: `Pinned` waits
         // for its event, all others for the stream.
         let result = unsafe { sys::cuMemcpyHtoDAsync_v2(to.0, bytes.as_ptr().cast(), bytes.len(), self.stream) };
         check(result, format_args!("an upload of {} bytes", bytes.len()))
     }
 
-    /// Copies from the device once everything before is done; `bytes` may not be looked at until an event behind it.
-    pub(super) fn download_later(&self, from: Ptr, bytes: &mut [u8]) -> Result<(), DeviceError> {
+    /// Copies from the device once everything before is done; nobody may look at `bytes` until an event behind it.
+    pub(super) fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<(), DeviceError> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -219,11 +221,6 @@ impl Driver {
         // SAFETY: the caller answers for the address, and for `bytes` until an event behind this copy.
         let result = unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from.0, bytes.len(), self.stream) };
         check(result, format_args!("a download of {} bytes", bytes.len()))
-    }
-
-    pub(super) fn download(&self, from: Ptr, bytes: &mut [u8]) -> Result<(), DeviceError> {
-        self.download_later(from, bytes)?;
-        self.synchronize()
     }
 
     pub(super) fn zero(&self, at: Ptr, bytes: usize) -> Result<(), DeviceError> {
@@ -237,7 +234,7 @@ impl Driver {
         let function = self.function(launch)?;
         let ([x, y, z], [bx, by, bz]) = (launch.grid, launch.block);
         let mut pointers = arguments.pointers();
-        // SAFETY: the function belongs to the module that is loaded; `kernels.rs` passes what its kernel takes.
+        // SAFETY: the function belongs to the module that is loaded; a kernel's launcher passes what it takes.
         let result = unsafe {
             let pointers = pointers.as_mut_ptr();
             let none = std::ptr::null_mut();
@@ -249,7 +246,7 @@ impl Driver {
     pub(super) fn matmul(&self, matmul: &Matmul) -> Result<(), DeviceError> {
         self.bind()?;
         match &self.blas {
-            Some(blas) => blas.matmul(self.stream, matmul),
+            Some(blas) => blas.lock().unwrap_or_else(PoisonError::into_inner).matmul(matmul),
             None => Err(DeviceError::NoBlas),
         }
     }

@@ -13,8 +13,8 @@ pub(crate) fn device() -> Option<Device> {
     Some(Device::emulated(library).expect("the library that was just built"))
 }
 
-fn sources() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda")
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A library of these very sources; other processes of the same test run find it there.
@@ -27,48 +27,47 @@ fn build() -> Option<PathBuf> {
     }
     let folder = std::env::temp_dir().join("distill-emulated-gpu");
     std::fs::create_dir_all(&folder).expect("a folder for the library");
-    let library = folder.join(format!("{}.so", &source_hash(&["cu", "cuh", "cpp", "h", "sh"])[..16]));
+    let library =
+        folder.join(format!("{}.so", &hash(&["cuda", "src/cuda/op"], &["cu", "cuh", "cpp", "h", "sh"])[..16]));
     // One process builds, the others wait for it.
     let lock = std::fs::File::create(library.with_extension("lock")).expect("a lock beside the library");
     lock.lock().expect("locks of files");
     if !library.exists() {
-        let status = Command::new(sources().join("emulation/build.sh")).arg(&library).status();
+        let status = Command::new(root().join("cuda/emulation/build.sh")).arg(&library).status();
         assert!(status.is_ok_and(|status| status.success()), "student/nn/cuda/emulation/build.sh failed");
     }
     Some(library)
 }
 
-/// Names and contents of the sources with these endings.
-fn source_hash(endings: &[&str]) -> String {
+/// Paths and contents of the files in these folders that have one of these endings.
+fn hash(folders: &[&str], endings: &[&str]) -> String {
+    use sha2::Digest;
+    let mut folders: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
     let mut files = Vec::new();
-    for folder in [sources(), sources().join("emulation")] {
-        for entry in std::fs::read_dir(folder).expect("the sources' folder") {
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder of sources") {
             let path = entry.expect("an entry").path();
-            if path.extension().is_some_and(|ending| endings.iter().any(|e| ending == *e)) {
-                files.push(path);
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| endings.iter().any(|e| ending == *e)) {
+                files.push(path.strip_prefix(root()).expect("within the crate").to_string_lossy().into_owned());
             }
         }
     }
-    hash(files)
-}
-
-fn hash(mut files: Vec<PathBuf>) -> String {
-    use sha2::Digest;
     files.sort();
     let mut hash = sha2::Sha256::new();
     for file in files {
-        let name = file.file_name().expect("a file's name").to_string_lossy().into_owned();
-        hash.update(name + "\n");
-        hash.update(std::fs::read(&file).expect("a source"));
+        hash.update(format!("{file}\n"));
+        hash.update(std::fs::read(root().join(&file)).expect("a source"));
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]
 fn committed_kernels_are_compiled_from_these_sources() {
-    let files = std::fs::read_dir(sources()).expect("the sources' folder").map(|entry| entry.expect("an entry").path());
-    let hash = hash(files.filter(|path| path.extension().is_some_and(|e| e == "cu" || e == "cuh")).collect());
-    let committed = std::fs::read_to_string(sources().join("kernels.sha256")).expect("the hash beside kernels.ptx.gz");
+    let hash = hash(&["cuda", "src/cuda/op"], &["cu", "cuh"]);
+    let committed =
+        std::fs::read_to_string(root().join("cuda/kernels.sha256")).expect("the hash beside kernels.ptx.gz");
     assert_eq!(
         hash,
         committed.trim(),

@@ -84,6 +84,19 @@ pub enum DeviceError {
         /// What is known.
         reason: String,
     },
+    /// An operand of a kernel or product that does not fit the others or reaches beyond its memory; the emulated GPU
+    /// alone looks.
+    #[error("{kernel} was given {operand} as {found}; it needs {expected}")]
+    Operand {
+        /// The kernel.
+        kernel: Box<str>,
+        /// The operand.
+        operand: Box<str>,
+        /// What it is made of and its shape, or where it lies.
+        found: Box<str>,
+        /// What it must be.
+        expected: Box<str>,
+    },
 }
 
 impl DeviceError {

@@ -1,24 +1,38 @@
 //! The engine on a GPU: the same mathematics and the same dropout masks as on the CPU.
 //!
 //! - [`Device`] is a GPU through its driver, or in tests an emulation that runs the very same kernels on the CPU.
-//! - `kernels` has one function a kernel, `matmul` the matrix products; [`verify`] checks them on whatever device there is.
+//! - `op` has the kernels and what launches them; [`verify`] checks them on whatever device there is.
+//!
+//! From below: `operand` and `work` say what a device has and does, `driver` with `blas`, and `emulated`, do it; `device`
+//! and `transfer` are the choice between them; on these stand `op`'s launchers, `weights`, `batch` and `optimizer`; then
+//! `run`, a pass' operations (`op/*/run.rs`), `walk` and the session.
 
+mod batch;
 mod blas;
 mod device;
 mod driver;
 mod emulated;
 #[cfg(test)]
 pub(crate) mod emulation;
-mod encoder;
 mod error;
-pub(crate) mod kernels;
-pub(crate) mod matmul;
+mod op;
+mod operand;
+mod optimizer;
 mod products;
+mod run;
+mod session;
+mod transfer;
 mod verify;
+mod walk;
+mod weights;
+mod work;
 
-pub(crate) use products::Products;
-
-pub use device::{Device, Precision};
-pub use encoder::{CudaEncoder, SoftHardLoss, StepRates, StepReport};
+pub use device::Device;
 pub use error::DeviceError;
-pub use verify::{KernelCheck, verify};
+pub use operand::Precision;
+pub(crate) use products::Products;
+pub(crate) use session::CudaSession;
+pub use verify::bench::KernelCheck;
+pub use verify::verify;
+#[cfg(test)]
+pub(crate) use walk::CudaHabits;

@@ -1,7 +1,8 @@
 //! Bare matrix products on the device, to hold a pass's speed against.
 
-use super::device::{Buffer, Device, Precision};
-use super::matmul::{Compute, Matmul, Number};
+use super::device::{Buffer, Device};
+use super::operand::{Matrix, Precision};
+use super::work::Matmul;
 use crate::Error;
 
 /// Products of activations with the weights of linear maps, ready to run.
@@ -25,22 +26,14 @@ impl Products {
     ) -> Result<Self, Error> {
         // The speed of a product of zeros is not that of one of numbers: fewer bits change, and the clock is higher.
         let filled = |len: usize| -> Result<Buffer, Error> {
-            let buffer = Buffer::zeroed(device, len * precision.bytes())?;
+            let buffer = Buffer::zeroed(device, len * precision.number().bytes())?;
             let mut state = 1u32;
             let mut next = || {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 (state >> 8) as f32 / (1 << 24) as f32 - 0.5
             };
-            match precision {
-                Precision::Bf16 => {
-                    let values: Vec<half::bf16> = (0..len).map(|_| half::bf16::from_f32(next())).collect();
-                    device.upload(buffer.ptr(), &values)?;
-                }
-                Precision::F32 | Precision::Tf32 => {
-                    let values: Vec<f32> = (0..len).map(|_| next()).collect();
-                    device.upload(buffer.ptr(), &values)?;
-                }
-            }
+            let values: Vec<f32> = (0..len).map(|_| next()).collect();
+            device.write(Matrix::new(precision.number(), buffer.ptr(), [1, len]), &values)?;
             Ok(buffer)
         };
         let widest = shapes.iter().map(|&(inner, outer, _)| inner.max(outer)).max().unwrap_or(0);
@@ -60,28 +53,19 @@ impl Products {
 
     /// Runs them one after another, `rounds` times, and waits for the last.
     pub(crate) fn run(&self, rounds: usize) -> Result<(), Error> {
-        let number = if self.precision == Precision::Bf16 { Number::Bf16 } else { Number::F32 };
-        let compute = if self.precision == Precision::Tf32 { Compute::Tf32 } else { Compute::F32 };
+        let matrix = |buffer: &Buffer, shape| Matrix::new(self.precision.number(), buffer.ptr(), shape);
         for _ in 0..rounds {
             for (inner, outer, weights) in &self.maps {
                 for weight in weights {
                     self.device.matmul(Matmul {
-                        m: self.rows,
-                        n: *outer,
-                        k: *inner,
-                        a: self.input.ptr(),
+                        a: matrix(&self.input, [self.rows, *inner]),
                         a_transposed: false,
-                        lda: *inner,
-                        b: weight.ptr(),
+                        b: matrix(weight, [*outer, *inner]),
                         b_transposed: true,
-                        ldb: *inner,
-                        c: self.output.ptr(),
-                        ldc: *outer,
+                        c: matrix(&self.output, [self.rows, *outer]),
                         accumulate: false,
                         bias: None,
-                        input: number,
-                        output: number,
-                        compute,
+                        tf32: self.precision == Precision::Tf32,
                     })?;
                 }
             }

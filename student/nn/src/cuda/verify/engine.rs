@@ -1,11 +1,12 @@
 //! The whole engine against the CPU's: a small encoder's logits, gradients and two steps of its optimiser.
 
-use super::KernelCheck;
-use crate::cuda::device::{Device, Precision};
-use crate::cuda::encoder::{CudaEncoder, StepRates};
+use super::bench::KernelCheck;
+use crate::cuda::device::Device;
+use crate::cuda::operand::Precision;
+use crate::hf::HfConfig;
 use crate::{
-    Activation, AdamW, Capture, DropoutRng, Encoder, EncoderConfig, Error, Family, Gradients, Head, LayerSlot, Layout,
-    Mode, Normal, PackedInput, Parameters, Slot,
+    Activation, AdamW, Compute, DropoutRng, EncoderConfig, Error, Family, Head, LayerSlot, Layout, Mode, Model, Normal,
+    PackedInput, Parameters, Slot, StepRates, Tap,
 };
 
 /// What may differ, as the Euclidean distance to the CPU's result over that one's length.
@@ -32,13 +33,14 @@ const VOCABULARY: u32 = 50;
 const LABELS: usize = 3;
 
 /// Large, so that what a step changes is not lost in the rounding of weights.
-const RATES: StepRates = StepRates { learning_rate: 0.1, weight_decay: 0.01, max_gradient_norm: 1.0 };
+const WEIGHT_DECAY: f64 = 0.01;
+const RATES: StepRates = StepRates { learning_rate: 0.1, max_gradient_norm: 1.0 };
 /// Steps that the optimiser's state says were taken.
 const STEPS_BEFORE: u64 = 1000;
 
 /// Runs every family and precision over one batch a step.
 pub(super) fn verify(device: &Device, report: &mut dyn FnMut(KernelCheck)) -> Result<(), Error> {
-    for (family, hidden) in [(Family::DistilBert, 64), (Family::Bert, 128)] {
+    for (family, hidden) in [(Family::DISTILBERT, 64), (Family::BERT, 128)] {
         let config = config(family, hidden);
         for (precision, limits) in [(Precision::F32, F32), (Precision::Tf32, TF32), (Precision::Bf16, BF16)] {
             let shape = format!("{family:?}, heads of {}", config.head_size());
@@ -70,7 +72,7 @@ fn config(family: Family, hidden: usize) -> EncoderConfig {
         intermediate_size: 2 * hidden + 8,
         max_positions: 136,
         pad_token_id: 0,
-        type_vocab_size: if family == Family::DistilBert { 0 } else { 2 },
+        type_vocab_size: if family == Family::DISTILBERT { 0 } else { 2 },
         layer_norm_epsilon: 1e-12,
         activation: Activation::Gelu,
         hidden_dropout: 0.2,
@@ -90,48 +92,43 @@ fn engine(
 ) -> Result<(), Error> {
     let start = weights(config);
     let layout = start.layout().clone();
-    let mut parameters = start.clone();
-    let mut cpu = Encoder::new(config)?;
-    let mut gpu = CudaEncoder::new(device, config, precision)?;
-    gpu.upload(&parameters)?;
     // With moments from a life before, no step divides a gradient by its own size, which makes whole steps of rounding.
     let (first, second) = (vec![0.0; layout.len()], vec![1e-5; layout.len()]);
-    gpu.restore_optimizer(STEPS_BEFORE, &first, &second)?;
-    let restored = AdamW::restore(layout.clone(), RATES.weight_decay, STEPS_BEFORE, first, second);
-    let mut adamw = restored.ok_or_else(|| Error::Batch("the moments do not fit the layout".to_string()))?;
-    let mut gradients = Gradients::zeros(layout.clone());
-
+    let restored = AdamW::restore(layout.clone(), WEIGHT_DECAY, STEPS_BEFORE, first, second);
+    let optimizer = restored.ok_or_else(|| Error::Batch("the moments do not fit the layout".to_string()))?;
+    let on = |compute: Compute| -> Result<Model, Error> {
+        let mut model = Model::on(&compute, HfConfig { encoder: config.clone(), labels: Vec::new() }, start.clone())?;
+        model.begin(optimizer.clone())?;
+        Ok(model)
+    };
+    let mut models = [on(Compute::Cpu)?, on(Compute::Cuda { device: device.clone(), precision })?];
     for step in 0..2 {
         let rows = Rows::new(&LENGTHS, step);
         let rng = DropoutRng::new(1, u64::from(step), 0);
         let mut d_logits = vec![0.0; LENGTHS.len() * LABELS];
         Normal::new(u64::from(step), "d_logits", 1.0).fill(&mut d_logits);
-        adamw.look_up(&mut parameters, &rows.ids);
-        let expected = cpu.forward(&parameters, rows.input(), Capture::LOGITS, Mode::Train(&rng))?;
-        cpu.backward(&parameters, &d_logits, &mut gradients)?;
-        gpu.forward(rows.input(), Capture::LOGITS, Mode::Train(&rng))?;
-        let logits = gpu.output()?.logits;
-        gpu.set_d_logits(&d_logits)?;
-        gpu.backward()?;
+        let (mut logits, mut gradients) = (Vec::new(), Vec::new());
+        for model in &mut models {
+            let mut pass = model.forward(rows.input(), &[Tap::Logits], Mode::Train(&rng))?;
+            logits.push(model.read(&mut pass, Tap::Logits)?);
+            pass.enter(Tap::Logits, d_logits.clone())?;
+            model.backward(pass)?;
+            gradients.push(model.gradients()?);
+            model.step(u64::from(step), RATES)?;
+        }
         // The second step begins from weights that are no longer the same; they are compared below.
         if step == 0 {
             let mut worst = Worst::new();
-            worst.add("logits", &logits, &expected.logits, length(&expected.logits));
+            worst.add("logits", &logits[1], &logits[0], length(&logits[0]));
             report("logits", worst, limits.logits);
-            let found = gpu.gradients()?;
-            report("gradients", Worst::of(&layout, found.flat(), gradients.flat()), limits.gradients);
+            report("gradients", Worst::of(&layout, gradients[1].flat(), gradients[0].flat()), limits.gradients);
         }
-        let clip = (RATES.max_gradient_norm / (gradients.norm() + 1e-6)).min(1.0) as f32;
-        adamw.step(&mut parameters, &mut gradients, RATES.learning_rate, clip);
-        gpu.step(u64::from(step), RATES)?;
     }
-    adamw.settle(&mut parameters);
-    let mut trained = start.clone();
-    gpu.download(&mut trained)?;
-    let change = |after: &Parameters| -> Vec<f32> {
-        after.flat().iter().zip(start.flat()).map(|(after, before)| after - before).collect()
+    let change = |model: &mut Model| -> Result<Vec<f32>, Error> {
+        Ok(model.settle()?.flat().iter().zip(start.flat()).map(|(after, before)| after - before).collect())
     };
-    report("two steps", Worst::of(&layout, &change(&trained), &change(&parameters)), limits.steps);
+    let [cpu, gpu] = &mut models;
+    report("two steps", Worst::of(&layout, &change(gpu)?, &change(cpu)?), limits.steps);
     Ok(())
 }
 

@@ -1,9 +1,9 @@
 //! The matrix products that the engine asks for, in each of its precisions.
 
-use super::{Bench, Number, Operand, Tolerance};
+use super::bench::{Bench, Operand, Tolerance, normal};
 use crate::Error;
-use crate::cuda::device::{Precision, Ptr};
-use crate::cuda::matmul::{self, Compute, Matmul};
+use crate::cuda::operand::{Matrix, Number, Precision};
+use crate::cuda::work::Matmul;
 
 /// Rounded once to `bf16`. Measured: 3.2e-3.
 const BF16: f64 = 9.7e-3;
@@ -26,6 +26,13 @@ struct Map {
     inner: usize,
     /// Elements that stand before weight and bias, as those of the queries stand before those of the keys.
     before: usize,
+}
+
+impl Map {
+    /// `[outer, inner]`, behind what stands before.
+    fn of(self, operand: &Operand) -> Matrix {
+        Matrix::new(operand.number, operand.at(self.before), [self.outer, self.inner])
+    }
 }
 
 pub(super) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
@@ -62,27 +69,10 @@ impl Bench<'_> {
         Tolerance { f32, bf16: if output == Number::F32 { FLOATS_OF_BF16 } else { BF16 } }
     }
 
-    /// A product without its operands.
-    fn product(&self, [m, n, k]: [usize; 3], output: Number) -> Matmul {
-        let number = |number| if number == Number::Bf16 { matmul::Number::Bf16 } else { matmul::Number::F32 };
-        Matmul {
-            m,
-            n,
-            k,
-            a: Ptr::NULL,
-            a_transposed: false,
-            lda: k,
-            b: Ptr::NULL,
-            b_transposed: false,
-            ldb: n,
-            c: Ptr::NULL,
-            ldc: n,
-            accumulate: false,
-            bias: None,
-            input: number(self.number()),
-            output: number(output),
-            compute: if self.precision == Precision::Tf32 { Compute::Tf32 } else { Compute::F32 },
-        }
+    /// `c = a b`
+    fn product(&self, [a, b, c]: [Matrix; 3]) -> Matmul {
+        let tf32 = self.precision == Precision::Tf32;
+        Matmul { a, a_transposed: false, b, b_transposed: false, c, accumulate: false, bias: None, tf32 }
     }
 
     /// A weight `[outer, inner]`.
@@ -97,18 +87,13 @@ fn linear(bench: &mut Bench<'_>, map: Map, tokens: usize, bias: Option<Number>) 
     let x = bench.activations("x", tokens * inner)?;
     let weight = bench.weight(map)?;
     let output = bias.unwrap_or(bench.number());
-    let bias = bias
-        .map(|number| bench.operand(&super::normal("bias", before + outer, (inner as f64).sqrt()), number))
-        .transpose()?;
+    let bias =
+        bias.map(|number| bench.operand(&normal("bias", before + outer, (inner as f64).sqrt()), number)).transpose()?;
     let out = bench.operand(&vec![f32::NAN; tokens * outer], output)?;
     bench.device.matmul(Matmul {
-        a: x.ptr(),
-        b: weight.at(before),
         b_transposed: true,
-        ldb: inner,
-        c: out.ptr(),
         bias: bias.as_ref().map(|bias| bias.at(before)),
-        ..bench.product([tokens, outer, inner], output)
+        ..bench.product([x.matrix(inner), map.of(&weight), out.matrix(outer)])
     })?;
     let mut expected: Vec<f64> = match &bias {
         Some(bias) => bias.values[before..].repeat(tokens),
@@ -139,13 +124,9 @@ fn backward(bench: &mut Bench<'_>, map: Map, tokens: usize) -> Result<(), Error>
             true => bench.activations("destination", tokens * inner)?,
             false => bench.output(tokens * inner)?,
         };
-        bench.device.matmul(Matmul {
-            a: d.ptr(),
-            b: weight.at(before),
-            c: d_x.ptr(),
-            accumulate,
-            ..bench.product([tokens, inner, outer], number)
-        })?;
+        bench
+            .device
+            .matmul(Matmul { accumulate, ..bench.product([d.matrix(outer), map.of(&weight), d_x.matrix(inner)]) })?;
         let (kind, expected) = match accumulate {
             true => ("+= d W", d_x.values.iter().zip(&product).map(|(a, b)| a + b).collect()),
             false => ("d W", product.clone()),
@@ -156,13 +137,9 @@ fn backward(bench: &mut Bench<'_>, map: Map, tokens: usize) -> Result<(), Error>
     let x = bench.activations("x", tokens * inner)?;
     let gradient = bench.floats("gradient", before + outer * inner, 1.0)?;
     bench.device.matmul(Matmul {
-        a: d.ptr(),
         a_transposed: true,
-        lda: outer,
-        b: x.ptr(),
-        c: gradient.at(before),
         accumulate: true,
-        ..bench.product([outer, inner, tokens], Number::F32)
+        ..bench.product([d.matrix(outer), x.matrix(inner), map.of(&gradient)])
     })?;
     let mut expected = gradient.values.clone();
     add_product(&transpose(&d.values, outer), &x.values, tokens, inner, &mut expected[before..]);

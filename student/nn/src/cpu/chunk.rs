@@ -1,0 +1,264 @@
+//! One chunk of a batch: its rows, its places in memory, and its way through a program and back, on one thread.
+
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut, Range};
+
+use super::product::Panels;
+use super::shares::Shares;
+use crate::op::{Op, Site};
+use crate::program::places::Plan;
+use crate::random::{DropoutRng, DropoutSite};
+use crate::slot::Span;
+use crate::value::{Rows, Value, ValueId};
+use crate::{PackedInput, Parameters};
+
+/// What every chunk of a pass shares.
+pub(super) struct Context<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) parameters: &'a Parameters,
+    pub(super) vectors: &'a Shares,
+    /// None outside training.
+    pub(super) masks: Option<&'a DropoutRng>,
+    /// Weights that are prepared for many passes.
+    pub(super) prepared: Option<&'a HashMap<Span, Panels>>,
+}
+
+/// The rows of a chunk and its buffers.
+#[derive(Default)]
+pub(super) struct Chunk {
+    /// Number, in the batch, of the chunk's first text and of its first token.
+    first_text: usize,
+    first_token: usize,
+    pub(super) input_ids: Vec<u32>,
+    pub(super) token_type_ids: Vec<u32>,
+    pub(super) selected: Selected,
+    places: Vec<Vec<f32>>,
+    pub(super) scratch: Scratch,
+    /// Gradients of biases and norms, where [`Shares`] says.
+    pub(super) vectors: Vec<f32>,
+}
+
+/// Which of the chunk's tokens each kind of rows is.
+#[derive(Default)]
+pub(super) struct Selected([Selection; Rows::ALL.len()]);
+
+/// Some tokens of a chunk, counted from 0.
+#[derive(Default)]
+pub(super) struct Selection {
+    pub(super) tokens: Vec<usize>,
+    /// Of each text, where its tokens stand in `tokens`; one more at the end.
+    pub(super) starts: Vec<usize>,
+}
+
+impl Selected {
+    /// Of these texts of a batch.
+    pub(super) fn new(input: PackedInput<'_>, texts: &Range<usize>) -> Self {
+        let first = input.starts[texts.start];
+        let bounds = || input.starts[texts.start..=texts.end].iter().map(|start| start - first);
+        let positions = input.positions.unwrap_or_default();
+        Self(Rows::ALL.map(|rows| match rows {
+            Rows::Tokens => Selection {
+                tokens: (0..bounds().next_back().unwrap_or(0) as usize).collect(),
+                starts: bounds().map(|start| start as usize).collect(),
+            },
+            Rows::First => Selection {
+                tokens: bounds().take(texts.len()).map(|start| start as usize).collect(),
+                starts: (0..=texts.len()).collect(),
+            },
+            Rows::Positions => {
+                let before = |bound: u32| positions.partition_point(|&position| position < first + bound);
+                let starts: Vec<usize> = bounds().map(before).collect();
+                let mine = &positions[starts[0]..starts[texts.len()]];
+                Selection {
+                    tokens: mine.iter().map(|&position| (position - first) as usize).collect(),
+                    starts: starts.iter().map(|start| start - starts[0]).collect(),
+                }
+            }
+        }))
+    }
+
+    pub(super) fn of(&self, rows: Rows) -> &Selection {
+        &self.0[rows as usize]
+    }
+
+    pub(super) fn count(&self, rows: Rows) -> usize {
+        self.of(rows).tokens.len()
+    }
+}
+
+impl Chunk {
+    /// Takes over some texts of a batch.
+    pub(super) fn load(&mut self, input: PackedInput<'_>, texts: Range<usize>, selected: Selected) {
+        let tokens = input.starts[texts.start] as usize..input.starts[texts.end] as usize;
+        (self.first_text, self.first_token) = (texts.start, tokens.start);
+        self.input_ids.clear();
+        self.input_ids.extend_from_slice(&input.input_ids[tokens.clone()]);
+        self.token_type_ids.clear();
+        self.token_type_ids.extend_from_slice(&input.token_type_ids[tokens]);
+        self.selected = selected;
+    }
+
+    /// The rows of a table of positions that the chunk's tokens look up.
+    pub(super) fn positions(&self, offset: usize) -> impl Iterator<Item = usize> {
+        let texts = self.selected.of(Rows::Tokens).starts.windows(2);
+        texts.flat_map(move |text| offset..offset + text[1] - text[0])
+    }
+
+    /// A value, as it stands after the pass.
+    pub(super) fn value(&self, plan: &Plan, value: ValueId) -> &[f32] {
+        self.place(plan, value, plan.value(value))
+    }
+
+    /// The gradient in a value.
+    pub(super) fn gradient(&self, plan: &Plan, value: ValueId) -> &[f32] {
+        self.place(plan, value, plan.gradient(value))
+    }
+
+    fn place(&self, plan: &Plan, value: ValueId, place: Option<usize>) -> &[f32] {
+        let Value { rows, width } = plan.program.values[value.0];
+        // The plan gives a place to all that an operation reads.
+        &self.places[place.expect("a value with a place")][..self.selected.count(rows) * width]
+    }
+}
+
+/// A chunk on its way through a program.
+pub(super) struct Run<'a> {
+    pub(super) chunk: &'a mut Chunk,
+    pub(super) context: &'a Context<'a>,
+}
+
+impl Run<'_> {
+    /// Makes as many places as the plan has.
+    pub(super) fn grow(&mut self) {
+        let places = self.context.plan.places.len();
+        if self.chunk.places.len() < places {
+            self.chunk.places.resize_with(places, Vec::new);
+        }
+    }
+
+    /// The rows of a value.
+    pub(super) fn rows(&self, value: ValueId) -> &Selection {
+        self.chunk.selected.of(self.context.plan.program.values[value.0].rows)
+    }
+
+    pub(super) fn width(&self, value: ValueId) -> usize {
+        self.context.plan.program.values[value.0].width
+    }
+
+    fn len(&self, value: ValueId) -> usize {
+        self.rows(value).tokens.len() * self.width(value)
+    }
+
+    pub(super) fn value(&self, value: ValueId) -> &[f32] {
+        self.chunk.value(self.context.plan, value)
+    }
+
+    pub(super) fn gradient(&self, value: ValueId) -> &[f32] {
+        self.chunk.gradient(self.context.plan, value)
+    }
+
+    /// Takes a value's place, to write or change what stands there; [`put`](Self::put) gives it back.
+    pub(super) fn take_value(&mut self, value: ValueId) -> Taken {
+        self.take(self.context.plan.value(value), self.len(value))
+    }
+
+    pub(super) fn take_gradient(&mut self, value: ValueId) -> Taken {
+        self.take(self.context.plan.gradient(value), self.len(value))
+    }
+
+    /// Takes the place of a value whose gradient is to replace it.
+    pub(super) fn take_replaced(&mut self, value: ValueId) -> Taken {
+        let plan = self.context.plan;
+        assert_eq!(plan.value(value), plan.gradient(value), "the gradient stands where its value does");
+        self.take_value(value)
+    }
+
+    /// Takes the place of what an operation keeps, for this many numbers.
+    pub(super) fn take_state(&mut self, op: usize, index: usize, len: usize) -> Taken {
+        self.take(Some(self.context.plan.state(op, index)), len)
+    }
+
+    fn take(&mut self, place: Option<usize>, len: usize) -> Taken {
+        let place = place.expect("a value with a place");
+        let mut data = std::mem::take(&mut self.chunk.places[place]);
+        if data.len() < len {
+            data.resize(len, 0.0);
+        }
+        Taken { place, data, len }
+    }
+
+    pub(super) fn put(&mut self, taken: Taken) {
+        self.chunk.places[taken.place] = taken.data;
+    }
+
+    /// Hands a gradient that stands in the place of an operation's output on to one of its inputs.
+    pub(super) fn hand_on(&mut self, index: usize, op: &Op, input: usize, d: Taken) {
+        let value = op.inputs[input].value;
+        if self.context.plan.gradient(value) != Some(d.place) {
+            let mut d_input = self.take_gradient(value);
+            match self.context.plan.adds(index, input) {
+                true => d_input.iter_mut().zip(d.iter()).for_each(|(sum, d)| *sum += d),
+                false => d_input.copy_from_slice(&d),
+            }
+            self.put(d_input);
+        }
+        self.put(d);
+    }
+
+    /// The mask of a place in the model; none outside training.
+    pub(super) fn mask(&self, site: Option<Site>) -> Option<DropoutSite> {
+        let site = site?;
+        self.context.masks.and_then(|masks| masks.site(site.number, site.rate))
+    }
+
+    /// The number, within the step, of a token of the chunk.
+    pub(super) fn token(&self, token: usize) -> u64 {
+        self.context.masks.map_or(0, DropoutRng::first_token) + (self.chunk.first_token + token) as u64
+    }
+
+    /// The number, within the step, of a text of the chunk.
+    pub(super) fn text(&self, text: usize) -> u64 {
+        self.context.masks.map_or(0, DropoutRng::first_row) + (self.chunk.first_text + text) as u64
+    }
+
+    /// Takes the gradients of some biases and norms, to add to them; [`put_vectors`](Self::put_vectors) gives them back.
+    pub(super) fn take_vectors(&mut self) -> Vec<f32> {
+        std::mem::take(&mut self.chunk.vectors)
+    }
+
+    pub(super) fn put_vectors(&mut self, vectors: Vec<f32>) {
+        self.chunk.vectors = vectors;
+    }
+}
+
+/// Buffers that attention over one head of one text needs at a time; grow once.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub(super) probabilities: Vec<f32>,
+    pub(super) d_probabilities: Vec<f32>,
+    pub(super) dropped: Vec<f32>,
+    pub(super) d_query: Vec<f32>,
+    pub(super) d_key: Vec<f32>,
+    pub(super) d_value: Vec<f32>,
+}
+
+/// A place with the matrix that stands in it.
+pub(super) struct Taken {
+    place: usize,
+    data: Vec<f32>,
+    len: usize,
+}
+
+impl Deref for Taken {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.data[..self.len]
+    }
+}
+
+impl DerefMut for Taken {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.data[..self.len]
+    }
+}

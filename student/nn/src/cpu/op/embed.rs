@@ -1,0 +1,87 @@
+//! [`Embed`] on the CPU.
+
+use super::super::chunk::Run;
+use super::super::linear::{add_rows, table_row};
+use super::super::norm::{self, Norm};
+use crate::op::{Embed, Lookup, NormSlots, Op};
+use crate::slot::Span;
+
+pub(in crate::cpu) fn forward(run: &mut Run<'_>, index: usize, op: &Op, embed: &Embed) {
+    let (width, tokens) = (run.width(op.out), run.rows(op.out).tokens.len());
+    let mut normalized = run.take_state(index, 0, tokens * width);
+    let mut scale = run.take_state(index, 1, tokens);
+    let mut out = run.take_value(op.out);
+    let (mask, norm) = (run.mask(embed.site), run.norm(&embed.norm));
+    let tables: Vec<_> =
+        embed.tables.iter().map(|table| (run.context.parameters.get(table.slot), table.lookup)).collect();
+    for text in run.chunk.selected.of(crate::value::Rows::Tokens).starts.windows(2) {
+        for token in text[0]..text[1] {
+            let row = &mut normalized[token * width..(token + 1) * width];
+            for (index, (table, lookup)) in tables.iter().enumerate() {
+                let looked_up = match lookup {
+                    Lookup::Word => run.chunk.input_ids[token] as usize,
+                    Lookup::Type => run.chunk.token_type_ids[token] as usize,
+                    Lookup::Position { offset } => offset + token - text[0],
+                };
+                let looked_up = table_row(table, looked_up, width);
+                match index {
+                    0 => row.copy_from_slice(looked_up),
+                    _ => add_rows(looked_up, row),
+                }
+            }
+            let mask = mask.map(|mask| mask.row(run.token(token) * width as u64));
+            scale[token] =
+                norm::forward_row_then_dropout(row, norm, mask, &mut out[token * width..(token + 1) * width]);
+        }
+    }
+    run.put(normalized);
+    run.put(scale);
+    run.put(out);
+}
+
+/// Leaves the gradient in the sum of the embeddings in the place of that in the output.
+pub(in crate::cpu) fn backward(run: &mut Run<'_>, index: usize, op: &Op, embed: &Embed) {
+    let (width, tokens) = (run.width(op.out), run.rows(op.out).tokens.len());
+    let normalized = run.take_state(index, 0, tokens * width);
+    let scale = run.take_state(index, 1, tokens);
+    let mut d_out = run.take_gradient(op.out);
+    let mask = run.mask(embed.site);
+    let mask = |run: &Run<'_>, token: usize| mask.map(|mask| mask.row(run.token(token) * width as u64));
+    run.norm_backward(&embed.norm, &mut d_out, &normalized, &scale, mask);
+    run.put(normalized);
+    run.put(scale);
+    run.put(d_out);
+}
+
+impl Run<'_> {
+    pub(super) fn norm(&self, norm: &NormSlots) -> Norm<'_> {
+        let parameters = self.context.parameters;
+        Norm { weight: parameters.get(norm.weight), bias: parameters.get(norm.bias), epsilon: norm.epsilon }
+    }
+
+    /// Replaces `d_out` by the gradient before a norm that dropout may stand behind, row by row.
+    pub(super) fn norm_backward(
+        &mut self,
+        norm: &NormSlots,
+        d_out: &mut [f32],
+        normalized: &[f32],
+        scale: &[f32],
+        mask: impl Fn(&Self, usize) -> Option<norm::RowMask>,
+    ) {
+        let weight = self.context.parameters.get(norm.weight);
+        let width = weight.len();
+        let mut vectors = self.take_vectors();
+        let [d_weight, d_bias] = self.vectors(&mut vectors, [norm.weight, norm.bias].map(Span::from));
+        for (row, d_row) in d_out.chunks_exact_mut(width).enumerate() {
+            let normalized = &normalized[row * width..(row + 1) * width];
+            norm::backward_row_then_dropout(d_row, normalized, scale[row], weight, mask(self, row), d_weight, d_bias);
+        }
+        self.put_vectors(vectors);
+    }
+
+    /// Gradients of biases and norms, each of them once.
+    pub(super) fn vectors<'v, const N: usize>(&self, vectors: &'v mut [f32], spans: [Span; N]) -> [&'v mut [f32]; N] {
+        let ranges = spans.map(|span| self.context.vectors.vector(self.context.parameters.layout(), span));
+        vectors.get_disjoint_mut(ranges).expect("different parameters of this layout")
+    }
+}

@@ -1,0 +1,105 @@
+//! The sums over chunks: gradients of weights as products over each chunk's tokens, of tables by token id, of biases and
+//! norms from what each chunk has summed.
+//!
+//! Work is cut by destination. Each destination adds the chunks in their order, and of a chunk the operations that share
+//! the parameter in the order of the backward pass.
+
+use rayon::prelude::*;
+
+use super::chunk::{Chunk, Context};
+use super::linear::add_rows;
+use super::product::{Into, View, product};
+use super::shares::Share;
+use crate::Gradients;
+use crate::op::Lookup;
+
+/// Rows of a weight or table that one task adds up.
+const TASK_ROWS: usize = 768;
+
+/// Adds what the chunks' backward passes left to the gradients of all parameters.
+pub(super) fn sum_over_chunks(context: &Context<'_>, chunks: &[Chunk], gradients: &mut Gradients) {
+    if context.vectors.looks_up {
+        chunks.iter().for_each(|chunk| gradients.mark_looked_up(&chunk.input_ids));
+    }
+    let mut rest = gradients.flat_kept_mut();
+    let mut tasks = Vec::new();
+    for (index, entry) in context.parameters.layout().entries().iter().enumerate() {
+        let (mut destination, behind) = rest.split_at_mut(entry.range.len());
+        rest = behind;
+        if let [_] = entry.shape[..] {
+            let first = context.vectors.vectors[index];
+            tasks.push(Task { shares: None, first, width: destination.len(), destination });
+            continue;
+        }
+        let shares = &context.vectors.entries[index];
+        let (width, mut first) = (entry.shape[1], 0);
+        while !destination.is_empty() && !shares.is_empty() {
+            let rows = TASK_ROWS.min(destination.len() / width);
+            let (part, behind) = destination.split_at_mut(rows * width);
+            tasks.push(Task { shares: Some(shares), first, width, destination: part });
+            first += rows;
+            destination = behind;
+        }
+    }
+    tasks.into_par_iter().with_max_len(1).for_each(|mut task| chunks.iter().for_each(|chunk| task.add(context, chunk)));
+}
+
+/// Rows of one parameter's gradient.
+struct Task<'a> {
+    /// None of a vector.
+    shares: Option<&'a [Share]>,
+    /// First row; of a vector, where it starts in the chunks' buffers of vectors.
+    first: usize,
+    width: usize,
+    destination: &'a mut [f32],
+}
+
+impl Task<'_> {
+    /// Adds one chunk's share.
+    fn add(&mut self, context: &Context<'_>, chunk: &Chunk) {
+        let Some(shares) = self.shares else {
+            return add_rows(&chunk.vectors[self.first..self.first + self.width], self.destination);
+        };
+        for share in shares {
+            match *share {
+                Share::Product { x, out, column } => {
+                    let stride = context.plan.program.values[out.0].width;
+                    let (x, d_out) = (chunk.value(context.plan, x), chunk.gradient(context.plan, out));
+                    self.add_product(d_out, stride, column, x);
+                }
+                Share::Lookups { lookup, out } => {
+                    let d = chunk.gradient(context.plan, out);
+                    let index = |id: &u32| *id as usize;
+                    match lookup {
+                        Lookup::Word => self.add_lookups(d, chunk.input_ids.iter().map(index)),
+                        Lookup::Type => self.add_lookups(d, chunk.token_type_ids.iter().map(index)),
+                        Lookup::Position { offset } => self.add_lookups(d, chunk.positions(offset)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds each token's gradient to the table row that it looked up.
+    fn add_lookups(&mut self, d: &[f32], rows: impl Iterator<Item = usize>) {
+        let mine = self.first..self.first + self.destination.len() / self.width;
+        for (row, d) in rows.zip(d.chunks_exact(self.width)) {
+            if mine.contains(&row) {
+                let start = (row - self.first) * self.width;
+                add_rows(d, &mut self.destination[start..start + self.width]);
+            }
+        }
+    }
+
+    /// Adds `d_out^T x`, where this weight's gradients are the columns of `d_out` from `column` on.
+    fn add_product(&mut self, d_out: &[f32], stride: usize, column: usize, x: &[f32]) {
+        let rows = x.len() / self.width;
+        if rows == 0 {
+            return;
+        }
+        let outer = self.destination.len() / self.width;
+        let d_out = View::new(&d_out[column + self.first..], rows, outer, stride).transposed();
+        let x = View::new(x, rows, self.width, self.width);
+        product(d_out, x, 1.0, self.destination, self.width, Into::Sum);
+    }
+}

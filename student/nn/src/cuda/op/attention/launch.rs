@@ -1,0 +1,138 @@
+//! Attention over packed sequences: on tensor cores where the shapes allow it, else a warp a row.
+
+use crate::Error;
+use crate::cuda::op::call::{Call, Mask};
+use crate::cuda::operand::{Matrix, Number, Words};
+
+operation! {
+    /// Softmax of scores, times values.
+    AttentionForward(typed!("attention_forward")) over attention as [queries, _, width, heads] {
+        attention: Attention = attention[],
+        context: Matrix = activations[queries, width],
+        /// Logarithms of the softmax' denominators; `f32`.
+        lse: Matrix = floats[queries, heads],
+    } sizes() launch_attention_forward(attention)
+}
+
+operation! {
+    /// Backward of [`AttentionForward`]. What it writes may not overlap what it reads; its rows may have gaps.
+    AttentionBackward(typed!("attention_backward_query")) over attention as [queries, tokens, width, heads] {
+        attention: Attention = attention[],
+        context: Matrix = activations[queries, width],
+        d_context: Matrix = activations[queries, width],
+        lse: Matrix = floats[queries, heads],
+        d_query: Matrix = strided[queries, width],
+        d_key: Matrix = strided[tokens, width],
+        d_value: Matrix = strided[tokens, width],
+    } sizes() launch_attention_backward(attention)
+}
+
+/// What both passes read. `Q` queries, `T` tokens, `W` is `heads` times the head's size; rows may have gaps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attention {
+    /// `[Q, W]`
+    pub(crate) query: Matrix,
+    /// `[T, W]`
+    pub(crate) key: Matrix,
+    /// `[T, W]`
+    pub(crate) value: Matrix,
+    /// `[B + 1]`: where each sequence's tokens begin.
+    pub(crate) starts: Words,
+    /// `[B + 1]`: where its queries begin, which are its first tokens; without, all tokens are queries.
+    pub(crate) query_starts: Option<Words>,
+    pub(crate) heads: usize,
+    /// Tokens of the longest sequence, at most [`LONGEST`].
+    pub(crate) longest: usize,
+    pub(crate) mask: Mask,
+    /// Longest sequence the model takes, for the mask.
+    pub(crate) max_length: usize,
+}
+
+/// The longest sequence that there is room for in shared memory.
+pub(crate) const LONGEST: usize = 4096;
+
+/// Sizes of heads with kernels on tensor cores.
+pub(crate) const TILE_HEAD_SIZES: [usize; 3] = [32, 64, 128];
+const FORWARD_TILES: [&str; 3] =
+    ["attention_forward_tiles_32", "attention_forward_tiles_64", "attention_forward_tiles_128"];
+const BACKWARD_TILES: [&str; 3] =
+    ["attention_backward_tiles_32", "attention_backward_tiles_64", "attention_backward_tiles_128"];
+
+impl Attention {
+    pub(in crate::cuda::op) fn shape(&self) -> [usize; 4] {
+        [self.query.rows, self.key.rows, self.query.width, self.heads]
+    }
+
+    pub(in crate::cuda::op) fn number(&self) -> Number {
+        self.query.number
+    }
+
+    fn sequences(&self) -> usize {
+        self.starts.len.saturating_sub(1)
+    }
+
+    fn head_size(&self) -> usize {
+        self.query.width / self.heads
+    }
+}
+
+impl Call<'_> {
+    fn attention(self, _name: &str, attention: Attention, _shape: [usize; 0]) -> Self {
+        let Attention { query, key, value, starts, query_starts, heads, longest, mask, max_length } = attention;
+        let (sequences, head_size) = (attention.sequences(), attention.head_size());
+        let tokens = if query_starts.is_some() { key.rows } else { query.rows };
+        self.strided("query", query, [query.rows, heads * head_size])
+            .strided("key", key, [tokens, query.width])
+            .strided("value", value, [tokens, query.width])
+            .words("starts", starts, [sequences + 1])
+            .words("query_starts", query_starts.unwrap_or(starts), [sequences + 1])
+            .sizes([sequences, query.rows, tokens, heads, head_size, longest])
+            .scalar("scale", 1.0 / (head_size as f32).sqrt(), [])
+            .mask("mask", mask, [])
+            .sizes([max_length])
+    }
+
+    fn launch_attention_forward(&mut self, attention: Attention) -> Result<(), Error> {
+        let ([queries, _, _, heads], longest) = (attention.shape(), attention.longest);
+        let Some((kernel, row_bytes)) = self.tiles(attention, FORWARD_TILES) else {
+            return self.launch_row_warps(queries, heads, (attention.head_size() + longest) * 4);
+        };
+        self.kernel = kernel;
+        let most_queries = if queries == attention.sequences() { 1 } else { longest };
+        let rows = tile_rows(most_queries);
+        let key_rows = longest.next_multiple_of(16).min(64);
+        let grid = [most_queries.div_ceil(rows), heads, attention.sequences()];
+        self.launch(grid, 2 * rows, (rows + 2 * key_rows) * row_bytes)
+    }
+
+    fn launch_attention_backward(&mut self, attention: Attention) -> Result<(), Error> {
+        let ([queries, tokens, _, heads], longest) = (attention.shape(), attention.longest);
+        let head_size = attention.head_size();
+        let Some((kernel, row_bytes)) = self.tiles(attention, BACKWARD_TILES) else {
+            self.launch_row_warps(queries, heads, (2 * head_size + longest) * 4)?;
+            self.kernel = self.of_type(typed!("attention_backward_key_value"));
+            return self.launch_row_warps(tokens, heads, 2 * (head_size + longest) * 4);
+        };
+        self.kernel = kernel;
+        let rows = tile_rows(longest);
+        let grid = [longest.div_ceil(rows), heads, attention.sequences()];
+        // Keys, values, queries and their gradients; two floats a query.
+        self.launch(grid, 2 * rows, rows * (4 * row_bytes + 2 * 4))
+    }
+
+    /// The kernel on tensor cores, if there is one for these heads and operands, and the bytes of a row in its memory.
+    fn tiles(&self, attention: Attention, kernels: [&'static str; 3]) -> Option<(&'static str, usize)> {
+        let index = TILE_HEAD_SIZES.iter().position(|&size| size == attention.head_size())?;
+        let fits = self.number == Number::Bf16 && self.aligned && attention.sequences() <= 65535;
+        fits.then_some((kernels[index], (attention.head_size() + 8) * 2))
+    }
+}
+
+/// Rows of a block, 16 a warp, for sequences of this length: no more than such a sequence needs.
+fn tile_rows(length: usize) -> usize {
+    match length {
+        0..=16 => 16,
+        17..=32 => 32,
+        _ => 64,
+    }
+}

@@ -1,0 +1,45 @@
+//! [`Attention`](op::Attention) on a GPU.
+
+use super::launch::{Attention, AttentionBackward, AttentionForward};
+use crate::Error;
+use crate::cuda::operand::{Number, Words};
+use crate::cuda::run::Run;
+use crate::op::{self, Op};
+use crate::value::Rows;
+
+pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, attention: &op::Attention) -> Result<(), Error> {
+    let context = run.value(op.out);
+    let lse = run.state(index, 0, [context.rows, attention.heads], Number::F32);
+    AttentionForward { attention: operands(run, op, attention), context, lse }.launch(run.device)
+}
+
+pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, attention: &op::Attention) -> Result<(), Error> {
+    let context = run.value(op.out);
+    let [d_query, d_key, d_value] = [0, 1, 2].map(|input| run.gradient_columns(op.inputs[input]));
+    AttentionBackward {
+        attention: operands(run, op, attention),
+        context,
+        d_context: run.gradient(op.out),
+        lse: run.state(index, 0, [context.rows, attention.heads], Number::F32),
+        d_query,
+        d_key,
+        d_value,
+    }
+    .launch(run.device)
+}
+
+fn operands(run: &Run<'_>, op: &Op, attention: &op::Attention) -> Attention {
+    let [query, key, value] = [0, 1, 2].map(|input| run.columns(op.inputs[input]));
+    let first = run.plan.program.values[op.out.0].rows == Rows::First;
+    Attention {
+        query,
+        key,
+        value,
+        starts: run.batch.starts,
+        query_starts: first.then_some(Words { len: run.batch.rows + 1, ..run.batch.counting }),
+        heads: attention.heads,
+        longest: run.batch.longest,
+        mask: run.mask(attention.site),
+        max_length: attention.max_length,
+    }
+}

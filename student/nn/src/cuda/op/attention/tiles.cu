@@ -1,0 +1,476 @@
+// Attention on tensor cores, bfloat16, for heads of 32, 64 and 128: the mathematics, shapes and mask of kernel.cu,
+// with scores that never leave the registers (Dao et al., 2022, "FlashAttention").
+//
+// A warp owns 16 rows, a block up to four warps' rows of one head of one sequence, in shared memory with rows 16 bytes
+// longer than they need to be, so that eight of them lie in different banks. The forward pass goes over tiles of 64
+// keys and rescales what it has when it meets a larger score. In the backward pass a block is first the owner of keys,
+// with scores transposed so that they are at once the left operand of d_key and d_value, then the owner of queries, for
+// d_query: scores are computed twice, and in return no block adds to what another one writes. A sequence that fits one
+// block, as nearly all text does, is loaded once for both.
+//
+// Fragments of mma_16x8x16: with group = lane / 4 and pair = lane % 4 * 2, element i of an accumulator stands in row
+// group + 8 (i / 2) and column pair + i % 2; two neighbouring accumulators, packed, are a left operand.
+
+constexpr int KEY_TILE = 64;
+constexpr float LOG2_E = 1.44269504f;
+constexpr float LN_2 = 0.69314718f;
+
+/// Which rows of which head of which sequence a block works on.
+struct TileSequence {
+    u32 first, first_query;
+    int length, queries, head, tile, rows;
+
+    __device__ __forceinline__ TileSequence(const u32* starts, const u32* query_starts) {
+        first = starts[blockIdx.z];
+        length = starts[blockIdx.z + 1] - first;
+        first_query = query_starts[blockIdx.z];
+        queries = query_starts[blockIdx.z + 1] - first_query;
+        head = blockIdx.y;
+        rows = blockDim.x / 2;
+        tile = blockIdx.x * rows;
+    }
+};
+
+__device__ __forceinline__ int whole_steps(int rows) { return (rows + 15) / 16 * 16; }
+
+/// A matrix' rows, `stride` elements apart.
+struct Rows {
+    const bf16* at;
+    int stride;
+};
+
+/// Rows of a head, from row `first` on, begin to travel to shared memory, with rows of zeros up to a multiple of 16.
+template <int D>
+__device__ __forceinline__ void load_tile(bf16* tile, Rows matrix, size_t first, int head, int rows) {
+    constexpr int CHUNKS = D / 8;
+    const bf16* from = matrix.at + first * matrix.stride + head * D;
+    const int all = whole_steps(rows) * CHUNKS;
+    for (int i = threadIdx.x; i < all; i += blockDim.x) {
+        const int row = i / CHUNKS, column = i % CHUNKS * 8;
+        bf16* to = tile + row * (D + 8) + column;
+        if (row < rows) {
+            copy16_async(to, from + static_cast<size_t>(row) * matrix.stride + column);
+        } else {
+            store16(to, {0, 0, 0, 0});
+        }
+    }
+}
+
+__device__ __forceinline__ void tiles_arrive() {
+    copies_commit();
+    copies_wait();
+    __syncthreads();
+}
+
+/// A left operand: 16 rows, 16 columns.
+template <int D>
+__device__ __forceinline__ void load_left(const bf16* rows, int column, unsigned (&a)[4]) {
+    const int lane = threadIdx.x % 32;
+    load_matrices(rows + lane % 16 * (D + 8) + column + lane / 16 * 8, a);
+}
+
+/// A right operand of two products: element [k][n] is row n, column k of these 16 rows.
+template <int D>
+__device__ __forceinline__ void load_right(const bf16* rows, int column, unsigned (&low)[2], unsigned (&high)[2]) {
+    const int lane = threadIdx.x % 32;
+    unsigned b[4];
+    load_matrices(rows + (lane / 16 * 8 + lane % 8) * (D + 8) + column + lane / 8 % 2 * 8, b);
+    low[0] = b[0], low[1] = b[1], high[0] = b[2], high[1] = b[3];
+}
+
+/// The same where element [k][n] is row k, column n.
+template <int D>
+__device__ __forceinline__ void load_right_rows(const bf16* rows, int column, unsigned (&low)[2], unsigned (&high)[2]) {
+    const int lane = threadIdx.x % 32;
+    unsigned b[4];
+    load_matrices_transposed(rows + lane % 16 * (D + 8) + column + lane / 16 * 8, b);
+    low[0] = b[0], low[1] = b[1], high[0] = b[2], high[1] = b[3];
+}
+
+/// sum [16, D] += left [16, 16] rows [16, D]
+template <int D>
+__device__ __forceinline__ void add_product(float (&sum)[D / 8][4], const unsigned (&left)[4], const bf16* rows) {
+#pragma unroll
+    for (int d = 0; d < D / 16; d++) {
+        unsigned low[2], high[2];
+        load_right_rows<D>(rows, 16 * d, low, high);
+        mma_16x8x16(sum[2 * d], left, low);
+        mma_16x8x16(sum[2 * d + 1], left, high);
+    }
+}
+
+/// Two neighbouring accumulators as a left operand.
+__device__ __forceinline__ void pack_left(const float (&low)[4], const float (&high)[4], unsigned (&left)[4]) {
+    left[0] = pack_bf16(low[0], low[1]);
+    left[1] = pack_bf16(low[2], low[3]);
+    left[2] = pack_bf16(high[0], high[1]);
+    left[3] = pack_bf16(high[2], high[3]);
+}
+
+/// Writes the first `rows` of a warp's 16 rows, each half times its factor. Lanes exchange pairs, so that four of them
+/// write 32 bytes in a row.
+template <int D>
+__device__ __forceinline__ void store_tile(bf16* to, int stride, int rows, const float (&values)[D / 8][4],
+                                           float upper_factor, float lower_factor) {
+    const int lane = threadIdx.x % 32, group = lane / 4, odd = lane % 2;
+    const int column = odd * 8 + (lane % 4 - odd) * 2;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const float factor = half ? lower_factor : upper_factor;
+        const int row = group + 8 * half;
+        bf16* row_to = to + static_cast<size_t>(row) * stride + column;
+#pragma unroll
+        for (int d = 0; d < D / 16; d++) {
+            const float(&low)[4] = values[2 * d];
+            const float(&high)[4] = values[2 * d + 1];
+            const unsigned first = pack_bf16(low[2 * half] * factor, low[2 * half + 1] * factor);
+            const unsigned second = pack_bf16(high[2 * half] * factor, high[2 * half + 1] * factor);
+            const unsigned other = __shfl_xor_sync(~0u, odd ? first : second, 1);
+            if (row < rows) store8(row_to + 16 * d, odd ? other : first, odd ? second : other);
+        }
+    }
+}
+
+template <int D>
+__device__ __forceinline__ void forward_tiles(bf16* shared, Rows query, Rows key, Rows value, const TileSequence& at,
+                                              int heads, float scale, const Dropout& dropout, int max_length,
+                                              int key_rows, bf16* context, float* lse) {
+    constexpr int STRIDE = D + 8;
+    if (at.tile >= at.queries) return;
+    const int lane = threadIdx.x % 32, group = lane / 4, pair = lane % 4 * 2;
+    const int mine = threadIdx.x / 32 * 16;
+    const int hidden = heads * D;
+    const bool busy = at.tile + mine < at.queries;
+    const float to_log2 = scale * LOG2_E;
+    bf16* queries = shared;
+    bf16* keys = queries + at.rows * STRIDE;
+    bf16* values = keys + key_rows * STRIDE;
+    load_tile<D>(queries, query, at.first_query + at.tile, at.head, min(at.rows, at.queries - at.tile));
+
+    unsigned left[D / 16][4] = {};
+    float out[D / 8][4] = {};
+    float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
+    MaskRow mask[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const u32 token = at.first + at.tile + mine + group + 8 * half;
+        mask[half] = dropout.row(token, max_length, heads, at.head);
+    }
+    for (int base = 0; base < at.length; base += KEY_TILE) {
+        const int count = min(KEY_TILE, at.length - base);
+        if (base > 0) __syncthreads();
+        load_tile<D>(keys, key, at.first + base, at.head, count);
+        load_tile<D>(values, value, at.first + base, at.head, count);
+        tiles_arrive();
+        if (!busy) continue;
+        if (base == 0) {
+#pragma unroll
+            for (int k = 0; k < D / 16; k++) load_left<D>(queries + mine * STRIDE, 16 * k, left[k]);
+        }
+        float scores[KEY_TILE / 8][4];
+        float tile_largest[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+        for (int j = 0; j < KEY_TILE / 16; j++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) scores[2 * j][i] = scores[2 * j + 1][i] = 0.0f;
+            if (16 * j < count) {
+#pragma unroll
+                for (int k = 0; k < D / 16; k++) {
+                    unsigned low[2], high[2];
+                    load_right<D>(keys + 16 * j * STRIDE, 16 * k, low, high);
+                    mma_16x8x16(scores[2 * j], left[k], low);
+                    mma_16x8x16(scores[2 * j + 1], left[k], high);
+                }
+            }
+#pragma unroll
+            for (int n = 2 * j; n < 2 * j + 2; n++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    if (8 * n + pair + i % 2 >= count) scores[n][i] = -INFINITY;
+                    tile_largest[i / 2] = fmaxf(tile_largest[i / 2], scores[n][i]);
+                }
+            }
+        }
+        float offset[2];
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float most = tile_largest[half];
+            most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+            most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+            most = fmaxf(most, largest[half]);
+            const float correction = exp2_fast((largest[half] - most) * to_log2);
+            largest[half] = most;
+            offset[half] = most * to_log2;
+            sum[half] *= correction;
+#pragma unroll
+            for (int d = 0; d < D / 8; d++) out[d][2 * half] *= correction, out[d][2 * half + 1] *= correction;
+        }
+#pragma unroll
+        for (int j = 0; j < KEY_TILE / 16; j++) {
+            if (16 * j >= count) break;
+#pragma unroll
+            for (int n = 2 * j; n < 2 * j + 2; n++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    float probability = exp2_fast(scores[n][i] * to_log2 - offset[i / 2]);
+                    sum[i / 2] += probability;
+                    if (dropout.threshold) probability *= dropout.factor(mask[i / 2], base + 8 * n + pair + i % 2);
+                    scores[n][i] = probability;
+                }
+            }
+            unsigned probabilities[4];
+            pack_left(scores[2 * j], scores[2 * j + 1], probabilities);
+            add_product<D>(out, probabilities, values + 16 * j * STRIDE);
+        }
+    }
+    if (!busy) return;
+    const int rows = at.queries - at.tile - mine;
+    const size_t first_row = at.first_query + at.tile + mine;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        sum[half] += __shfl_xor_sync(~0u, sum[half], 1);
+        sum[half] += __shfl_xor_sync(~0u, sum[half], 2);
+        const int row = group + 8 * half;
+        if (lane % 4 == 0 && row < rows) {
+            lse[(first_row + row) * heads + at.head] = largest[half] * scale + logf(sum[half]);
+        }
+    }
+    store_tile<D>(context + first_row * hidden + at.head * D, hidden, rows, out, 1.0f / sum[0], 1.0f / sum[1]);
+}
+
+/// For `rows` queries from `row` on: the log-sum-exp in powers of two, and what softmax's backward pass subtracts, the
+/// scalar product of d_context and context. Rows up to a multiple of 16 get values that make their probabilities zero.
+template <int D>
+__device__ __forceinline__ void load_row_terms(float* log_sums, float* projections, const bf16* context,
+                                               const bf16* d_context, const float* lse, size_t row, int rows, int heads,
+                                               int head) {
+    constexpr int CHUNKS = D / 8;
+    const int chunk = threadIdx.x % CHUNKS * 8;
+    const int all = whole_steps(rows);
+    for (int base = 0; base < all; base += blockDim.x / CHUNKS) {
+        const int i = base + threadIdx.x / CHUNKS;
+        float projection = 0.0f;
+        if (i < rows) {
+            const size_t place = ((row + i) * heads + head) * D + chunk;
+            float a[8], b[8];
+            load_whole(context + place, a);
+            load_whole(d_context + place, b);
+#pragma unroll
+            for (int j = 0; j < 8; j++) projection += a[j] * b[j];
+        }
+#pragma unroll
+        for (int bits = CHUNKS / 2; bits > 0; bits /= 2) projection += __shfl_xor_sync(~0u, projection, bits);
+        if (chunk == 0 && i < all) {
+            projections[i] = projection;
+            log_sums[i] = i < rows ? lse[(row + i) * heads + head] * LOG2_E : INFINITY;
+        }
+    }
+}
+
+/// Left operands of 16 rows: in registers where there are enough, else read again at every use.
+template <int D>
+struct LeftRows {
+    static constexpr bool KEPT = D <= 64;
+    const bf16* rows;
+    unsigned kept[KEPT ? D / 16 : 1][4];
+
+    __device__ __forceinline__ void begin(const bf16* from) {
+        rows = from;
+        if constexpr (KEPT) {
+#pragma unroll
+            for (int k = 0; k < D / 16; k++) load_left<D>(rows, 16 * k, kept[k]);
+        }
+    }
+
+    /// product [16, 16] = these rows times the transpose of `right`'s 16 rows
+    __device__ __forceinline__ void times(const bf16* right, float (&product)[2][4]) const {
+#pragma unroll
+        for (int i = 0; i < 4; i++) product[0][i] = product[1][i] = 0.0f;
+#pragma unroll
+        for (int k = 0; k < D / 16; k++) {
+            unsigned low[2], high[2];
+            load_right<D>(right, 16 * k, low, high);
+            if constexpr (KEPT) {
+                mma_16x8x16(product[0], kept[k], low);
+                mma_16x8x16(product[1], kept[k], high);
+            } else {
+                unsigned left[4];
+                load_left<D>(rows, 16 * k, left);
+                mma_16x8x16(product[0], left, low);
+                mma_16x8x16(product[1], left, high);
+            }
+        }
+    }
+};
+
+template <int D>
+__device__ __forceinline__ void backward_tiles(bf16* shared, Rows query, Rows key, Rows value, const TileSequence& at,
+                                               int heads, float scale, const Dropout& dropout, int max_length,
+                                               const bf16* context, const bf16* d_context, const float* lse,
+                                               bf16* d_query, int d_query_stride, bf16* d_key, int d_key_stride,
+                                               bf16* d_value, int d_value_stride) {
+    constexpr int STRIDE = D + 8;
+    const int lane = threadIdx.x % 32, group = lane / 4, pair = lane % 4 * 2;
+    const int mine = threadIdx.x / 32 * 16;
+    const float to_log2 = scale * LOG2_E;
+    bf16* keys = shared;
+    bf16* values = keys + at.rows * STRIDE;
+    bf16* queries = values + at.rows * STRIDE;
+    bf16* d_contexts = queries + at.rows * STRIDE;
+    float* log_sums = reinterpret_cast<float*>(d_contexts + at.rows * STRIDE);
+    float* projections = log_sums + at.rows;
+    const bool one_tile = at.length <= at.rows && at.queries <= at.rows;
+
+    const auto load_keys = [&](int base) {
+        const int count = min(at.rows, at.length - base);
+        load_tile<D>(keys, key, at.first + base, at.head, count);
+        load_tile<D>(values, value, at.first + base, at.head, count);
+    };
+    const auto load_queries = [&](int base) {
+        const int count = min(at.rows, at.queries - base);
+        const size_t row = at.first_query + base;
+        load_tile<D>(queries, query, row, at.head, count);
+        load_tile<D>(d_contexts, {d_context, heads * D}, row, at.head, count);
+        load_row_terms<D>(log_sums, projections, context, d_context, lse, row, count, heads, at.head);
+    };
+
+    if (at.tile < at.length) {
+        // Owner of keys: rows are keys, columns queries.
+        const bool busy = at.tile + mine < at.length;
+        LeftRows<D> my_keys, my_values;
+        float d_keys[D / 8][4] = {}, d_values[D / 8][4] = {};
+        load_keys(at.tile);
+        for (int base = 0; base < at.queries; base += at.rows) {
+            if (base > 0) __syncthreads();
+            load_queries(base);
+            tiles_arrive();
+            if (!busy) continue;
+            if (base == 0) {
+                my_keys.begin(keys + mine * STRIDE);
+                my_values.begin(values + mine * STRIDE);
+            }
+            const int count = min(at.rows, at.queries - base);
+#pragma unroll 1
+            for (int step = 0; step < count; step += 16) {
+                float scores[2][4], d_scores[2][4];
+                my_keys.times(queries + step * STRIDE, scores);
+                my_values.times(d_contexts + step * STRIDE, d_scores);
+#pragma unroll
+                for (int n = 0; n < 2; n++) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        const int column = step + 8 * n + pair + i % 2;
+                        const float probability = exp2_fast(scores[n][i] * to_log2 - log_sums[column]);
+                        float factor = 1.0f;
+                        if (dropout.threshold) {
+                            const u32 token = at.first + base + column;
+                            const MaskRow mask = dropout.row(token, max_length, heads, at.head);
+                            factor = dropout.factor(mask, at.tile + mine + group + i / 2 * 8);
+                        }
+                        scores[n][i] = probability * factor;
+                        d_scores[n][i] = probability * (d_scores[n][i] * factor - projections[column]);
+                    }
+                }
+                unsigned left[4];
+                pack_left(scores[0], scores[1], left);
+                add_product<D>(d_values, left, d_contexts + step * STRIDE);
+                pack_left(d_scores[0], d_scores[1], left);
+                add_product<D>(d_keys, left, queries + step * STRIDE);
+            }
+        }
+        if (busy) {
+            const int rows = at.length - at.tile - mine;
+            const size_t row = at.first + at.tile + mine;
+            store_tile<D>(d_key + row * d_key_stride + at.head * D, d_key_stride, rows, d_keys, scale, scale);
+            store_tile<D>(d_value + row * d_value_stride + at.head * D, d_value_stride, rows, d_values, 1.0f, 1.0f);
+        }
+    }
+
+    if (at.tile < at.queries) {
+        // Owner of queries: rows are queries, columns keys.
+        const bool busy = at.tile + mine < at.queries;
+        LeftRows<D> my_queries, my_d_contexts;
+        float d_queries[D / 8][4] = {};
+        float log_sum[2], projection[2];
+        MaskRow mask[2];
+        if (!one_tile) {
+            __syncthreads();
+            load_queries(at.tile);
+        }
+        for (int base = 0; base < at.length; base += at.rows) {
+            if (!one_tile) {
+                if (base > 0) __syncthreads();
+                load_keys(base);
+                tiles_arrive();
+            }
+            if (!busy) continue;
+            if (base == 0) {
+                my_queries.begin(queries + mine * STRIDE);
+                my_d_contexts.begin(d_contexts + mine * STRIDE);
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    const int row = mine + group + 8 * half;
+                    log_sum[half] = log_sums[row];
+                    projection[half] = projections[row];
+                    mask[half] = dropout.row(at.first + at.tile + row, max_length, heads, at.head);
+                }
+            }
+            const int count = min(at.rows, at.length - base);
+#pragma unroll 1
+            for (int step = 0; step < count; step += 16) {
+                float scores[2][4], d_scores[2][4];
+                my_queries.times(keys + step * STRIDE, scores);
+                my_d_contexts.times(values + step * STRIDE, d_scores);
+#pragma unroll
+                for (int n = 0; n < 2; n++) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        const int column = step + 8 * n + pair + i % 2;
+                        const float probability = exp2_fast(scores[n][i] * to_log2 - log_sum[i / 2]);
+                        float d = d_scores[n][i];
+                        if (dropout.threshold) d *= dropout.factor(mask[i / 2], base + column);
+                        d_scores[n][i] = column < count ? probability * (d - projection[i / 2]) : 0.0f;
+                    }
+                }
+                unsigned left[4];
+                pack_left(d_scores[0], d_scores[1], left);
+                add_product<D>(d_queries, left, keys + step * STRIDE);
+            }
+        }
+        if (busy) {
+            const size_t row = at.first_query + at.tile + mine;
+            bf16* to = d_query + row * d_query_stride + at.head * D;
+            store_tile<D>(to, d_query_stride, at.queries - at.tile - mine, d_queries, scale, scale);
+        }
+    }
+}
+
+/// context and lse of every query. blockIdx.x counts tiles of a sequence's queries, blockIdx.y heads, blockIdx.z
+/// sequences; a block has a warp for each 16 queries of a tile. Shared memory: the queries of a tile, and twice
+/// key_rows: 64, or the longest sequence up to a multiple of 16.
+#define FORWARD_TILES(D, BLOCKS)                                                                                       \
+    RESIDENT_KERNEL(attention_forward_tiles_##D, 128, BLOCKS, ATTENTION_PARAMETERS(bf16), bf16* __restrict__ context,  \
+                    float* __restrict__ lse) {                                                                         \
+        DYNAMIC_SHARED(shared);                                                                                        \
+        forward_tiles<D>(reinterpret_cast<bf16*>(shared), {query, query_stride}, {key, key_stride},                    \
+                         {value, value_stride}, TileSequence(starts, query_starts), heads, scale, DROPOUT, max_length, \
+                         min(KEY_TILE, whole_steps(longest)), context, lse);                                           \
+    }
+
+/// d_query, d_key and d_value. blockIdx.x counts tiles of a sequence's keys and queries, the rest as above. Shared
+/// memory: four tiles, and two floats a row of a tile.
+#define BACKWARD_TILES(D, BLOCKS)                                                                                      \
+    RESIDENT_KERNEL(attention_backward_tiles_##D, 128, BLOCKS, ATTENTION_BACKWARD_PARAMETERS(bf16)) {                  \
+        DYNAMIC_SHARED(shared);                                                                                        \
+        backward_tiles<D>(reinterpret_cast<bf16*>(shared), {query, query_stride}, {key, key_stride},                   \
+                          {value, value_stride}, TileSequence(starts, query_starts), heads, scale, DROPOUT,            \
+                          max_length, context, d_context, lse, d_query, d_query_stride, d_key, d_key_stride, d_value,  \
+                          d_value_stride);                                                                             \
+    }
+
+FORWARD_TILES(32, 5)
+FORWARD_TILES(64, 4)
+FORWARD_TILES(128, 2)
+BACKWARD_TILES(32, 5)
+BACKWARD_TILES(64, 3)
+BACKWARD_TILES(128, 2)

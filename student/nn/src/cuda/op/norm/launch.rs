@@ -1,0 +1,78 @@
+//! Residual, dropout and layer norm over rows.
+
+use crate::Error;
+use crate::cuda::op::call::{Call, Mask};
+use crate::cuda::operand::{Matrix, Vector, Words};
+
+operation! {
+    /// `sum = dropout(branch + branch_bias) + residual`, `out = norm(sum)`.
+    ResidualNormForward(typed!("residual_norm_forward")) over branch as [rows, width] {
+        /// The branch in, the sum out.
+        branch: Matrix = activations[rows, width],
+        branch_bias: Vector = vector[width],
+        residual: Matrix = activations[rows, width],
+        norm: NormWeights = norm[width],
+        mask: Mask = mask[],
+        /// Which token of the batch each row is; without, row `r` is token `r`.
+        row_tokens: Option<Words> = words[rows],
+        mean: Vector = vector[rows],
+        rstd: Vector = vector[rows],
+        out: Matrix = activations[rows, width],
+    } sizes(rows, width) launch_norm(rows, width)
+}
+
+operation! {
+    /// Backward of [`ResidualNormForward`].
+    ResidualNormBackward(typed!("residual_norm_backward")) over d_out as [rows, width] {
+        d_out: Matrix = activations[rows, width],
+        /// As forward left it; so are the next two.
+        sum: Matrix = activations[rows, width],
+        mean: Vector = vector[rows],
+        rstd: Vector = vector[rows],
+        norm_weight: Vector = vector[width],
+        mask: Mask = mask[],
+        row_tokens: Option<Words> = words[rows],
+        /// The gradient in the residual; may be `d_out`.
+        d_sum: Matrix = activations[rows, width],
+        d_branch: Matrix = activations[rows, width],
+        /// Sums for the gradients of the norm's weight and bias and of the branch's bias; `f32`.
+        partials: Matrix = floats[norm_partials(rows), 3 * width],
+    } sizes(rows, width, norm_rows(rows)) launch_norm_backward(rows, width)
+}
+
+/// Scale and shift of a norm, `[W]` each, and what is added to the variance.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NormWeights {
+    pub(crate) weight: Vector,
+    pub(crate) bias: Vector,
+    pub(crate) epsilon: f32,
+}
+
+/// Partial sums of [`ResidualNormBackward`] and of the embeddings' norm.
+pub(crate) fn norm_partials(rows: usize) -> usize {
+    rows.div_ceil(norm_rows(rows))
+}
+
+/// Rows that share one partial sum: enough blocks for a large GPU, few enough sums.
+pub(in crate::cuda::op) fn norm_rows(rows: usize) -> usize {
+    rows.div_ceil(256).clamp(8, 64)
+}
+
+impl Call<'_> {
+    pub(in crate::cuda::op) fn norm(self, _name: &str, norm: NormWeights, width: [usize; 1]) -> Self {
+        let call = self.vector("norm.weight", norm.weight, width).vector("norm.bias", norm.bias, width);
+        call.scalar("norm.epsilon", norm.epsilon, [])
+    }
+
+    /// A warp a row, which it keeps as floats.
+    pub(in crate::cuda::op) fn launch_norm(&mut self, rows: usize, width: usize) -> Result<(), Error> {
+        self.launch_row_warps(rows, 1, width.next_multiple_of(8) * 4)
+    }
+
+    /// As many threads as share the columns of a row without many of them idle.
+    pub(in crate::cuda::op) fn launch_norm_backward(&mut self, rows: usize, width: usize) -> Result<(), Error> {
+        let vectors = width.div_ceil(self.lanes()).max(1);
+        let threads = (vectors * (256 / vectors).max(1)).next_multiple_of(32).min(256);
+        self.launch([norm_partials(rows), 1, 1], threads, 0)
+    }
+}

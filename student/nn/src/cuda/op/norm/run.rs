@@ -1,0 +1,43 @@
+//! [`ResidualNorm`] on a GPU.
+
+use super::launch::{ResidualNormBackward, ResidualNormForward, norm_partials};
+use crate::cuda::run::Run;
+use crate::op::{Op, ResidualNorm};
+use crate::{Error, Span};
+
+/// Leaves what is normalised in the place of the branch.
+pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, end: &ResidualNorm) -> Result<(), Error> {
+    let out = run.value(op.out);
+    ResidualNormForward {
+        branch: run.value(op.inputs[0].value),
+        branch_bias: run.master(end.bias.into()),
+        residual: run.value(op.inputs[1].value),
+        norm: run.norm(&end.norm),
+        mask: run.mask(end.site),
+        row_tokens: run.row_tokens(op.out),
+        mean: run.column(index, 0, out.rows),
+        rstd: run.column(index, 1, out.rows),
+        out,
+    }
+    .launch(run.device)
+}
+
+pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, end: &ResidualNorm) -> Result<(), Error> {
+    let d_out = run.gradient(op.out);
+    let partials = run.partials([norm_partials(d_out.rows), 3 * d_out.width]);
+    ResidualNormBackward {
+        d_out,
+        sum: run.value(op.inputs[0].value),
+        mean: run.column(index, 0, d_out.rows),
+        rstd: run.column(index, 1, d_out.rows),
+        norm_weight: run.master(Span::from(end.norm.weight)),
+        mask: run.mask(end.site),
+        row_tokens: run.row_tokens(op.out),
+        d_sum: d_out,
+        d_branch: run.gradient(op.inputs[0].value),
+        partials,
+    }
+    .launch(run.device)?;
+    run.reduce(partials, end.norm.weight)?;
+    run.hand_on(index, op, 1)
+}

@@ -1,0 +1,117 @@
+//! The norm behind a residual connection, forward and backward.
+
+use super::launch::{NormWeights, ResidualNormBackward, ResidualNormForward, norm_partials};
+use crate::Error;
+use crate::cuda::op::call::Mask;
+use crate::cuda::op::sums::launch::ReducePartials;
+use crate::cuda::verify::bench::{Bench, FLOATS, ROUNDED, SHAPES, column_sums, describe, factor_at, masks};
+
+pub(in crate::cuda) const EPSILON: f32 = 1e-5;
+
+pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
+    for (rows, width) in SHAPES {
+        for mask in masks(rows, width) {
+            residual_norm(bench, rows, width, mask)?;
+        }
+    }
+    residual_norm(bench, 300, 64, masks(300, 64)[3])
+}
+
+fn residual_norm(bench: &mut Bench<'_>, rows: usize, width: usize, mask: Mask) -> Result<(), Error> {
+    let shape = format!("rows {rows}, width {width}, {}", describe(mask));
+    let count = rows * width;
+    let branch = bench.activations("branch", count)?;
+    let residual = bench.activations("residual", count)?;
+    let branch_bias = bench.floats("bias", width, 0.5)?;
+    let norm_weight = bench.floats("weight", width, 1.0)?;
+    let norm_bias = bench.floats("norm bias", width, 0.5)?;
+    let (mean, rstd, out) = (bench.output_floats(rows)?, bench.output_floats(rows)?, bench.output(count)?);
+    // Rows that are every third token.
+    let tokens: Vec<u32> = (0..rows as u32).map(|row| if mask.site.is_some() { 3 * row + 1 } else { row }).collect();
+    let tokens_buffer = bench.words(&tokens)?;
+    let row_tokens = mask.site.map(|_| tokens_buffer.words());
+    let norm = NormWeights { weight: norm_weight.vector(), bias: norm_bias.vector(), epsilon: EPSILON };
+    ResidualNormForward {
+        branch: branch.matrix(width),
+        branch_bias: branch_bias.vector(),
+        residual: residual.matrix(width),
+        norm,
+        mask,
+        row_tokens,
+        mean: mean.vector(),
+        rstd: rstd.vector(),
+        out: out.matrix(width),
+    }
+    .launch(bench.device)?;
+    let factors: Vec<f64> =
+        (0..count).map(|i| factor_at(mask, tokens[i / width] as usize * width + i % width, width)).collect();
+    let sum: Vec<f64> = (0..count)
+        .map(|i| (branch.values[i] + branch_bias.values[i % width]) * factors[i] + residual.values[i])
+        .collect();
+    bench.compare("residual_norm_forward", "sum", &shape, &branch, &sum, ROUNDED)?;
+    // What follows is computed from the sum as it was stored.
+    let (sum, _) = bench.read(&branch)?;
+    let statistics: Vec<(f64, f64)> = sum.chunks_exact(width).map(|row| statistics(row, EPSILON.into())).collect();
+    let (means, rstds): (Vec<f64>, Vec<f64>) = statistics.iter().copied().unzip();
+    bench.compare("residual_norm_forward", "mean", &shape, &mean, &means, FLOATS)?;
+    bench.compare("residual_norm_forward", "rstd", &shape, &rstd, &rstds, FLOATS)?;
+    let expected: Vec<f64> = (0..count)
+        .map(|i| {
+            (sum[i] - means[i / width]) * rstds[i / width] * norm_weight.values[i % width] + norm_bias.values[i % width]
+        })
+        .collect();
+    bench.compare("residual_norm_forward", "out", &shape, &out, &expected, ROUNDED)?;
+
+    let d_out = bench.activations("d", count)?;
+    let d_branch = bench.output(count)?;
+    let partials = bench.output_floats(norm_partials(rows) * 3 * width)?;
+    ResidualNormBackward {
+        d_out: d_out.matrix(width),
+        sum: branch.matrix(width),
+        mean: mean.vector(),
+        rstd: rstd.vector(),
+        norm_weight: norm_weight.vector(),
+        mask,
+        row_tokens,
+        d_sum: d_out.matrix(width),
+        d_branch: d_branch.matrix(width),
+        partials: partials.matrix(3 * width),
+    }
+    .launch(bench.device)?;
+    let mut d_sum = Vec::new();
+    let mut d_weight = Vec::new();
+    for (sum, d) in sum.chunks_exact(width).zip(d_out.values.chunks_exact(width)) {
+        let (d_row, weight_row) = norm_backward(sum, d, &norm_weight.values, EPSILON.into());
+        d_sum.extend(d_row);
+        d_weight.extend(weight_row);
+    }
+    let d_branch_expected: Vec<f64> = d_sum.iter().zip(&factors).map(|(d, f)| d * f).collect();
+    bench.compare("residual_norm_backward", "d_sum", &shape, &d_out, &d_sum, ROUNDED)?;
+    bench.compare("residual_norm_backward", "d_branch", &shape, &d_branch, &d_branch_expected, ROUNDED)?;
+    let destination = bench.floats("destination", 3 * width, 1.0)?;
+    let (partials, sums) = (partials.matrix(3 * width), destination.vector());
+    ReducePartials { partials, destination: sums }.launch(bench.device)?;
+    let sums = [&d_weight, &d_out.values, &d_branch_expected].map(|rows| column_sums(rows, width)).concat();
+    let expected: Vec<f64> = destination.values.iter().zip(&sums).map(|(a, b)| a + b).collect();
+    bench.compare("residual_norm_backward", "reduced partials", &shape, &destination, &expected, FLOATS)
+}
+
+/// Mean and reciprocal deviation of a row.
+pub(in crate::cuda) fn statistics(row: &[f64], epsilon: f64) -> (f64, f64) {
+    let n = row.len() as f64;
+    let mean = row.iter().sum::<f64>() / n;
+    let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+    (mean, 1.0 / (variance + epsilon).sqrt())
+}
+
+/// Gradient before a norm, and the rows that add up to the gradients of its weight.
+pub(in crate::cuda) fn norm_backward(sum: &[f64], d: &[f64], weight: &[f64], epsilon: f64) -> (Vec<f64>, Vec<f64>) {
+    let (mean, rstd) = statistics(sum, epsilon);
+    let n = sum.len() as f64;
+    let normalized: Vec<f64> = sum.iter().map(|x| (x - mean) * rstd).collect();
+    let scaled: Vec<f64> = d.iter().zip(weight).map(|(d, w)| d * w).collect();
+    let along = scaled.iter().zip(&normalized).map(|(d, x)| d * x).sum::<f64>() / n;
+    let level = scaled.iter().sum::<f64>() / n;
+    let d_sum = scaled.iter().zip(&normalized).map(|(d, x)| rstd * (d - level - x * along)).collect();
+    (d_sum, d.iter().zip(&normalized).map(|(d, x)| d * x).collect())
+}

@@ -1,0 +1,103 @@
+//! The gradient's norm and the optimiser.
+
+use super::launch::{AdamWStep, GradientScale, SUM_PARTIALS, SumOfSquares};
+use crate::Error;
+use crate::cuda::operand::{Matrix, Number, Vector};
+use crate::cuda::verify::bench::{Bench, Operand, Tolerance, normal};
+
+/// Measured: 9.9e-8.
+const FLOATS: Tolerance = Tolerance { f32: 3e-7, bf16: 3e-7 };
+/// Rounded to `bf16`. Measured: 2.6e-3.
+const SHADOW: Tolerance = Tolerance { f32: 7.8e-3, bf16: 7.8e-3 };
+
+pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
+    for count in [1, 5, 1000, 4099] {
+        norm(bench, count)?;
+        for finite in [true, false] {
+            for first in [0, 1] {
+                adamw(bench, count, first, finite)?;
+            }
+        }
+    }
+    // More elements than threads.
+    norm(bench, 300_007)
+}
+
+fn norm(bench: &mut Bench<'_>, count: usize) -> Result<(), Error> {
+    let x = bench.floats("x", count, 2.0)?;
+    let control = bench.output_floats(4)?;
+    for max_norm in [1.0, 1e6] {
+        gradient_scale(bench, &x, max_norm, &control)?;
+        let norm = x.values.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let expected = [norm, (f64::from(max_norm) / (norm + 1e-6)).min(1.0), 0.0, 0.0];
+        let shape = format!("{count} elements, max_norm {max_norm}");
+        // One by one: the norm's size would hide the scale.
+        let (found, _) = bench.read(&control)?;
+        for (index, name) in ["norm", "scale", "skip", "unused"].into_iter().enumerate() {
+            let alone = bench.operand(&[found[index] as f32], Number::F32)?;
+            bench.compare("gradient_scale", name, &shape, &alone, &expected[index..=index], FLOATS)?;
+        }
+    }
+    let broken = bench.operand(&[1.0, f32::NAN, 2.0], Number::F32)?;
+    gradient_scale(bench, &broken, 1.0, &control)?;
+    let (found, _) = bench.read(&control)?;
+    let verdict = bench.operand(&[found[1] as f32, found[2] as f32], Number::F32)?;
+    bench.compare("gradient_scale", "scale and skip", "a NaN among 3 elements", &verdict, &[0.0, 1.0], FLOATS)
+}
+
+fn gradient_scale(bench: &Bench<'_>, x: &Operand, max_norm: f32, control: &Operand) -> Result<(), Error> {
+    let sums = bench.output_floats(SUM_PARTIALS)?;
+    let partials = sums.vector();
+    SumOfSquares { x: x.vector(), partials }.launch(bench.device)?;
+    GradientScale { partials, max_norm, control: control.vector() }.launch(bench.device)
+}
+
+fn adamw(bench: &mut Bench<'_>, count: usize, first: usize, finite: bool) -> Result<(), Error> {
+    let shape = format!("{count} elements from {first}, finite {finite}");
+    let total = count + first;
+    let p = bench.floats("p", total, 1.0)?;
+    let g = bench.floats("g", total, 1.0)?;
+    let m = bench.floats("m", total, 0.1)?;
+    let squares: Vec<f32> = normal("v", total, 0.1).iter().map(|x| x * x).collect();
+    let v = bench.operand(&squares, Number::F32)?;
+    let shadow = bench.operand(&vec![0.0; total], Number::Bf16)?;
+    let scale = 0.5f32;
+    let control = bench.operand(&[3.0, scale, if finite { 0.0 } else { 1.0 }, 0.0], Number::F32)?;
+    let (step, decay, root_correction) = (0.01f32, 0.999f32, 1.5f32);
+    let from = |operand: &Operand| Vector { at: operand.at(first), len: count };
+    let shadow_matrix = Matrix::new(Number::Bf16, shadow.at(first), [1, count]);
+    let has_shadow = count != 5;
+    AdamWStep {
+        parameters: from(&p),
+        gradients: from(&g),
+        first_moment: from(&m),
+        second_moment: from(&v),
+        shadow: has_shadow.then_some(shadow_matrix),
+        control: control.vector(),
+        step,
+        decay,
+        root_correction,
+    }
+    .launch(bench.device)?;
+    let mut expected = [p.values.clone(), g.values.clone(), m.values.clone(), v.values.clone(), shadow.values.clone()];
+    #[expect(clippy::needless_range_loop, reason = "one index into five buffers")]
+    for i in first..total {
+        let gradient = expected[1][i] * f64::from(scale);
+        expected[1][i] = 0.0;
+        if !finite {
+            continue;
+        }
+        expected[2][i] += (gradient - expected[2][i]) * 0.1;
+        expected[3][i] = expected[3][i] * 0.999 + gradient * gradient * 0.001;
+        expected[0][i] = expected[0][i] * f64::from(decay)
+            - f64::from(step) * expected[2][i] / (expected[3][i].sqrt() * f64::from(root_correction) + 1e-8);
+        if has_shadow {
+            expected[4][i] = expected[0][i];
+        }
+    }
+    bench.compare("adamw", "parameters", &shape, &p, &expected[0], FLOATS)?;
+    bench.compare("adamw", "gradients", &shape, &g, &expected[1], FLOATS)?;
+    bench.compare("adamw", "first moments", &shape, &m, &expected[2], FLOATS)?;
+    bench.compare("adamw", "second moments", &shape, &v, &expected[3], FLOATS)?;
+    bench.compare("adamw", "shadow", &shape, &shadow, &expected[4], SHADOW)
+}

@@ -1,0 +1,33 @@
+// Sums in a fixed order of what other kernels left: many partial sums, or few columns.
+
+/// destination[n] += the sum of partials[p][n] over p: partials [P, N], destination [N]. 32 columns a block, whose
+/// eight warps share the rows.
+KERNEL(reduce_partials, 256, const float* __restrict__ partials, float* __restrict__ destination, int count,
+       int width) {
+    __shared__ float sums[8][33];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int column = blockIdx.x * 32 + lane;
+    float sum = 0.0f;
+    if (column < width) {
+#pragma unroll 4
+        for (int p = warp; p < count; p += 8) sum += partials[static_cast<size_t>(p) * width + column];
+    }
+    sums[warp][lane] = sum;
+    __syncthreads();
+    if (warp == 0 && column < width) {
+        sum = 0.0f;
+#pragma unroll
+        for (int w = 0; w < 8; w++) sum += sums[w][lane];
+        destination[column] += sum;
+    }
+}
+
+/// sums[c] += the sum of x[r][c] over rows: x [R, C], sums [C]. One block; a warp a column in turn.
+KERNEL(sum_rows, 256, const float* __restrict__ x, float* __restrict__ sums, int rows, int columns) {
+    for (int column = threadIdx.x / 32; column < columns; column += blockDim.x / 32) {
+        float sum = 0.0f;
+        for (int row = threadIdx.x % 32; row < rows; row += 32) sum += x[static_cast<size_t>(row) * columns + column];
+        sum = warp_sum(sum);
+        if (threadIdx.x % 32 == 0) sums[column] += sum;
+    }
+}

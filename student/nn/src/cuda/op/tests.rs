@@ -1,0 +1,96 @@
+//! What the emulated device refuses.
+
+use super::call::Mask;
+use super::norm::launch::{NormWeights, ResidualNormForward};
+use crate::Error;
+use crate::cuda::device::Buffer;
+use crate::cuda::emulation;
+use crate::cuda::operand::{Matrix, Number, Vector, Words};
+use crate::cuda::work::Matmul;
+
+/// Rows and width of the operands.
+const SHAPE: [usize; 2] = [3, 64];
+/// Bytes of each operand's memory.
+const BYTES: usize = SHAPE[0] * SHAPE[1] * 4;
+
+/// A launch with room for each of its operands.
+fn launch(at: &[Buffer; 6]) -> ResidualNormForward {
+    let matrix = |index: usize| Matrix::new(Number::F32, at[index].ptr(), SHAPE);
+    let vector = |index: usize, len| Vector { at: at[index].ptr(), len };
+    ResidualNormForward {
+        branch: matrix(0),
+        branch_bias: vector(3, SHAPE[1]),
+        residual: matrix(1),
+        norm: NormWeights { weight: vector(3, SHAPE[1]), bias: vector(3, SHAPE[1]), epsilon: 1e-5 },
+        mask: Mask { site: None, first: 0 },
+        row_tokens: None,
+        mean: vector(4, SHAPE[0]),
+        rstd: vector(5, SHAPE[0]),
+        out: matrix(2),
+    }
+}
+
+fn refusal(result: Result<(), Error>) -> String {
+    result.expect_err("refused").to_string()
+}
+
+#[test]
+fn operands_that_do_not_fit_are_refused_by_name() {
+    let Some(device) = emulation::device() else { return };
+    let at = std::array::from_fn(|_| Buffer::zeroed(&device, BYTES).expect("memory"));
+    let fitting = launch(&at);
+    fitting.launch(&device).expect("all fits");
+    let other = Matrix { width: 60, stride: 60, ..fitting.residual };
+    let error = refusal(ResidualNormForward { residual: other, ..fitting }.launch(&device));
+    assert_eq!(error, "residual_norm_forward_f32 was given residual as f32 [3, 60]; it needs f32 [3, 64]");
+    let halves = Matrix { number: Number::Bf16, ..fitting.out };
+    let error = refusal(ResidualNormForward { out: halves, ..fitting }.launch(&device));
+    assert_eq!(error, "residual_norm_forward_f32 was given out as bf16 [3, 64]; it needs f32 [3, 64]");
+    let gaps = Matrix { rows: 2, stride: 66, ..fitting.branch };
+    let error = refusal(ResidualNormForward { branch: gaps, ..fitting }.launch(&device));
+    assert_eq!(error, "residual_norm_forward_f32 was given branch as f32 [2, 64], rows 66 apart; it needs f32 [2, 64]");
+    let short = Vector { len: 2, ..fitting.rstd };
+    let error = refusal(ResidualNormForward { rstd: short, ..fitting }.launch(&device));
+    assert_eq!(error, "residual_norm_forward_f32 was given rstd as f32 [1, 2]; it needs f32 [1, 3]");
+    let row_tokens = Some(Words { at: at[4].ptr(), len: 4 });
+    let error = refusal(ResidualNormForward { row_tokens, ..fitting }.launch(&device));
+    assert_eq!(error, "residual_norm_forward_f32 was given row_tokens as u32 [1, 4]; it needs u32 [1, 3]");
+}
+
+#[test]
+fn operands_beyond_their_memory_are_refused_by_name() {
+    let Some(device) = emulation::device() else { return };
+    let mut at = std::array::from_fn(|_| Buffer::zeroed(&device, BYTES).expect("memory"));
+    let fitting = launch(&at);
+    let behind = Matrix { at: fitting.out.at.offset_bytes(16), ..fitting.out };
+    let error = refusal(ResidualNormForward { out: behind, ..fitting }.launch(&device));
+    let found = "768 bytes from byte 16 on of 768 allocated";
+    assert_eq!(
+        error,
+        format!("residual_norm_forward_f32 was given out as {found}; it needs memory inside one allocation")
+    );
+    at[1] = Buffer::empty(&device);
+    let error = refusal(fitting.launch(&device));
+    assert!(error.starts_with("residual_norm_forward_f32 was given residual as 768 bytes at an address"), "{error}");
+    let matrix = |index: usize, shape| Matrix::new(Number::F32, at[index].ptr(), shape);
+    let product = Matmul {
+        a: matrix(0, [3, 64]),
+        a_transposed: false,
+        b: matrix(2, [3, 64]),
+        b_transposed: true,
+        c: matrix(3, [3, 3]),
+        accumulate: false,
+        bias: None,
+        tf32: false,
+    };
+    device.matmul(product).expect("all fits");
+    let error = refusal(device.matmul(Matmul { b: matrix(2, [4, 64]), c: matrix(3, [3, 4]), ..product }));
+    assert_eq!(
+        error,
+        "matmul was given b as 1024 bytes from byte 0 on of 768 allocated; it needs memory inside one allocation"
+    );
+    let error = refusal(device.matmul(Matmul { b: matrix(2, [3, 60]), ..product }));
+    assert_eq!(error, "matmul was given b as f32 [3, 60]; it needs f32 [3, 64]");
+    let error = refusal(device.matmul(Matmul { c: Matrix { stride: 2, ..product.c }, ..product }));
+    assert_eq!(error, "matmul was given c as f32 [3, 3], rows 2 apart; it needs f32 [3, 3]");
+}

@@ -1,0 +1,336 @@
+//! A model at work on a GPU: passes over packed batches, and the optimiser behind them, all on one device.
+//!
+//! A batch goes through the program in one piece. Launches are asked for in order and nothing waits for them: the host
+//! learns what is tapped when it asks for it, and losses and norms of a step while the next one runs. Memory is taken when
+//! a batch is larger than any before; otherwise a step allocates nothing. The dropout masks are the CPU's.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::batch::{Batch, BatchMemory};
+use super::device::{Buffer, Device};
+use super::op;
+use super::op::attention::launch::{LONGEST, TILE_HEAD_SIZES};
+use super::op::sums::launch::SumRows;
+use super::operand::{Matrix, Number, Precision, Ptr, Vector};
+use super::optimizer::Optimizer;
+use super::run::Run;
+use super::transfer::{LateReads, Staging};
+use super::walk::{self, CudaHabits, partial_bytes};
+use super::weights::Weights;
+use crate::op::Kind;
+use crate::pass::Tapped;
+use crate::program::Program;
+use crate::program::places::Plan;
+use crate::session::{Plans, Session, SoftHardLoss, next_number};
+use crate::value::{Rows, Tap};
+use crate::{
+    AdamW, Compute, DropoutRng, EncoderConfig, Error, Gradients, Head, Layout, Mode, PackedInput, Parameters, Pass,
+    StepRates, StepReport,
+};
+
+/// A model at work on one device, which has its weights.
+pub(crate) struct CudaSession {
+    device: Device,
+    config: EncoderConfig,
+    precision: Precision,
+    /// As of the last time that they were read back.
+    parameters: Parameters,
+    program: Program,
+    plans: Plans<Plan>,
+    weights: Weights,
+    /// All that a pass keeps.
+    arena: Buffer,
+    batch: BatchMemory,
+    /// Labels and teacher's logits on their way to the device.
+    targets: Staging,
+    optimizer: Optimizer,
+    weight_decay: f64,
+    /// Logits that were asked for.
+    logits: LateReads,
+    /// The number of the last pass, whose the memory is.
+    pass: u64,
+    said_slow: bool,
+}
+
+/// Where a pass stands in the session's memory.
+struct CudaPass {
+    /// No other pass of any model has it.
+    number: u64,
+    plan: Arc<Plan>,
+    places: Vec<Ptr>,
+    batch: Box<Batch>,
+    masks: Option<DropoutRng>,
+    /// Whether the device has put the gradient in the logits in its place.
+    has_d_logits: bool,
+}
+
+impl CudaSession {
+    /// A model of this configuration with these weights. Refuses a masked-language model.
+    pub(crate) fn new(
+        device: &Device,
+        config: &EncoderConfig,
+        precision: Precision,
+        parameters: Parameters,
+    ) -> Result<Self, Error> {
+        config.validate()?;
+        if config.head == Head::MaskedLm {
+            return Err(Error::MaskedLmOnGpu);
+        }
+        let program = config.program();
+        let mut weights = Weights::new(device, precision, parameters.layout().clone(), &program)?;
+        weights.upload(&parameters)?;
+        Ok(Self {
+            device: device.clone(),
+            config: config.clone(),
+            precision,
+            parameters,
+            weights,
+            program,
+            plans: Plans::new(),
+            arena: Buffer::empty(device),
+            batch: BatchMemory::new(device),
+            targets: Staging::new(device),
+            optimizer: Optimizer::new(device)?,
+            weight_decay: 0.0,
+            logits: LateReads::new(device),
+            pass: 0,
+            said_slow: false,
+        })
+    }
+
+    fn layout(&self) -> &Arc<Layout> {
+        &self.weights.layout.host
+    }
+
+    fn plan(&mut self, taps: &[Tap], training: bool) -> Result<Arc<Plan>, Error> {
+        let (program, layout, precision) = (&self.program, &self.weights.layout.host, self.precision);
+        self.plans.get(taps, training, |taps| {
+            let mut program = program.demanded(taps, training)?;
+            program.join(layout, |_, _| true);
+            Ok(Plan::new(program, &CudaHabits(precision), training))
+        })
+    }
+
+    /// A pass, if its memory is still its own.
+    fn run<'a>(&'a self, pass: &'a CudaPass) -> Result<Run<'a>, Error> {
+        if pass.number != self.pass {
+            return Err(Error::PassIsOver);
+        }
+        let Self { device, precision, weights, .. } = self;
+        let CudaPass { plan, places, batch, masks, .. } = pass;
+        Ok(Run { device, precision: *precision, weights, plan, places, batch, masks: masks.as_ref() })
+    }
+
+    /// Says so, once, where no fast kernel of attention takes the model's heads.
+    fn say_if_attention_is_slow(&mut self) {
+        let head_size = self.config.head_size();
+        let slow = self.precision == Precision::Bf16 && !TILE_HEAD_SIZES.contains(&head_size);
+        if slow && !std::mem::replace(&mut self.said_slow, true) {
+            tracing::warn!(
+                "attention runs without tensor cores, and slower: heads of {head_size} values; there are kernels for \
+                 {TILE_HEAD_SIZES:?}"
+            );
+        }
+    }
+}
+
+impl Session for CudaSession {
+    fn compute(&self) -> Compute {
+        Compute::Cuda { device: self.device.clone(), precision: self.precision }
+    }
+
+    fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    fn settle(&mut self) -> Result<&Parameters, Error> {
+        self.weights.download(&mut self.parameters)?;
+        Ok(&self.parameters)
+    }
+
+    fn set_parameters(&mut self, flat: &[f32]) -> Result<(), Error> {
+        self.parameters.flat_mut().copy_from_slice(flat);
+        self.weights.upload(&self.parameters)
+    }
+
+    fn forward(&mut self, input: PackedInput<'_>, taps: &[Tap], mode: Mode<'_>) -> Result<Pass, Error> {
+        input.check(&self.config)?;
+        let masks = if let Mode::Train(masks) = mode { Some(*masks) } else { None };
+        let training = masks.is_some();
+        let plan = self.plan(taps, training)?;
+        if training {
+            self.weights.prepare_training()?;
+        }
+        self.say_if_attention_is_slow();
+        // The memory is no longer that of the pass before.
+        self.pass = next_number();
+        let batch = Box::new(self.batch.send(&self.config, input, training)?);
+        if batch.longest > LONGEST {
+            let longest = batch.longest;
+            return Err(Error::Batch(format!(
+                "a row has {longest} tokens, the GPU's kernels take at most {LONGEST}: lower --max-length, or give \
+                 --device cpu"
+            )));
+        }
+        let count = |rows: Rows| batch.count(rows);
+        let partials = if training { partial_bytes(&plan.program, count) } else { 0 };
+        let mut end = 0;
+        let mut offsets = Vec::with_capacity(plan.places.len() + 1);
+        for bytes in plan.bytes(count).into_iter().chain([partials]) {
+            offsets.push(end);
+            end += bytes.next_multiple_of(256);
+        }
+        self.arena.reserve(room_for(end))?;
+        let places = offsets.into_iter().map(|offset| self.arena.ptr().offset_bytes(offset)).collect();
+        let pass = CudaPass { number: self.pass, plan, places, batch, masks, has_d_logits: false };
+        walk::forward(&self.run(&pass)?)?;
+        let taps = pass.plan.program.taps().map(|(tap, op)| {
+            let value = pass.plan.program.values[op.out.0];
+            Tapped::new(tap, pass.batch.count(value.rows), value.width, false)
+        });
+        Ok(Pass { taps: taps.collect(), kept: Some(Box::new(pass)) })
+    }
+
+    fn read(&mut self, pass: &mut Pass, tap: Tap) -> Result<Vec<f32>, Error> {
+        pass.read(tap)?;
+        let pass: &CudaPass = pass.kept()?;
+        let run = self.run(pass)?;
+        let Some((_, op)) = pass.plan.program.taps().find(|(other, _)| *other == tap) else { return Ok(Vec::new()) };
+        let columns = op.inputs[0];
+        let whole = run.value(columns.value);
+        let values = self.device.read(whole)?;
+        if columns.width == whole.width {
+            return Ok(values);
+        }
+        let rows = values.chunks_exact(whole.width);
+        Ok(rows.flat_map(|row| &row[columns.first..columns.first + columns.width]).copied().collect())
+    }
+
+    fn soft_hard_loss(&mut self, pass: &mut Pass, loss: SoftHardLoss<'_>) -> Result<bool, Error> {
+        pass.tapped(Tap::Logits)?.gradient = None;
+        let pass: &mut CudaPass = pass.kept_mut()?;
+        let tap = pass.plan.program.ops.iter().position(|op| matches!(op.kind, Kind::Tap(Tap::Logits)));
+        let index = tap.filter(|_| pass.masks.is_some()).ok_or(Error::NoForward)?;
+        let (rows, classes) = (pass.batch.rows, self.config.num_labels);
+        let teacher = loss.target_logits.unwrap_or_default();
+        if loss.labels.len() != rows || (loss.target_logits.is_some() && teacher.len() != rows * classes) {
+            let found = (loss.labels.len(), teacher.len());
+            return Err(Error::Batch(format!("{} labels and {} teacher's logits for {rows} rows", found.0, found.1)));
+        }
+        if let Some(label) = loss.labels.iter().find(|&&label| label >= classes as i32) {
+            return Err(Error::Batch(format!("label {label}, but there are {classes} classes, counted from 0")));
+        }
+        self.targets.begin(2, rows * classes)?;
+        let logits = self.targets.put(teacher.iter().map(|logit| logit.to_bits()));
+        let labels = self.targets.put(loss.labels.iter().map(|label| label.cast_unsigned()));
+        self.targets.send()?;
+        let run = self.run(pass)?;
+        let op = &pass.plan.program.ops[index];
+        let row_losses = run.state(index, 0, [rows, 2], Number::F32);
+        op::loss::launch::SoftHardLoss {
+            student: run.value(op.inputs[0].value),
+            teacher: loss.target_logits.map(|_| Matrix::new(Number::F32, logits.at, [rows, classes])),
+            labels: Some(labels),
+            soft_weight: loss.soft_weight as f32,
+            temperature: loss.temperature as f32,
+            hard_weight: loss.hard_weight as f32,
+            d_logits: run.gradient(op.out),
+            row_losses,
+        }
+        .launch(&self.device)?;
+        SumRows { x: row_losses, sums: Vector { at: self.optimizer.losses(), len: 2 } }.launch(&self.device)?;
+        pass.has_d_logits = true;
+        Ok(true)
+    }
+
+    fn backward(&mut self, pass: Pass) -> Result<(), Error> {
+        let (taps, pass) = pass.into_kept::<CudaPass>()?;
+        if pass.masks.is_none() {
+            return Err(Error::NoForward);
+        }
+        let run = self.run(&pass)?;
+        let mut entered = Vec::with_capacity(taps.len());
+        for (tapped, (tap, op)) in taps.iter().zip(pass.plan.program.taps()) {
+            entered.push(tapped.gradient.is_some() || tap == Tap::Logits && pass.has_d_logits);
+            let Some(gradient) = &tapped.gradient else { continue };
+            let (to, columns) = (run.gradient(op.out), op.inputs[0]);
+            if columns.width == to.width {
+                self.device.write(to, gradient)?;
+                continue;
+            }
+            let mut whole = vec![0.0; to.rows * to.width];
+            for (row, gradient) in whole.chunks_exact_mut(to.width).zip(gradient.chunks_exact(columns.width)) {
+                row[columns.first..columns.first + columns.width].copy_from_slice(gradient);
+            }
+            self.device.write(to, &whole)?;
+        }
+        if !entered.contains(&true) {
+            return Err(Error::NoGradient);
+        }
+        walk::backward(&run, &entered)
+    }
+
+    fn begin(&mut self, optimizer: AdamW) -> Result<(), Error> {
+        optimizer.check(self.layout())?;
+        let (steps, first, second) = optimizer.state();
+        // Nothing is left of a training before.
+        self.optimizer = Optimizer::new(&self.device)?;
+        self.optimizer.steps = steps;
+        self.weight_decay = optimizer.weight_decay();
+        self.weights.upload_moment(0, first)?;
+        self.weights.upload_moment(1, second)?;
+        self.clear_gradients()
+    }
+
+    fn step(&mut self, number: u64, rates: StepRates) -> Result<(), Error> {
+        self.weights.prepare_training()?;
+        self.optimizer.step(&self.weights, number, rates, self.weight_decay)
+    }
+
+    fn reports(&mut self, behind: usize) -> Result<Vec<StepReport>, Error> {
+        self.optimizer.reports(behind)
+    }
+
+    fn gradients(&mut self) -> Result<Gradients, Error> {
+        let mut gradients = Gradients::zeros(self.layout().clone());
+        self.weights.download_gradients(gradients.flat_mut())?;
+        Ok(gradients)
+    }
+
+    fn clear_gradients(&mut self) -> Result<(), Error> {
+        self.weights.clear_gradients()
+    }
+
+    fn state(&mut self) -> Result<(&Parameters, Cow<'_, AdamW>), Error> {
+        let layout = self.layout().clone();
+        let mut moments = [vec![0.0; layout.len()], vec![0.0; layout.len()]];
+        for (index, moment) in moments.iter_mut().enumerate() {
+            self.weights.download_moment(index, moment)?;
+        }
+        let [first, second] = moments;
+        let optimizer = AdamW::restore(layout, self.weight_decay, self.optimizer.steps, first, second);
+        Ok((self.settle()?, Cow::Owned(optimizer.expect("moments of the layout"))))
+    }
+
+    fn submit(&mut self, input: PackedInput<'_>) -> Result<(), Error> {
+        let pass = self.forward(input, &[Tap::Logits], Mode::Eval)?;
+        let pass: &CudaPass = pass.kept()?;
+        let Some((_, op)) = pass.plan.program.taps().next() else { return Err(Error::NoForward) };
+        let logits = self.run(pass)?.value(op.inputs[0].value);
+        self.logits.request(0, logits.at, logits.rows * logits.width)
+    }
+
+    fn collect(&mut self, behind: usize) -> Result<Option<Vec<f32>>, Error> {
+        let words = self.logits.take(behind)?;
+        Ok(words.map(|(_, words)| words.into_iter().map(f32::from_bits).collect()))
+    }
+}
+
+/// Somewhat more than asked for, so that batches of like sizes do not make a buffer grow again and again.
+fn room_for(bytes: usize) -> usize {
+    bytes.next_multiple_of((bytes.next_power_of_two() / 16).max(1 << 16))
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,538 @@
+//! The engine on the emulated device against the engine on the CPU.
+
+use super::*;
+use crate::cuda::device::take_launches;
+use crate::cuda::emulation;
+use crate::cuda::verify::engine::{Rows, weights};
+use crate::hf::HfConfig;
+use crate::{Activation, Family, LayerSlot, Model, Normal, Slot};
+
+pub(crate) fn config(family: Family, hidden: usize, layers: usize) -> EncoderConfig {
+    EncoderConfig {
+        family,
+        head: Head::Classification,
+        vocab_size: 50,
+        embedding_size: if family == Family::ELECTRA { hidden / 2 + 4 } else { hidden },
+        hidden_size: hidden,
+        num_layers: layers,
+        num_heads: 2,
+        intermediate_size: hidden * 2 + 8,
+        max_positions: 72,
+        pad_token_id: 0,
+        type_vocab_size: if family == Family::DISTILBERT { 0 } else { 2 },
+        layer_norm_epsilon: 1e-12,
+        activation: Activation::Gelu,
+        hidden_dropout: 0.0,
+        attention_dropout: 0.0,
+        classifier_dropout: 0.0,
+        num_labels: 5,
+    }
+}
+
+#[test]
+fn a_masked_language_model_is_refused() {
+    let Some(device) = emulation::device() else { return };
+    let config = EncoderConfig { head: Head::MaskedLm, num_labels: 0, ..config(Family::BERT, 64, 2) };
+    let error =
+        CudaSession::new(&device, &config, Precision::F32, weights(&config)).err().expect("refused").to_string();
+    assert_eq!(error, "masked-language models compute on the CPU so far; give --device cpu");
+}
+
+fn with_dropout(config: EncoderConfig) -> EncoderConfig {
+    EncoderConfig { hidden_dropout: 0.2, attention_dropout: 0.1, classifier_dropout: 0.3, ..config }
+}
+
+impl Rows {
+    fn len(&self) -> usize {
+        self.input().starts.len() - 1
+    }
+}
+
+/// Largest difference between two slices, as a share of the second's largest value.
+fn largest_distance(a: &[f32], b: &[f32]) -> f32 {
+    let scale = b.iter().fold(1e-6f32, |scale, value| scale.max(value.abs()));
+    let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+    // What is no number is larger than any.
+    differences.fold(0.0, |worst: f32, d| if d <= worst { worst } else { d }) / scale
+}
+
+/// Euclidean distance as a share of the second's length: rounding moves single elements far where a ReLU switches.
+fn mean_distance(a: &[f32], b: &[f32]) -> f32 {
+    let length = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    let difference = length(&mut a.iter().zip(b).map(|(a, b)| a - b));
+    (difference / length(&mut b.iter().copied()).max(1e-6)) as f32
+}
+
+/// What may differ from the CPU's engine: outputs, gradients, trained weights.
+#[derive(Clone, Copy)]
+struct Tolerance {
+    distance: fn(&[f32], &[f32]) -> f32,
+    output: f32,
+    gradient: f32,
+    trained: f32,
+}
+
+/// Measured: at most 6.2e-7, 7.0e-6 and 8.8e-7.
+const F32: Tolerance = Tolerance { distance: largest_distance, output: 1.9e-6, gradient: 2.1e-5, trained: 2.7e-6 };
+/// Measured: at most 0.011, 0.105 (behind a ReLU; 0.034 elsewhere) and 0.0048.
+const BF16: Tolerance = Tolerance { distance: mean_distance, output: 0.033, gradient: 0.32, trained: 0.015 };
+
+fn tolerance(precision: Precision) -> Tolerance {
+    if precision == Precision::Bf16 { BF16 } else { F32 }
+}
+
+/// Says how far apart two slices are, if asked to by the environment, and refuses too much.
+#[expect(clippy::print_stderr, reason = "where somebody asks")]
+fn close(what: &str, ours: &[f32], theirs: &[f32], tolerance: Tolerance, limit: f32) {
+    assert_eq!(ours.len(), theirs.len());
+    let distance = (tolerance.distance)(ours, theirs);
+    if std::env::var_os("DISTILL_SHOW_DISTANCES").is_some() {
+        eprintln!("distance {distance:9.2e} of {limit:7.1e}: {what}");
+    }
+    assert!(distance <= limit, "{what}: {distance:e}, at most {limit:e} is expected");
+}
+
+fn compare_gradients(ours: &Gradients, theirs: &Gradients, group: &[Tap], tolerance: Tolerance) {
+    for entry in theirs.layout().entries() {
+        let (ours, theirs) = (ours.get(entry.slot), theirs.get(entry.slot));
+        if matches!(entry.slot, Slot::Layer(layer, LayerSlot::KeyBias) if !group.contains(&Tap::Key(layer))) {
+            // Zero by the mathematics: only rounding is left.
+            let largest = ours.iter().fold(0.0f32, |largest, g| largest.max(g.abs()));
+            assert!(largest < tolerance.gradient * 10.0, "{}: {largest}", entry.name);
+            continue;
+        }
+        close(&entry.name, ours, theirs, tolerance, tolerance.gradient);
+    }
+}
+
+fn model(compute: &Compute, config: &EncoderConfig, parameters: &Parameters) -> Model {
+    let config = HfConfig { encoder: config.clone(), labels: Vec::new() };
+    Model::on(compute, config, parameters.clone()).expect("a valid configuration")
+}
+
+/// The same model on the CPU and on the emulated device.
+fn both(config: &EncoderConfig, precision: Precision) -> Option<[Model; 2]> {
+    let gpu = Compute::Cuda { device: emulation::device()?, precision };
+    let parameters = weights(config);
+    Some([Compute::Cpu, gpu].map(|compute| model(&compute, config, &parameters)))
+}
+
+fn all_taps(config: &EncoderConfig) -> Vec<Tap> {
+    config.program().taps().map(|(tap, _)| tap).collect()
+}
+
+/// A made-up gradient at a tap.
+fn gradient(tap: Tap, len: usize) -> Vec<f32> {
+    let mut gradient = vec![0.0; len];
+    let name = if tap == Tap::Logits { "d_logits".to_string() } else { tap.to_string() };
+    Normal::new(5, &name, 1.0).fill(&mut gradient);
+    gradient
+}
+
+/// Values and gradients of both engines, where gradients enter at each of these groups of taps.
+fn check_taps(config: &EncoderConfig, lengths: &[u32], precision: Precision, groups: &[Vec<Tap>]) {
+    let Some([mut cpu, mut gpu]) = both(config, precision) else { return };
+    let (rows, tolerance) = (Rows::new(lengths, 0), tolerance(precision));
+    let rng = DropoutRng::new(1, 2, 3);
+    let rng = if precision == Precision::F32 { rng.behind(4, 9) } else { rng };
+    let taps = all_taps(config);
+    for mode in [Mode::Eval, Mode::Train(&rng)] {
+        let forward = |model: &mut Model, asked: &[Tap]| -> Vec<Vec<f32>> {
+            let mut pass = model.forward(rows.input(), asked, mode).expect("forward");
+            asked.iter().map(|&tap| model.read(&mut pass, tap).expect("asked for")).collect()
+        };
+        let expected = forward(&mut cpu, &taps);
+        for (tap, (ours, theirs)) in taps.iter().zip(forward(&mut gpu, &taps).iter().zip(&expected)) {
+            close(&format!("{tap}, {mode:?}"), ours, theirs, tolerance, tolerance.output);
+        }
+        let (ours, theirs) = (forward(&mut gpu, &[Tap::Logits]), forward(&mut cpu, &[Tap::Logits]));
+        close("logits of first rows", &ours[0], &theirs[0], tolerance, tolerance.output);
+    }
+    for group in groups {
+        for asked in [group, &taps] {
+            let [ours, theirs] = [&mut gpu, &mut cpu].map(|model| {
+                let mut pass = model.forward(rows.input(), asked, Mode::Train(&rng)).expect("forward");
+                for &tap in group {
+                    let len = pass.tapped(tap).map(|tapped| tapped.rows * tapped.width).expect("asked for");
+                    pass.enter(tap, gradient(tap, len)).expect("enter");
+                }
+                model.backward(pass).expect("backward");
+                let gradients = model.gradients().expect("gradients");
+                model.clear_gradients().expect("clear");
+                gradients
+            });
+            compare_gradients(&ours, &theirs, group, tolerance);
+        }
+    }
+}
+
+/// Logits, values at all taps and gradients of both engines.
+fn check(config: &EncoderConfig, lengths: &[u32], precision: Precision) {
+    check_taps(config, lengths, precision, &[vec![Tap::Logits]]);
+}
+
+#[test]
+fn gradients_at_any_tap_are_the_cpu_s() {
+    for family in Family::ALL {
+        let config = with_dropout(config(family, 24, 3));
+        let mut groups: Vec<Vec<Tap>> = all_taps(&config).into_iter().map(|tap| vec![tap]).collect();
+        groups.push(vec![Tap::Logits, Tap::Hidden(3), Tap::Hidden(0)]);
+        groups.push(vec![Tap::Logits, Tap::Query(2), Tap::Value(2)]);
+        groups.push(vec![Tap::Key(2), Tap::Hidden(1)]);
+        groups.push(all_taps(&config));
+        check_taps(&config, &LENGTHS, Precision::F32, &groups);
+    }
+    let config = with_dropout(config(Family::BERT, 64, 2));
+    check_taps(&config, &LENGTHS, Precision::Bf16, &[all_taps(&config), vec![Tap::Value(0), Tap::Hidden(2)]]);
+}
+
+#[test]
+fn a_pass_whose_memory_a_later_one_has_taken_is_refused() {
+    let config = config(Family::BERT, 24, 1);
+    let Some([_, mut gpu]) = both(&config, Precision::F32) else { return };
+    let (rows, rng) = (Rows::new(&LENGTHS, 0), DropoutRng::new(1, 0, 0));
+    let mut first = gpu.forward(rows.input(), &[Tap::Logits], Mode::Train(&rng)).expect("forward");
+    gpu.logits(rows.input()).expect("forward");
+    let error = gpu.read(&mut first, Tap::Logits).expect_err("refused").to_string();
+    assert_eq!(error, "this forward pass is over: a later one has taken its memory");
+    first.enter(Tap::Logits, vec![0.1; rows.len() * config.num_labels]).expect("enter");
+    assert!(matches!(gpu.backward(first), Err(Error::PassIsOver)));
+}
+
+const LENGTHS: [u32; 5] = [3, 17, 1, 8, 33];
+
+#[test]
+fn f32_equals_the_cpu_in_every_family() {
+    for family in Family::ALL {
+        check(&config(family, 24, 3), &LENGTHS, Precision::F32);
+    }
+}
+
+#[test]
+fn f32_equals_the_cpu_with_dropout() {
+    for family in Family::ALL {
+        check(&with_dropout(config(family, 24, 3)), &LENGTHS, Precision::F32);
+    }
+}
+
+#[test]
+fn f32_equals_the_cpu_at_odd_sizes() {
+    // Heads of 9 and 5; a single layer; one row; as long as the model takes.
+    check(&with_dropout(config(Family::BERT, 18, 1)), &[5, 1, 72], Precision::F32);
+    check(&with_dropout(config(Family::ELECTRA, 10, 2)), &[7], Precision::F32);
+    let other = EncoderConfig { activation: Activation::GeluNew, num_labels: 1, ..config(Family::BERT, 64, 2) };
+    check(&other, &[9, 2], Precision::Tf32);
+}
+
+#[test]
+fn bf16_is_near_the_cpu() {
+    for family in Family::ALL {
+        check(&config(family, 64, 3), &LENGTHS, Precision::Bf16);
+        check(&with_dropout(config(family, 128, 2)), &LENGTHS, Precision::Bf16);
+    }
+    check(&with_dropout(config(Family::BERT, 18, 1)), &[5, 1, 72], Precision::Bf16);
+}
+
+/// The loss of `distill`'s objective, in the plainest form: its two sums, and its gradient in the logits.
+fn plain_loss(student: &[f32], classes: usize, loss: &SoftHardLoss<'_>) -> ([f64; 2], Vec<f32>) {
+    let log_softmax = |logits: &[f32], temperature: f64| -> Vec<f64> {
+        let scaled: Vec<f64> = logits.iter().map(|&logit| f64::from(logit) / temperature).collect();
+        let top = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let log_sum = top + scaled.iter().map(|value| (value - top).exp()).sum::<f64>().ln();
+        scaled.into_iter().map(|value| value - log_sum).collect()
+    };
+    let (mut sums, mut gradient) = ([0.0; 2], Vec::new());
+    for (row, logits) in student.chunks_exact(classes).enumerate() {
+        let mut d = vec![0.0; classes];
+        if let Some(teacher) = loss.target_logits {
+            let t = loss.temperature;
+            let ours = log_softmax(logits, t);
+            let theirs = log_softmax(&teacher[row * classes..(row + 1) * classes], t);
+            for class in 0..classes {
+                sums[0] += t * t * theirs[class].exp() * (theirs[class] - ours[class]);
+                d[class] += loss.soft_weight * t * (ours[class].exp() - theirs[class].exp());
+            }
+        }
+        if loss.labels[row] >= 0 {
+            let ours = log_softmax(logits, 1.0);
+            sums[1] -= ours[loss.labels[row] as usize];
+            for class in 0..classes {
+                let target = f64::from(u8::from(class == loss.labels[row] as usize));
+                d[class] += loss.hard_weight * (ours[class].exp() - target);
+            }
+        }
+        gradient.extend(d.into_iter().map(|d| d as f32));
+    }
+    (sums, gradient)
+}
+
+/// Steps over two micro-batches each, with all that belongs to one; both engines side by side.
+fn train(precision: Precision, steps: u64) {
+    let tolerance = tolerance(precision);
+    let config = with_dropout(config(Family::BERT, 24, 2));
+    let Some([mut cpu, mut gpu]) = both(&config, precision) else { return };
+    let classes = config.num_labels;
+    let rates = StepRates { learning_rate: 1e-3, max_gradient_norm: 0.5 };
+    for model in [&mut cpu, &mut gpu] {
+        let layout = model.parameters().layout().clone();
+        model.begin(AdamW::new(layout, 0.01)).expect("begin");
+    }
+    let mut reports = Vec::new();
+    let mut expected = Vec::new();
+    for step in 0..steps {
+        let mut sums = [0.0; 2];
+        let micro_batches = [Rows::new(&[5, 9, 3], step as u32), Rows::new(&[2, 14, 1, 6, 20], 7 + step as u32)];
+        let rows: usize = micro_batches.iter().map(Rows::len).sum();
+        let mut rng = DropoutRng::new(1, step, 0);
+        for (index, batch) in micro_batches.iter().enumerate() {
+            let mut teacher = vec![0.0; batch.len() * classes];
+            Normal::new(step + 10 * index as u64, "teacher", 2.0).fill(&mut teacher);
+            let labels: Vec<i32> = (0..batch.len() as i32).map(|row| (row + step as i32) % 6 - 1).collect();
+            let loss = SoftHardLoss {
+                target_logits: Some(&teacher),
+                labels: &labels,
+                soft_weight: 0.5 / rows as f64,
+                temperature: 2.0,
+                hard_weight: 0.5 / 6.0,
+            };
+            let mode = Mode::Train(&rng);
+            let mut pass = cpu.forward(batch.input(), &[Tap::Logits], mode).expect("forward");
+            assert!(!cpu.soft_hard_loss(&mut pass, loss).expect("nothing to do"), "the host computes it");
+            let logits = cpu.read(&mut pass, Tap::Logits).expect("asked for");
+            let (sum, d_logits) = plain_loss(&logits, classes, &loss);
+            sums = [sums[0] + sum[0], sums[1] + sum[1]];
+            pass.enter(Tap::Logits, d_logits).expect("enter");
+            cpu.backward(pass).expect("backward");
+            let mut pass = gpu.forward(batch.input(), &[Tap::Logits], mode).expect("forward");
+            assert!(gpu.soft_hard_loss(&mut pass, loss).expect("loss"));
+            gpu.backward(pass).expect("backward");
+            rng = rng.behind(3, 17);
+        }
+        let gradients = cpu.gradients().expect("gradients");
+        compare_gradients(&gpu.gradients().expect("gradients"), &gradients, &[], tolerance);
+        expected.push((step, sums, gradients.norm()));
+        cpu.step(step, rates).expect("step");
+        gpu.step(step, rates).expect("step");
+        reports.extend(gpu.reports(1).expect("reports"));
+        assert_eq!(reports.len() as u64, step, "the last step's report comes one step late");
+    }
+    reports.extend(gpu.reports(0).expect("reports"));
+    for (report, (step, sums, norm)) in reports.iter().zip(&expected) {
+        assert_eq!(report.step, *step);
+        let ours = [report.losses[0] as f32, report.losses[1] as f32, report.gradient_norm as f32];
+        for (index, theirs) in [sums[0], sums[1], *norm].into_iter().enumerate() {
+            close(
+                &format!("figure {index} of step {step}"),
+                &ours[index..=index],
+                &[theirs as f32],
+                tolerance,
+                tolerance.output,
+            );
+        }
+    }
+    let (trained, parameters) = (gpu.settle().expect("weights"), cpu.settle().expect("weights"));
+    for entry in parameters.layout().entries() {
+        // Adam divides by the gradient's size: a gradient of nothing but rounding makes whole steps of noise.
+        if !matches!(entry.slot, Slot::Layer(_, LayerSlot::KeyBias)) {
+            let (ours, theirs) = (trained.get(entry.slot), parameters.get(entry.slot));
+            close(&format!("trained {}", entry.name), ours, theirs, tolerance, tolerance.trained);
+        }
+    }
+}
+
+#[test]
+fn three_steps_in_f32_are_the_cpu_s() {
+    train(Precision::F32, 3);
+}
+
+#[test]
+fn three_steps_in_bf16_are_near_the_cpu_s() {
+    train(Precision::Bf16, 3);
+}
+
+/// Forward, backward from these gradients in the logits, and a step.
+fn take_step(model: &mut Model, rows: &Rows, step: u64, d_logits: Vec<f32>) {
+    let rates = StepRates { learning_rate: 1e-3, max_gradient_norm: 1.0 };
+    let rng = DropoutRng::new(1, step, 0);
+    let mut pass = model.forward(rows.input(), &[Tap::Logits], Mode::Train(&rng)).expect("forward");
+    pass.enter(Tap::Logits, d_logits).expect("as many as logits");
+    model.backward(pass).expect("backward");
+    model.step(step, rates).expect("step");
+}
+
+#[test]
+fn a_gradient_that_is_no_number_changes_nothing_and_is_named() {
+    let config = config(Family::DISTILBERT, 24, 2);
+    let rows = Rows::new(&LENGTHS, 0);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let Some([_, mut gpu]) = both(&config, precision) else { return };
+        for (step, value) in [(0, f32::NAN), (1, f32::INFINITY)] {
+            let mut d_logits = vec![0.1; rows.len() * config.num_labels];
+            d_logits[3] = value;
+            take_step(&mut gpu, &rows, step, d_logits);
+        }
+        let reports = gpu.reports(0).expect("reports");
+        assert_eq!(reports.iter().map(|report| report.step).collect::<Vec<_>>(), [0, 1]);
+        assert!(reports.iter().all(|report| !report.gradient_norm.is_finite()), "{reports:?}");
+        assert!(gpu.gradients().expect("gradients").flat().iter().all(|&g| g == 0.0));
+        let (after, optimizer) = gpu.state().expect("state");
+        assert_eq!(after.flat(), weights(&config).flat());
+        let (_, first, second) = optimizer.state();
+        assert!(first.iter().chain(second).all(|&moment| moment == 0.0));
+    }
+}
+
+#[test]
+fn a_training_goes_on_from_its_state_bit_for_bit() {
+    let config = with_dropout(config(Family::ROBERTA, 24, 2));
+    let step = |gpu: &mut Model, step: u64| {
+        let rows = Rows::new(&LENGTHS, step as u32);
+        let d_logits = (0..rows.len() * config.num_labels).map(|i| (i % 7) as f32 * 0.1 - 0.3).collect();
+        take_step(gpu, &rows, step, d_logits);
+    };
+    for precision in [Precision::F32, Precision::Bf16] {
+        let Some([_, mut whole]) = both(&config, precision) else { return };
+        (0..4).for_each(|number| step(&mut whole, number));
+
+        let Some([_, mut first]) = both(&config, precision) else { return };
+        (0..2).for_each(|number| step(&mut first, number));
+        let compute = first.compute();
+        let (parameters, optimizer) = first.state().expect("state");
+        let mut second = model(&compute, &config, parameters);
+        second.begin(optimizer.into_owned()).expect("begin");
+        (2..4).for_each(|number| step(&mut second, number));
+        assert_eq!(second.settle().expect("weights").flat(), whole.settle().expect("weights").flat());
+    }
+}
+
+#[test]
+fn malformed_batches_are_refused_as_on_the_cpu() {
+    let config = config(Family::BERT, 24, 1);
+    let Some([_, mut gpu]) = both(&config, Precision::F32) else { return };
+    let mut rows = Rows::new(&[3, 4], 0);
+    rows.ids[5] = 50;
+    let error = gpu.logits(rows.input()).expect_err("an id beyond the table");
+    assert!(error.to_string().contains("token id 50 at position 5"), "{error}");
+    let rows = Rows::new(&[3, 4], 0);
+    let mut pass = gpu.forward(rows.input(), &[Tap::Logits], Mode::Eval).expect("forward");
+    pass.enter(Tap::Logits, vec![0.0; 10]).expect("as many as logits");
+    assert!(matches!(gpu.backward(pass), Err(Error::NoForward)));
+    let rng = DropoutRng::new(1, 1, 1);
+    let pass = gpu.forward(rows.input(), &[Tap::Logits], Mode::Train(&rng)).expect("forward");
+    assert!(matches!(gpu.backward(pass), Err(Error::NoGradient)), "no gradient in the logits was set");
+    let error = gpu.forward(rows.input(), &[Tap::Hidden(2)], Mode::Eval).map(|_| ()).expect_err("refused").to_string();
+    assert!(error.starts_with("the model has no tap `hidden 2`; it has logits, pooled, hidden 0 to 1"), "{error}");
+}
+
+#[test]
+fn a_step_allocates_nothing_after_the_first_and_has_few_launches() {
+    let Some(device) = emulation::device() else { return };
+    // Kernels and products; two uploads, a late read and a zeroed report come on top.
+    for (layers, kernels, products) in [(3, 61, 45), (6, 100, 81)] {
+        let config = with_dropout(config(Family::DISTILBERT, 64, layers));
+        let mut gpu = CudaSession::new(&device, &config, Precision::Bf16, weights(&config)).expect("a model");
+        let rates = StepRates { learning_rate: 1e-3, max_gradient_norm: 1.0 };
+        let mut bytes = 0;
+        for step in 0..2 {
+            let (rows, rng) = (Rows::new(&LENGTHS, 0), DropoutRng::new(1, step, 0));
+            take_launches();
+            let mode = Mode::Train(&rng);
+            let mut pass = gpu.forward(rows.input(), &[Tap::Logits], mode).expect("forward");
+            let labels = vec![0; rows.len()];
+            let (soft_weight, temperature, hard_weight) = (0.0, 1.0, 1.0);
+            let loss = SoftHardLoss { target_logits: None, labels: &labels, soft_weight, temperature, hard_weight };
+            gpu.soft_hard_loss(&mut pass, loss).expect("loss");
+            gpu.backward(pass).expect("backward");
+            gpu.step(step, rates).expect("step");
+            let launches = take_launches();
+            let count = launches.iter().filter(|&&launch| launch == "matmul").count();
+            assert_eq!((launches.len() - count, count), (kernels, products), "{launches:?}");
+            let held = gpu.weights.bytes() + gpu.arena.bytes();
+            assert!(step == 0 || held == bytes, "{bytes} bytes, then {held}");
+            bytes = held;
+        }
+    }
+}
+
+/// Kernels and products that an operation launches, forwards and backwards; `entered` says of a tap whether a gradient
+/// enters there.
+fn launches_of(plan: &Plan, index: usize, tiles: bool, entered: bool) -> [[usize; 2]; 2] {
+    let op = &plan.program.ops[index];
+    // A gradient that does not take over the place of the one behind is added to its own.
+    let handed_on = |input: usize| usize::from(plan.gradient(op.out) != plan.gradient(op.inputs[input].value));
+    let (forward, backward) = match &op.kind {
+        Kind::Embed(embed) => (1, 2 + embed.tables.len()),
+        Kind::Linear(map) => return [[0, 1], [2 * usize::from(map.bias.is_some()), 2]],
+        Kind::Activate(_) => (1, 2 + handed_on(0)),
+        Kind::Attention(_) => (1, if tiles { 1 } else { 2 }),
+        Kind::ResidualNorm(_) => (1, 2 + handed_on(1)),
+        Kind::Dropout(_) => {
+            let moved = plan.value(op.out) != plan.value(op.inputs[0].value);
+            (1 + usize::from(moved), 1 + handed_on(0))
+        }
+        Kind::Select(_) => (1, 1),
+        Kind::Tap(_) => (0, if entered { handed_on(0) } else { 0 }),
+        Kind::Norm(_) => panic!("no operation of a classifier"),
+    };
+    [[forward, 0], [backward, 0]]
+}
+
+/// Kernels and products that were launched since the last call.
+fn launched() -> [usize; 2] {
+    let launches = take_launches();
+    let products = launches.iter().filter(|&&launch| launch == "matmul").count();
+    [launches.len() - products, products]
+}
+
+#[test]
+fn a_pass_launches_what_its_operations_say() {
+    let Some(device) = emulation::device() else { return };
+    for (family, layers) in Family::ALL.into_iter().flat_map(|family| [1, 3, 6].map(|layers| (family, layers))) {
+        let config = with_dropout(config(family, 64, layers));
+        let all = all_taps(&config);
+        for (precision, asked, entered) in [
+            (Precision::Bf16, &[Tap::Logits][..], &[Tap::Logits][..]),
+            (Precision::Bf16, &all, &all),
+            (Precision::Bf16, &all, &[Tap::Hidden(1), Tap::Key(0)]),
+            (Precision::F32, &[Tap::Logits], &[Tap::Logits]),
+            (Precision::F32, &all, &all),
+        ] {
+            let mut gpu = CudaSession::new(&device, &config, precision, weights(&config)).expect("a model");
+            let plan = gpu.plan(asked, true).expect("known taps");
+            let mut expected = [[0; 2]; 2];
+            for (index, op) in plan.program.ops.iter().enumerate() {
+                let entered = matches!(op.kind, Kind::Tap(tap) if entered.contains(&tap));
+                let launches = launches_of(&plan, index, precision == Precision::Bf16, entered);
+                expected.as_flattened_mut().iter_mut().zip(launches.as_flattened()).for_each(|(sum, n)| *sum += n);
+            }
+            let (rows, rng) = (Rows::new(&LENGTHS, 0), DropoutRng::new(1, 0, 0));
+            launched();
+            let mut pass = gpu.forward(rows.input(), asked, Mode::Train(&rng)).expect("forward");
+            let forward = launched();
+            for &tap in entered {
+                let len = pass.tapped(tap).map(|tapped| tapped.rows * tapped.width).expect("asked for");
+                pass.enter(tap, vec![0.1; len]).expect("enter");
+            }
+            gpu.backward(pass).expect("backward");
+            let case = format!("{family:?}, {layers} layers, {precision}, {asked:?}, {entered:?}");
+            assert_eq!([forward, launched()], expected, "{case}");
+        }
+    }
+}
+
+#[test]
+fn submitted_batches_come_back_in_their_order() {
+    let config = config(Family::ROBERTA, 24, 2);
+    let Some([_, mut gpu]) = both(&config, Precision::F32) else { return };
+    let batches = [Rows::new(&[3, 4], 1), Rows::new(&LENGTHS, 2), Rows::new(&[20], 3)];
+    let expected: Vec<Vec<f32>> = batches.iter().map(|rows| gpu.logits(rows.input()).expect("forward")).collect();
+    let mut found = Vec::new();
+    for rows in &batches {
+        gpu.submit(rows.input()).expect("submit");
+        found.extend(gpu.collect(1).expect("collect"));
+    }
+    assert_eq!(found.len(), 2);
+    found.extend(gpu.collect(0).expect("collect"));
+    assert_eq!(found, expected);
+    assert_eq!(gpu.collect(0).expect("collect"), None);
+}

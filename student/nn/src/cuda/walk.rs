@@ -1,0 +1,118 @@
+//! The way of a pass through its program, forwards and backwards, and what its operations take for that.
+
+use super::op;
+use super::op::norm::launch::norm_partials;
+use super::op::sums::launch::column_partials;
+use super::operand::Precision;
+use super::run::{Run, is_logits};
+use crate::Error;
+use crate::op::{Kind, Op};
+use crate::program::Program;
+use crate::program::places::{Gradient, Habits, Needs, Room};
+use crate::value::{Rows, Tap, Value, ValueId};
+
+pub(super) fn forward(run: &Run<'_>) -> Result<(), Error> {
+    for (index, op) in run.plan.program.ops.iter().enumerate() {
+        match &op.kind {
+            Kind::Embed(embed) => op::embed::run::forward(run, index, op, embed)?,
+            Kind::Linear(linear) => op::linear::run::forward(run, index, op, linear)?,
+            Kind::Activate(activate) => op::activate::run::forward(run, op, activate)?,
+            Kind::Attention(attention) => op::attention::run::forward(run, index, op, attention)?,
+            Kind::ResidualNorm(norm) => op::norm::run::forward(run, index, op, norm)?,
+            Kind::Dropout(site) => op::rows::run::dropout_forward(run, op, *site)?,
+            Kind::Select(_) => op::rows::run::select_forward(run, op)?,
+            // Masked-language models alone have one.
+            Kind::Norm(_) => return Err(Error::MaskedLmOnGpu),
+            Kind::Tap(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// From the gradients that stand at the taps; `entered` says of each whether there is one.
+pub(super) fn backward(run: &Run<'_>, entered: &[bool]) -> Result<(), Error> {
+    let mut entered = entered.iter().rev();
+    for (index, op) in run.plan.program.ops.iter().enumerate().rev() {
+        match &op.kind {
+            Kind::Embed(embed) => op::embed::run::backward(run, index, op, embed)?,
+            Kind::Linear(linear) => op::linear::run::backward(run, index, op, linear)?,
+            Kind::Activate(activate) => op::activate::run::backward(run, index, op, activate)?,
+            Kind::Attention(attention) => op::attention::run::backward(run, index, op, attention)?,
+            Kind::ResidualNorm(norm) => op::norm::run::backward(run, index, op, norm)?,
+            Kind::Dropout(site) => op::rows::run::dropout_backward(run, index, op, *site)?,
+            Kind::Select(_) => op::rows::run::select_backward(run, index, op)?,
+            Kind::Norm(_) => return Err(Error::MaskedLmOnGpu),
+            Kind::Tap(_) if entered.next() == Some(&true) => run.hand_on(index, op, 0)?,
+            Kind::Tap(_) => run.zero_unless_added(index, 0, run.gradient(op.inputs[0].value))?,
+        }
+    }
+    Ok(())
+}
+
+/// What the operations keep on a GPU, and what they overwrite.
+pub(crate) struct CudaHabits(pub(crate) Precision);
+
+impl Habits for CudaHabits {
+    fn needs(&self, program: &Program, op: &Op) -> Needs {
+        let Value { rows, width } = program.values[op.out.0];
+        let floats = |width| Room { rows, width, bytes: 4 };
+        match &op.kind {
+            // What is normalised, its mean and its reciprocal deviation.
+            Kind::Embed(_) => Needs {
+                states: vec![Room { rows, width, bytes: self.0.number().bytes() }, floats(1), floats(1)],
+                scratch: vec![floats(width)],
+                ..Needs::default()
+            },
+            Kind::Linear(_) => Needs { keeps: &[0], gradients: &[Gradient::Own], ..Needs::default() },
+            Kind::Activate(_) => Needs { keeps: &[0], gradients: &[Gradient::Takes], ..Needs::default() },
+            Kind::Attention(attention) => Needs {
+                keeps: &[0, 1, 2],
+                keeps_output: true,
+                gradients: &[Gradient::Own; 3],
+                states: vec![floats(attention.heads)],
+                ..Needs::default()
+            },
+            Kind::ResidualNorm(_) | Kind::Norm(_) => Needs {
+                keeps: &[0],
+                overwrites: true,
+                gradients: &[Gradient::Own, Gradient::Takes],
+                states: vec![floats(1), floats(1)],
+                ..Needs::default()
+            },
+            Kind::Dropout(_) => Needs { in_place: true, gradients: &[Gradient::Takes], ..Needs::default() },
+            Kind::Select(_) => Needs { gradients: &[Gradient::Own], ..Needs::default() },
+            // The terms of a loss, where it is computed here.
+            Kind::Tap(tap) => {
+                let states = if *tap == Tap::Logits { vec![floats(2)] } else { Vec::new() };
+                Needs { gradients: &[Gradient::Takes], states, ..Needs::default() }
+            }
+        }
+    }
+
+    fn value_bytes(&self, program: &Program, value: ValueId) -> usize {
+        if is_logits(program, value) { 4 } else { self.0.number().bytes() }
+    }
+
+    fn gradient_bytes(&self) -> usize {
+        self.0.number().bytes()
+    }
+
+    fn holds_taps(&self) -> bool {
+        true
+    }
+}
+
+/// Bytes of the largest partial sums that a backward pass makes.
+pub(super) fn partial_bytes(program: &Program, count: impl Fn(Rows) -> usize) -> usize {
+    let of_op = |op: &Op| {
+        let Value { rows, width } = program.values[op.out.0];
+        let (norms, columns) = (norm_partials(count(rows)), column_partials(count(rows)));
+        match &op.kind {
+            Kind::Embed(_) => norms * 2 * width,
+            Kind::ResidualNorm(_) => norms * 3 * width,
+            Kind::Linear(_) | Kind::Activate(_) => columns * width,
+            _ => 0,
+        }
+    };
+    program.ops.iter().map(of_op).max().unwrap_or(0) * 4
+}

@@ -1,0 +1,248 @@
+//! Parameters on the device: masters, gradients, moments and what products read, one flat buffer each.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::device::{Buffer, Device};
+use super::op::rows::launch::Cast;
+use super::operand::{Matrix, Precision, Ptr, Vector};
+use crate::op::{Embed, Kind, Op, ResidualNorm};
+use crate::program::Program;
+use crate::{Error, Layout, Parameters, Slot, Span};
+
+/// Scalars to whose multiples a parameter, or a group of neighbours, starts: what vector loads and products like.
+const ALIGNMENT: usize = 64;
+
+/// Where each parameter stands in the device's buffers, in scalars.
+///
+/// What decays stands before what does not, so that the optimiser is two launches. Some parameters stand side by side
+/// without a gap: query, key and value make one product, and what one backward kernel sums one reduction.
+pub(super) struct DeviceLayout {
+    pub(super) host: Arc<Layout>,
+    offsets: HashMap<Slot, usize>,
+    /// Scalars that decay, gaps included.
+    pub(super) decaying: usize,
+    pub(super) len: usize,
+}
+
+impl DeviceLayout {
+    pub(super) fn new(host: Arc<Layout>, program: &Program) -> Self {
+        let neighbours = neighbours(&host, program);
+        let mut offsets = HashMap::new();
+        let mut len = 0usize;
+        let mut decaying = 0;
+        for decays in [true, false] {
+            for entry in host.entries().iter().filter(|entry| entry.decays() == decays) {
+                if offsets.contains_key(&entry.slot) {
+                    continue;
+                }
+                len = len.next_multiple_of(ALIGNMENT);
+                let group = neighbours.iter().find(|group| group.contains(&entry.slot));
+                for &slot in group.map_or(std::slice::from_ref(&entry.slot), Vec::as_slice) {
+                    offsets.insert(slot, len);
+                    len += host.entry(slot).map_or(0, |entry| entry.range.len());
+                }
+            }
+            len = len.next_multiple_of(ALIGNMENT);
+            if decays {
+                decaying = len;
+            }
+        }
+        Self { host, offsets, decaying, len }
+    }
+
+    fn offset(&self, slot: Slot) -> usize {
+        // Slots come from the same configuration as the layout, so absence is a bug here and not an input's fault.
+        *self.offsets.get(&slot).unwrap_or_else(|| panic!("{slot:?} is not in this layout"))
+    }
+
+    /// A flat buffer of the host in this layout, zero in the gaps.
+    fn spread(&self, flat: &[f32]) -> Vec<f32> {
+        let mut spread = vec![0.0; self.len];
+        for entry in self.host.entries() {
+            let offset = self.offset(entry.slot);
+            spread[offset..offset + entry.range.len()].copy_from_slice(&flat[entry.range.clone()]);
+        }
+        spread
+    }
+
+    /// The reverse of [`spread`](Self::spread).
+    fn gather(&self, spread: &[f32], flat: &mut [f32]) {
+        for entry in self.host.entries() {
+            let offset = self.offset(entry.slot);
+            flat[entry.range.clone()].copy_from_slice(&spread[offset..offset + entry.range.len()]);
+        }
+    }
+}
+
+/// The parameters that stand together: what one product reads, and what one backward kernel sums the gradients of.
+fn neighbours(host: &Layout, program: &Program) -> Vec<Vec<Slot>> {
+    let mut program = program.clone();
+    program.join(host, |_, _| true);
+    let between = |span: Span| {
+        let entries = &host.entries()[host.index(span.first)..=host.index(span.last)];
+        entries.iter().map(|entry| entry.slot).collect::<Vec<_>>()
+    };
+    let of_op = |op: &Op| match &op.kind {
+        Kind::Linear(linear) => [Some(linear.weight), linear.bias].into_iter().flatten().map(between).collect(),
+        Kind::Embed(Embed { norm, .. }) | Kind::Norm(norm) => vec![vec![norm.weight, norm.bias]],
+        Kind::ResidualNorm(ResidualNorm { norm, bias, .. }) => vec![vec![norm.weight, norm.bias, *bias]],
+        _ => Vec::new(),
+    };
+    program.ops.iter().flat_map(of_op).collect()
+}
+
+/// The weights and, in training, all that belongs to them.
+pub(super) struct Weights {
+    device: Device,
+    precision: Precision,
+    pub(super) layout: DeviceLayout,
+    masters: Buffer,
+    /// The masters in `bf16`, where products read that.
+    shadow: Buffer,
+    /// These three are empty until training begins.
+    gradients: Buffer,
+    moments: [Buffer; 2],
+}
+
+impl Weights {
+    pub(super) fn new(
+        device: &Device,
+        precision: Precision,
+        layout: Arc<Layout>,
+        program: &Program,
+    ) -> Result<Self, Error> {
+        let layout = DeviceLayout::new(layout, program);
+        let shadow_bytes = if precision == Precision::Bf16 { layout.len * 2 } else { 0 };
+        Ok(Self {
+            device: device.clone(),
+            precision,
+            masters: Buffer::zeroed(device, layout.len * 4)?,
+            shadow: Buffer::zeroed(device, shadow_bytes)?,
+            gradients: Buffer::empty(device),
+            moments: [Buffer::empty(device), Buffer::empty(device)],
+            layout,
+        })
+    }
+
+    /// Bytes of memory.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        let Self { masters, shadow, gradients, moments: [first, second], .. } = self;
+        [masters, shadow, gradients, first, second].map(Buffer::bytes).iter().sum()
+    }
+
+    /// Makes room for gradients and moments, all zero.
+    pub(super) fn prepare_training(&mut self) -> Result<(), Error> {
+        let bytes = self.layout.len * 4;
+        self.gradients.reserve(bytes)?;
+        self.moments[0].reserve(bytes)?;
+        self.moments[1].reserve(bytes)
+    }
+
+    pub(super) fn upload(&mut self, parameters: &Parameters) -> Result<(), Error> {
+        self.device.upload(self.masters.ptr(), &self.layout.spread(parameters.flat()))?;
+        if self.precision == Precision::Bf16 {
+            let len = self.layout.len;
+            let to = Matrix::new(self.precision.number(), self.shadow.ptr(), [1, len]);
+            Cast { from: Vector { at: self.masters.ptr(), len }, to }.launch(&self.device)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn download(&self, parameters: &mut Parameters) -> Result<(), Error> {
+        self.read(&self.masters, parameters.flat_mut())
+    }
+
+    /// Sets the gradients to zero, as a step does.
+    pub(super) fn clear_gradients(&mut self) -> Result<(), Error> {
+        self.device.zero(self.gradients.ptr(), self.gradients.bytes())
+    }
+
+    pub(super) fn download_gradients(&self, flat: &mut [f32]) -> Result<(), Error> {
+        self.read(&self.gradients, flat)
+    }
+
+    pub(super) fn download_moment(&self, index: usize, flat: &mut [f32]) -> Result<(), Error> {
+        self.read(&self.moments[index], flat)
+    }
+
+    pub(super) fn upload_moment(&mut self, index: usize, flat: &[f32]) -> Result<(), Error> {
+        self.prepare_training()?;
+        self.device.upload(self.moments[index].ptr(), &self.layout.spread(flat))
+    }
+
+    fn read(&self, buffer: &Buffer, flat: &mut [f32]) -> Result<(), Error> {
+        if buffer.bytes() == 0 {
+            flat.fill(0.0);
+            return Ok(());
+        }
+        let mut spread = vec![0.0f32; self.layout.len];
+        self.device.download(buffer.ptr(), &mut spread)?;
+        self.layout.gather(&spread, flat);
+        Ok(())
+    }
+
+    /// Rows and columns of a table.
+    pub(super) fn shape(&self, slot: Slot) -> [usize; 2] {
+        let shape = self.layout.host.entry(slot).map_or(&[][..], |entry| &entry.shape);
+        [shape.first().copied().unwrap_or(0), shape.last().copied().unwrap_or(0)]
+    }
+
+    /// A parameter in `f32`.
+    pub(super) fn master(&self, slot: Slot) -> Ptr {
+        self.masters.ptr().offset_bytes(self.layout.offset(slot) * 4)
+    }
+
+    /// A parameter as products read it.
+    pub(super) fn operand(&self, slot: Slot) -> Ptr {
+        match self.precision {
+            Precision::Bf16 => self.shadow.ptr().offset_bytes(self.layout.offset(slot) * 2),
+            Precision::F32 | Precision::Tf32 => self.master(slot),
+        }
+    }
+
+    /// A parameter's gradient, in `f32`.
+    pub(super) fn gradient(&self, slot: Slot) -> Ptr {
+        self.gradients.ptr().offset_bytes(self.layout.offset(slot) * 4)
+    }
+
+    /// All of masters, gradients, first and second moments and shadow, from this scalar on.
+    pub(super) fn flat(&self, from: usize) -> [Ptr; 5] {
+        let at = |buffer: &Buffer| buffer.ptr().offset_bytes(from * 4);
+        let shadow = match self.precision {
+            Precision::Bf16 => self.shadow.ptr().offset_bytes(from * 2),
+            Precision::F32 | Precision::Tf32 => Ptr::NULL,
+        };
+        [at(&self.masters), at(&self.gradients), at(&self.moments[0]), at(&self.moments[1]), shadow]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::session::tests::config;
+    use crate::{Family, LayerSlot, Normal};
+
+    #[test]
+    fn every_parameter_has_a_place_of_its_own_and_comes_back() {
+        for family in [Family::BERT, Family::ELECTRA, Family::DISTILBERT] {
+            let config = config(family, 20, 3);
+            let host = Layout::new(&config);
+            let layout = DeviceLayout::new(host.clone(), &config.program());
+            let mut flat = vec![0.0; host.len()];
+            Normal::new(1, "parameters", 1.0).fill(&mut flat);
+            let mut back = vec![0.0; host.len()];
+            layout.gather(&layout.spread(&flat), &mut back);
+            assert_eq!(flat, back);
+            for entry in host.entries() {
+                assert_eq!(layout.offset(entry.slot) < layout.decaying, entry.decays(), "{}", entry.name);
+            }
+            let offset = |part| layout.offset(Slot::Layer(1, part));
+            assert_eq!(offset(LayerSlot::KeyWeight) - offset(LayerSlot::QueryWeight), 20 * 20);
+            assert_eq!(offset(LayerSlot::ValueBias) - offset(LayerSlot::QueryBias), 2 * 20);
+            assert_eq!(offset(LayerSlot::OutputBias) - offset(LayerSlot::OutputNormWeight), 2 * 20);
+            assert_eq!(offset(LayerSlot::QueryWeight) % ALIGNMENT, 0);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! DistilBERT (Sanh et al., 2019): BERT's encoder without token types, and without dropout behind the attention's
+//! projection.
+//!
+//! Agrees with `modeling_distilbert.py` of `transformers`.
+
+use serde_json::json;
+
+use super::bert;
+use crate::config::Definition;
+use crate::hf::fields::number;
+use crate::program::Program;
+use crate::slot::{LayerSlot::*, Slot};
+use crate::{Activation, EncoderConfig, Family, Head};
+
+#[rustfmt::skip]
+pub(super) const DEFINITION: Definition = Definition {
+    title: "DistilBERT",
+    model_types: &["distilbert"],
+    class: "DistilBert",
+    prefix: "distilbert.",
+    embeddings: &bert::EMBEDDINGS,
+    layers: "transformer.layer.",
+    layer: &[
+        (QueryWeight,           "attention.q_lin.weight"),
+        (KeyWeight,             "attention.k_lin.weight"),
+        (ValueWeight,           "attention.v_lin.weight"),
+        (QueryBias,             "attention.q_lin.bias"),
+        (KeyBias,               "attention.k_lin.bias"),
+        (ValueBias,             "attention.v_lin.bias"),
+        (AttentionOutputWeight, "attention.out_lin.weight"),
+        (AttentionOutputBias,   "attention.out_lin.bias"),
+        (AttentionNormWeight,   "sa_layer_norm.weight"),
+        (AttentionNormBias,     "sa_layer_norm.bias"),
+        (IntermediateWeight,    "ffn.lin1.weight"),
+        (IntermediateBias,      "ffn.lin1.bias"),
+        (OutputWeight,          "ffn.lin2.weight"),
+        (OutputBias,            "ffn.lin2.bias"),
+        (OutputNormWeight,      "output_layer_norm.weight"),
+        (OutputNormBias,        "output_layer_norm.bias"),
+    ],
+    shape: bert::shape,
+    heads: &[
+        (Slot::HeadDenseWeight,  "pre_classifier.weight"),
+        (Slot::HeadDenseBias,    "pre_classifier.bias"),
+        (Slot::HeadOutputWeight, "classifier.weight"),
+        (Slot::HeadOutputBias,   "classifier.bias"),
+        (Slot::LmDenseWeight,    "vocab_transform.weight"),
+        (Slot::LmDenseBias,      "vocab_transform.bias"),
+        (Slot::LmNormWeight,     "vocab_layer_norm.weight"),
+        (Slot::LmNormBias,       "vocab_layer_norm.bias"),
+        (Slot::LmOutputBias,     "vocab_projector.bias"),
+    ],
+    copies: &[(Slot::WordEmbeddings, "vocab_projector.weight")],
+    token_types: false,
+    position_offset: |_| 0,
+    read: |fields| {
+        let hidden_size = fields.size("dim")?;
+        Ok(EncoderConfig {
+            family: Family::DISTILBERT,
+            head: Head::Classification,
+            vocab_size: fields.size("vocab_size")?,
+            embedding_size: hidden_size,
+            hidden_size,
+            num_layers: fields.size("n_layers")?,
+            num_heads: fields.size("n_heads")?,
+            intermediate_size: fields.size("hidden_dim")?,
+            max_positions: fields.size("max_position_embeddings")?,
+            pad_token_id: fields.size_or("pad_token_id", 0)?,
+            type_vocab_size: 0,
+            // A constant of the code, whatever the file says.
+            layer_norm_epsilon: 1e-12,
+            activation: fields.activation("activation")?,
+            hidden_dropout: fields.rate("dropout", 0.1)?,
+            attention_dropout: fields.rate("attention_dropout", 0.1)?,
+            classifier_dropout: fields.rate("seq_classif_dropout", 0.2)?,
+            num_labels: 0,
+        })
+    },
+    write: |config| vec![
+        ("activation", json!(config.activation.name())),
+        ("attention_dropout", number(config.attention_dropout)),
+        ("dim", json!(config.hidden_size)),
+        ("dropout", number(config.hidden_dropout)),
+        ("hidden_dim", json!(config.intermediate_size)),
+        ("n_heads", json!(config.num_heads)),
+        ("n_layers", json!(config.num_layers)),
+        ("seq_classif_dropout", number(config.classifier_dropout)),
+        ("sinusoidal_pos_embds", json!(false)),
+    ],
+    program: |config| {
+        let mut program = Program::default();
+        let last = bert::encoder(&mut program, config, 0.0);
+        match config.head {
+            Head::Classification => {
+                let classifier = bert::Classifier { input_dropout: 0.0, activation: Activation::Relu, pools: false };
+                classifier.push(&mut program, config, last);
+            }
+            Head::MaskedLm => bert::masked_lm(&mut program, config, last, config.activation),
+        }
+        program
+    },
+};

@@ -1,0 +1,34 @@
+//! ELECTRA (Clark et al., 2020), the discriminator: BERT's encoder, whose embeddings may be narrower than the hidden
+//! states and are then projected.
+//!
+//! Agrees with `modeling_electra.py` of `transformers`. The generator's head has another form and is not here.
+
+use serde_json::json;
+
+use super::bert;
+use crate::config::Definition;
+use crate::program::Program;
+use crate::{Activation, EncoderConfig, Family};
+
+pub(super) const DEFINITION: Definition = Definition {
+    title: "ELECTRA",
+    model_types: &["electra"],
+    class: "Electra",
+    prefix: "electra.",
+    heads: &bert::DENSE_CLASSIFIER,
+    copies: &[],
+    read: |fields| {
+        let embedding_size = fields.size("embedding_size")?;
+        Ok(EncoderConfig { embedding_size, ..bert::read(fields, Family::ELECTRA)? })
+    },
+    write: |config| [bert::write(config), vec![("embedding_size", json!(config.embedding_size))]].concat(),
+    program: |config| {
+        let mut program = Program::default();
+        let last = bert::encoder(&mut program, config, config.hidden_dropout);
+        let input_dropout = config.classifier_dropout;
+        let classifier = bert::Classifier { input_dropout, activation: Activation::Gelu, pools: false };
+        classifier.push(&mut program, config, last);
+        program
+    },
+    ..bert::DEFINITION
+};

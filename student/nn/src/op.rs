@@ -1,0 +1,96 @@
+//! The fused operations that programs are made of, one file each: what it computes, on which operands, how many
+//! floating-point operations its products take, and the same in candle's operators for the twin.
+//!
+//! How an operation runs, forwards and backwards, stands in `cpu/op` and `cuda/op`.
+
+mod activate;
+mod attention;
+mod count;
+mod dropout;
+mod embed;
+mod linear;
+mod norm;
+mod residual_norm;
+mod row;
+mod select;
+mod site;
+
+pub(crate) use activate::Activate;
+pub use activate::Activation;
+pub(crate) use attention::Attention;
+pub(crate) use count::{Lengths, Products};
+pub(crate) use embed::{Embed, Lookup, Table};
+pub(crate) use linear::Linear;
+pub(crate) use norm::NormSlots;
+pub(crate) use residual_norm::ResidualNorm;
+pub(crate) use row::Row;
+pub(crate) use site::Site;
+
+use candle_core::{Result, Tensor};
+
+use crate::value::{Columns, Rows, Tap, Value, ValueId};
+
+/// An operation of a program.
+#[derive(Clone, Debug)]
+pub(crate) struct Op {
+    pub(crate) kind: Kind,
+    /// In the order that the kind names them.
+    pub(crate) inputs: Vec<Columns>,
+    pub(crate) out: ValueId,
+}
+
+/// What an operation computes.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    /// No input.
+    Embed(Embed),
+    Linear(Linear),
+    Activate(Activate),
+    /// Query, key, value.
+    Attention(Attention),
+    /// Branch, residual.
+    ResidualNorm(ResidualNorm),
+    Norm(NormSlots),
+    Dropout(Site),
+    /// Some rows of its input's.
+    Select(Rows),
+    /// Its input, handed out; where a gradient can enter.
+    Tap(Tap),
+}
+
+impl Kind {
+    /// The rows that an input must have for these rows of the output.
+    pub(crate) fn rows_of_input(&self, input: usize, rows: Rows) -> Rows {
+        match self {
+            Self::Attention(_) if input > 0 => Rows::Tokens,
+            Self::Select(selected) => *selected,
+            _ => rows,
+        }
+    }
+}
+
+impl Op {
+    /// Operations of the matrix products of its forward pass.
+    pub(crate) fn products(&self, out: Value, lengths: &Lengths) -> Products {
+        match &self.kind {
+            Kind::Linear(linear) => linear.products(out, lengths),
+            Kind::Attention(_) => Attention::products(out, lengths),
+            _ => Products::default(),
+        }
+    }
+
+    /// Its output for one text, which has these rows, in candle's operators.
+    pub(crate) fn state(&self, rows: Rows, row: &Row<'_>, inputs: &[Tensor]) -> Result<Tensor> {
+        match &self.kind {
+            Kind::Embed(embed) => embed.state(row),
+            Kind::Linear(linear) => linear.state(row, &inputs[0]),
+            Kind::Activate(activate) => activate.state(row, &inputs[0]),
+            Kind::Attention(attention) => attention.state(row, inputs),
+            Kind::ResidualNorm(norm) => norm.state(row, &inputs[0], &inputs[1]),
+            Kind::Norm(norm) => norm.state(row, &inputs[0]),
+            Kind::Dropout(site) => dropout::state(*site, row, rows, &inputs[0]),
+            Kind::Select(_) => select::state(rows, row, &inputs[0]),
+            Kind::Tap(_) => Ok(inputs[0].clone()),
+        }
+    }
+}

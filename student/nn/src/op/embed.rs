@@ -1,0 +1,54 @@
+//! Embeddings: the sum of what a token looks up in each table, normalised, then dropped out.
+
+use candle_core::{Device, Result, Tensor};
+
+use super::Row;
+use super::{NormSlots, Site};
+use crate::slot::Slot;
+
+/// `dropout(norm(table_1[..] + table_2[..] + ..))`
+///
+/// # Shapes
+/// - tables: `[.., width]`; output: `[T, width]`
+#[derive(Clone, Debug)]
+pub(crate) struct Embed {
+    /// In the order in which they are added.
+    pub(crate) tables: Vec<Table>,
+    pub(crate) norm: NormSlots,
+    pub(crate) site: Option<Site>,
+}
+
+/// A table and the row of it that a token takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table {
+    pub(crate) slot: Slot,
+    pub(crate) lookup: Lookup,
+}
+
+/// Which row of a table a token takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lookup {
+    /// Its id's.
+    Word,
+    /// Its token type's.
+    Type,
+    /// That of its place within the text, where the first token takes row `offset`.
+    Position { offset: usize },
+}
+
+impl Embed {
+    pub(super) fn state(&self, row: &Row<'_>) -> Result<Tensor> {
+        let mut sum: Option<Tensor> = None;
+        for table in &self.tables {
+            let ids: Vec<u32> = match table.lookup {
+                Lookup::Word => row.input_ids.to_vec(),
+                Lookup::Type => row.token_type_ids.to_vec(),
+                Lookup::Position { offset } => (offset as u32..).take(row.input_ids.len()).collect(),
+            };
+            let rows = row.get(table.slot).index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?;
+            sum = Some(sum.map_or(Ok(rows.clone()), |sum| sum + rows)?);
+        }
+        let sum = sum.ok_or_else(|| candle_core::Error::Msg("embeddings without a table".into()))?;
+        row.drop_out(&self.norm.state(row, &sum)?, self.site, row.token)
+    }
+}

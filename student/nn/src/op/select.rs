@@ -1,0 +1,15 @@
+//! Some of a value's rows.
+
+use candle_core::{Device, Result, Tensor};
+
+use super::Row;
+use crate::value::Rows;
+
+/// Of one text's tokens, the first or the chosen ones.
+pub(super) fn state(rows: Rows, row: &Row<'_>, x: &Tensor) -> Result<Tensor> {
+    match rows {
+        Rows::Tokens => Ok(x.clone()),
+        Rows::First => x.narrow(0, 0, 1),
+        Rows::Positions => x.index_select(&Tensor::new(row.positions, &Device::Cpu)?, 0),
+    }
+}

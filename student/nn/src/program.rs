@@ -1,0 +1,118 @@
+//! A model's forward pass as a list of fused operations on named values.
+//!
+//! A family describes its pass once, as a [`Program`]; the engines on the CPU and on a GPU run the list forwards and, for
+//! training, backwards from its end. Nothing else knows how a model is wired. On its way to an engine a program is
+//! [cut down](Program::demanded) to what somebody reads, its neighbouring linear maps are [joined](Program::join), and a
+//! [`Plan`](places::Plan) gives every value a place in memory.
+//!
+//! Where several operations add into one gradient, the reversed list is the order of the sum: the first of them
+//! overwrites, the others add.
+
+mod demand;
+mod join;
+pub(crate) mod places;
+
+use crate::op::{Activate, Attention, Embed, Kind, Linear, NormSlots, Op, ResidualNorm, Site};
+use crate::slot::Slot;
+use crate::value::{Columns, Rows, Tap, Value, ValueId};
+use crate::{Activation, Error};
+
+/// The list. An operation stands behind those whose values it reads.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Program {
+    pub(crate) values: Vec<Value>,
+    pub(crate) ops: Vec<Op>,
+}
+
+impl Program {
+    /// Every token's embeddings, normalised and dropped out: see [`Embed`].
+    pub(crate) fn embed(&mut self, embed: Embed, width: usize) -> ValueId {
+        self.push(Kind::Embed(embed), &[], Rows::Tokens, width)
+    }
+
+    /// `input weight^T + bias`; the bias may be left to the operation behind: see [`Linear`].
+    pub(crate) fn linear(&mut self, input: ValueId, weight: Slot, bias: Option<Slot>, outer: usize) -> ValueId {
+        let Value { rows, width: inner } = self.values[input.0];
+        let kind = Kind::Linear(Linear { weight: weight.into(), bias: bias.map(Into::into), inner });
+        self.push(kind, &[input], rows, outer)
+    }
+
+    /// `activation(input + bias)`
+    pub(crate) fn activate(&mut self, input: ValueId, bias: Slot, activation: Activation) -> ValueId {
+        let Value { rows, width } = self.values[input.0];
+        self.push(Kind::Activate(Activate { bias, activation }), &[input], rows, width)
+    }
+
+    /// Scaled dot-product attention of each text: see [`Attention`].
+    pub(crate) fn attention(&mut self, [query, key, value]: [ValueId; 3], attention: Attention) -> ValueId {
+        let Value { rows, width } = self.values[query.0];
+        self.push(Kind::Attention(attention), &[query, key, value], rows, width)
+    }
+
+    /// `norm(dropout(branch + bias) + residual)`: see [`ResidualNorm`].
+    pub(crate) fn residual_norm(&mut self, branch: ValueId, residual: ValueId, norm: ResidualNorm) -> ValueId {
+        let Value { rows, width } = self.values[branch.0];
+        self.push(Kind::ResidualNorm(norm), &[branch, residual], rows, width)
+    }
+
+    /// Layer norm.
+    pub(crate) fn norm(&mut self, input: ValueId, norm: NormSlots) -> ValueId {
+        let Value { rows, width } = self.values[input.0];
+        self.push(Kind::Norm(norm), &[input], rows, width)
+    }
+
+    /// Dropout, numbered by the value's own rows.
+    pub(crate) fn dropout(&mut self, input: ValueId, site: Option<Site>) -> ValueId {
+        let Value { rows, width } = self.values[input.0];
+        match site {
+            Some(site) => self.push(Kind::Dropout(site), &[input], rows, width),
+            None => input,
+        }
+    }
+
+    /// Some rows of every token's.
+    pub(crate) fn select(&mut self, input: ValueId, rows: Rows) -> ValueId {
+        self.push(Kind::Select(rows), &[input], rows, self.values[input.0].width)
+    }
+
+    /// Lets a value be read, and a gradient enter at it.
+    pub(crate) fn tap(&mut self, tap: Tap, value: ValueId) {
+        let Value { rows, width } = self.values[value.0];
+        self.push(Kind::Tap(tap), &[value], rows, width);
+    }
+
+    fn push(&mut self, kind: Kind, inputs: &[ValueId], rows: Rows, width: usize) -> ValueId {
+        let out = ValueId(self.values.len());
+        self.values.push(Value { rows, width });
+        let whole = |&value: &ValueId| Columns { value, first: 0, width: self.values[value.0].width };
+        self.ops.push(Op { kind, inputs: inputs.iter().map(whole).collect(), out });
+        out
+    }
+
+    /// The taps with what they read, in the order of the list.
+    pub(crate) fn taps(&self) -> impl Iterator<Item = (Tap, &Op)> {
+        self.ops.iter().filter_map(|op| if let Kind::Tap(tap) = op.kind { Some((tap, op)) } else { None })
+    }
+
+    /// Whether a value is the queries of some attention.
+    pub(crate) fn is_query(&self, value: ValueId) -> bool {
+        self.ops.iter().any(|op| matches!(op.kind, Kind::Attention(_)) && op.inputs[0].value == value)
+    }
+
+    /// Refuses a tap that is not there, naming it and those that are.
+    pub(crate) fn check_tap(&self, tap: Tap) -> Result<(), Error> {
+        if self.taps().any(|(other, _)| other == tap) {
+            return Ok(());
+        }
+        let mut taps: Vec<Tap> = self.taps().map(|(tap, _)| tap).collect();
+        taps.sort();
+        let known: Vec<String> = taps
+            .chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b))
+            .map(|kin| match kin {
+                [one] => one.to_string(),
+                _ => format!("{} to {}", kin[0], kin[kin.len() - 1].to_string().rsplit(' ').next().unwrap_or_default()),
+            })
+            .collect();
+        Err(Error::NoTap { tap: tap.to_string(), known: known.join(", ") })
+    }
+}
