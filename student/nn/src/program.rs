@@ -82,10 +82,15 @@ impl Program {
     }
 
     fn push(&mut self, kind: Kind, inputs: &[ValueId], rows: Rows, width: usize) -> ValueId {
-        let out = ValueId(self.values.len());
-        self.values.push(Value { rows, width });
         let whole = |&value: &ValueId| Columns { value, first: 0, width: self.values[value.0].width };
-        self.ops.push(Op { kind, inputs: inputs.iter().map(whole).collect(), out });
+        let inputs = inputs.iter().map(whole).collect();
+        self.push_columns(kind, inputs, Value { rows, width })
+    }
+
+    fn push_columns(&mut self, kind: Kind, inputs: Vec<Columns>, value: Value) -> ValueId {
+        let out = ValueId(self.values.len());
+        self.values.push(value);
+        self.ops.push(Op { kind, inputs, out });
         out
     }
 

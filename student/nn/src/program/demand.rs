@@ -6,7 +6,7 @@
 
 use super::Program;
 use crate::Error;
-use crate::op::{Kind, Op};
+use crate::op::Kind;
 use crate::value::{Columns, Rows, Tap, Value, ValueId};
 
 impl Program {
@@ -38,7 +38,6 @@ impl Program {
                 _ => false,
             };
             let width = self.values[op.out.0].width;
-            let rows_of = |demand: &[Rows]| demand.iter().copied().reduce(|a, b| if a == b { a } else { Rows::Tokens });
             let demand = &edges.of_values[op.out.0];
             let Some(rows) = rows_of(demand) else { continue };
             let (rows, out) = match stands_in {
@@ -58,13 +57,6 @@ impl Program {
         Ok(program)
     }
 
-    fn push_columns(&mut self, kind: Kind, inputs: Vec<Columns>, value: Value) -> ValueId {
-        let out = ValueId(self.values.len());
-        self.values.push(value);
-        self.ops.push(Op { kind, inputs, out });
-        out
-    }
-
     /// The demand on every value, and on every operation's inputs.
     fn edges(&self, taps: &[Tap]) -> Edges {
         let mut of_values = vec![Vec::new(); self.values.len()];
@@ -76,9 +68,7 @@ impl Program {
                 of_values[op.out.0].push(self.values[op.out.0].rows);
             }
             let demand: &[Rows] = &of_values[op.out.0];
-            let Some(rows) = demand.iter().copied().reduce(|a, b| if a == b { a } else { Rows::Tokens }) else {
-                continue;
-            };
+            let Some(rows) = rows_of(demand) else { continue };
             let edges: Vec<Rows> = (0..op.inputs.len()).map(|input| op.kind.rows_of_input(input, rows)).collect();
             for (input, &rows) in op.inputs.iter().zip(&edges) {
                 let demand: &mut Vec<Rows> = &mut of_values[input.value.0];
@@ -90,6 +80,11 @@ impl Program {
         }
         Edges { of_values, of_ops }
     }
+}
+
+/// The rows that a value must have for all of its readers.
+fn rows_of(demand: &[Rows]) -> Option<Rows> {
+    demand.iter().copied().reduce(|a, b| if a == b { a } else { Rows::Tokens })
 }
 
 struct Edges {

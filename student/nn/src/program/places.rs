@@ -191,10 +191,13 @@ impl Buffers {
             let v = program.values[value.0];
             Room { rows: v.rows, width: v.width, bytes }
         };
+        // Whether another operation reads the first input too.
+        let reads =
+            |other: &Op| op.inputs.first().is_some_and(|mine| other.inputs.iter().any(|i| i.value == mine.value));
+        let is_last = !program.ops[index + 1..].iter().any(reads);
         if needs.overwrites {
-            let reads = |other: &Op| other.inputs.iter().any(|input| input.value == op.inputs[0].value);
             let held = |other: &Op| habits.holds_taps() && matches!(other.kind, Kind::Tap(_)) && reads(other);
-            let lost = program.ops[index + 1..].iter().any(reads) || program.ops[..index].iter().any(held);
+            let lost = !is_last || program.ops[..index].iter().any(held);
             assert!(!lost, "{op:?} overwrites what another operation reads");
         }
         let back = if !train {
@@ -218,14 +221,12 @@ impl Buffers {
                 }
             }
         } else {
-            let last =
-                |value: ValueId| !program.ops[index + 1..].iter().any(|op| op.inputs.iter().any(|i| i.value == value));
             let bytes = habits.value_bytes(program, op.out);
             let out = self.add(room(op.out, bytes), index, if needs.keeps_output { back } else { index });
             self.values[op.out.0] = Some(out);
             if needs.in_place
                 && let Some(input) = op.inputs.first().and_then(|input| self.values[input.value.0])
-                && last(op.inputs[0].value)
+                && is_last
                 && self.all[self.root(input)].to == index
             {
                 self.merge(out, input);
@@ -252,17 +253,15 @@ impl Buffers {
             let writes_only =
                 matches!(op.kind, Kind::Attention(_)) || matches!(op.kind, Kind::ResidualNorm(_)) && input == 0;
             assert!(!adds[input] || !writes_only, "{op:?} and another operation have a gradient in one value");
-            let buffer = match (there, needs.gradients[input]) {
-                (Some(there), _) => there,
-                (None, Gradient::Takes) if d_out.is_some() => d_out.unwrap_or_default(),
-                (None, Gradient::Replaces) if self.values[value].is_some_and(|v| self.all[self.root(v)].to <= now) => {
-                    self.values[value].unwrap_or_default()
-                }
-                (None, _) => {
-                    let Value { rows, width } = program.values[value];
-                    self.add(Room { rows, width, bytes: habits.gradient_bytes() }, now, now)
-                }
+            let taken_over = match needs.gradients[input] {
+                Gradient::Own => None,
+                Gradient::Takes => d_out,
+                Gradient::Replaces => self.values[value].filter(|&value| self.all[self.root(value)].to <= now),
             };
+            let buffer = there.or(taken_over).unwrap_or_else(|| {
+                let Value { rows, width } = program.values[value];
+                self.add(Room { rows, width, bytes: habits.gradient_bytes() }, now, now)
+            });
             self.gradients[value] = Some(buffer);
             self.extend(Some(buffer), now);
         }
@@ -315,9 +314,9 @@ impl Buffers {
                 free.min_by_key(|(_, (size, ..))| if *size >= needed { (0, *size) } else { (1, usize::MAX - size) });
             match best.map(|(index, _)| index) {
                 Some(index) => {
-                    let place = &mut places[index];
-                    *place = (place.0.max(needed), to, std::mem::take(&mut place.2));
-                    place.2.push(buffer);
+                    let (size, free_after, buffers) = &mut places[index];
+                    (*size, *free_after) = (needed.max(*size), to);
+                    buffers.push(buffer);
                 }
                 None => places.push((needed, to, vec![buffer])),
             }
