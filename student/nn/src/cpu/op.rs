@@ -13,6 +13,8 @@ mod residual_norm;
 mod select;
 mod tap;
 
+use std::ops::Range;
+
 use super::chunk::Run;
 use crate::op::{Kind, Op};
 use crate::program::Program;
@@ -40,15 +42,14 @@ impl Run<'_> {
         }
     }
 
-    /// Runs the list backwards, from the gradients that enter at taps. Leaves the gradients in all outputs of linear maps
-    /// and in the embeddings where they are, for the weights' gradients.
-    pub(super) fn backward(mut self, taps: Vec<Option<&[f32]>>) {
+    /// Runs a range of the list backwards. Takes the gradients that enter at its taps off the end of `taps`. Leaves the
+    /// gradients in all outputs of linear maps and in the embeddings where they are, for the weights' gradients.
+    pub(super) fn backward(mut self, range: Range<usize>, taps: &mut Vec<Option<&[f32]>>) {
         let plan = self.context.plan;
         self.grow();
         self.chunk.vectors.clear();
         self.chunk.vectors.resize(self.context.vectors.vector_len(), 0.0);
-        let mut taps = taps.into_iter().rev();
-        for (index, op) in plan.program.ops.iter().enumerate().rev() {
+        for (index, op) in range.clone().zip(&plan.program.ops[range]).rev() {
             match &op.kind {
                 Kind::Embed(embed) => embed::backward(&mut self, index, op, embed),
                 Kind::Linear(linear) => linear::backward(&mut self, index, op, linear),
@@ -58,7 +59,7 @@ impl Run<'_> {
                 Kind::Norm(norm) => norm::backward(&mut self, index, op, norm),
                 Kind::Dropout(site) => dropout::backward(&mut self, index, op, *site),
                 Kind::Select(_) => select::backward(&mut self, index, op),
-                Kind::Tap(_) => tap::backward(&mut self, index, op, taps.next().flatten()),
+                Kind::Tap(_) => tap::backward(&mut self, index, op, taps.pop().flatten()),
             }
         }
     }

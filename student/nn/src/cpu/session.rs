@@ -102,6 +102,58 @@ impl CpuSession {
         })
     }
 
+    /// [`Session::backward`] in ranges of the list that begin at these operations, in ascending order; each range's weights'
+    /// gradients are finished before the range in front of it runs.
+    pub(crate) fn backward_in_ranges(&mut self, pass: Pass, cuts: &[usize]) -> Result<(), Error> {
+        let (taps, pass) = pass.into_kept::<CpuPass>()?;
+        let CpuPass { of, mut chunks, plan, masks } = pass;
+        if of != self.number {
+            return Err(Error::NoForward);
+        }
+        if taps.iter().all(|tapped| tapped.gradient.is_none()) {
+            return Err(Error::NoGradient);
+        }
+        self.training();
+        if let Some(training) = self.training.as_mut().filter(|_| plan.shares.looks_up) {
+            // A pass from before the training began told its optimiser nothing.
+            let ids = chunks.iter().flat_map(|chunk| &chunk.input_ids);
+            training.optimizer.look_up(&mut self.parameters, ids);
+        }
+        let context = Context {
+            plan: &plan.plan,
+            parameters: &self.parameters,
+            vectors: &plan.shares,
+            masks: Some(&masks),
+            prepared: None,
+        };
+        let program = &plan.plan.program;
+        let mut entering: Vec<Vec<Option<&[f32]>>> = vec![Vec::new(); chunks.len()];
+        for (tapped, (_, op)) in taps.iter().zip(program.taps()) {
+            let mut rest = tapped.gradient.as_deref();
+            for (chunk, entering) in chunks.iter().zip(&mut entering) {
+                let (mine, behind) = rest
+                    .map(|rest| rest.split_at(chunk.selected.count(program.values[op.out.0].rows) * tapped.width))
+                    .unzip();
+                entering.push(mine);
+                rest = behind;
+            }
+        }
+        let mut end = program.ops.len();
+        for &start in cuts.iter().rev().chain([&0]) {
+            let range = start.min(end)..end;
+            let work = chunks.par_iter_mut().zip(&mut entering);
+            work.for_each(|(chunk, entering)| Run { chunk, context: &context }.backward(range.clone(), entering));
+            if let Some(training) = &mut self.training {
+                weights::sum_over_chunks(&context, &chunks, range.clone(), &mut training.gradients);
+            }
+            end = range.start;
+        }
+        // Those that were in use are the first to be so again.
+        chunks.append(&mut self.idle);
+        self.idle = chunks;
+        Ok(())
+    }
+
     /// What training needs, begun where it has not been.
     fn training(&mut self) -> &mut Training {
         let layout = self.parameters.layout();
@@ -222,48 +274,7 @@ impl Session for CpuSession {
     }
 
     fn backward(&mut self, pass: Pass) -> Result<(), Error> {
-        let (taps, pass) = pass.into_kept::<CpuPass>()?;
-        let CpuPass { of, mut chunks, plan, masks } = pass;
-        if of != self.number {
-            return Err(Error::NoForward);
-        }
-        if taps.iter().all(|tapped| tapped.gradient.is_none()) {
-            return Err(Error::NoGradient);
-        }
-        self.training();
-        if let Some(training) = self.training.as_mut().filter(|_| plan.shares.looks_up) {
-            // A pass from before the training began told its optimiser nothing.
-            let ids = chunks.iter().flat_map(|chunk| &chunk.input_ids);
-            training.optimizer.look_up(&mut self.parameters, ids);
-        }
-        let context = Context {
-            plan: &plan.plan,
-            parameters: &self.parameters,
-            vectors: &plan.shares,
-            masks: Some(&masks),
-            prepared: None,
-        };
-        let program = &plan.plan.program;
-        let mut entering: Vec<Vec<Option<&[f32]>>> = vec![Vec::new(); chunks.len()];
-        for (tapped, (_, op)) in taps.iter().zip(program.taps()) {
-            let mut rest = tapped.gradient.as_deref();
-            for (chunk, entering) in chunks.iter().zip(&mut entering) {
-                let (mine, behind) = rest
-                    .map(|rest| rest.split_at(chunk.selected.count(program.values[op.out.0].rows) * tapped.width))
-                    .unzip();
-                entering.push(mine);
-                rest = behind;
-            }
-        }
-        let work = chunks.par_iter_mut().zip(entering);
-        work.for_each(|(chunk, entering)| Run { chunk, context: &context }.backward(entering));
-        if let Some(training) = &mut self.training {
-            weights::sum_over_chunks(&context, &chunks, &mut training.gradients);
-        }
-        // Those that were in use are the first to be so again.
-        chunks.append(&mut self.idle);
-        self.idle = chunks;
-        Ok(())
+        self.backward_in_ranges(pass, &[])
     }
 
     fn begin(&mut self, optimizer: AdamW) -> Result<(), Error> {

@@ -10,8 +10,8 @@ use crate::value::ValueId;
 
 /// Where the gradient of each parameter comes from.
 pub(super) struct Shares {
-    /// Of each entry of the layout.
-    pub(super) entries: Vec<Vec<Share>>,
+    /// Of each entry of the layout, with the operation's number, from the end of the list.
+    entries: Vec<Vec<(usize, Share)>>,
     /// Of each entry its place among a chunk's gradients of biases and norms; the last is where they end.
     pub(super) vectors: Vec<usize>,
     pub(super) looks_up: bool,
@@ -29,14 +29,14 @@ impl Shares {
     pub(super) fn new(layout: &Layout, program: &Program) -> Self {
         let mut entries = vec![Vec::new(); layout.entries().len()];
         let mut looks_up = false;
-        for op in program.ops.iter().rev() {
+        for (at, op) in program.ops.iter().enumerate().rev() {
             match &op.kind {
                 Kind::Linear(linear) => {
                     let whole = layout.span(linear.weight);
                     for (index, entry) in layout.entries().iter().enumerate() {
                         if entry.range.start >= whole.start && entry.range.end <= whole.end {
                             let column = (entry.range.start - whole.start) / linear.inner;
-                            entries[index].push(Share::Product { x: op.inputs[0].value, out: op.out, column });
+                            entries[index].push((at, Share::Product { x: op.inputs[0].value, out: op.out, column }));
                         }
                     }
                 }
@@ -45,7 +45,7 @@ impl Shares {
                     for table in tables {
                         let index = layout.entries().iter().position(|entry| entry.slot == table.slot);
                         entries[index.expect("a table of this layout")]
-                            .push(Share::Lookups { lookup: table.lookup, out: op.out });
+                            .push((at, Share::Lookups { lookup: table.lookup, out: op.out }));
                     }
                 }
                 _ => {}
@@ -57,6 +57,13 @@ impl Shares {
             vectors.push(vectors[vectors.len() - 1] + len);
         }
         Self { entries, vectors, looks_up }
+    }
+
+    /// Where the gradient of an entry of the layout comes from in a range of the list.
+    pub(super) fn of(&self, entry: usize, range: &Range<usize>) -> &[(usize, Share)] {
+        let shares = &self.entries[entry];
+        let behind = |op: usize| shares.partition_point(|(other, _)| *other >= op);
+        &shares[behind(range.end)..behind(range.start)]
     }
 
     /// Numbers in a chunk's gradients of biases and norms.

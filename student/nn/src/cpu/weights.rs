@@ -4,6 +4,8 @@
 //! Work is cut by destination. Each destination adds the chunks in their order, and of a chunk the operations that share
 //! the parameter in the order of the backward pass.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::chunk::{Chunk, Context};
@@ -16,8 +18,8 @@ use crate::op::Lookup;
 /// Rows of a weight or table that one task adds up.
 const TASK_ROWS: usize = 768;
 
-/// Adds what the chunks' backward passes left to the gradients of all parameters.
-pub(super) fn sum_over_chunks(context: &Context<'_>, chunks: &[Chunk], gradients: &mut Gradients) {
+/// Adds what the chunks' backward passes over a range of the list left to the gradients of all parameters.
+pub(super) fn sum_over_chunks(context: &Context<'_>, chunks: &[Chunk], range: Range<usize>, gradients: &mut Gradients) {
     if context.vectors.looks_up {
         chunks.iter().for_each(|chunk| gradients.mark_looked_up(&chunk.input_ids));
     }
@@ -31,7 +33,7 @@ pub(super) fn sum_over_chunks(context: &Context<'_>, chunks: &[Chunk], gradients
             tasks.push(Task { shares: None, first, width: destination.len(), destination });
             continue;
         }
-        let shares = &context.vectors.entries[index];
+        let shares = context.vectors.of(index, &range);
         let (width, mut first) = (entry.shape[1], 0);
         while !destination.is_empty() && !shares.is_empty() {
             let rows = TASK_ROWS.min(destination.len() / width);
@@ -47,7 +49,7 @@ pub(super) fn sum_over_chunks(context: &Context<'_>, chunks: &[Chunk], gradients
 /// Rows of one parameter's gradient.
 struct Task<'a> {
     /// None of a vector.
-    shares: Option<&'a [Share]>,
+    shares: Option<&'a [(usize, Share)]>,
     /// First row; of a vector, where it starts in the chunks' buffers of vectors.
     first: usize,
     width: usize,
@@ -60,7 +62,7 @@ impl Task<'_> {
         let Some(shares) = self.shares else {
             return add_rows(&chunk.vectors[self.first..self.first + self.width], self.destination);
         };
-        for share in shares {
+        for (_, share) in shares {
             match *share {
                 Share::Product { x, out, column } => {
                     let stride = context.plan.program.values[out.0].width;

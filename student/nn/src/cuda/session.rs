@@ -122,6 +122,40 @@ impl CudaSession {
         Ok(Run { device, precision: *precision, weights, plan, places, batch, masks: masks.as_ref() })
     }
 
+    /// [`Session::backward`] in ranges of the list that begin at these operations, in ascending order; each range's weights'
+    /// gradients are finished before the range in front of it runs.
+    fn backward_in_ranges(&mut self, pass: Pass, cuts: &[usize]) -> Result<(), Error> {
+        let (taps, pass) = pass.into_kept::<CudaPass>()?;
+        if pass.masks.is_none() {
+            return Err(Error::NoForward);
+        }
+        let run = self.run(&pass)?;
+        let mut entered = Vec::with_capacity(taps.len());
+        for (tapped, (tap, op)) in taps.iter().zip(pass.plan.program.taps()) {
+            entered.push(tapped.gradient.is_some() || tap == Tap::Logits && pass.has_d_logits);
+            let Some(gradient) = &tapped.gradient else { continue };
+            let (to, columns) = (run.gradient(op.out), op.inputs[0]);
+            if columns.width == to.width {
+                self.device.write(to, gradient)?;
+                continue;
+            }
+            let mut whole = vec![0.0; to.rows * to.width];
+            for (row, gradient) in whole.chunks_exact_mut(to.width).zip(gradient.chunks_exact(columns.width)) {
+                row[columns.first..columns.first + columns.width].copy_from_slice(gradient);
+            }
+            self.device.write(to, &whole)?;
+        }
+        if !entered.contains(&true) {
+            return Err(Error::NoGradient);
+        }
+        let mut end = pass.plan.program.ops.len();
+        for &start in cuts.iter().rev().chain([&0]) {
+            walk::backward(&run, start.min(end)..end, &mut entered)?;
+            end = start.min(end);
+        }
+        Ok(())
+    }
+
     /// Says so, once, where no fast kernel of attention takes the model's heads.
     fn say_if_attention_is_slow(&mut self) {
         let head_size = self.config.head_size();
@@ -245,30 +279,7 @@ impl Session for CudaSession {
     }
 
     fn backward(&mut self, pass: Pass) -> Result<(), Error> {
-        let (taps, pass) = pass.into_kept::<CudaPass>()?;
-        if pass.masks.is_none() {
-            return Err(Error::NoForward);
-        }
-        let run = self.run(&pass)?;
-        let mut entered = Vec::with_capacity(taps.len());
-        for (tapped, (tap, op)) in taps.iter().zip(pass.plan.program.taps()) {
-            entered.push(tapped.gradient.is_some() || tap == Tap::Logits && pass.has_d_logits);
-            let Some(gradient) = &tapped.gradient else { continue };
-            let (to, columns) = (run.gradient(op.out), op.inputs[0]);
-            if columns.width == to.width {
-                self.device.write(to, gradient)?;
-                continue;
-            }
-            let mut whole = vec![0.0; to.rows * to.width];
-            for (row, gradient) in whole.chunks_exact_mut(to.width).zip(gradient.chunks_exact(columns.width)) {
-                row[columns.first..columns.first + columns.width].copy_from_slice(gradient);
-            }
-            self.device.write(to, &whole)?;
-        }
-        if !entered.contains(&true) {
-            return Err(Error::NoGradient);
-        }
-        walk::backward(&run, &entered)
+        self.backward_in_ranges(pass, &[])
     }
 
     fn begin(&mut self, optimizer: AdamW) -> Result<(), Error> {

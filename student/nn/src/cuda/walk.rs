@@ -1,5 +1,7 @@
 //! The way of a pass through its program, forwards and backwards, and what its operations take for that.
 
+use std::ops::Range;
+
 use super::op;
 use super::op::norm::launch::norm_partials;
 use super::op::sums::launch::column_partials;
@@ -29,10 +31,10 @@ pub(super) fn forward(run: &Run<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// From the gradients that stand at the taps; `entered` says of each whether there is one.
-pub(super) fn backward(run: &Run<'_>, entered: &[bool]) -> Result<(), Error> {
-    let mut entered = entered.iter().rev();
-    for (index, op) in run.plan.program.ops.iter().enumerate().rev() {
+/// A range of the list, from the gradients that stand at its taps. `entered` says of each tap whether there is one; those
+/// of the range are taken off its end.
+pub(super) fn backward(run: &Run<'_>, range: Range<usize>, entered: &mut Vec<bool>) -> Result<(), Error> {
+    for (index, op) in range.clone().zip(&run.plan.program.ops[range]).rev() {
         match &op.kind {
             Kind::Embed(embed) => op::embed::run::backward(run, index, op, embed)?,
             Kind::Linear(linear) => op::linear::run::backward(run, index, op, linear)?,
@@ -42,7 +44,7 @@ pub(super) fn backward(run: &Run<'_>, entered: &[bool]) -> Result<(), Error> {
             Kind::Dropout(site) => op::rows::run::dropout_backward(run, index, op, *site)?,
             Kind::Select(_) => op::rows::run::select_backward(run, index, op)?,
             Kind::Norm(_) => return Err(Error::MaskedLmOnGpu),
-            Kind::Tap(_) if entered.next() == Some(&true) => run.hand_on(index, op, 0)?,
+            Kind::Tap(_) if entered.pop() == Some(true) => run.hand_on(index, op, 0)?,
             Kind::Tap(_) => run.zero_unless_added(index, 0, run.gradient(op.inputs[0].value))?,
         }
     }

@@ -187,6 +187,27 @@ fn gradients_at_any_tap_are_the_cpu_s() {
 }
 
 #[test]
+fn a_backward_pass_in_ranges_is_the_whole_one() {
+    let Some(device) = emulation::device() else { return };
+    let config = with_dropout(config(Family::BERT, 16, 2));
+    let (rows, rng) = (Rows::new(&[5, 9, 1], 0), DropoutRng::new(1, 2, 3));
+    let mut gpu = CudaSession::new(&device, &config, Precision::F32, weights(&config)).expect("valid");
+    let taps = [Tap::Logits, Tap::Hidden(1)];
+    let [whole, parts] = [&[][..], &[3, 8, 9, 14]].map(|cuts| {
+        let mut pass = gpu.forward(rows.input(), &taps, Mode::Train(&rng)).expect("forward");
+        for tap in taps {
+            let len = pass.tapped(tap).map(|tapped| tapped.rows * tapped.width).expect("asked for");
+            pass.enter(tap, gradient(tap, len)).expect("enter");
+        }
+        gpu.backward_in_ranges(pass, cuts).expect("backward");
+        let gradients = gpu.gradients().expect("gradients");
+        gpu.clear_gradients().expect("clear");
+        gradients
+    });
+    assert_eq!(whole.flat(), parts.flat());
+}
+
+#[test]
 fn a_pass_whose_memory_a_later_one_has_taken_is_refused() {
     let config = config(Family::BERT, 24, 1);
     let Some([_, mut gpu]) = both(&config, Precision::F32) else { return };
