@@ -44,7 +44,7 @@ fn head_of(slot: Slot) -> Option<Head> {
     use Slot::*;
     match slot {
         HeadDenseWeight | HeadDenseBias | HeadOutputWeight | HeadOutputBias => Some(Head::Classification),
-        LmDenseWeight | LmDenseBias | LmNormWeight | LmNormBias | LmOutputBias => Some(Head::MaskedLm),
+        LmDenseWeight | LmDenseBias | LmNormWeight | LmNormBias | LmRestWeight | LmOutputBias => Some(Head::MaskedLm),
         _ => None,
     }
 }

@@ -6,6 +6,7 @@
 mod activate;
 mod attention;
 mod count;
+mod decode;
 mod dropout;
 mod embed;
 mod linear;
@@ -14,11 +15,13 @@ mod residual_norm;
 mod row;
 mod select;
 mod site;
+mod trigram;
 
 pub(crate) use activate::Activate;
 pub use activate::Activation;
 pub(crate) use attention::Attention;
 pub(crate) use count::{Lengths, Products};
+pub(crate) use decode::Decode;
 pub(crate) use embed::{Embed, Lookup, Table};
 pub(crate) use linear::Linear;
 pub(crate) use norm::NormSlots;
@@ -52,6 +55,9 @@ pub(crate) enum Kind {
     ResidualNorm(ResidualNorm),
     Norm(NormSlots),
     Dropout(Site),
+    Decode(Decode),
+    /// Each token's row with its neighbours'.
+    Trigram,
     /// Some rows of its input's.
     Select(Rows),
     /// Its input, handed out; where a gradient can enter.
@@ -59,10 +65,16 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// The rows that it makes where these are wanted.
+    pub(crate) fn rows_made(&self, wanted: Rows) -> Rows {
+        if matches!(self, Self::Embed(_)) { Rows::Tokens } else { wanted }
+    }
+
     /// The rows that an input must have for these rows of the output.
     pub(crate) fn rows_of_input(&self, input: usize, rows: Rows) -> Rows {
         match self {
             Self::Attention(_) if input > 0 => Rows::Tokens,
+            Self::Trigram => Rows::Tokens,
             Self::Select(selected) => *selected,
             _ => rows,
         }
@@ -74,6 +86,7 @@ impl Op {
     pub(crate) fn products(&self, out: Value, lengths: &Lengths) -> Products {
         match &self.kind {
             Kind::Linear(linear) => linear.products(out, lengths),
+            Kind::Decode(decode) => decode.products(out, lengths),
             Kind::Attention(_) => Attention::products(out, lengths),
             _ => Products::default(),
         }
@@ -89,6 +102,8 @@ impl Op {
             Kind::ResidualNorm(norm) => norm.state(row, &inputs[0], &inputs[1]),
             Kind::Norm(norm) => norm.state(row, &inputs[0]),
             Kind::Dropout(site) => dropout::state(*site, row, rows, &inputs[0]),
+            Kind::Decode(decode) => decode.state(row, &inputs[0]),
+            Kind::Trigram => trigram::state(&inputs[0]),
             Kind::Select(_) => select::state(rows, row, &inputs[0]),
             Kind::Tap(_) => Ok(inputs[0].clone()),
         }

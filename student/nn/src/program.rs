@@ -12,7 +12,7 @@ mod demand;
 mod join;
 pub(crate) mod places;
 
-use crate::op::{Activate, Attention, Embed, Kind, Linear, NormSlots, Op, ResidualNorm, Site};
+use crate::op::{Activate, Attention, Decode, Embed, Kind, Linear, NormSlots, Op, ResidualNorm, Site};
 use crate::slot::Slot;
 use crate::value::{Columns, Rows, Tap, Value, ValueId};
 use crate::{Activation, Error};
@@ -55,7 +55,7 @@ impl Program {
         self.push(Kind::ResidualNorm(norm), &[branch, residual], rows, width)
     }
 
-    /// Layer norm.
+    /// Layer norm, or none: see [`NormSlots`].
     pub(crate) fn norm(&mut self, input: ValueId, norm: NormSlots) -> ValueId {
         let Value { rows, width } = self.values[input.0];
         self.push(Kind::Norm(norm), &[input], rows, width)
@@ -68,6 +68,17 @@ impl Program {
             Some(site) => self.push(Kind::Dropout(site), &[input], rows, width),
             None => input,
         }
+    }
+
+    /// Logits over a vocabulary: see [`Decode`].
+    pub(crate) fn decode(&mut self, input: ValueId, decode: Decode, vocabulary: usize) -> ValueId {
+        self.push(Kind::Decode(decode), &[input], self.values[input.0].rows, vocabulary)
+    }
+
+    /// Every token's row between those of its neighbours: the next one's, its own, that of the one before.
+    pub(crate) fn trigram(&mut self, input: ValueId) -> ValueId {
+        let Value { rows, width } = self.values[input.0];
+        self.push(Kind::Trigram, &[input], rows, 3 * width)
     }
 
     /// Some rows of every token's.

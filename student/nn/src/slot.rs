@@ -35,6 +35,8 @@ pub enum Slot {
     LmNormWeight,
     /// `[hidden]`
     LmNormBias,
+    /// `[hidden - embedding, vocabulary]`: what meets the columns that the word embeddings are too narrow for.
+    LmRestWeight,
     /// `[vocabulary]`
     LmOutputBias,
 }

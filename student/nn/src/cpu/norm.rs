@@ -11,14 +11,15 @@ pub(crate) type RowMask = (DropoutSite, u32);
 pub(crate) struct Norm<'a> {
     pub(crate) weight: &'a [f32],
     pub(crate) bias: &'a [f32],
-    pub(crate) epsilon: f32,
+    /// None where nothing is normalised.
+    pub(crate) epsilon: Option<f32>,
 }
 
 vectorized! {
     /// Turns `branch` into `dropout(branch + branch_bias) + residual`, normalises it in place, and writes
     /// `weight * normalised + bias` to `out`. Returns the reciprocal of the deviation.
     ///
-    /// All slices are one row of the same width.
+    /// All slices are one row of the same width. Without an epsilon the row stays as it is, and counts as normalised.
     pub(crate) fn forward_row(
         branch: &mut [f32],
         branch_bias: &[f32],
@@ -68,9 +69,15 @@ vectorized! {
 fn normalize(row: &mut [f32], norm: Norm<'_>, out: &mut [f32]) -> f32 {
     let n = row.len();
     let (weight, bias, out) = (&norm.weight[..n], &norm.bias[..n], &mut out[..n]);
+    let Some(epsilon) = norm.epsilon else {
+        for i in 0..n {
+            out[i] = row[i] * weight[i] + bias[i];
+        }
+        return 1.0;
+    };
     let mean = sum(n, |i| row[i]) / n as f32;
     let variance = sum(n, |i| (row[i] - mean) * (row[i] - mean)) / n as f32;
-    let scale = 1.0 / (variance + norm.epsilon).sqrt();
+    let scale = 1.0 / (variance + epsilon).sqrt();
     for i in 0..n {
         row[i] = (row[i] - mean) * scale;
         out[i] = row[i] * weight[i] + bias[i];
@@ -80,11 +87,11 @@ fn normalize(row: &mut [f32], norm: Norm<'_>, out: &mut [f32]) -> f32 {
 
 vectorized! {
     /// Backward of [`forward_row`]: replaces `d_out` by the gradient in the sum before the norm (that of the residual)
-    /// and `normalized` by the gradient in the branch, and adds to the gradients of weight, bias and branch bias.
+    /// and `normalized` by the gradient in the branch, and adds to the gradients of weight, bias and branch bias. No scale where nothing was normalised.
     pub(crate) fn backward_row(
         d_out: &mut [f32],
         normalized: &mut [f32],
-        scale: f32,
+        scale: Option<f32>,
         weight: &[f32],
         mask: Option<RowMask>,
         d_weight: &mut [f32],
@@ -111,7 +118,7 @@ vectorized! {
     pub(crate) fn backward_row_then_dropout(
         d_out: &mut [f32],
         normalized: &[f32],
-        scale: f32,
+        scale: Option<f32>,
         weight: &[f32],
         mask: Option<RowMask>,
         d_weight: &mut [f32],
@@ -130,7 +137,7 @@ vectorized! {
 fn d_normalize(
     d_out: &mut [f32],
     normalized: &[f32],
-    scale: f32,
+    scale: Option<f32>,
     weight: &[f32],
     d_weight: &mut [f32],
     d_bias: &mut [f32],
@@ -143,6 +150,7 @@ fn d_normalize(
         d_bias[i] += d_out[i];
         d_out[i] *= weight[i];
     }
+    let Some(scale) = scale else { return };
     let mean = sum(n, |i| d_out[i]) / n as f32;
     let projection = sum(n, |i| d_out[i] * normalized[i]) / n as f32;
     for i in 0..n {

@@ -5,6 +5,7 @@
 
 mod activate;
 mod attention;
+mod decode;
 mod dropout;
 mod embed;
 mod linear;
@@ -12,6 +13,7 @@ mod norm;
 mod residual_norm;
 mod select;
 mod tap;
+mod trigram;
 
 use std::ops::Range;
 
@@ -36,6 +38,8 @@ impl Run<'_> {
                 Kind::ResidualNorm(norm) => residual_norm::forward(&mut self, index, op, norm),
                 Kind::Norm(norm) => norm::forward(&mut self, index, op, norm),
                 Kind::Dropout(site) => dropout::forward(&mut self, op, *site),
+                Kind::Decode(decode) => decode::forward(&mut self, op, decode),
+                Kind::Trigram => trigram::forward(&mut self, op),
                 Kind::Select(_) => select::forward(&mut self, op),
                 Kind::Tap(_) => tap::forward(&self, op, taps.next()),
             }
@@ -58,6 +62,8 @@ impl Run<'_> {
                 Kind::ResidualNorm(norm) => residual_norm::backward(&mut self, index, op, norm),
                 Kind::Norm(norm) => norm::backward(&mut self, index, op, norm),
                 Kind::Dropout(site) => dropout::backward(&mut self, index, op, *site),
+                Kind::Decode(decode) => decode::backward(&mut self, index, op, decode),
+                Kind::Trigram => trigram::backward(&mut self, index, op),
                 Kind::Select(_) => select::backward(&mut self, index, op),
                 Kind::Tap(_) => tap::backward(&mut self, index, op, taps.pop().flatten()),
             }
@@ -74,11 +80,12 @@ impl Habits for CpuHabits {
         let scale = || vec![Room { rows, width: 1, bytes: 4 }];
         match &op.kind {
             // What is normalised, and by how much.
+            Kind::Embed(embed) if embed.norm.is_none() => Needs { weights_last: true, ..Needs::default() },
             Kind::Embed(_) => {
                 let normalized = Room { rows, width: program.values[op.out.0].width, bytes: 4 };
                 Needs { states: [vec![normalized], scale()].concat(), weights_last: true, ..Needs::default() }
             }
-            Kind::Linear(_) => {
+            Kind::Linear(_) | Kind::Decode(_) => {
                 Needs { keeps: &[0], gradients: &[Gradient::Own], weights_last: true, ..Needs::default() }
             }
             Kind::Activate(_) => {
@@ -101,7 +108,7 @@ impl Habits for CpuHabits {
                 ..Needs::default()
             },
             Kind::Dropout(_) => Needs { in_place: true, gradients: &[Gradient::Takes], ..Needs::default() },
-            Kind::Select(_) => Needs { gradients: &[Gradient::Own], ..Needs::default() },
+            Kind::Select(_) | Kind::Trigram => Needs { gradients: &[Gradient::Own], ..Needs::default() },
             Kind::Tap(_) => Needs { gradients: &[Gradient::Replaces], ..Needs::default() },
         }
     }

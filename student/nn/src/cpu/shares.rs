@@ -19,10 +19,28 @@ pub(super) struct Shares {
 
 #[derive(Clone, Copy)]
 pub(super) enum Share {
-    /// `d_out^T x`, from this column of `d_out` on.
-    Product { x: ValueId, out: ValueId, column: usize },
+    /// `left^T right`: a row of it for each column of `left`.
+    Product { left: Factor, right: Factor },
     /// Each token's gradient, to the row that it looked up.
     Lookups { lookup: Lookup, out: ValueId },
+}
+
+/// A value or the gradient in it, from a column on.
+#[derive(Clone, Copy)]
+pub(super) struct Factor {
+    pub(super) value: ValueId,
+    pub(super) is_gradient: bool,
+    pub(super) column: usize,
+}
+
+impl Factor {
+    fn value(value: ValueId, column: usize) -> Self {
+        Self { value, is_gradient: false, column }
+    }
+
+    fn gradient(value: ValueId, column: usize) -> Self {
+        Self { value, is_gradient: true, column }
+    }
 }
 
 impl Shares {
@@ -36,7 +54,9 @@ impl Shares {
                     for (index, entry) in layout.entries().iter().enumerate() {
                         if entry.range.start >= whole.start && entry.range.end <= whole.end {
                             let column = (entry.range.start - whole.start) / linear.inner;
-                            entries[index].push((at, Share::Product { x: op.inputs[0].value, out: op.out, column }));
+                            let right = Factor::value(op.inputs[0].value, 0);
+                            let left = Factor::gradient(op.out, column);
+                            entries[index].push((at, Share::Product { left, right }));
                         }
                     }
                 }
@@ -47,6 +67,13 @@ impl Shares {
                         entries[index.expect("a table of this layout")]
                             .push((at, Share::Lookups { lookup: table.lookup, out: op.out }));
                     }
+                }
+                Kind::Decode(decode) => {
+                    let (x, d_out) = (op.inputs[0].value, Factor::gradient(op.out, 0));
+                    let words = Share::Product { left: d_out, right: Factor::value(x, 0) };
+                    let rest = Share::Product { left: Factor::value(x, decode.embedding), right: d_out };
+                    entries[layout.index(decode.words)].push((at, words));
+                    entries[layout.index(decode.rest)].push((at, rest));
                 }
                 _ => {}
             }

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::chunk::{Chunk, Context};
 use super::linear::add_rows;
 use super::product::{Into, View, product};
-use super::shares::Share;
+use super::shares::{Factor, Share};
 use crate::Gradients;
 use crate::op::Lookup;
 
@@ -64,11 +64,7 @@ impl Task<'_> {
         };
         for (_, share) in shares {
             match *share {
-                Share::Product { x, out, column } => {
-                    let stride = context.plan.program.values[out.0].width;
-                    let (x, d_out) = (chunk.value(context.plan, x), chunk.gradient(context.plan, out));
-                    self.add_product(d_out, stride, column, x);
-                }
+                Share::Product { left, right } => self.add_product(context, chunk, left, right),
                 Share::Lookups { lookup, out } => {
                     let d = chunk.gradient(context.plan, out);
                     let index = |id: &u32| *id as usize;
@@ -93,15 +89,20 @@ impl Task<'_> {
         }
     }
 
-    /// Adds `d_out^T x`, where this weight's gradients are the columns of `d_out` from `column` on.
-    fn add_product(&mut self, d_out: &[f32], stride: usize, column: usize, x: &[f32]) {
-        let rows = x.len() / self.width;
-        if rows == 0 {
-            return;
-        }
-        let outer = self.destination.len() / self.width;
-        let d_out = View::new(&d_out[column + self.first..], rows, outer, stride).transposed();
-        let x = View::new(x, rows, self.width, self.width);
-        product(d_out, x, 1.0, self.destination, self.width, Into::Sum);
+    /// Adds `left^T right`.
+    fn add_product(&mut self, context: &Context<'_>, chunk: &Chunk, left: Factor, right: Factor) {
+        let view = |factor: Factor, first: usize, columns: usize| {
+            let stride = context.plan.program.values[factor.value.0].width;
+            let data = match factor.is_gradient {
+                true => chunk.gradient(context.plan, factor.value),
+                false => chunk.value(context.plan, factor.value),
+            };
+            let part = data.get(factor.column + first..).filter(|_| !data.is_empty())?;
+            Some(View::new(part, data.len() / stride, columns, stride))
+        };
+        let rows = self.destination.len() / self.width;
+        // A chunk whose texts have no such rows adds nothing.
+        let (Some(left), Some(right)) = (view(left, self.first, rows), view(right, 0, self.width)) else { return };
+        product(left.transposed(), right, 1.0, self.destination, self.width, Into::Sum);
     }
 }

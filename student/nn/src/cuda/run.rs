@@ -112,7 +112,7 @@ impl Run<'_> {
 
     pub(super) fn norm(&self, norm: &NormSlots) -> NormWeights {
         let [weight, bias] = [norm.weight, norm.bias].map(|slot| self.master(slot.into()));
-        NormWeights { weight, bias, epsilon: norm.epsilon }
+        NormWeights { weight, bias, epsilon: norm.epsilon.unwrap_or(-1.0) }
     }
 
     /// A mask over tokens.

@@ -23,8 +23,8 @@ pub(super) fn forward(run: &Run<'_>) -> Result<(), Error> {
             Kind::ResidualNorm(norm) => op::norm::run::forward(run, index, op, norm)?,
             Kind::Dropout(site) => op::rows::run::dropout_forward(run, op, *site)?,
             Kind::Select(_) => op::rows::run::select_forward(run, op)?,
-            // Masked-language models alone have one.
-            Kind::Norm(_) => return Err(Error::MaskedLmOnGpu),
+            // Masked-language models alone have them.
+            Kind::Norm(_) | Kind::Decode(_) | Kind::Trigram => return Err(Error::MaskedLmOnGpu),
             Kind::Tap(_) => {}
         }
     }
@@ -43,7 +43,7 @@ pub(super) fn backward(run: &Run<'_>, range: Range<usize>, entered: &mut Vec<boo
             Kind::ResidualNorm(norm) => op::norm::run::backward(run, index, op, norm)?,
             Kind::Dropout(site) => op::rows::run::dropout_backward(run, index, op, *site)?,
             Kind::Select(_) => op::rows::run::select_backward(run, index, op)?,
-            Kind::Norm(_) => return Err(Error::MaskedLmOnGpu),
+            Kind::Norm(_) | Kind::Decode(_) | Kind::Trigram => return Err(Error::MaskedLmOnGpu),
             Kind::Tap(_) if entered.pop() == Some(true) => run.hand_on(index, op, 0)?,
             Kind::Tap(_) => run.zero_unless_added(index, 0, run.gradient(op.inputs[0].value))?,
         }
@@ -65,7 +65,7 @@ impl Habits for CudaHabits {
                 scratch: vec![floats(width)],
                 ..Needs::default()
             },
-            Kind::Linear(_) => Needs { keeps: &[0], gradients: &[Gradient::Own], ..Needs::default() },
+            Kind::Linear(_) | Kind::Decode(_) => Needs { keeps: &[0], gradients: &[Gradient::Own], ..Needs::default() },
             Kind::Activate(_) => Needs { keeps: &[0], gradients: &[Gradient::Takes], ..Needs::default() },
             Kind::Attention(attention) => Needs {
                 keeps: &[0, 1, 2],
@@ -82,7 +82,7 @@ impl Habits for CudaHabits {
                 ..Needs::default()
             },
             Kind::Dropout(_) => Needs { in_place: true, gradients: &[Gradient::Takes], ..Needs::default() },
-            Kind::Select(_) => Needs { gradients: &[Gradient::Own], ..Needs::default() },
+            Kind::Select(_) | Kind::Trigram => Needs { gradients: &[Gradient::Own], ..Needs::default() },
             // The terms of a loss, where it is computed here.
             Kind::Tap(tap) => {
                 let states = if *tap == Tap::Logits { vec![floats(2)] } else { Vec::new() };

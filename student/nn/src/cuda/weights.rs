@@ -85,7 +85,7 @@ fn neighbours(host: &Layout, program: &Program) -> Vec<Vec<Slot>> {
     };
     let of_op = |op: &Op| match &op.kind {
         Kind::Linear(linear) => [Some(linear.weight), linear.bias].into_iter().flatten().map(between).collect(),
-        Kind::Embed(Embed { norm, .. }) | Kind::Norm(norm) => vec![vec![norm.weight, norm.bias]],
+        Kind::Embed(Embed { norm: Some(norm), .. }) | Kind::Norm(norm) => vec![vec![norm.weight, norm.bias]],
         Kind::ResidualNorm(ResidualNorm { norm, bias, .. }) => vec![vec![norm.weight, norm.bias, *bias]],
         _ => Vec::new(),
     };

@@ -171,7 +171,7 @@ const OUTSIDE: u64 = 1 << 32;
 /// Embeddings and layers; returns what the head reads. `attention_output_dropout` is the rate behind the attention's
 /// projection.
 pub(super) fn encoder(program: &mut Program, config: &EncoderConfig, attention_output_dropout: f32) -> ValueId {
-    let norm = |weight, bias| NormSlots { weight, bias, epsilon: config.layer_norm_epsilon };
+    let norm = |weight, bias| NormSlots { weight, bias, epsilon: Some(config.layer_norm_epsilon) };
     let offset = config.position_offset();
     let mut tables = vec![
         Table { slot: Slot::WordEmbeddings, lookup: Lookup::Word },
@@ -182,7 +182,7 @@ pub(super) fn encoder(program: &mut Program, config: &EncoderConfig, attention_o
     }
     let embed = Embed {
         tables,
-        norm: norm(Slot::EmbeddingNormWeight, Slot::EmbeddingNormBias),
+        norm: Some(norm(Slot::EmbeddingNormWeight, Slot::EmbeddingNormBias)),
         site: Site::new(OUTSIDE, config.hidden_dropout),
     };
     let mut x = program.embed(embed, config.embedding_size);
@@ -256,7 +256,7 @@ pub(super) fn masked_lm(program: &mut Program, config: &EncoderConfig, last: Val
     let chosen = program.select(last, Rows::Positions);
     let dense = program.linear(chosen, Slot::LmDenseWeight, None, config.hidden_size);
     let dense = program.activate(dense, Slot::LmDenseBias, activation);
-    let epsilon = config.layer_norm_epsilon;
+    let epsilon = Some(config.layer_norm_epsilon);
     let normed = program.norm(dense, NormSlots { weight: Slot::LmNormWeight, bias: Slot::LmNormBias, epsilon });
     let logits = program.linear(normed, Slot::WordEmbeddings, Some(Slot::LmOutputBias), config.vocab_size);
     program.tap(Tap::Logits, logits);

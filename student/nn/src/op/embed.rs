@@ -6,7 +6,7 @@ use super::Row;
 use super::{NormSlots, Site};
 use crate::slot::Slot;
 
-/// `dropout(norm(table_1[..] + table_2[..] + ..))`
+/// `dropout(norm(table_1[..] + table_2[..] + ..))`; without a norm nothing stands in its place.
 ///
 /// # Shapes
 /// - tables: `[.., width]`; output: `[T, width]`
@@ -14,7 +14,7 @@ use crate::slot::Slot;
 pub(crate) struct Embed {
     /// In the order in which they are added.
     pub(crate) tables: Vec<Table>,
-    pub(crate) norm: NormSlots,
+    pub(crate) norm: Option<NormSlots>,
     pub(crate) site: Option<Site>,
 }
 
@@ -49,6 +49,7 @@ impl Embed {
             sum = Some(sum.map_or(Ok(rows.clone()), |sum| sum + rows)?);
         }
         let sum = sum.ok_or_else(|| candle_core::Error::Msg("embeddings without a table".into()))?;
-        row.drop_out(&self.norm.state(row, &sum)?, self.site, row.token)
+        let normed = self.norm.map_or(Ok(sum.clone()), |norm| norm.state(row, &sum))?;
+        row.drop_out(&normed, self.site, row.token)
     }
 }

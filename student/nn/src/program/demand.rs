@@ -39,7 +39,7 @@ impl Program {
             };
             let width = self.values[op.out.0].width;
             let demand = &edges.of_values[op.out.0];
-            let Some(rows) = rows_of(demand) else { continue };
+            let Some(rows) = rows_of(demand).map(|rows| op.kind.rows_made(rows)) else { continue };
             let (rows, out) = match stands_in {
                 true => (program.values[inputs[0].value.0].rows, inputs[0].value),
                 false => (rows, program.push_columns(op.kind.clone(), inputs, Value { rows, width })),

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::Definition;
 use crate::cpu::CpuSession;
 use crate::hf::HfConfig;
+use crate::op::{Decode, Embed, Lookup, NormSlots, ResidualNorm, Site, Table};
 use crate::session::Session;
 use crate::{Activation, AdamW, Error, Family, Head, LayerSlot, Layout, Model, Normal, Pass, StepRates};
 
@@ -377,6 +378,74 @@ static SHARED: Definition = Definition {
     },
     ..*Family::BERT.0
 };
+
+/// Embeddings of three neighbours, sums of tables without a norm, norms that only scale and shift, and an output matrix of
+/// two parts: what no other family has.
+static TRIAL: Definition = Definition {
+    shape: |config, slot| {
+        let (e, h) = (config.embedding_size, config.hidden_size);
+        Some(match slot {
+            Slot::WordEmbeddings => vec![config.vocab_size, e],
+            Slot::EmbeddingProjectionWeight => vec![h, 3 * e],
+            Slot::PositionEmbeddings => vec![config.max_positions, h],
+            Slot::TypeEmbeddings => vec![config.type_vocab_size, h],
+            Slot::LmRestWeight => vec![h - e, config.vocab_size],
+            Slot::LmOutputBias => vec![config.vocab_size],
+            _ => vec![h],
+        })
+    },
+    layer: &[],
+    heads: &[
+        (Slot::LmNormWeight, "norm.weight"),
+        (Slot::LmNormBias, "norm.bias"),
+        (Slot::LmRestWeight, "rest"),
+        (Slot::LmOutputBias, "bias"),
+    ],
+    program: |config| {
+        let mut program = Program::default();
+        let norm = |weight, bias| NormSlots { weight, bias, epsilon: None };
+        let word = Table { slot: Slot::WordEmbeddings, lookup: Lookup::Word };
+        let site = |number| Site::new(number, config.hidden_dropout);
+        let words = Embed { tables: vec![word], norm: None, site: site(1) };
+        let position = Table { slot: Slot::PositionEmbeddings, lookup: Lookup::Position { offset: 0 } };
+        let kind = Table { slot: Slot::TypeEmbeddings, lookup: Lookup::Type };
+        let places = Embed { tables: vec![position, kind], norm: None, site: None };
+        let words = program.embed(words, config.embedding_size);
+        let three = program.trigram(words);
+        let branch = program.linear(three, Slot::EmbeddingProjectionWeight, None, config.hidden_size);
+        let places = program.embed(places, config.hidden_size);
+        let end = ResidualNorm {
+            bias: Slot::EmbeddingProjectionBias,
+            norm: norm(Slot::EmbeddingNormWeight, Slot::EmbeddingNormBias),
+            site: site(2),
+        };
+        let x = program.residual_norm(branch, places, end);
+        let x = program.dropout(x, site(3));
+        program.tap(Tap::Hidden(0), x);
+        let chosen = program.select(x, Rows::Positions);
+        let x = program.norm(chosen, norm(Slot::LmNormWeight, Slot::LmNormBias));
+        let (embedding, more) = (config.embedding_size, config.hidden_size - config.embedding_size);
+        let (words, rest, bias) = (Slot::WordEmbeddings, Slot::LmRestWeight, Slot::LmOutputBias);
+        let logits = program.decode(x, Decode { words, rest, bias, embedding, more }, config.vocab_size);
+        program.tap(Tap::Logits, logits);
+        program
+    },
+    ..*Family::BERT.0
+};
+
+#[test]
+fn operations_that_wait_for_their_family_equal_the_twin() {
+    let config = EncoderConfig {
+        num_layers: 1,
+        embedding_size: 10,
+        family: Family(&TRIAL),
+        ..masked_lm(Family::BERT, Activation::Gelu, 0.2)
+    };
+    let several: Vec<usize> = (0..40).map(|row| 1 + row * 7 % 60).collect();
+    for lengths in [&LENGTHS[..], &several] {
+        check(&config, lengths, &[vec![Tap::Logits], vec![Tap::Hidden(0)], vec![Tap::Logits, Tap::Hidden(0)]]);
+    }
+}
 
 #[test]
 fn layers_that_name_the_same_parameters_share_them_and_their_gradients_add_up() {

@@ -20,7 +20,7 @@ pub(in crate::cpu) fn backward(run: &mut Run<'_>, index: usize, op: &Op, site: S
     run.hand_on(index, op, 0, d_out);
 }
 
-fn drop_out(run: &Run<'_>, op: &Op, site: Site, x: &mut Taken) {
+pub(super) fn drop_out(run: &Run<'_>, op: &Op, site: Site, x: &mut Taken) {
     let Some(mask) = run.mask(Some(site)) else { return };
     let (width, rows) = (run.width(op.out), run.context.plan.program.values[op.out.0].rows);
     for (row, values) in x.chunks_exact_mut(width).enumerate() {

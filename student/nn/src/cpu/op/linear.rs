@@ -42,15 +42,25 @@ pub(in crate::cpu) fn backward(run: &mut Run<'_>, index: usize, op: &Op, map: &L
         if into == Into::Fresh {
             d_x.fill(0.0);
         }
-        for first in (0..outer).step_by(WORDS) {
-            let count = WORDS.min(outer - first);
-            let d_out = View::new(d_out.get(first..).unwrap_or_default(), rows, count, outer);
-            let words = &weight[first * map.inner..(first + count) * map.inner];
-            let words = View::new(words, count, map.inner, map.inner);
-            product(d_out, words, 1.0, &mut d_x, map.inner, Into::Sum);
-        }
+        back_through_words(d_out, weight, [rows, outer, map.inner], &mut d_x, map.inner);
     } else {
         linear_backward(d_out, weight, rows, map.inner, &mut d_x, into);
     }
     run.put(d_x);
+}
+
+/// `d_x [rows, inner] += d_out [rows, outer] words`, where the output matrix `[outer, inner]` is a vocabulary's.
+pub(super) fn back_through_words(
+    d_out: &[f32],
+    words: &[f32],
+    [rows, outer, inner]: [usize; 3],
+    d_x: &mut [f32],
+    stride: usize,
+) {
+    for first in (0..outer).step_by(WORDS) {
+        let count = WORDS.min(outer - first);
+        let d_out = View::new(d_out.get(first..).unwrap_or_default(), rows, count, outer);
+        let words = View::new(&words[first * inner..(first + count) * inner], count, inner, inner);
+        product(d_out, words, 1.0, d_x, stride, Into::Sum);
+    }
 }

@@ -36,7 +36,8 @@ pub(in crate::cpu) fn backward(run: &mut Run<'_>, index: usize, op: &Op, end: &R
     let [d_weight, d_bias, d_branch_bias] = run.vectors(&mut vectors, spans);
     for (row, (d_out, branch)) in d_out.chunks_exact_mut(width).zip(branch.chunks_exact_mut(width)).enumerate() {
         let mask = mask.map(|mask| mask.row(run.token(run.rows(op.out).tokens[row]) * width as u64));
-        norm::backward_row(d_out, branch, scale[row], weight, mask, d_weight, d_bias, d_branch_bias);
+        let scale = end.norm.epsilon.map(|_| scale[row]);
+        norm::backward_row(d_out, branch, scale, weight, mask, d_weight, d_bias, d_branch_bias);
     }
     run.put_vectors(vectors);
     run.put(scale);

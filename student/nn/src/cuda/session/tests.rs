@@ -493,7 +493,7 @@ fn launches_of(plan: &Plan, index: usize, tiles: bool, entered: bool) -> [[usize
         }
         Kind::Select(_) => (1, 1),
         Kind::Tap(_) => (0, if entered { handed_on(0) } else { 0 }),
-        Kind::Norm(_) => panic!("no operation of a classifier"),
+        Kind::Norm(_) | Kind::Decode(_) | Kind::Trigram => panic!("no operation of a classifier"),
     };
     [[forward, 0], [backward, 0]]
 }

@@ -9,6 +9,7 @@ use crate::op::{Embed, Lookup, Op, Table};
 use crate::{Error, Span};
 
 pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, embed: &Embed) -> Result<(), Error> {
+    let Some(norm) = &embed.norm else { return Err(Error::MaskedLmOnGpu) };
     let out = run.value(op.out);
     let tokens = out.rows;
     let looked = |wanted: fn(&Lookup) -> bool, rows| {
@@ -22,7 +23,7 @@ pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, embed: &Emb
         word: word.expect("embeddings of words"),
         position: position.expect("embeddings of positions"),
         types: run.batch.types.and_then(|types| looked(|lookup| matches!(lookup, Lookup::Type), types)),
-        norm: run.norm(&embed.norm),
+        norm: run.norm(norm),
         mask: run.mask(embed.site),
         sum: run.state(index, 0, [tokens, out.width], out.number),
         mean: run.column(index, 1, tokens),
@@ -33,6 +34,7 @@ pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, embed: &Emb
 }
 
 pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, embed: &Embed) -> Result<(), Error> {
+    let Some(norm) = &embed.norm else { return Err(Error::MaskedLmOnGpu) };
     let d_out = run.gradient(op.out);
     let [tokens, width] = [d_out.rows, d_out.width];
     let d_sum = Matrix::new(Number::F32, run.scratch(index, 0), [tokens, width]);
@@ -42,13 +44,13 @@ pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, embed: &Em
         sum: run.state(index, 0, [tokens, width], d_out.number),
         mean: run.column(index, 1, tokens),
         rstd: run.column(index, 2, tokens),
-        norm_weight: run.master(Span::from(embed.norm.weight)),
+        norm_weight: run.master(Span::from(norm.weight)),
         mask: run.mask(embed.site),
         d_sum,
         partials,
     }
     .launch(run.device)?;
-    run.reduce(partials, embed.norm.weight)?;
+    run.reduce(partials, norm.weight)?;
     let lookups = run.batch.lookups.expect("sorted for training");
     for table in &embed.tables {
         let sorted = match table.lookup {
