@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use datasets::Task;
 use serde::{Deserialize, Serialize};
+use student::start::Sizes;
 
 use crate::cli::{ColumnArgs, ComputeArgs, ExportDtype, FittingArgs, Keep, LayerChoice, StudentFamily};
 use crate::objective::{LossTermRecipe, Objective};
@@ -40,6 +41,8 @@ impl Recipe {
             ("student.hidden_size", student.hidden_size),
             ("student.num_heads", student.num_heads),
             ("student.intermediate_size", student.intermediate_size),
+            ("student.bottleneck_size", student.bottleneck_size),
+            ("student.stacks", student.stacks),
         ];
         if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == Some(0)) {
             anyhow::bail!("the recipe's {key} is 0, expected at least 1");
@@ -140,6 +143,8 @@ pub(crate) struct StudentRecipe {
     pub(crate) hidden_size: Option<usize>,
     pub(crate) num_heads: Option<usize>,
     pub(crate) intermediate_size: Option<usize>,
+    pub(crate) bottleneck_size: Option<usize>,
+    pub(crate) stacks: Option<usize>,
     pub(crate) prune_vocabulary: bool,
     pub(crate) dropout: f64,
 }
@@ -153,8 +158,24 @@ impl Default for StudentRecipe {
             hidden_size: None,
             num_heads: None,
             intermediate_size: None,
+            bottleneck_size: None,
+            stacks: None,
             prune_vocabulary: false,
             dropout: 0.1,
+        }
+    }
+}
+
+impl StudentRecipe {
+    /// The sizes that are given.
+    pub(crate) fn sizes(&self) -> Sizes {
+        Sizes {
+            num_layers: self.num_layers,
+            hidden_size: self.hidden_size,
+            num_heads: self.num_heads,
+            intermediate_size: self.intermediate_size,
+            bottleneck_size: self.bottleneck_size,
+            feed_forwards: self.stacks,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use anyhow::Context;
 use datasets::{Encodings, Masking, TokenBatch};
 use nn::SoftHardLoss;
-use nn::{AdamW, Compute, DropoutRng, Mode, Model, PackedInput, StepRates, Tap};
+use nn::{AdamW, DropoutRng, Mode, Model, PackedInput, StepRates, Tap};
 
 use crate::inference::{announce, packed};
 use crate::objective::{FusedLoss, LossReport, Objective, ObjectiveRows, StepCounts, TeacherSignal};
@@ -67,8 +67,10 @@ pub(crate) struct Learner<'a> {
     pub(crate) model: &'a mut Model,
     objective: &'a Objective,
     max_gradient_norm: f64,
-    /// The objective as the device computes it; otherwise the host does.
+    /// The objective as a device may compute it; otherwise the host does.
     fused: Option<FusedLoss>,
+    /// Whether the device computed the latest loss.
+    on_device: bool,
     /// What the host computed of the step so far.
     loss: LossReport,
     /// Steps whose outcome is not known yet.
@@ -102,13 +104,11 @@ impl<'a> Learner<'a> {
         max_gradient_norm: f64,
         whole_rows: bool,
     ) -> anyhow::Result<Self> {
-        let compute = model.compute();
-        announce(&compute);
-        let on_device = whole_rows && matches!(compute, Compute::Cuda { .. });
-        let fused = objective.fused().filter(|_| on_device);
+        announce(&model.compute());
+        let fused = objective.fused().filter(|_| whole_rows);
         model.begin(optimizer)?;
         let loss = objective.no_loss();
-        Ok(Self { model, objective, max_gradient_norm, fused, loss, open: VecDeque::new() })
+        Ok(Self { model, objective, max_gradient_norm, fused, on_device: false, loss, open: VecDeque::new() })
     }
 
     /// Takes the step of this number, from 0, on these micro-batches; returns how many rows they have. `seed` is of the
@@ -124,7 +124,7 @@ impl<'a> Learner<'a> {
         let rates = StepRates { learning_rate, max_gradient_norm: self.max_gradient_norm };
         self.model.step(number as u64, rates)?;
         let loss = std::mem::replace(&mut self.loss, self.objective.no_loss());
-        self.open.push_back(Open { counts, learning_rate, loss: self.fused.is_none().then_some(loss) });
+        self.open.push_back(Open { counts, learning_rate, loss: (!self.on_device).then_some(loss) });
         Ok(rows)
     }
 
@@ -155,6 +155,7 @@ impl<'a> Learner<'a> {
     ) -> anyhow::Result<()> {
         let input = PackedInput { positions: rows.positions.as_deref(), ..packed(&rows.batch) };
         let mut pass = self.model.forward(input, &[Tap::Logits], Mode::Train(masks))?;
+        self.on_device = false;
         if let Some(fused) = &self.fused {
             let labels: Vec<i32> = rows.labels.iter().map(|label| label.map_or(-1, u32::cast_signed)).collect();
             let loss = SoftHardLoss {
@@ -165,8 +166,9 @@ impl<'a> Learner<'a> {
                 // A step without labels has no hard term.
                 hard_weight: fused.hard_weight / counts.labelled.max(1) as f64,
             };
-            self.model.soft_hard_loss(&mut pass, loss)?;
-        } else {
+            self.on_device = self.model.soft_hard_loss(&mut pass, loss)?;
+        }
+        if !self.on_device {
             let logits = self.model.read(&mut pass, Tap::Logits)?;
             let mut d_logits = vec![0.0; logits.len()];
             let rows = ObjectiveRows {

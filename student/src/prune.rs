@@ -29,6 +29,10 @@ pub fn prune(config: &HfConfig, parameters: &Parameters, kept: &[u32]) -> Option
             for (row, &id) in to.chunks_exact_mut(width).zip(kept) {
                 row.copy_from_slice(&from[id as usize * width..(id as usize + 1) * width]);
             }
+        } else if entry.slot == Slot::LmRestWeight {
+            for (row, from) in to.chunks_exact_mut(kept.len()).zip(from.chunks_exact(old.vocab_size)) {
+                row.iter_mut().zip(kept).for_each(|(value, &id)| *value = from[id as usize]);
+            }
         } else {
             to.copy_from_slice(from);
         }

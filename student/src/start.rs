@@ -5,7 +5,7 @@
 //!
 //! A narrower student starts from the parts of them that matter most: see `narrow.rs`.
 
-use nn::{EncoderConfig, Family, LayerSlot, Layout, Parameters, Slot, names};
+use nn::{Blocks, EncoderConfig, Family, LayerSlot, Layout, Parameters, Slot, names};
 
 use crate::narrow::Selection;
 
@@ -61,6 +61,30 @@ pub enum Error {
         /// The teacher's.
         teacher: usize,
     },
+    /// Layers of another form than the teacher's.
+    #[error("a {student} cannot start from the layers of this {teacher}; start it at random")]
+    OtherForm {
+        /// The student's family.
+        student: &'static str,
+        /// The teacher's.
+        teacher: &'static str,
+    },
+    /// A size that models of this family do not have.
+    #[error("a {family} has no {what}")]
+    NotOfFamily {
+        /// The family.
+        family: &'static str,
+        /// What it lacks.
+        what: &'static str,
+    },
+    /// A width that heads of the width wanted do not fill.
+    #[error("the size {inner} is no multiple of the head width {width}")]
+    HeadWidth {
+        /// Width inside a layer.
+        inner: usize,
+        /// Width of a head.
+        width: usize,
+    },
 }
 
 /// The teacher layer that each student layer starts from.
@@ -98,17 +122,37 @@ pub fn from_teacher(
         ("vocabulary", config.vocab_size, teacher_config.vocab_size),
         ("head width", config.head_size(), teacher_config.head_size()),
         ("maximum length", config.max_length(), teacher_config.max_length()),
-        // The norm between a narrow embedding and its projection keeps the two from being one table.
-        ("embedding size", teacher_config.hidden_size, teacher_config.embedding_size),
     ];
     let at_most = [
         ("hidden size", config.hidden_size, teacher_config.hidden_size),
         ("intermediate size", config.intermediate_size, teacher_config.intermediate_size),
     ];
+    let whole = [
+        ("embedding size", config.embedding_size, teacher_config.embedding_size),
+        ("hidden size", config.hidden_size, teacher_config.hidden_size),
+        ("intermediate size", config.intermediate_size, teacher_config.intermediate_size),
+        ("size inside the bottleneck", config.inner_size(), teacher_config.inner_size()),
+        ("number of feed-forward parts", config.blocks.feed_forwards, teacher_config.blocks.feed_forwards),
+    ];
+    // The norm between a narrow embedding and its projection keeps the two from being one table.
+    let table = [("embedding size", teacher_config.hidden_size, teacher_config.embedding_size)];
+    let plain = [config, teacher_config].iter().all(|config| config.blocks == Blocks::default());
+    let (student_title, teacher_title) = (config.family.title(), teacher_config.family.title());
+    let other_form = Error::OtherForm { student: student_title, teacher: teacher_title };
+    if !plain && config.family != teacher_config.family {
+        return Err(other_form);
+    }
+    let equal = [&equal[..], if plain { &table } else { &whole }].concat();
     let misfit = equal.iter().find(|(_, student, teacher)| student != teacher);
     let misfit = misfit.or_else(|| at_most.iter().find(|(_, student, teacher)| student > teacher));
     if let Some(&(field, student, teacher)) = misfit {
         return Err(Error::OtherSize { field, student, teacher });
+    }
+    if !plain {
+        if config.blocks != teacher_config.blocks {
+            return Err(other_form);
+        }
+        return Ok(copy(config, teacher, layers, seed));
     }
     let selection = Selection::new(config, teacher_config, teacher, layers);
     let mut parameters = Parameters::random(Layout::new(config), config.pad_token_id, seed);
@@ -138,6 +182,19 @@ pub fn from_teacher(
         }
     }
     Ok(parameters)
+}
+
+/// Embeddings and layers as the teacher's are, the head random.
+fn copy(config: &EncoderConfig, teacher: &Parameters, layers: &[usize], seed: u64) -> Parameters {
+    let mut parameters = Parameters::random(Layout::new(config), config.pad_token_id, seed);
+    for entry in parameters.layout().clone().entries().iter().filter(|entry| !names::is_head(entry.slot)) {
+        let source = match entry.slot {
+            Slot::Layer(layer, part) => Slot::Layer(layers[layer], part),
+            slot => slot,
+        };
+        parameters.get_mut(entry.slot).copy_from_slice(teacher.get(source));
+    }
+    parameters
 }
 
 /// The teacher's rows, and its columns with its row's width, that one of the student's parameters is made of.
@@ -174,36 +231,61 @@ fn selected<'a>(
     }
 }
 
-/// The configuration of a DistilBERT, or of a smaller BERT, in its teacher's likeness: the same head, vocabulary,
-/// activation and maximum length.
-pub fn configure(
-    family: Family,
-    teacher: &EncoderConfig,
-    num_layers: usize,
-    hidden_size: usize,
-    num_heads: usize,
-    intermediate_size: usize,
-    dropout: f32,
-) -> EncoderConfig {
-    EncoderConfig {
-        family,
-        head: teacher.head,
-        vocab_size: teacher.vocab_size,
-        embedding_size: hidden_size,
-        hidden_size,
-        num_layers,
-        num_heads,
-        intermediate_size,
-        max_positions: teacher.max_length(),
-        pad_token_id: teacher.pad_token_id,
-        type_vocab_size: if family.has_token_types() { teacher.type_vocab_size } else { 0 },
-        layer_norm_epsilon: 1e-12,
-        activation: teacher.activation,
-        hidden_dropout: dropout,
-        attention_dropout: dropout,
-        classifier_dropout: dropout,
-        num_labels: teacher.num_labels,
+/// Sizes that a model is asked to have in place of those that another has.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "as in `EncoderConfig`")]
+pub struct Sizes {
+    pub num_layers: Option<usize>,
+    pub hidden_size: Option<usize>,
+    pub num_heads: Option<usize>,
+    pub intermediate_size: Option<usize>,
+    /// Inside a layer's bottleneck.
+    pub bottleneck_size: Option<usize>,
+    /// Feed-forward parts of a layer.
+    pub feed_forwards: Option<usize>,
+}
+
+impl Sizes {
+    /// The model with these sizes. Where they are not given, heads stay as wide as they are and the feed-forward parts in
+    /// proportion to the width.
+    pub fn of(&self, model: &EncoderConfig) -> Result<EncoderConfig, Error> {
+        let mut blocks = model.blocks;
+        match &mut blocks.bottleneck {
+            Some(bottleneck) => bottleneck.size = self.bottleneck_size.unwrap_or(bottleneck.size),
+            None => {
+                let asked = [("bottleneck", self.bottleneck_size), ("stacked feed-forward parts", self.feed_forwards)];
+                if let Some((what, _)) = asked.iter().find(|(_, size)| size.is_some()) {
+                    return Err(Error::NotOfFamily { family: model.family.title(), what });
+                }
+            }
+        }
+        blocks.feed_forwards = self.feed_forwards.unwrap_or(blocks.feed_forwards);
+        let hidden_size = self.hidden_size.unwrap_or(model.hidden_size);
+        let embedding_size = if model.projects_embeddings() { model.embedding_size } else { hidden_size };
+        let intermediate_size = model.intermediate_size * hidden_size / model.hidden_size;
+        let mut resized = EncoderConfig {
+            num_layers: self.num_layers.unwrap_or(model.num_layers),
+            hidden_size,
+            embedding_size,
+            intermediate_size: self.intermediate_size.unwrap_or(intermediate_size),
+            blocks,
+            ..model.clone()
+        };
+        let (inner, width) = (resized.inner_size(), model.head_size());
+        resized.num_heads = match self.num_heads {
+            Some(heads) => heads,
+            None if inner.is_multiple_of(width) => inner / width,
+            None => return Err(Error::HeadWidth { inner, width }),
+        };
+        Ok(resized)
     }
+}
+
+/// The configuration of a student in its teacher's likeness.
+pub fn configure(family: Family, teacher: &EncoderConfig, sizes: &Sizes, dropout: f32) -> Result<EncoderConfig, Error> {
+    let (hidden_dropout, attention_dropout, classifier_dropout) = (dropout, dropout, dropout);
+    let student = sizes.of(&family.student_of(teacher))?;
+    Ok(EncoderConfig { hidden_dropout, attention_dropout, classifier_dropout, ..student })
 }
 
 #[cfg(test)]

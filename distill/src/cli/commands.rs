@@ -81,6 +81,12 @@ pub(crate) struct TrainArgs {
     /// Width inside the feed-forward blocks [default: in the teacher's proportion to the width]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) intermediate_size: Option<usize>,
+    /// Width inside the layers of a mobilebert [default: 128]
+    #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
+    pub(crate) bottleneck_size: Option<usize>,
+    /// Feed-forward blocks in each layer of a mobilebert [default: 4]
+    #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
+    pub(crate) stacks: Option<usize>,
     /// Keep only the word pieces that the data uses and every single character
     #[arg(long, help_heading = "Student")]
     pub(crate) prune_vocabulary: bool,

@@ -9,7 +9,7 @@ use cache::{CacheReader, Captured, Dtype, LogitForm};
 use datasets::{LabelNames, Task, TextTokenizer};
 use nn::hf::HfConfig;
 use nn::{Compute, EncoderConfig, Layout, Model, Parameters};
-use student::start::{self, Layers};
+use student::start::{self, Layers, Sizes};
 
 use super::finetune::{TrainReport, finish, prune, written};
 use crate::cached;
@@ -43,6 +43,8 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
         hidden_size: args.hidden_size,
         num_heads: args.num_heads,
         intermediate_size: args.intermediate_size,
+        bottleneck_size: args.bottleneck_size,
+        stacks: args.stacks,
         prune_vocabulary: args.prune_vocabulary,
         dropout: args.fitting.dropout,
     };
@@ -310,26 +312,7 @@ fn configure(recipe: &StudentRecipe, teacher: &EncoderConfig) -> anyhow::Result<
         LayerChoice::Listed(listed) => Some(listed.len()),
         _ => None,
     };
-    let num_layers = recipe.num_layers.or(listed).unwrap_or(teacher.num_layers.div_ceil(2));
-    let hidden_size = recipe.hidden_size.unwrap_or(teacher.hidden_size);
-    let num_heads = match recipe.num_heads {
-        Some(heads) => heads,
-        None if hidden_size.is_multiple_of(teacher.head_size()) => hidden_size / teacher.head_size(),
-        None => bail!(
-            "--hidden-size {hidden_size} is no multiple of the teacher's head width {}; give --num-heads",
-            teacher.head_size()
-        ),
-    };
-    let intermediate_size =
-        recipe.intermediate_size.unwrap_or(teacher.intermediate_size * hidden_size / teacher.hidden_size);
-    let dropout = recipe.dropout as f32;
-    Ok(start::configure(
-        recipe.family.family(),
-        teacher,
-        num_layers,
-        hidden_size,
-        num_heads,
-        intermediate_size,
-        dropout,
-    ))
+    let sizes = Sizes { num_layers: recipe.num_layers.or(listed), ..recipe.sizes() };
+    start::configure(recipe.family.family(), teacher, &sizes, recipe.dropout as f32)
+        .hint("the flags under Student give other sizes: --hidden-size, --num-heads and their like")
 }

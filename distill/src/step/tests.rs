@@ -3,7 +3,7 @@
 use datasets::{Sampler, Task};
 use nn::cuda::Precision;
 use nn::hf::HfConfig;
-use nn::{Activation, EncoderConfig, Family, Head, LayerSlot, Layout, Normal, Parameters, Slot};
+use nn::{Activation, Blocks, Compute, EncoderConfig, Family, Head, LayerSlot, Layout, Normal, Parameters, Slot};
 
 use super::*;
 use crate::emulated::emulated_gpu;
@@ -28,6 +28,7 @@ fn student(compute: &Compute) -> Model {
         attention_dropout: 0.1,
         classifier_dropout: 0.1,
         num_labels: 3,
+        blocks: Blocks::default(),
     };
     let mut parameters = Parameters::random(Layout::new(&encoder), 0, 1);
     parameters.flat_mut().iter_mut().for_each(|value| *value *= 3.0);

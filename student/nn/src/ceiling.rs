@@ -31,20 +31,27 @@ enum Machine {
 }
 
 impl Ceiling {
-    /// The products of a layer of this encoder: query, keys and values, the attention's output, both feed-forward maps.
+    /// The products of the first layer's linear maps.
     pub fn new(compute: &Compute, config: &EncoderConfig) -> Result<Self, Error> {
-        let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
-        let shapes = [(hidden, hidden, 4), (hidden, intermediate, 1), (intermediate, hidden, 1)];
-        let flops = |rows: usize| shapes.map(|(inner, outer, count)| 2 * (rows * inner * outer * count) as u64);
+        // Inner size, outer size, and how many of them.
+        let mut shapes: Vec<(usize, usize, usize)> = Vec::new();
+        for (inner, outer) in config.program().layer_products() {
+            match shapes.iter_mut().find(|shape| (shape.0, shape.1) == (inner, outer)) {
+                Some(shape) => shape.2 += 1,
+                None => shapes.push((inner, outer, 1)),
+            }
+        }
+        let of_row: usize = shapes.iter().map(|(inner, outer, count)| 2 * inner * outer * count).sum();
+        let flops = |rows: usize| (rows * of_row) as u64;
         Ok(match compute {
             Compute::Cpu => {
                 let cores = Cores::new(&shapes);
-                let flops = flops(ROWS).iter().sum::<u64>() * cores.threads.len() as u64;
+                let flops = flops(ROWS) * cores.threads.len() as u64;
                 Self { machine: Machine::Cpu(cores), flops }
             }
             Compute::Cuda { device, precision } => {
                 let products = Products::new(device, *precision, GPU_ROWS, &shapes)?;
-                Self { machine: Machine::Gpu(products), flops: flops(GPU_ROWS).iter().sum() }
+                Self { machine: Machine::Gpu(products), flops: flops(GPU_ROWS) }
             }
         })
     }

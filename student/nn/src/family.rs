@@ -11,9 +11,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::hf::fields::{bad, one_of};
 use crate::slot::Slot;
-use crate::{EncoderConfig, Error, Family, Head};
+use crate::{EncoderConfig, Family, Head};
 
 /// The registry.
 impl Family {
@@ -51,8 +50,14 @@ impl Family {
         self.0.token_types
     }
 
+    /// What a student of the family is in the likeness of this teacher, unless other sizes are asked for: the same head,
+    /// vocabulary, activation and maximum length, without dropout.
+    pub fn student_of(self, teacher: &EncoderConfig) -> EncoderConfig {
+        (self.0.student)(teacher, self)
+    }
+
     /// Whether its models come with this head.
-    fn has_head(self, head: Head) -> bool {
+    pub(crate) fn has_head(self, head: Head) -> bool {
         let slot = match head {
             Head::Classification => Slot::HeadOutputWeight,
             Head::MaskedLm => Slot::LmOutputBias,
@@ -78,61 +83,5 @@ impl fmt::Debug for Family {
 impl Serialize for Family {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.model_type())
-    }
-}
-
-impl EncoderConfig {
-    /// Refuses sizes that no encoder can have, naming the field as `config.json` of the family spells it.
-    pub fn validate(&self) -> Result<(), Error> {
-        if !self.family.has_head(self.head) {
-            let others: Vec<&str> =
-                Family::ALL.into_iter().filter(|family| family.has_head(self.head)).map(Family::model_type).collect();
-            let expected = format!("{} for a masked-language model", one_of(&others));
-            return Err(bad("model_type", self.family.model_type(), &expected));
-        }
-        let labels = if self.head == Head::Classification { self.num_labels } else { 1 };
-        let positive = [
-            ("vocab_size", self.vocab_size),
-            ("embedding_size", self.embedding_size),
-            ("hidden_size", self.hidden_size),
-            ("num_hidden_layers", self.num_layers),
-            ("num_attention_heads", self.num_heads),
-            ("intermediate_size", self.intermediate_size),
-            ("max_position_embeddings", self.max_positions),
-            ("num_labels", labels),
-        ];
-        for (field, value) in positive {
-            // A bound keeps sizes from overflowing later; no model comes near it.
-            if value == 0 || value > 1 << 24 {
-                return Err(bad(field, value, "a number from 1 to 16,777,216"));
-            }
-        }
-        if self.num_layers > 1000 {
-            return Err(bad("num_hidden_layers", self.num_layers, "at most 1,000"));
-        }
-        let tables =
-            (self.vocab_size + self.max_positions + self.type_vocab_size) as u128 * self.embedding_size as u128;
-        let layer = (4 * self.hidden_size as u128 + 2 * self.intermediate_size as u128) * self.hidden_size as u128;
-        let parameters = tables + self.num_layers as u128 * layer + (self.num_labels * self.hidden_size) as u128;
-        if parameters > 4_000_000_000 {
-            return Err(bad("hidden_size", self.hidden_size, "sizes that make at most 4 billion parameters together"));
-        }
-        if !self.hidden_size.is_multiple_of(self.num_heads) {
-            let expected = format!("a divisor of the hidden size {}", self.hidden_size);
-            return Err(bad("num_attention_heads", self.num_heads, &expected));
-        }
-        if self.position_offset() >= self.max_positions {
-            return Err(bad("max_position_embeddings", self.max_positions, "more than pad_token_id + 1"));
-        }
-        for (field, rate) in [
-            ("hidden_dropout_prob", self.hidden_dropout),
-            ("attention_probs_dropout_prob", self.attention_dropout),
-            ("classifier_dropout", self.classifier_dropout),
-        ] {
-            if !(0.0..1.0).contains(&rate) {
-                return Err(bad(field, rate, "a rate from 0 up to, not including, 1"));
-            }
-        }
-        Ok(())
     }
 }

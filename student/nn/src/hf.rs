@@ -48,7 +48,7 @@ pub fn read_config_for(json: &Value, head: Head) -> Result<HfConfig, Error> {
         Head::Classification => fields.labels()?,
         Head::MaskedLm => Vec::new(),
     };
-    let encoder = EncoderConfig { head, num_labels: labels.len(), ..(family.0.read)(&fields)? };
+    let encoder = EncoderConfig { head, num_labels: labels.len(), ..(family.0.read)(&fields, family)? };
     encoder.validate()?;
     if encoder.pad_token_id >= encoder.vocab_size {
         return Err(bad("pad_token_id", encoder.pad_token_id, "a token id below vocab_size"));

@@ -32,7 +32,7 @@ pub mod twin;
 mod value;
 
 pub use ceiling::Ceiling;
-pub use config::{EncoderConfig, Family, Head};
+pub use config::{AttentionInput, Blocks, Bottleneck, EncoderConfig, Family, Head, NormKind};
 pub use cpu::adamw::AdamW;
 pub use error::Error;
 pub use flops::Flops;
@@ -43,5 +43,5 @@ pub use pass::{Mode, PackedInput, Pass};
 pub use random::{DropoutRng, Normal};
 pub use session::{Compute, Session, SoftHardLoss, StepRates, StepReport};
 pub(crate) use slot::Span;
-pub use slot::{LayerSlot, Slot};
+pub use slot::{FeedForwardSlot, LayerSlot, Slot};
 pub use value::Tap;

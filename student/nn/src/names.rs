@@ -2,7 +2,7 @@
 //!
 //! Loading, export and the student's initialisation read the same rows, which stand in the file of each family.
 
-use crate::slot::Slot;
+use crate::slot::{LayerSlot, Slot};
 use crate::{EncoderConfig, Family, Head};
 
 /// Names under which a checkpoint of a masked-language model may repeat a parameter, which must then be equal.
@@ -14,8 +14,13 @@ pub fn copies(family: Family) -> &'static [(Slot, &'static str)] {
 pub fn hugging_face_name(family: Family, slot: Slot) -> String {
     let family = family.0;
     if let Slot::Layer(index, part) = slot {
-        let name = family.layer.iter().find(|(candidate, _)| *candidate == part).map_or("", |(_, name)| name);
-        return format!("{}{}{index}.{name}", family.prefix, family.layers);
+        // The table has the first of the feed-forward parts, with a place for its number.
+        let (row, number) = match part {
+            LayerSlot::FeedForward(number, slot) => (LayerSlot::FeedForward(0, slot), number.to_string()),
+            part => (part, String::new()),
+        };
+        let name = family.layer.iter().find(|(candidate, _)| *candidate == row).map_or("", |(_, name)| name);
+        return format!("{}{}{index}.{}", family.prefix, family.layers, name.replace("{}", &number));
     }
     if let Some((_, name)) = family.embeddings.iter().find(|(candidate, _)| *candidate == slot) {
         return format!("{}{name}", family.prefix);
@@ -53,8 +58,15 @@ fn head_of(slot: Slot) -> Option<Head> {
 pub(crate) fn slots(config: &EncoderConfig) -> Vec<(Slot, Vec<usize>)> {
     let family = config.family.0;
     let embeddings = family.embeddings.iter().map(|(slot, _)| *slot);
-    let layers =
-        (0..config.num_layers).flat_map(|layer| family.layer.iter().map(move |(part, _)| Slot::Layer(layer, *part)));
+    let once = family.layer.iter().map(|(part, _)| *part).filter(|part| !matches!(part, LayerSlot::FeedForward(..)));
+    let again = (0..config.blocks.feed_forwards.saturating_sub(1)).flat_map(|number| {
+        family.layer.iter().filter_map(move |(part, _)| match part {
+            LayerSlot::FeedForward(_, slot) => Some(LayerSlot::FeedForward(number, *slot)),
+            _ => None,
+        })
+    });
+    let parts: Vec<LayerSlot> = once.chain(again).collect();
+    let layers = (0..config.num_layers).flat_map(|layer| parts.iter().map(move |&part| Slot::Layer(layer, part)));
     let head = family.heads.iter().map(|(slot, _)| *slot).filter(|&slot| head_of(slot) == Some(config.head));
     let shaped = |slot| Some((slot, (family.shape)(config, slot)?));
     embeddings.chain(layers).chain(head).filter_map(shaped).collect()

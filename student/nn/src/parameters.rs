@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::names::{hugging_face_name, slots};
 use crate::random::Normal;
-use crate::slot::{LayerSlot, Slot, Span};
+use crate::slot::{Slot, Span};
 use crate::{EncoderConfig, Error};
 
 /// Where each parameter stands in the flat buffer.
@@ -133,7 +133,7 @@ impl Parameters {
     pub fn randomize(&mut self, slot: Slot, pad_token_id: usize, seed: u64) {
         let Some(entry) = self.layout.clone().entry(slot).cloned() else { return };
         let values = &mut self.flat_mut()[entry.range.clone()];
-        if is_norm_weight(slot) {
+        if slot.is_norm_weight() {
             values.fill(1.0);
         } else if entry.shape.len() == 1 {
             values.fill(0.0);
@@ -247,13 +247,4 @@ impl Gradients {
     pub(crate) fn flat_kept_mut(&mut self) -> &mut [f32] {
         &mut self.data
     }
-}
-
-fn is_norm_weight(slot: Slot) -> bool {
-    matches!(
-        slot,
-        Slot::EmbeddingNormWeight
-            | Slot::LmNormWeight
-            | Slot::Layer(_, LayerSlot::AttentionNormWeight | LayerSlot::OutputNormWeight)
-    )
 }

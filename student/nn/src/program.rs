@@ -110,6 +110,16 @@ impl Program {
         self.ops.iter().filter_map(|op| if let Kind::Tap(tap) = op.kind { Some((tap, op)) } else { None })
     }
 
+    /// Inner and outer size of each linear map of the first layer.
+    pub(crate) fn layer_products(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.ops.iter().filter_map(|op| match &op.kind {
+            Kind::Linear(linear) if matches!(linear.weight.first, Slot::Layer(0, _)) => {
+                Some((linear.inner, self.values[op.out.0].width))
+            }
+            _ => None,
+        })
+    }
+
     /// Whether a value is the queries of some attention.
     pub(crate) fn is_query(&self, value: ValueId) -> bool {
         self.ops.iter().any(|op| matches!(op.kind, Kind::Attention(_)) && op.inputs[0].value == value)

@@ -13,7 +13,7 @@ pub enum Slot {
     EmbeddingNormWeight,
     /// `[embedding]`
     EmbeddingNormBias,
-    /// `[hidden, embedding]`; ELECTRA alone, where the two differ.
+    /// `[hidden, embedding]`, or `[hidden, 3 * embedding]` of three neighbours.
     EmbeddingProjectionWeight,
     /// `[hidden]`
     EmbeddingProjectionBias,
@@ -61,6 +61,52 @@ pub enum LayerSlot {
     OutputBias,
     OutputNormWeight,
     OutputNormBias,
+    InputBottleneckWeight,
+    InputBottleneckBias,
+    InputBottleneckNormWeight,
+    InputBottleneckNormBias,
+    AttentionBottleneckWeight,
+    AttentionBottleneckBias,
+    AttentionBottleneckNormWeight,
+    AttentionBottleneckNormBias,
+    OutputBottleneckWeight,
+    OutputBottleneckBias,
+    OutputBottleneckNormWeight,
+    OutputBottleneckNormBias,
+    FeedForward(usize, FeedForwardSlot),
+}
+
+/// A parameter of a feed-forward part that stands before the last one of its layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names say it; shapes stand in `Layout`")]
+pub enum FeedForwardSlot {
+    IntermediateWeight,
+    IntermediateBias,
+    OutputWeight,
+    OutputBias,
+    OutputNormWeight,
+    OutputNormBias,
+}
+
+impl Slot {
+    /// Whether it is the scale of a norm, which starts at one.
+    pub(crate) fn is_norm_weight(self) -> bool {
+        use LayerSlot::*;
+        matches!(
+            self,
+            Self::EmbeddingNormWeight
+                | Self::LmNormWeight
+                | Self::Layer(
+                    _,
+                    AttentionNormWeight
+                        | OutputNormWeight
+                        | InputBottleneckNormWeight
+                        | AttentionBottleneckNormWeight
+                        | OutputBottleneckNormWeight
+                        | FeedForward(_, FeedForwardSlot::OutputNormWeight)
+                )
+        )
+    }
 }
 
 /// A parameter, or several that stand side by side in the flat buffer.

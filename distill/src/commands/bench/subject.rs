@@ -6,10 +6,11 @@ use datasets::{LabelNames, TextTokenizer, prune_vocabulary};
 use nn::hf::HfConfig;
 use nn::{EncoderConfig, Layout, Parameters};
 use serde_json::json;
-use student::start;
+use student::start::{self, Sizes};
 
 use super::rows::Rows;
 use crate::cli::{HubArgs, ShapeArgs, StudentFamily};
+use crate::hint::HintExt;
 use crate::model;
 
 /// A model's sizes, and where they are from.
@@ -41,36 +42,27 @@ impl Subject {
             None => (bert_base()?, None),
         };
         let layers = match purpose {
-            Purpose::Train(_) if shape.model.is_none() => base.num_layers / 2,
-            _ => base.num_layers,
+            Purpose::Train(_) if shape.model.is_none() => None,
+            _ => Some(base.num_layers),
         };
-        let layers = shape.layers.unwrap_or(layers);
-        let hidden = shape.hidden_size.unwrap_or(base.hidden_size);
-        let heads = match shape.heads {
-            Some(heads) => heads,
-            None if hidden.is_multiple_of(base.head_size()) => hidden / base.head_size(),
-            None => bail!("--hidden-size {hidden} is no multiple of the head width {}; give --heads", base.head_size()),
+        let sizes = Sizes {
+            num_layers: shape.layers.or(layers),
+            hidden_size: shape.hidden_size,
+            num_heads: shape.heads,
+            intermediate_size: shape.intermediate_size,
+            ..Sizes::default()
         };
-        let intermediate = shape.intermediate_size.unwrap_or(base.intermediate_size * hidden / base.hidden_size);
         let family = match (shape.model_type, purpose) {
             (Some(family), _) => Some(family.family()),
             (None, Purpose::Train(_)) => Some(StudentFamily::default().family()),
             (None, Purpose::Capture) => None,
         };
-        let mut encoder = match family {
-            Some(family) => {
-                let dropout = if let Purpose::Train(rate) = purpose { rate as f32 } else { 0.0 };
-                start::configure(family, &base, layers, hidden, heads, intermediate, dropout)
-            }
-            None => EncoderConfig {
-                num_layers: layers,
-                hidden_size: hidden,
-                num_heads: heads,
-                intermediate_size: intermediate,
-                embedding_size: if base.projects_embeddings() { base.embedding_size } else { hidden },
-                ..base
-            },
+        let dropout = if let Purpose::Train(rate) = purpose { rate as f32 } else { 0.0 };
+        let resized = match family {
+            Some(family) => start::configure(family, &base, &sizes, dropout),
+            None => sizes.of(&base),
         };
+        let mut encoder = resized.hint("give --heads, or another --hidden-size")?;
         encoder.vocab_size = shape.vocab_size.unwrap_or(encoder.vocab_size);
         encoder.validate()?;
         if let Some(pieces) = tokenizer.as_ref().map(TextTokenizer::vocab_size).filter(|&n| n > encoder.vocab_size) {

@@ -275,7 +275,7 @@ vectorized! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Activation, EncoderConfig, Family, Head, Normal};
+    use crate::{Activation, Blocks, EncoderConfig, Family, Head, Normal};
 
     fn layout() -> Arc<Layout> {
         Layout::new(&EncoderConfig {
@@ -296,6 +296,7 @@ mod tests {
             attention_dropout: 0.1,
             classifier_dropout: 0.1,
             num_labels: 3,
+            blocks: Blocks::default(),
         })
     }
 

@@ -39,7 +39,8 @@ impl DeviceLayout {
                 len = len.next_multiple_of(ALIGNMENT);
                 let group = neighbours.iter().find(|group| group.contains(&entry.slot));
                 for &slot in group.map_or(std::slice::from_ref(&entry.slot), Vec::as_slice) {
-                    offsets.insert(slot, len);
+                    let twice = offsets.insert(slot, len);
+                    assert_eq!(twice, None, "{slot:?} belongs to two groups of parameters that stand side by side");
                     len += host.entry(slot).map_or(0, |entry| entry.range.len());
                 }
             }

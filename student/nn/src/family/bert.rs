@@ -10,7 +10,7 @@ use crate::op::{Attention, Embed, Lookup, NormSlots, ResidualNorm, Site, Table};
 use crate::program::Program;
 use crate::slot::{LayerSlot, Slot};
 use crate::value::{Rows, Tap, ValueId};
-use crate::{Activation, EncoderConfig, Error, Family, Head};
+use crate::{Activation, Blocks, EncoderConfig, Error, Family, Head};
 
 use LayerSlot::*;
 
@@ -41,8 +41,9 @@ pub(super) const DEFINITION: Definition = Definition {
     ],
     token_types: true,
     position_offset: |_| 0,
-    read: |fields| read(fields, Family::BERT),
+    read,
     write,
+    student,
     program: |config| {
         let mut program = Program::default();
         let last = encoder(&mut program, config, config.hidden_dropout);
@@ -140,12 +141,29 @@ pub(super) fn read(fields: &Fields<'_>, family: Family) -> Result<EncoderConfig,
         pad_token_id: fields.size_or("pad_token_id", 0)?,
         type_vocab_size: fields.size_or("type_vocab_size", 2)?,
         layer_norm_epsilon: fields.rate("layer_norm_eps", 1e-12)?,
-        activation: fields.activation("hidden_act")?,
+        activation: fields.activation("hidden_act", Activation::Gelu)?,
         hidden_dropout,
         attention_dropout: fields.rate("attention_probs_dropout_prob", 0.1)?,
         classifier_dropout: fields.rate("classifier_dropout", hidden_dropout)?,
         num_labels: 0,
+        blocks: Blocks::default(),
     })
+}
+
+/// A student as wide as its teacher, of half its layers.
+pub(super) fn student(teacher: &EncoderConfig, family: Family) -> EncoderConfig {
+    EncoderConfig {
+        family,
+        embedding_size: teacher.hidden_size,
+        num_layers: teacher.num_layers.div_ceil(2),
+        max_positions: teacher.max_length(),
+        layer_norm_epsilon: 1e-12,
+        hidden_dropout: 0.0,
+        attention_dropout: 0.0,
+        classifier_dropout: 0.0,
+        blocks: Blocks::default(),
+        ..teacher.clone()
+    }
 }
 
 /// The other way round.
@@ -166,7 +184,7 @@ pub(super) fn write(config: &EncoderConfig) -> Vec<(&'static str, Value)> {
 
 // Numbers of the places where elements are dropped: a layer has four, the first three in use, and what stands outside the
 // layers begins here. A family that needs more takes numbers from `1 << 33` on.
-const OUTSIDE: u64 = 1 << 32;
+pub(super) const OUTSIDE: u64 = 1 << 32;
 
 /// Embeddings and layers; returns what the head reads. `attention_output_dropout` is the rate behind the attention's
 /// projection.
@@ -253,11 +271,21 @@ impl Classifier {
 
 /// The masked-language-model head on the tokens asked about. Its output matrix is the word embeddings.
 pub(super) fn masked_lm(program: &mut Program, config: &EncoderConfig, last: ValueId, activation: Activation) {
+    let normed = masked_lm_transform(program, config, last, activation);
+    let logits = program.linear(normed, Slot::WordEmbeddings, Some(Slot::LmOutputBias), config.vocab_size);
+    program.tap(Tap::Logits, logits);
+}
+
+/// What stands before that matrix.
+pub(super) fn masked_lm_transform(
+    program: &mut Program,
+    config: &EncoderConfig,
+    last: ValueId,
+    activation: Activation,
+) -> ValueId {
     let chosen = program.select(last, Rows::Positions);
     let dense = program.linear(chosen, Slot::LmDenseWeight, None, config.hidden_size);
     let dense = program.activate(dense, Slot::LmDenseBias, activation);
     let epsilon = Some(config.layer_norm_epsilon);
-    let normed = program.norm(dense, NormSlots { weight: Slot::LmNormWeight, bias: Slot::LmNormBias, epsilon });
-    let logits = program.linear(normed, Slot::WordEmbeddings, Some(Slot::LmOutputBias), config.vocab_size);
-    program.tap(Tap::Logits, logits);
+    program.norm(dense, NormSlots { weight: Slot::LmNormWeight, bias: Slot::LmNormBias, epsilon })
 }

@@ -10,7 +10,7 @@ use crate::config::Definition;
 use crate::hf::fields::number;
 use crate::program::Program;
 use crate::slot::{LayerSlot::*, Slot};
-use crate::{Activation, EncoderConfig, Family, Head};
+use crate::{Activation, Blocks, EncoderConfig, Head};
 
 #[rustfmt::skip]
 pub(super) const DEFINITION: Definition = Definition {
@@ -53,10 +53,10 @@ pub(super) const DEFINITION: Definition = Definition {
     copies: &[(Slot::WordEmbeddings, "vocab_projector.weight")],
     token_types: false,
     position_offset: |_| 0,
-    read: |fields| {
+    read: |fields, family| {
         let hidden_size = fields.size("dim")?;
         Ok(EncoderConfig {
-            family: Family::DISTILBERT,
+            family,
             head: Head::Classification,
             vocab_size: fields.size("vocab_size")?,
             embedding_size: hidden_size,
@@ -69,11 +69,12 @@ pub(super) const DEFINITION: Definition = Definition {
             type_vocab_size: 0,
             // A constant of the code, whatever the file says.
             layer_norm_epsilon: 1e-12,
-            activation: fields.activation("activation")?,
+            activation: fields.activation("activation", Activation::Gelu)?,
             hidden_dropout: fields.rate("dropout", 0.1)?,
             attention_dropout: fields.rate("attention_dropout", 0.1)?,
             classifier_dropout: fields.rate("seq_classif_dropout", 0.2)?,
             num_labels: 0,
+            blocks: Blocks::default(),
         })
     },
     write: |config| vec![
@@ -87,6 +88,7 @@ pub(super) const DEFINITION: Definition = Definition {
         ("seq_classif_dropout", number(config.classifier_dropout)),
         ("sinusoidal_pos_embds", json!(false)),
     ],
+    student: |teacher, family| EncoderConfig { type_vocab_size: 0, ..bert::student(teacher, family) },
     program: |config| {
         let mut program = Program::default();
         let last = bert::encoder(&mut program, config, 0.0);

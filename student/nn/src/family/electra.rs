@@ -8,7 +8,7 @@ use serde_json::json;
 use super::bert;
 use crate::config::Definition;
 use crate::program::Program;
-use crate::{Activation, EncoderConfig, Family};
+use crate::{Activation, EncoderConfig};
 
 pub(super) const DEFINITION: Definition = Definition {
     title: "ELECTRA",
@@ -17,9 +17,9 @@ pub(super) const DEFINITION: Definition = Definition {
     prefix: "electra.",
     heads: &bert::DENSE_CLASSIFIER,
     copies: &[],
-    read: |fields| {
+    read: |fields, family| {
         let embedding_size = fields.size("embedding_size")?;
-        Ok(EncoderConfig { embedding_size, ..bert::read(fields, Family::ELECTRA)? })
+        Ok(EncoderConfig { embedding_size, ..bert::read(fields, family)? })
     },
     write: |config| [bert::write(config), vec![("embedding_size", json!(config.embedding_size))]].concat(),
     program: |config| {

@@ -6,7 +6,7 @@ use super::bert;
 use crate::config::Definition;
 use crate::program::Program;
 use crate::slot::Slot;
-use crate::{Activation, EncoderConfig, Family, Head};
+use crate::{Activation, EncoderConfig, Head};
 
 #[rustfmt::skip]
 pub(super) const DEFINITION: Definition = Definition {
@@ -27,9 +27,9 @@ pub(super) const DEFINITION: Definition = Definition {
         (Slot::LmOutputBias,   "lm_head.decoder.bias"),
     ],
     position_offset: |config| config.pad_token_id + 1,
-    read: |fields| {
+    read: |fields, family| {
         let pad_token_id = fields.size_or("pad_token_id", 1)?;
-        Ok(EncoderConfig { pad_token_id, ..bert::read(fields, Family::ROBERTA)? })
+        Ok(EncoderConfig { pad_token_id, ..bert::read(fields, family)? })
     },
     program: |config| {
         let mut program = Program::default();

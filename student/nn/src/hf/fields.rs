@@ -55,9 +55,15 @@ impl<'a> Fields<'a> {
         value.as_f64().map(|rate| rate as f32).ok_or_else(|| bad(field, value, "a number"))
     }
 
-    pub(crate) fn activation(&self, field: &str) -> Result<Activation, Error> {
+    pub(crate) fn flag(&self, field: &str, default: bool) -> Result<bool, Error> {
+        let Some(value) = self.get(field) else { return Ok(default) };
+        value.as_bool().ok_or_else(|| bad(field, value, "true or false"))
+    }
+
+    pub(crate) fn activation(&self, field: &str, default: Activation) -> Result<Activation, Error> {
         match self.text(field)? {
-            None | Some("gelu") => Ok(Activation::Gelu),
+            None => Ok(default),
+            Some("gelu") => Ok(Activation::Gelu),
             Some("gelu_new" | "gelu_pytorch_tanh") => Ok(Activation::GeluNew),
             Some("relu") => Ok(Activation::Relu),
             Some(other) => Err(bad(field, other, "gelu, gelu_new, gelu_pytorch_tanh or relu")),

@@ -6,7 +6,7 @@ use crate::cpu::CpuSession;
 use crate::hf::HfConfig;
 use crate::op::{Decode, Embed, Lookup, NormSlots, ResidualNorm, Site, Table};
 use crate::session::Session;
-use crate::{Activation, AdamW, Error, Family, Head, LayerSlot, Layout, Model, Normal, Pass, StepRates};
+use crate::{Activation, AdamW, Blocks, Error, Family, Head, LayerSlot, Layout, Model, Normal, Pass, StepRates};
 
 pub(crate) fn config(family: Family, activation: Activation, dropout: f32) -> EncoderConfig {
     EncoderConfig {
@@ -27,6 +27,7 @@ pub(crate) fn config(family: Family, activation: Activation, dropout: f32) -> En
         attention_dropout: dropout,
         classifier_dropout: dropout,
         num_labels: 5,
+        blocks: Blocks::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::cuda::device::take_launches;
 use crate::cuda::emulation;
 use crate::cuda::verify::engine::{Rows, weights};
 use crate::hf::HfConfig;
-use crate::{Activation, Family, LayerSlot, Model, Normal, Slot};
+use crate::{Activation, Blocks, Family, LayerSlot, Model, Normal, Slot};
 
 pub(crate) fn config(family: Family, hidden: usize, layers: usize) -> EncoderConfig {
     EncoderConfig {
@@ -26,6 +26,7 @@ pub(crate) fn config(family: Family, hidden: usize, layers: usize) -> EncoderCon
         attention_dropout: 0.0,
         classifier_dropout: 0.0,
         num_labels: 5,
+        blocks: Blocks::default(),
     }
 }
 

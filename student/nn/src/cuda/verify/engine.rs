@@ -5,8 +5,8 @@ use crate::cuda::device::Device;
 use crate::cuda::operand::Precision;
 use crate::hf::HfConfig;
 use crate::{
-    Activation, AdamW, Compute, DropoutRng, EncoderConfig, Error, Family, Head, LayerSlot, Layout, Mode, Model, Normal,
-    PackedInput, Parameters, Slot, StepRates, Tap,
+    Activation, AdamW, Blocks, Compute, DropoutRng, EncoderConfig, Error, Family, Head, LayerSlot, Layout, Mode, Model,
+    Normal, PackedInput, Parameters, Slot, StepRates, Tap,
 };
 
 /// What may differ, as the Euclidean distance to the CPU's result over that one's length.
@@ -79,6 +79,7 @@ fn config(family: Family, hidden: usize) -> EncoderConfig {
         attention_dropout: 0.1,
         classifier_dropout: 0.3,
         num_labels: LABELS,
+        blocks: Blocks::default(),
     }
 }
 
