@@ -177,7 +177,7 @@ fn a_config_that_contradicts_the_weights() {
     refused("num_hidden_layers", json!(3), &["layer.3.", "beyond the 3 that config.json gives"]);
     refused("num_attention_heads", json!(3), &["config.json", "32", "3"]);
     refused("hidden_size", json!("wide"), &["config.json", "hidden_size"]);
-    refused("model_type", json!("gpt2"), &["config.json", "gpt2"]);
+    refused("model_type", json!("gpt2"), &["config.json", "gpt2", "expected bert, ", "mobilebert"]);
     refused("id2label", json!({"0": "a", "1": "b"}), &["classifier.weight", "[4, 32]", "[2, 32]"]);
 }
 

@@ -81,6 +81,36 @@ fn a_student_may_be_a_bert() {
 }
 
 #[test]
+fn a_mobilebert_starts_at_random_or_from_a_mobilebert() {
+    let place = Workplace::with_cache();
+    let sizes = "--num-layers 2 --hidden-size 24 --bottleneck-size 16 --num-heads 2 --intermediate-size 20 --stacks 2";
+    let train = format!("{TRAIN} --model-type mobilebert");
+    place.json(&format!("{train} --output student --layers random {sizes}"));
+    let config = place.read_json("student/config.json");
+    let found = ["model_type", "intra_bottleneck_size", "num_feedforward_networks", "normalization_type"];
+    let expected = [json!("mobilebert"), json!(16), json!(2), json!("no_norm")];
+    assert_eq!(found.map(|key| config[key].clone()), expected);
+    assert_eq!(config["architectures"], json!(["MobileBertForSequenceClassification"]));
+    place.json("evaluate --model student --data test.tsv");
+    place.json("export --model student --output exported --dtype f16");
+
+    // It teaches in its turn, and its layers are what another starts from.
+    place.json("cache --teacher student --data train.tsv --output cache2 --force");
+    let in_turn = train.replace("r teacher --cache cache", "r student --cache cache2");
+    place.json(&format!("{in_turn} --output second --force --layers 1 --prune-vocabulary"));
+    assert_eq!(place.read_json("second/config.json")["num_hidden_layers"], 1);
+    let other = format!("{in_turn} --output other --force");
+    place.refuses(&format!("{other} --stacks 3"), &["number of feed-forward parts 3", "teacher with 2", "random"]);
+    place.refuses(&format!("{other} --bottleneck-size 20"), &["--bottleneck-size 20", "head width 8", "--num-heads"]);
+    place.refuses(&other.replace("mobilebert", "distilbert"), &["a DistilBERT cannot start from", "this MobileBERT"]);
+    place.refuses(
+        &format!("{train} --output other --num-layers 2"),
+        &["a MobileBERT cannot start from", "this BERT", "random"],
+    );
+    place.refuses(&format!("{TRAIN} --output other --stacks 2"), &["a DistilBERT has no stacked feed-forward parts"]);
+}
+
+#[test]
 fn a_narrower_student_starts_from_its_teacher_and_a_wider_one_does_not() {
     let place = Workplace::with_cache();
     place.json(&format!("{TRAIN} --output student --hidden-size 16"));

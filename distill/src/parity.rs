@@ -43,13 +43,33 @@ fn electra_matches_transformers() {
 }
 
 #[test]
+fn mobilebert_matches_transformers() {
+    parity("tiny-mobilebert", Head::Classification);
+}
+
+#[test]
+fn mobilebert_in_another_form_matches_transformers() {
+    parity("tiny-mobilebert-norm", Head::Classification);
+}
+
+#[test]
 fn masked_language_models_match_transformers() {
     for name in MASKED {
         parity(name, Head::MaskedLm);
     }
 }
 
-const MASKED: [&str; 3] = ["tiny-bert-mlm", "tiny-distilbert-mlm", "tiny-roberta-mlm"];
+const CLASSIFIERS: [&str; 7] = [
+    "tiny-bert",
+    "tiny-bert-gelu-new",
+    "tiny-distilbert",
+    "tiny-roberta",
+    "tiny-electra",
+    "tiny-mobilebert",
+    "tiny-mobilebert-norm",
+];
+
+const MASKED: [&str; 4] = ["tiny-bert-mlm", "tiny-distilbert-mlm", "tiny-roberta-mlm", "tiny-mobilebert-mlm"];
 
 /// Largest absolute differences; of gradients, over the largest element of the same gradient.
 #[derive(Debug, Default)]
@@ -66,7 +86,7 @@ struct Differences {
 }
 
 fn within_tolerance(name: &str, found: &Differences) {
-    // Tolerance, and the largest difference measured over the eight models.
+    // Tolerance, and the largest difference measured over all models.
     for (what, found, tolerance) in [
         ("hidden states", found.hidden_states, 1.3e-5),              // 4.3e-6
         ("logits", found.logits, 1.6e-5),                            // 5.2e-6
@@ -252,7 +272,7 @@ fn is_key_bias(slot: Slot) -> bool {
 
 #[test]
 fn every_parameter_learns() {
-    for name in ["tiny-bert", "tiny-bert-gelu-new", "tiny-distilbert", "tiny-roberta", "tiny-electra"] {
+    for name in CLASSIFIERS {
         // With the dropout of their configurations.
         let loaded = load(&fixture(name)).expect("loads");
         learns(name, Case::new(Golden::read(&fixture(name)), loaded.config, loaded.parameters));

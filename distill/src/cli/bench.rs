@@ -130,7 +130,7 @@ pub(crate) struct ShapeArgs {
     /// its weights too, where no size is given
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// distilbert or bert [default: what --model is to capture, distilbert to train]
+    /// distilbert, bert or mobilebert [default: what --model is to capture, distilbert to train]
     #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true)]
     pub(crate) model_type: Option<StudentFamily>,
     /// Layers [default: the model's; without --model 12 to capture, 6 to train]

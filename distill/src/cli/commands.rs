@@ -62,7 +62,7 @@ pub(crate) struct TrainArgs {
     /// Go on with a teacher that is no better than chance on the labelled rows
     #[arg(long, help_heading = "Teacher")]
     pub(crate) force: bool,
-    /// Kind of student: distilbert, or bert for one that is to teach in its turn
+    /// Kind of student: distilbert, bert for one that is to teach in its turn, or mobilebert
     #[arg(long, value_enum, value_name = "TYPE", default_value_t = StudentFamily::DistilBert,
           hide_possible_values = true, help_heading = "Student")]
     pub(crate) model_type: StudentFamily,

@@ -174,6 +174,8 @@ pub(crate) enum StudentFamily {
     DistilBert,
     /// As its teacher: what a smaller teacher is made as
     Bert,
+    /// Thin layers with a bottleneck
+    MobileBert,
 }
 
 impl StudentFamily {
@@ -181,6 +183,7 @@ impl StudentFamily {
         match self {
             Self::DistilBert => Family::DISTILBERT,
             Self::Bert => Family::BERT,
+            Self::MobileBert => Family::MOBILEBERT,
         }
     }
 }

@@ -313,6 +313,12 @@ fn configure(recipe: &StudentRecipe, teacher: &EncoderConfig) -> anyhow::Result<
         _ => None,
     };
     let sizes = Sizes { num_layers: recipe.num_layers.or(listed), ..recipe.sizes() };
-    start::configure(recipe.family.family(), teacher, &sizes, recipe.dropout as f32)
-        .hint("the flags under Student give other sizes: --hidden-size, --num-heads and their like")
+    let student = start::configure(recipe.family.family(), teacher, &sizes, recipe.dropout as f32);
+    student.map_err(|error| match error {
+        start::Error::HeadWidth { inner, width } => {
+            let flag = if sizes.bottleneck_size.is_some() { "--bottleneck-size" } else { "--hidden-size" };
+            anyhow::anyhow!("{flag} {inner} is no multiple of the head width {width}; give --num-heads")
+        }
+        error => error.into(),
+    })
 }

@@ -5,6 +5,7 @@
 mod bert;
 mod distilbert;
 mod electra;
+mod mobilebert;
 mod roberta;
 
 use std::fmt;
@@ -25,8 +26,11 @@ impl Family {
     /// Sanh et al., 2019: BERT without token types and pooler.
     pub const DISTILBERT: Self = Self(&distilbert::DEFINITION);
 
+    /// Sun et al., 2020: thin layers with a bottleneck.
+    pub const MOBILEBERT: Self = Self(&mobilebert::DEFINITION);
+
     /// Every family.
-    pub const ALL: [Self; 4] = [Self::BERT, Self::ROBERTA, Self::ELECTRA, Self::DISTILBERT];
+    pub const ALL: [Self; 5] = [Self::BERT, Self::ROBERTA, Self::ELECTRA, Self::DISTILBERT, Self::MOBILEBERT];
 }
 
 impl Family {

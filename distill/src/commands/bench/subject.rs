@@ -1,7 +1,7 @@
 //! The model that is timed: sizes from the flags, from a model's folder, or from BERT-base; weights that do not matter to
 //! the time, so they are random unless a whole model is asked for.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use datasets::{LabelNames, TextTokenizer, prune_vocabulary};
 use nn::hf::HfConfig;
 use nn::{EncoderConfig, Layout, Parameters};
@@ -10,7 +10,6 @@ use student::start::{self, Sizes};
 
 use super::rows::Rows;
 use crate::cli::{HubArgs, ShapeArgs, StudentFamily};
-use crate::hint::HintExt;
 use crate::model;
 
 /// A model's sizes, and where they are from.
@@ -62,7 +61,12 @@ impl Subject {
             Some(family) => start::configure(family, &base, &sizes, dropout),
             None => sizes.of(&base),
         };
-        let mut encoder = resized.hint("give --heads, or another --hidden-size")?;
+        let mut encoder = resized.map_err(|error| match error {
+            start::Error::HeadWidth { inner, width } => {
+                anyhow!("--hidden-size {inner} is no multiple of the head width {width}; give --heads")
+            }
+            error => error.into(),
+        })?;
         encoder.vocab_size = shape.vocab_size.unwrap_or(encoder.vocab_size);
         encoder.validate()?;
         if let Some(pieces) = tokenizer.as_ref().map(TextTokenizer::vocab_size).filter(|&n| n > encoder.vocab_size) {

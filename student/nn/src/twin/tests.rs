@@ -6,14 +6,17 @@ use crate::cpu::CpuSession;
 use crate::hf::HfConfig;
 use crate::op::{Decode, Embed, Lookup, NormSlots, ResidualNorm, Site, Table};
 use crate::session::Session;
-use crate::{Activation, AdamW, Blocks, Error, Family, Head, LayerSlot, Layout, Model, Normal, Pass, StepRates};
+use crate::{
+    Activation, AdamW, AttentionInput, Blocks, Bottleneck, Error, Family, Head, LayerSlot, Layout, Model, NormKind,
+    Normal, Pass, StepRates,
+};
 
 pub(crate) fn config(family: Family, activation: Activation, dropout: f32) -> EncoderConfig {
     EncoderConfig {
         family,
         head: Head::Classification,
         vocab_size: 50,
-        embedding_size: if family == Family::ELECTRA { 16 } else { 24 },
+        embedding_size: if [Family::ELECTRA, Family::MOBILEBERT].contains(&family) { 16 } else { 24 },
         hidden_size: 24,
         num_layers: 3,
         num_heads: 3,
@@ -27,8 +30,14 @@ pub(crate) fn config(family: Family, activation: Activation, dropout: f32) -> En
         attention_dropout: dropout,
         classifier_dropout: dropout,
         num_labels: 5,
-        blocks: Blocks::default(),
+        blocks: if family == Family::MOBILEBERT { thin() } else { Blocks::default() },
     }
+}
+
+/// MobileBERT's own blocks, small.
+fn thin() -> Blocks {
+    let bottleneck = Some(Bottleneck { size: 12, attention: AttentionInput::SharedKeyQuery });
+    Blocks { trigrams: true, bottleneck, feed_forwards: 3, norm: NormKind::NoNorm, pooler: false }
 }
 
 pub(crate) fn masked_lm(family: Family, activation: Activation, dropout: f32) -> EncoderConfig {
@@ -190,7 +199,7 @@ fn every_tap(config: &EncoderConfig) -> Vec<Vec<Tap>> {
     groups
 }
 
-pub(crate) const FAMILIES: [Family; 4] = Family::ALL;
+pub(crate) const FAMILIES: [Family; 5] = Family::ALL;
 const LENGTHS: [usize; 4] = [3, 17, 1, 8];
 
 #[test]
@@ -219,7 +228,7 @@ fn engine_equals_twin_with_a_gradient_at_any_tap() {
 #[test]
 fn engine_equals_twin_with_a_gradient_at_any_tap_over_several_chunks() {
     let lengths: Vec<usize> = (0..40).map(|row| 1 + row * 7 % 60).collect();
-    for family in [Family::BERT, Family::DISTILBERT] {
+    for family in [Family::BERT, Family::DISTILBERT, Family::MOBILEBERT] {
         let config = config(family, Activation::Gelu, 0.1);
         check(&config, &lengths, &every_tap(&config));
     }
@@ -227,7 +236,7 @@ fn engine_equals_twin_with_a_gradient_at_any_tap_over_several_chunks() {
 
 #[test]
 fn engine_equals_twin_as_a_masked_language_model() {
-    for family in [Family::BERT, Family::ROBERTA, Family::DISTILBERT] {
+    for family in [Family::BERT, Family::ROBERTA, Family::DISTILBERT, Family::MOBILEBERT] {
         for dropout in [0.0, 0.2] {
             let config = masked_lm(family, Activation::Gelu, dropout);
             check(&config, &[3, 17, 1, 1, 1, 8], &every_tap(&config));
@@ -244,6 +253,28 @@ fn engine_equals_twin_as_a_masked_language_model_over_several_chunks() {
     // More words than one product of the way back takes.
     let config = EncoderConfig { vocab_size: 2100, ..masked_lm(Family::DISTILBERT, Activation::Gelu, 0.1) };
     check(&config, &lengths, &logits_alone());
+}
+
+#[test]
+fn engine_equals_twin_in_every_form_of_mobilebert() {
+    let base = config(Family::MOBILEBERT, Activation::Relu, 0.1);
+    let (size, layer_norm) = (12, NormKind::LayerNorm);
+    let hidden = Some(Bottleneck { size: 24, attention: AttentionInput::Hidden });
+    let narrow = Some(Bottleneck { size, attention: AttentionInput::Narrow });
+    let forms = [
+        Blocks { norm: layer_norm, pooler: true, ..thin() },
+        Blocks { bottleneck: narrow, feed_forwards: 1, ..thin() },
+        Blocks { bottleneck: hidden, trigrams: false, norm: layer_norm, ..thin() },
+        Blocks { bottleneck: None, trigrams: false, ..thin() },
+    ];
+    for (index, blocks) in forms.into_iter().enumerate() {
+        // Words as wide as the hidden states are not mapped without trigrams.
+        let embedding_size = if index == 3 { 24 } else { 16 };
+        let config = EncoderConfig { embedding_size, blocks, ..base.clone() };
+        check(&config, &LENGTHS, &every_tap(&config));
+        let config = EncoderConfig { head: Head::MaskedLm, num_labels: 0, ..config };
+        check(&config, &LENGTHS, &logits_alone());
+    }
 }
 
 #[test]
