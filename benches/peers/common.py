@@ -19,6 +19,7 @@ def parser(description, sizes=True):
     flags.add_argument("what", choices=["capture", "train"])
     flags.add_argument("--model", help="folder with tokenizer and, for capture without sizes, weights")
     if sizes:
+        flags.add_argument("--model-type", choices=["bert", "distilbert", "mobilebert"], help="by default as ours")
         for name in ("layers", "hidden-size", "heads", "intermediate-size", "vocab-size"):
             flags.add_argument(f"--{name}", type=int)
     flags.add_argument("--labels", type=int, help="classes; by default as many as the data has, or 77")

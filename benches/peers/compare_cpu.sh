@@ -9,7 +9,8 @@
 #   --rounds N         times that everything is measured, in turns [3]
 #   --repeats N        passes over the rows that are timed in each round, behind a warm-up pass [1]
 #   --threads N        for each of them [one a core]
-#   --cases LIST       of capture, 3x384, 2x128 and 6x768, with commas [all]
+#   --cases LIST       of capture, 3x384, 2x128, 6x768, mobilebert and mobilebert-capture (4 layers of the published
+#                      widths, random weights), with commas [all]
 #   --batch-rows N     rows in a step [32]
 #   --text-column NAME, --label-column NAME
 #   --output FOLDER    every result as JSON, to be kept [a temporary folder]
@@ -19,19 +20,19 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 distill=${DISTILL:-distill} python=${PYTHON:-python3}
-model='' data='' limit=2048 rounds=3 repeats=1 threads=$(nproc) cases=capture,3x384,2x128,6x768 batch=32 output=''
+model='' data='' limit=2048 rounds=3 repeats=1 threads=$(nproc) cases=capture,3x384,2x128,6x768,mobilebert,mobilebert-capture batch=32 output=''
 columns=()
 while [ $# -gt 0 ]; do
   case $1 in
     --model) model=$2 ;; --data) data=$2 ;; --limit) limit=$2 ;; --rounds) rounds=$2 ;; --repeats) repeats=$2 ;;
     --threads) threads=$2 ;; --cases) cases=$2 ;; --batch-rows) batch=$2 ;; --output) output=$2 ;;
     --text-column | --label-column) columns+=("$1" "$2") ;;
-    *) sed -n '2,19s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
   [ $# -ge 2 ] || { echo "$1: its value is missing" >&2; exit 2; }
   shift 2
 done
-[ -n "$model" ] && [ -n "$data" ] || { sed -n '2,19s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ -n "$model" ] && [ -n "$data" ] || { sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ -n "$output" ] || { output=$(mktemp -d); trap 'rm -rf "$output"' EXIT; }
 mkdir -p "$output"
 # Some machines set these for another BLAS; they would slow the peers down.
@@ -57,6 +58,12 @@ measure_case() { # CASE ROUND
         --onnx "$output/model.onnx"
       return ;;
     3x384) sizes=(--layers 3 --hidden-size 384 --heads 12 --intermediate-size 1536) ;;
+    mobilebert) sizes=(--model-type mobilebert --layers 4) ;;
+    mobilebert-capture)
+      flags+=(--model-type mobilebert --layers 4 --vocab-size "$vocabulary" --limit "$rows")
+      measure "$case.$round.distill" "$distill" bench capture "${flags[@]}"
+      measure "$case.$round.torch" "$python" "$here/torch_cpu.py" capture "${flags[@]}"
+      return ;;
     2x128) sizes=(--layers 2 --hidden-size 128 --heads 2 --intermediate-size 512) ;;
     6x768) sizes=(--layers 6 --hidden-size 768 --heads 12 --intermediate-size 3072) rows=$((limit / 4)) ;;
     *) echo "no case $case" >&2; exit 2 ;;
@@ -106,7 +113,7 @@ for case in cases:
     if case == "capture":
         peers.append(("ONNX Runtime", figures(case, "onnx")))
     ours = [("distill", figures(case, "distill"))]
-    if case != "capture":
+    if not case.endswith("capture"):
         ours.append(("distill, pruned", figures(case, "distill", 1)))
     full = ours[0][1]
     print(case)

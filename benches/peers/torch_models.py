@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig
+from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig, MobileBertConfig
 
 TEMPERATURE, WEIGHT_SOFT, WEIGHT_HARD = 2.0, 0.5, 0.5
 LEARNING_RATE, MAX_GRADIENT_NORM = 1e-4, 1.0
@@ -18,6 +18,8 @@ def teacher(flags, classes):
         )
         name = f"{model.config.model_type} {model.config.num_hidden_layers}x{model.config.hidden_size}"
         return model, name
+    if flags.model_type == "mobilebert":
+        return mobilebert(flags, classes)
     hidden = flags.hidden_size or 768
     config = BertConfig(
         vocab_size=flags.vocab_size or VOCABULARY,
@@ -32,7 +34,9 @@ def teacher(flags, classes):
 
 
 def student(flags, classes):
-    """A DistilBERT of the given sizes, 6 x 768 by default, with random weights."""
+    """A DistilBERT of the given sizes, 6 x 768 by default, or a MobileBERT, with random weights."""
+    if flags.model_type == "mobilebert":
+        return mobilebert(flags, classes)
     hidden = flags.hidden_size or 768
     config = DistilBertConfig(
         vocab_size=flags.vocab_size or VOCABULARY,
@@ -47,6 +51,20 @@ def student(flags, classes):
     )
     model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
     return model, f"distilbert {config.n_layers}x{hidden}"
+
+
+def mobilebert(flags, classes):
+    """A MobileBERT of the published widths, 24 layers by default."""
+    config = MobileBertConfig(
+        vocab_size=flags.vocab_size or VOCABULARY,
+        num_hidden_layers=flags.layers or 24,
+        hidden_dropout_prob=flags.dropout,
+        attention_probs_dropout_prob=flags.dropout,
+        classifier_activation=False,
+        num_labels=classes,
+    )
+    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
+    return model, f"mobilebert {config.num_hidden_layers}x{config.hidden_size}"
 
 
 def parameters(model):

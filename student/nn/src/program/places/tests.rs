@@ -22,8 +22,15 @@ fn check_places(config: &EncoderConfig, habits: &dyn Habits, taps: &[Tap], train
             let place = plan.value(input.value).expect("a place");
             assert_eq!(holder[place], named("value", input.value), "{taps:?}: forward of {op:?}");
         }
+        let inputs: Vec<_> = op.inputs.iter().map(|input| plan.value(input.value)).collect();
         if !is_tap(op) {
-            holder[plan.value(op.out).expect("a place")] = named("value", op.out);
+            let out = plan.value(op.out);
+            assert!(needs.in_place || !inputs.contains(&out), "{taps:?}: {op:?} writes over what it reads");
+            holder[out.expect("a place")] = named("value", op.out);
+        }
+        let states = (0..needs.states.len()).map(|state| Some(plan.state(index, state)));
+        for state in states {
+            assert!(!inputs.contains(&state) && state != plan.value(op.out), "{taps:?}: {op:?} keeps in a value's place");
         }
         (0..needs.states.len()).for_each(|state| holder[plan.state(index, state)] = Some(("state", index)));
     }
