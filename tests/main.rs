@@ -3,25 +3,38 @@
 //! One binary for all of it, a module a subject. What is right in numbers is proved in the crates; here it is what a
 //! command promises: its files, its JSON, its refusals, what a stop leaves behind.
 
-mod arrows;
-mod bad_input;
-mod bench;
-mod cache;
-mod cache_commands;
-mod cache_damage;
-mod cache_forms;
-mod cache_refresh;
-mod cache_stops;
-mod cache_tools;
-mod commands;
-mod data;
-mod determinism;
-mod full_disk;
-mod help;
-mod imports;
-mod labels;
-mod masked_lm;
-mod recipes;
-mod resume;
-mod students;
-mod support;
+// The whole job.
+mod commands; // command by command: JSON printed, files left
+mod recipes; // `run` and `demo`: one folder, each stage done once
+mod students; // what a student starts from, and its sizes
+mod masked_lm; // a masked-language model from texts alone, and what it says of every token
+
+// Data.
+mod data; // every format of a file says the same
+mod labels; // labels mean classes by name
+
+// The cache.
+mod cache; // keyed by what the teacher reads, and of one teacher alone
+mod cache_commands; // inspect, verify, estimate, merge, export, gc
+mod cache_damage; // files that are not as they were written
+mod cache_forms; // forms in which answers are stored, and students that learn from each
+mod cache_refresh; // what is stale is captured anew, and nothing else
+mod cache_stops; // kills, other writers, bounds of memory
+
+// What can go wrong, and what may not depend on chance.
+mod bad_input; // refused with the thing and the way out
+mod determinism; // the same bytes whatever the threads, the folder, the time
+mod full_disk; // no room left
+mod resume; // a stop at any moment, and going on to the same bytes
+
+// What people see.
+mod bench; // figures of `bench` fit together; how fast anything is, no test says
+mod help; // `--help`, word for word
+
+// The layout.
+mod arrows; // which crate, which file may use which
+mod imports; // who imports whom, read from the sources
+
+// For the tests.
+mod cache_tools; // what a cache holds, whether it is sound
+mod support; // a folder to work in, and the program run in it

@@ -5,6 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rayon::prelude::*;
 
@@ -487,12 +488,23 @@ fn lock(dir: &Path) -> Result<File, Error> {
     let path = dir.join(LOCK_FILE);
     let failed = |source: io::Error| Error::Write { path: path.clone(), committed: 0, source };
     let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Busy { dir: dir.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
+    for attempt in 0.. {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if attempt == LOCK_ATTEMPTS => {
+                return Err(Error::Busy { dir: dir.to_owned() });
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
     }
+    Ok(file)
 }
+
+/// A process that another thread is starting holds every open file, locks included, until its program takes over: a
+/// moment, which a writer behind another one waits out.
+const LOCK_ATTEMPTS: usize = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Removes what a killed writer left: half-written files, and files that no manifest came to count.
 fn remove_leftovers(dir: &Path, manifest: &Manifest) -> Result<(), Error> {

@@ -30,7 +30,10 @@ fn check_places(config: &EncoderConfig, habits: &dyn Habits, taps: &[Tap], train
         }
         let states = (0..needs.states.len()).map(|state| Some(plan.state(index, state)));
         for state in states {
-            assert!(!inputs.contains(&state) && state != plan.value(op.out), "{taps:?}: {op:?} keeps in a value's place");
+            assert!(
+                !inputs.contains(&state) && state != plan.value(op.out),
+                "{taps:?}: {op:?} keeps in a value's place"
+            );
         }
         (0..needs.states.len()).for_each(|state| holder[plan.state(index, state)] = Some(("state", index)));
     }
