@@ -47,6 +47,9 @@ fn models_on_a_gpu_match_transformers_at_every_tap() {
     for name in ["tiny-bert", "tiny-distilbert", "tiny-roberta", "tiny-electra"] {
         parity(name, Head::Classification, &compute);
     }
+    for name in MASKED {
+        parity(name, Head::MaskedLm, &compute);
+    }
 }
 
 /// Largest absolute differences; of gradients, over the largest element of the same gradient.

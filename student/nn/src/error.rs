@@ -52,9 +52,6 @@ pub enum Error {
     /// A packed batch whose parts do not fit together.
     #[error("malformed batch: {0}")]
     Batch(String),
-    /// A masked-language model on a GPU.
-    #[error("masked-language models compute on the CPU so far; give --device cpu")]
-    MaskedLmOnGpu,
     /// A backward pass without the forward pass in training mode that it belongs to.
     #[error("backward needs a forward pass in training mode before it")]
     NoForward,

@@ -25,7 +25,7 @@ use crate::program::places::Plan;
 use crate::session::{Plans, Session, SoftHardLoss, next_number};
 use crate::value::{Rows, Tap};
 use crate::{
-    AdamW, Compute, DropoutRng, EncoderConfig, Error, Gradients, Head, Layout, Mode, PackedInput, Parameters, Pass,
+    AdamW, Compute, DropoutRng, EncoderConfig, Error, Gradients, Layout, Mode, PackedInput, Parameters, Pass,
     StepRates, StepReport,
 };
 
@@ -66,7 +66,7 @@ struct CudaPass {
 }
 
 impl CudaSession {
-    /// A model of this configuration with these weights. Refuses a masked-language model.
+    /// A model of this configuration with these weights.
     pub(crate) fn new(
         device: &Device,
         config: &EncoderConfig,
@@ -74,9 +74,6 @@ impl CudaSession {
         parameters: Parameters,
     ) -> Result<Self, Error> {
         config.validate()?;
-        if config.head == Head::MaskedLm {
-            return Err(Error::MaskedLmOnGpu);
-        }
         let program = config.program();
         let mut weights = Weights::new(device, precision, parameters.layout().clone(), &program)?;
         weights.upload(&parameters)?;
@@ -246,7 +243,8 @@ impl Session for CudaSession {
         let pass: &mut CudaPass = pass.kept_mut()?;
         let tap = pass.plan.program.ops.iter().position(|op| matches!(op.kind, Kind::Tap(Tap::Logits)));
         let index = tap.filter(|_| pass.masks.is_some()).ok_or(Error::NoForward)?;
-        let (rows, classes) = (pass.batch.rows, self.config.num_labels);
+        let op = &pass.plan.program.ops[index];
+        let (rows, classes) = (pass.batch.count(pass.plan.program.values[op.out.0].rows), self.config.outputs());
         let teacher = loss.target_logits.unwrap_or_default();
         if loss.labels.len() != rows || (loss.target_logits.is_some() && teacher.len() != rows * classes) {
             let found = (loss.labels.len(), teacher.len());
@@ -260,7 +258,6 @@ impl Session for CudaSession {
         let labels = self.targets.put(loss.labels.iter().map(|label| label.cast_unsigned()));
         self.targets.send()?;
         let run = self.run(pass)?;
-        let op = &pass.plan.program.ops[index];
         let row_losses = run.state(index, 0, [rows, 2], Number::F32);
         op::loss::launch::SoftHardLoss {
             student: run.value(op.inputs[0].value),

@@ -433,14 +433,18 @@ static TRIAL: Definition = Definition {
     ..*Family::BERT.0
 };
 
-#[test]
-fn operations_that_wait_for_their_family_equal_the_twin() {
-    let config = EncoderConfig {
+pub(crate) fn trial() -> EncoderConfig {
+    EncoderConfig {
         num_layers: 1,
         embedding_size: 10,
         family: Family(&TRIAL),
         ..masked_lm(Family::BERT, Activation::Gelu, 0.2)
-    };
+    }
+}
+
+#[test]
+fn operations_that_wait_for_their_family_equal_the_twin() {
+    let config = trial();
     let several: Vec<usize> = (0..40).map(|row| 1 + row * 7 % 60).collect();
     for lengths in [&LENGTHS[..], &several] {
         check(&config, lengths, &[vec![Tap::Logits], vec![Tap::Hidden(0)], vec![Tap::Logits, Tap::Hidden(0)]]);
