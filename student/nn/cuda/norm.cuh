@@ -1,7 +1,6 @@
 // Layer norm (Ba et al., 2016) as kernels share it, forward and backward, and what stands in its place where nothing is
-// normalised (Sun et al., 2020). Agrees with cpu/norm.rs, except that the sum
-// before the norm is kept as T and normalised as kept: so the backward pass sees the numbers that were normalised.
-// Included once for each type.
+// normalised (Sun et al., 2020). Agrees with cpu/norm.rs, except that the sum before the norm is kept as T and normalised
+// as kept: so the backward pass sees the numbers that were normalised. Included once for each type.
 
 /// Mean and 1 / sqrt(variance + epsilon) of a row that one warp keeps as floats in shared memory, each lane reading the
 /// elements that it wrote. Below zero, epsilon says that nothing is normalised: then 0 and 1.
@@ -101,8 +100,9 @@ struct NormScratch {
 template <bool BRANCH, class D>
 __device__ __forceinline__ void norm_backward(NormScratch& scratch, float* column_sums, const T* d_out, const T* sum,
                                               const float* means, const float* rstds, const float* norm_weight,
-                                              bool normalises, const Dropout& dropout, const u32* row_tokens, int rows, int width,
-                                              int rows_per_block, D* d_sum, T* d_branch, float* partials) {
+                                              bool normalises, const Dropout& dropout, const u32* row_tokens,
+                                              int rows, int width, int rows_per_block, D* d_sum, T* d_branch,
+                                              float* partials) {
     constexpr int N = LANES<T>;
     constexpr int SUMS = BRANCH ? 3 : 2;
     const int thread = threadIdx.x, threads = blockDim.x;

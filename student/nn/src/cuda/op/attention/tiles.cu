@@ -349,7 +349,8 @@ __device__ __forceinline__ void backward_tiles(bf16* shared, Rows query, Rows ke
         const bool busy = at.tile + mine < at.length;
         LeftRows<D> my_keys, my_values;
         float d_keys[D / 8][4] = {}, d_values[D / 8][4] = {};
-        load_keys(at.tile);
+        // A sequence may have no queries; its gradients are zero then.
+        if (at.queries > 0) load_keys(at.tile);
         for (int base = 0; base < at.queries; base += at.rows) {
             if (base > 0) __syncthreads();
             load_queries(base);
