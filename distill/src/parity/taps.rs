@@ -62,7 +62,7 @@ struct Differences {
 }
 
 fn within_tolerance(name: &str, found: &Differences) {
-    // Tolerance, and the largest difference measured over the seven models on the CPU and the four on a GPU.
+    // Tolerance, and the largest difference measured over the seven models, on the CPU and on a GPU.
     for (what, found, tolerance) in [
         ("values at the taps", found.values, 1.8e-5),                // 6.1e-6
         ("gradients", found.gradients, 2.4e-5),                      // 7.8e-6; on the CPU 4.6e-6
