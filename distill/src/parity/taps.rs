@@ -50,8 +50,12 @@ fn masked_language_models_match_transformers_at_every_tap() {
 fn models_on_a_gpu_match_transformers_at_every_tap() {
     let Some(device) = emulated_gpu() else { return };
     let compute = Compute::Cuda { device, precision: Precision::F32 };
-    for name in ["tiny-bert", "tiny-distilbert", "tiny-roberta", "tiny-electra"] {
+    let thin = ["tiny-mobilebert", "tiny-mobilebert-norm"];
+    for name in ["tiny-bert", "tiny-distilbert", "tiny-roberta", "tiny-electra"].into_iter().chain(thin) {
         parity(name, Head::Classification, &compute);
+    }
+    for name in MASKED {
+        parity(name, Head::MaskedLm, &compute);
     }
 }
 

@@ -1,12 +1,14 @@
-// Layer norm (Ba et al., 2016) as kernels share it, forward and backward. Agrees with cpu/norm.rs, except that the sum
-// before the norm is kept as T and normalised as kept: so the backward pass sees the numbers that were normalised.
-// Included once for each type.
+// Layer norm (Ba et al., 2016) as kernels share it, forward and backward, and what stands in its place where nothing is
+// normalised (Sun et al., 2020). Agrees with cpu/norm.rs, except that the sum before the norm is kept as T and normalised
+// as kept: so the backward pass sees the numbers that were normalised. Included once for each type.
 
 /// Mean and 1 / sqrt(variance + epsilon) of a row that one warp keeps as floats in shared memory, each lane reading the
-/// elements that it wrote.
+/// elements that it wrote. Below zero, epsilon says that nothing is normalised: then 0 and 1.
 __device__ __forceinline__ void row_statistics(const float* row, int width, float epsilon, float& mean, float& rstd) {
     constexpr int N = LANES<T>;
     const int lane = threadIdx.x % 32;
+    mean = 0.0f, rstd = 1.0f;
+    if (epsilon < 0.0f) return;
     float sum = 0.0f;
     for (int column = lane * N; column < width; column += 32 * N) {
 #pragma unroll
@@ -23,6 +25,34 @@ __device__ __forceinline__ void row_statistics(const float* row, int width, floa
     }
     rstd = rsqrtf(warp_sum(squares) / width + epsilon);
 }
+
+/// The end of a norm's forward pass, of a row that one warp keeps as above: out = normalised * norm_weight + norm_bias,
+/// then dropped out by the mask behind the norm.
+__device__ __forceinline__ void norm_row(const float* kept, const float* norm_weight, const float* norm_bias,
+                                         float epsilon, const Dropout& behind, MaskRow mask, float* mean_out,
+                                         float* rstd_out, T* out, int width) {
+    constexpr int N = LANES<T>;
+    const int lane = threadIdx.x % 32;
+    const bool rows_whole = width % N == 0;
+    const bool vectors_whole = rows_whole && aligned16(norm_weight) && aligned16(norm_bias);
+    float mean, rstd;
+    row_statistics(kept, width, epsilon, mean, rstd);
+    if (lane == 0) *mean_out = mean, *rstd_out = rstd;
+    for (int column = lane * N; column < width; column += 32 * N) {
+        const int count = width - column;
+        float value[N], weight[N], bias[N];
+        load_whole(kept + column, value);
+        load(norm_weight + column, vectors_whole, count, weight);
+        load(norm_bias + column, vectors_whole, count, bias);
+#pragma unroll
+        for (int i = 0; i < N; i++) value[i] = (value[i] - mean) * rstd * weight[i] + bias[i];
+        behind.apply(mask, column, value);
+        store(out + column, rows_whole, count, value);
+    }
+}
+
+/// A mask that drops nothing.
+__device__ __forceinline__ Dropout no_dropout() { return {0, 0, 0, 1.0f, 0}; }
 
 /// The two means that the backward pass of a norm subtracts from a row: of d * weight, and of d * weight * normalised.
 struct Projections {
@@ -65,12 +95,14 @@ struct NormScratch {
 /// one vector of columns and keeps their sums, several groups of threads sharing the rows where columns are few.
 ///
 /// BRANCH: dropout stands on a branch before the norm, d_branch and a third column sum are written; else behind the
-/// norm. column_sums: 256 vectors of floats in shared memory.
+/// norm. Where the forward pass normalised nothing, nothing is subtracted. column_sums: 256 vectors of floats in shared
+/// memory.
 template <bool BRANCH, class D>
 __device__ __forceinline__ void norm_backward(NormScratch& scratch, float* column_sums, const T* d_out, const T* sum,
                                               const float* means, const float* rstds, const float* norm_weight,
-                                              const Dropout& dropout, const u32* row_tokens, int rows, int width,
-                                              int rows_per_block, D* d_sum, T* d_branch, float* partials) {
+                                              bool normalises, const Dropout& dropout, const u32* row_tokens,
+                                              int rows, int width, int rows_per_block, D* d_sum, T* d_branch,
+                                              float* partials) {
     constexpr int N = LANES<T>;
     constexpr int SUMS = BRANCH ? 3 : 2;
     const int thread = threadIdx.x, threads = blockDim.x;
@@ -78,16 +110,18 @@ __device__ __forceinline__ void norm_backward(NormScratch& scratch, float* colum
     const int count = min(rows_per_block, rows - first);
     const bool rows_whole = width % N == 0;
     const bool vectors_whole = rows_whole && aligned16(norm_weight);
-    const Dropout none = {0, 0, 0, 1.0f, 0};
-    const Dropout behind = BRANCH ? none : dropout;
+    const Dropout behind = BRANCH ? no_dropout() : dropout;
 
     for (int i = thread / 32; i < count; i += threads / 32) {
         const int row = first + i;
         const size_t start = static_cast<size_t>(row) * width;
         const MaskRow mask = dropout.row(row_tokens ? row_tokens[row] : row, width);
         const float mean = means[row], rstd = rstds[row];
-        const Projections projections = project(d_out + start, sum + start, norm_weight, mean, rstd, behind,
-                                                mask, width, rows_whole, vectors_whole);
+        Projections projections = {0.0f, 0.0f};
+        if (normalises) {
+            projections = project(d_out + start, sum + start, norm_weight, mean, rstd, behind, mask, width, rows_whole,
+                                  vectors_whole);
+        }
         if (thread % 32 == 0) {
             scratch.mean[i] = mean;
             scratch.rstd[i] = rstd;

@@ -2,6 +2,7 @@
 
 #include "columns.cuh"
 #include "norm.cuh"
+#include "vectors.cuh"
 
 #include "activate/kernel.cu"
 #include "attention/kernel.cu"
@@ -10,3 +11,4 @@
 #include "norm/kernel.cu"
 #include "rows/kernel.cu"
 #include "sums/kernel.cu"
+#include "trigram/kernel.cu"

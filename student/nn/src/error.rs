@@ -52,9 +52,6 @@ pub enum Error {
     /// A packed batch whose parts do not fit together.
     #[error("malformed batch: {0}")]
     Batch(String),
-    /// A masked-language model on a GPU.
-    #[error("masked-language models compute on the CPU so far; give --device cpu")]
-    MaskedLmOnGpu,
     /// A backward pass without the forward pass in training mode that it belongs to.
     #[error("backward needs a forward pass in training mode before it")]
     NoForward,
@@ -86,6 +83,9 @@ pub enum Error {
     /// A pass whose memory on the device a later one has taken.
     #[error("this forward pass is over: a later one has taken its memory")]
     PassIsOver,
+    /// A pass whose weights are no longer the model's.
+    #[error("the weights have changed since this forward pass: run it again")]
+    StalePass,
     /// An error of the GPU.
     #[error(transparent)]
     Device(#[from] crate::cuda::DeviceError),

@@ -67,7 +67,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// The rows that it makes where these are wanted.
     pub(crate) fn rows_made(&self, wanted: Rows) -> Rows {
-        if matches!(self, Self::Embed(_)) { Rows::Tokens } else { wanted }
+        if matches!(self, Self::Embed(_) | Self::Trigram) { Rows::Tokens } else { wanted }
     }
 
     /// The rows that an input must have for these rows of the output.

@@ -125,7 +125,7 @@ pub trait Session: Send {
     }
 
     /// Adds to the gradients of all parameters what follows from those that [entered](Pass::enter) at the pass's taps. The
-    /// pass must have been in training mode; it serves once:
+    /// pass must have been in training mode, with the weights as they are now; it serves once:
     ///
     /// ```compile_fail,E0382
     /// # use nn::{Error, Model, Pass};

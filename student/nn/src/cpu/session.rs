@@ -34,6 +34,8 @@ pub(crate) struct CpuSession {
     number: u64,
     config: EncoderConfig,
     parameters: Parameters,
+    /// How often the weights were changed.
+    changes: u64,
     program: Program,
     plans: Plans<CpuPlan>,
     /// Chunks with their buffers, which no pass has at the moment.
@@ -67,8 +69,9 @@ struct Prepared {
 
 /// The chunks of a forward pass in training.
 struct CpuPass {
-    /// The session's number.
+    /// The session's number, and how often its weights had been changed.
     of: u64,
+    changes: u64,
     chunks: Vec<Chunk>,
     plan: Arc<CpuPlan>,
     masks: DropoutRng,
@@ -82,6 +85,7 @@ impl CpuSession {
             number: next_number(),
             config: config.clone(),
             parameters,
+            changes: 0,
             program: config.program(),
             plans: Plans::new(),
             idle: Vec::new(),
@@ -106,9 +110,12 @@ impl CpuSession {
     /// gradients are finished before the range in front of it runs.
     pub(crate) fn backward_in_ranges(&mut self, pass: Pass, cuts: &[usize]) -> Result<(), Error> {
         let (taps, pass) = pass.into_kept::<CpuPass>()?;
-        let CpuPass { of, mut chunks, plan, masks } = pass;
+        let CpuPass { of, changes, mut chunks, plan, masks } = pass;
         if of != self.number {
             return Err(Error::NoForward);
+        }
+        if changes != self.changes {
+            return Err(Error::StalePass);
         }
         if taps.iter().all(|tapped| tapped.gradient.is_none()) {
             return Err(Error::NoGradient);
@@ -187,6 +194,7 @@ impl Session for CpuSession {
         // No decay that was put off is meant for the new weights.
         self.settle()?;
         self.parameters.flat_mut().copy_from_slice(flat);
+        self.changes += 1;
         Ok(())
     }
 
@@ -263,7 +271,7 @@ impl Session for CpuSession {
                 chunks.resize_with(work.len(), Chunk::default);
                 chunks.par_iter_mut().zip(work).for_each(|(chunk, work)| forward(chunk, work));
                 self.idle = spare;
-                Some(Box::new(CpuPass { of: self.number, chunks, plan: plan.clone(), masks }))
+                Some(Box::new(CpuPass { of: self.number, changes: self.changes, chunks, plan: plan.clone(), masks }))
             }
         };
         Ok(Pass { taps: tapped, kept })
@@ -291,6 +299,7 @@ impl Session for CpuSession {
         if gradient_norm.is_finite() {
             let clip = (rates.max_gradient_norm / (gradient_norm + 1e-6)).min(1.0) as f32;
             optimizer.step(&mut self.parameters, gradients, rates.learning_rate, clip);
+            self.changes += 1;
         } else {
             gradients.flat_mut().fill(0.0);
         }

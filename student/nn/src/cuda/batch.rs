@@ -4,6 +4,7 @@
 use super::device::Device;
 use super::operand::Words;
 use super::transfer::Staging;
+use crate::op::Lookup;
 use crate::value::Rows;
 use crate::{EncoderConfig, Error, PackedInput};
 
@@ -20,26 +21,23 @@ pub(super) struct Batch {
     pub(super) rows: usize,
     /// Tokens of the longest row.
     pub(super) longest: usize,
-    /// `[T]`
-    pub(super) ids: Words,
-    /// `[T]`, where the model has token types.
-    pub(super) types: Option<Words>,
-    /// `[T]`: row of the position table.
-    pub(super) positions: Words,
+    /// What tokens look up: words, positions, and types where the model has them.
+    looked_up: [LookedUp; 3],
     /// `[B + 1]`; the first `B` are the rows' first tokens.
     pub(super) starts: Words,
     /// `[T + 1]`: 0, 1, 2, ..: starts of queries where each row has one, and all of a batch's tokens.
     pub(super) counting: Words,
-    /// For training: tokens by what they look up.
-    pub(super) lookups: Option<Lookups>,
+    /// The tokens that a masked-language model is asked about.
+    pub(super) asked: Asked,
 }
 
-/// The tokens sorted by what they look up in each of the tables.
+/// The rows of a table that tokens look up.
 #[derive(Clone, Copy)]
-pub(super) struct Lookups {
-    pub(super) word: Sorted,
-    pub(super) position: Sorted,
-    pub(super) types: Option<Sorted>,
+pub(super) struct LookedUp {
+    /// `[T]`
+    pub(super) rows: Words,
+    /// For training.
+    pub(super) sorted: Option<Sorted>,
 }
 
 /// Tokens sorted by the row of a table that they look up.
@@ -53,15 +51,45 @@ pub(super) struct Sorted {
     pub(super) rows: Words,
 }
 
+/// Tokens that are asked about, in their order.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    /// `[P]`
+    pub(super) tokens: Words,
+    /// `[B + 1]`: where in `tokens` those of each row begin.
+    pub(super) starts: Words,
+    /// The most of one row.
+    pub(super) most: usize,
+}
+
 impl Batch {
     /// The rows of a value.
     pub(super) fn count(&self, rows: Rows) -> usize {
+        self.tokens_of(rows).map_or(self.tokens, |tokens| tokens.len)
+    }
+
+    /// Which token each row of a value is; none where row `r` is token `r`.
+    pub(super) fn tokens_of(&self, rows: Rows) -> Option<Words> {
         match rows {
-            Rows::Tokens => self.tokens,
-            Rows::First => self.rows,
-            // Of masked-language models, which a GPU does not run yet.
-            Rows::Positions => 0,
+            Rows::Tokens => None,
+            Rows::First => Some(Words { len: self.rows, ..self.starts }),
+            Rows::Positions => Some(self.asked.tokens),
         }
+    }
+
+    /// The rows of a table that tokens look up.
+    pub(super) fn looked_up(&self, lookup: Lookup) -> LookedUp {
+        let [words, positions, types] = self.looked_up;
+        match lookup {
+            Lookup::Word => words,
+            Lookup::Position { .. } => positions,
+            Lookup::Type => types,
+        }
+    }
+
+    /// `[T]`: numbers that ascend within a row and not from one to the next.
+    pub(super) fn positions(&self) -> Words {
+        self.looked_up[1].rows
     }
 }
 
@@ -77,29 +105,34 @@ impl BatchMemory {
         input: PackedInput<'_>,
         training: bool,
     ) -> Result<Batch, Error> {
-        let PackedInput { input_ids, token_type_ids, starts, .. } = input;
+        let PackedInput { input_ids, token_type_ids, starts, positions: asked } = input;
         let tokens = input_ids.len();
         let lengths = starts.windows(2).map(|pair| pair[1] - pair[0]);
         let offset = config.position_offset() as u32;
         let positions: Vec<u32> = lengths.clone().flat_map(|length| offset..offset + length).collect();
-        let has_types = config.type_vocab_size > 0;
-        // The five below, and three for each of three tables.
-        self.staging.begin(14, tokens + 1)?;
+        let types = if config.type_vocab_size > 0 { token_type_ids } else { &[] };
+        let asked = asked.unwrap_or_default();
+        let asked_before = |&start: &u32| asked.partition_point(|&token| token < start) as u32;
+        let asked_starts: Vec<u32> = starts.iter().map(asked_before).collect();
+        // Three lists that are looked up, with three more of each; four others.
+        self.staging.begin(16, tokens + 1)?;
+        let looked_up = [input_ids, &positions, types].map(|rows| LookedUp {
+            rows: self.staging.put(rows.iter().copied()),
+            sorted: training.then(|| self.sort(rows)),
+        });
         let mut put = |list: &[u32]| self.staging.put(list.iter().copied());
         let batch = Batch {
             tokens,
             rows: starts.len() - 1,
             longest: lengths.max().unwrap_or(0) as usize,
-            ids: put(input_ids),
-            types: has_types.then(|| put(token_type_ids)),
-            positions: put(&positions),
+            looked_up,
             starts: put(starts),
+            asked: Asked {
+                tokens: put(asked),
+                starts: put(&asked_starts),
+                most: asked_starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) as usize,
+            },
             counting: self.staging.put(0..=tokens as u32),
-            lookups: training.then(|| Lookups {
-                word: self.sort(input_ids),
-                position: self.sort(&positions),
-                types: has_types.then(|| self.sort(token_type_ids)),
-            }),
         };
         self.staging.send()?;
         Ok(batch)

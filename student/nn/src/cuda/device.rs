@@ -121,7 +121,9 @@ impl Device {
 
     /// Computes a product: by cuBLASLt on a GPU, by the CPU's engine on the emulated one.
     pub(crate) fn matmul(&self, matmul: Matmul) -> Result<(), Error> {
-        if matmul.c.rows == 0 || matmul.c.width == 0 {
+        // Without elements, or with nothing to add to them: a batch may ask a masked-language model about no token.
+        let inner = if matmul.a_transposed { matmul.a.rows } else { matmul.a.width };
+        if matmul.c.rows == 0 || matmul.c.width == 0 || inner == 0 && matmul.accumulate {
             return Ok(());
         }
         #[cfg(test)]

@@ -106,6 +106,10 @@ impl Matrix {
         Self { at, number, rows, width, stride: width }
     }
 
+    pub(crate) fn shape(self) -> [usize; 2] {
+        [self.rows, self.width]
+    }
+
     /// Some columns of all rows.
     pub(crate) fn columns(self, columns: Range<usize>) -> Self {
         let at = self.at.offset_bytes(columns.start * self.number.bytes());

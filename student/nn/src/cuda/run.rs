@@ -13,7 +13,7 @@ use super::weights::Weights;
 use crate::op::{NormSlots, Op, Site};
 use crate::program::Program;
 use crate::program::places::Plan;
-use crate::value::{Columns, Rows, Tap, Value, ValueId};
+use crate::value::{Columns, Tap, Value, ValueId};
 use crate::{DropoutRng, Error, Slot, Span};
 
 /// What all launches of a pass share.
@@ -110,9 +110,14 @@ impl Run<'_> {
         Vector { at: self.weights.master(span.first), len: self.weights.layout.host.span(span).len() }
     }
 
+    /// A bias as a product adds it to this output: made of what that is.
+    pub(super) fn bias(&self, slot: Slot, out: Matrix) -> Ptr {
+        if out.number == Number::F32 { self.weights.master(slot) } else { self.weights.operand(slot) }
+    }
+
     pub(super) fn norm(&self, norm: &NormSlots) -> NormWeights {
         let [weight, bias] = [norm.weight, norm.bias].map(|slot| self.master(slot.into()));
-        NormWeights { weight, bias, epsilon: norm.epsilon.unwrap_or(-1.0) }
+        NormWeights { weight, bias, epsilon: norm.epsilon }
     }
 
     /// A mask over tokens.
@@ -123,12 +128,7 @@ impl Run<'_> {
 
     /// Which token each row of a value is; none where row `r` is token `r`.
     pub(super) fn row_tokens(&self, value: ValueId) -> Option<Words> {
-        (self.plan.program.values[value.0].rows == Rows::First).then(|| self.first_tokens())
-    }
-
-    /// The first token of each text.
-    pub(super) fn first_tokens(&self) -> Words {
-        Words { len: self.batch.rows, ..self.batch.starts }
+        self.batch.tokens_of(self.plan.program.values[value.0].rows)
     }
 }
 

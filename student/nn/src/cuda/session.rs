@@ -25,7 +25,7 @@ use crate::program::places::Plan;
 use crate::session::{Plans, Session, SoftHardLoss, next_number};
 use crate::value::{Rows, Tap};
 use crate::{
-    AdamW, Compute, DropoutRng, EncoderConfig, Error, Gradients, Head, Layout, Mode, PackedInput, Parameters, Pass,
+    AdamW, Compute, DropoutRng, EncoderConfig, Error, Gradients, Layout, Mode, PackedInput, Parameters, Pass,
     StepRates, StepReport,
 };
 
@@ -50,6 +50,8 @@ pub(crate) struct CudaSession {
     logits: LateReads,
     /// The number of the last pass, whose the memory is.
     pass: u64,
+    /// How often the weights were changed.
+    changes: u64,
     said_slow: bool,
 }
 
@@ -63,10 +65,12 @@ struct CudaPass {
     masks: Option<DropoutRng>,
     /// Whether the device has put the gradient in the logits in its place.
     has_d_logits: bool,
+    /// How often the weights had been changed.
+    changes: u64,
 }
 
 impl CudaSession {
-    /// A model of this configuration with these weights. Refuses a masked-language model.
+    /// A model of this configuration with these weights.
     pub(crate) fn new(
         device: &Device,
         config: &EncoderConfig,
@@ -74,9 +78,6 @@ impl CudaSession {
         parameters: Parameters,
     ) -> Result<Self, Error> {
         config.validate()?;
-        if config.head == Head::MaskedLm {
-            return Err(Error::MaskedLmOnGpu);
-        }
         let program = config.program();
         let mut weights = Weights::new(device, precision, parameters.layout().clone(), &program)?;
         weights.upload(&parameters)?;
@@ -95,6 +96,7 @@ impl CudaSession {
             weight_decay: 0.0,
             logits: LateReads::new(device),
             pass: 0,
+            changes: 0,
             said_slow: false,
         })
     }
@@ -128,6 +130,9 @@ impl CudaSession {
         let (taps, pass) = pass.into_kept::<CudaPass>()?;
         if pass.masks.is_none() {
             return Err(Error::NoForward);
+        }
+        if pass.changes != self.changes {
+            return Err(Error::StalePass);
         }
         let run = self.run(&pass)?;
         let mut entered = Vec::with_capacity(taps.len());
@@ -184,6 +189,7 @@ impl Session for CudaSession {
     }
 
     fn set_parameters(&mut self, flat: &[f32]) -> Result<(), Error> {
+        self.changes += 1;
         self.parameters.flat_mut().copy_from_slice(flat);
         self.weights.upload(&self.parameters)
     }
@@ -217,7 +223,8 @@ impl Session for CudaSession {
         }
         self.arena.reserve(room_for(end))?;
         let places = offsets.into_iter().map(|offset| self.arena.ptr().offset_bytes(offset)).collect();
-        let pass = CudaPass { number: self.pass, plan, places, batch, masks, has_d_logits: false };
+        let pass =
+            CudaPass { number: self.pass, plan, places, batch, masks, has_d_logits: false, changes: self.changes };
         walk::forward(&self.run(&pass)?)?;
         let taps = pass.plan.program.taps().map(|(tap, op)| {
             let value = pass.plan.program.values[op.out.0];
@@ -246,7 +253,8 @@ impl Session for CudaSession {
         let pass: &mut CudaPass = pass.kept_mut()?;
         let tap = pass.plan.program.ops.iter().position(|op| matches!(op.kind, Kind::Tap(Tap::Logits)));
         let index = tap.filter(|_| pass.masks.is_some()).ok_or(Error::NoForward)?;
-        let (rows, classes) = (pass.batch.rows, self.config.num_labels);
+        let op = &pass.plan.program.ops[index];
+        let (rows, classes) = (pass.batch.count(pass.plan.program.values[op.out.0].rows), self.config.outputs());
         let teacher = loss.target_logits.unwrap_or_default();
         if loss.labels.len() != rows || (loss.target_logits.is_some() && teacher.len() != rows * classes) {
             let found = (loss.labels.len(), teacher.len());
@@ -260,7 +268,6 @@ impl Session for CudaSession {
         let labels = self.targets.put(loss.labels.iter().map(|label| label.cast_unsigned()));
         self.targets.send()?;
         let run = self.run(pass)?;
-        let op = &pass.plan.program.ops[index];
         let row_losses = run.state(index, 0, [rows, 2], Number::F32);
         op::loss::launch::SoftHardLoss {
             student: run.value(op.inputs[0].value),
@@ -295,6 +302,7 @@ impl Session for CudaSession {
     }
 
     fn step(&mut self, number: u64, rates: StepRates) -> Result<(), Error> {
+        self.changes += 1;
         self.weights.prepare_training()?;
         self.optimizer.step(&self.weights, number, rates, self.weight_decay)
     }

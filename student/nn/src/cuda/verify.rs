@@ -12,7 +12,7 @@ mod matmul;
 use bench::{Bench, KernelCheck};
 
 use super::device::Device;
-use super::op::{activate, attention, embed, loss, norm, optimizer, rows, sums};
+use super::op::{activate, attention, embed, loss, norm, optimizer, rows, sums, trigram};
 use super::operand::Precision;
 use crate::Error;
 
@@ -31,6 +31,7 @@ fn verify_kernels(device: &Device, report: &mut dyn FnMut(KernelCheck)) -> Resul
         activate::verify::verify(bench)?;
         sums::verify::verify(bench)?;
         rows::verify::verify(bench)?;
+        trigram::verify::verify(bench)?;
         loss::verify::verify(bench)?;
         attention::verify::verify(bench)?;
     }
@@ -82,6 +83,6 @@ mod tests {
     #[test]
     fn the_engine_is_the_cpu_s_in_every_precision() {
         let Some(checks) = run(engine::verify) else { return };
-        assert_eq!(checks, 18);
+        assert_eq!(checks, 27);
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::op;
 use super::op::norm::launch::norm_partials;
 use super::op::sums::launch::column_partials;
-use super::operand::Precision;
+use super::operand::{Number, Precision};
 use super::run::{Run, is_logits};
 use crate::Error;
 use crate::op::{Kind, Op};
@@ -20,11 +20,12 @@ pub(super) fn forward(run: &Run<'_>) -> Result<(), Error> {
             Kind::Linear(linear) => op::linear::run::forward(run, index, op, linear)?,
             Kind::Activate(activate) => op::activate::run::forward(run, op, activate)?,
             Kind::Attention(attention) => op::attention::run::forward(run, index, op, attention)?,
-            Kind::ResidualNorm(norm) => op::norm::run::forward(run, index, op, norm)?,
+            Kind::ResidualNorm(norm) => op::norm::run::residual_forward(run, index, op, norm)?,
+            Kind::Norm(norm) => op::norm::run::forward(run, index, op, norm)?,
             Kind::Dropout(site) => op::rows::run::dropout_forward(run, op, *site)?,
+            Kind::Decode(decode) => op::decode::run::forward(run, op, decode)?,
+            Kind::Trigram => op::trigram::run::forward(run, op)?,
             Kind::Select(_) => op::rows::run::select_forward(run, op)?,
-            // Masked-language models alone have them.
-            Kind::Norm(_) | Kind::Decode(_) | Kind::Trigram => return Err(Error::MaskedLmOnGpu),
             Kind::Tap(_) => {}
         }
     }
@@ -40,10 +41,12 @@ pub(super) fn backward(run: &Run<'_>, range: Range<usize>, entered: &mut Vec<boo
             Kind::Linear(linear) => op::linear::run::backward(run, index, op, linear)?,
             Kind::Activate(activate) => op::activate::run::backward(run, index, op, activate)?,
             Kind::Attention(attention) => op::attention::run::backward(run, index, op, attention)?,
-            Kind::ResidualNorm(norm) => op::norm::run::backward(run, index, op, norm)?,
+            Kind::ResidualNorm(norm) => op::norm::run::residual_backward(run, index, op, norm)?,
+            Kind::Norm(norm) => op::norm::run::backward(run, index, op, norm)?,
             Kind::Dropout(site) => op::rows::run::dropout_backward(run, index, op, *site)?,
+            Kind::Decode(decode) => op::decode::run::backward(run, index, op, decode)?,
+            Kind::Trigram => op::trigram::run::backward(run, index, op)?,
             Kind::Select(_) => op::rows::run::select_backward(run, index, op)?,
-            Kind::Norm(_) | Kind::Decode(_) | Kind::Trigram => return Err(Error::MaskedLmOnGpu),
             Kind::Tap(_) if entered.pop() == Some(true) => run.hand_on(index, op, 0)?,
             Kind::Tap(_) => run.zero_unless_added(index, 0, run.gradient(op.inputs[0].value))?,
         }
@@ -59,6 +62,11 @@ impl Habits for CudaHabits {
         let Value { rows, width } = program.values[op.out.0];
         let floats = |width| Room { rows, width, bytes: 4 };
         match &op.kind {
+            // The tables' gradients are made of an `f32` one.
+            Kind::Embed(embed) if embed.norm.is_none() => {
+                let widened = self.0.number() != Number::F32;
+                Needs { scratch: widened.then(|| floats(width)).into_iter().collect(), ..Needs::default() }
+            }
             // What is normalised, its mean and its reciprocal deviation.
             Kind::Embed(_) => Needs {
                 states: vec![Room { rows, width, bytes: self.0.number().bytes() }, floats(1), floats(1)],
@@ -74,7 +82,13 @@ impl Habits for CudaHabits {
                 states: vec![floats(attention.heads)],
                 ..Needs::default()
             },
-            Kind::ResidualNorm(_) | Kind::Norm(_) => Needs {
+            Kind::Norm(_) => Needs {
+                keeps: &[0],
+                gradients: &[Gradient::Takes],
+                states: vec![floats(1), floats(1)],
+                ..Needs::default()
+            },
+            Kind::ResidualNorm(_) => Needs {
                 keeps: &[0],
                 overwrites: true,
                 gradients: &[Gradient::Own, Gradient::Takes],
@@ -110,9 +124,9 @@ pub(super) fn partial_bytes(program: &Program, count: impl Fn(Rows) -> usize) ->
         let Value { rows, width } = program.values[op.out.0];
         let (norms, columns) = (norm_partials(count(rows)), column_partials(count(rows)));
         match &op.kind {
-            Kind::Embed(_) => norms * 2 * width,
+            Kind::Embed(_) | Kind::Norm(_) => norms * 2 * width,
             Kind::ResidualNorm(_) => norms * 3 * width,
-            Kind::Linear(_) | Kind::Activate(_) => columns * width,
+            Kind::Linear(_) | Kind::Decode(_) | Kind::Activate(_) => columns * width,
             _ => 0,
         }
     };

@@ -51,15 +51,11 @@ macro_rules! operation {
 pub(crate) struct Mask {
     pub(crate) site: Option<DropoutSite>,
     /// Number within the optimiser step of row 0: of the batch's first token, or for `DropoutRows` of its first
-    /// row of text.
+    /// row of text, where rows are texts.
     pub(crate) first: u64,
 }
 
 impl Matrix {
-    pub(super) fn shape(self) -> [usize; 2] {
-        [self.rows, self.width]
-    }
-
     pub(super) fn number(self) -> Number {
         self.number
     }
@@ -174,6 +170,10 @@ impl<'a> Call<'a> {
 
     pub(super) fn scalar(self, _name: &str, value: f32, _shape: [usize; 0]) -> Self {
         self.push(u64::from(value.to_bits()))
+    }
+
+    pub(super) fn flag(self, _name: &str, value: bool, _shape: [usize; 0]) -> Self {
+        self.push(u64::from(value))
     }
 
     pub(super) fn sizes<const N: usize>(self, sizes: [usize; N]) -> Self {

@@ -19,6 +19,9 @@ pub(crate) mod attention {
     pub(crate) mod run;
     pub(crate) mod verify;
 }
+pub(crate) mod decode {
+    pub(crate) mod run;
+}
 pub(crate) mod embed {
     pub(crate) mod launch;
     pub(crate) mod run;
@@ -47,6 +50,11 @@ pub(crate) mod rows {
 }
 pub(crate) mod sums {
     pub(crate) mod launch;
+    pub(crate) mod verify;
+}
+pub(crate) mod trigram {
+    pub(crate) mod launch;
+    pub(crate) mod run;
     pub(crate) mod verify;
 }
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What the emulated device refuses.
 
 use super::call::Mask;
+use super::embed::launch::{EmbedSum, Lookup};
 use super::norm::launch::{NormWeights, ResidualNormForward};
 use crate::Error;
 use crate::cuda::device::Buffer;
@@ -21,7 +22,7 @@ fn launch(at: &[Buffer; 6]) -> ResidualNormForward {
         branch: matrix(0),
         branch_bias: vector(3, SHAPE[1]),
         residual: matrix(1),
-        norm: NormWeights { weight: vector(3, SHAPE[1]), bias: vector(3, SHAPE[1]), epsilon: 1e-5 },
+        norm: NormWeights { weight: vector(3, SHAPE[1]), bias: vector(3, SHAPE[1]), epsilon: Some(1e-5) },
         mask: Mask { site: None, first: 0 },
         row_tokens: None,
         mean: vector(4, SHAPE[0]),
@@ -52,6 +53,10 @@ fn operands_that_do_not_fit_are_refused_by_name() {
     let short = Vector { len: 2, ..fitting.rstd };
     let error = refusal(ResidualNormForward { rstd: short, ..fitting }.launch(&device));
     assert_eq!(error, "residual_norm_forward_f32 was given rstd as f32 [1, 2]; it needs f32 [1, 3]");
+    let table = Matrix { width: 60, stride: 60, ..fitting.residual };
+    let lookup = Lookup { rows: Words { at: at[4].ptr(), len: SHAPE[0] }, table };
+    let error = refusal(EmbedSum { lookups: [Some(lookup), None, None], out: fitting.out }.launch(&device));
+    assert_eq!(error, "embed_sum_f32 was given lookups as f32 [3, 60]; it needs f32 [3, 64]");
     let row_tokens = Some(Words { at: at[4].ptr(), len: 4 });
     let error = refusal(ResidualNormForward { row_tokens, ..fitting }.launch(&device));
     assert_eq!(error, "residual_norm_forward_f32 was given row_tokens as u32 [1, 4]; it needs u32 [1, 3]");

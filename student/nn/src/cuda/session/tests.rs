@@ -5,14 +5,16 @@ use crate::cuda::device::take_launches;
 use crate::cuda::emulation;
 use crate::cuda::verify::engine::{Rows, weights};
 use crate::hf::HfConfig;
-use crate::{Activation, Blocks, Family, LayerSlot, Model, Normal, Slot};
+use crate::op::Embed;
+use crate::twin::tests::{thin, trial};
+use crate::{Activation, Blocks, Family, Head, LayerSlot, Model, Normal, Slot};
 
 pub(crate) fn config(family: Family, hidden: usize, layers: usize) -> EncoderConfig {
     EncoderConfig {
         family,
         head: Head::Classification,
         vocab_size: 50,
-        embedding_size: if family == Family::ELECTRA { hidden / 2 + 4 } else { hidden },
+        embedding_size: if [Family::ELECTRA, Family::MOBILEBERT].contains(&family) { hidden / 2 + 4 } else { hidden },
         hidden_size: hidden,
         num_layers: layers,
         num_heads: 2,
@@ -26,27 +28,19 @@ pub(crate) fn config(family: Family, hidden: usize, layers: usize) -> EncoderCon
         attention_dropout: 0.0,
         classifier_dropout: 0.0,
         num_labels: 5,
-        blocks: Blocks::default(),
+        blocks: if family == Family::MOBILEBERT { thin(hidden / 2) } else { Blocks::default() },
     }
 }
 
-#[test]
-fn a_masked_language_model_is_refused() {
-    let Some(device) = emulation::device() else { return };
-    let config = EncoderConfig { head: Head::MaskedLm, num_labels: 0, ..config(Family::BERT, 64, 2) };
-    let error =
-        CudaSession::new(&device, &config, Precision::F32, weights(&config)).err().expect("refused").to_string();
-    assert_eq!(error, "masked-language models compute on the CPU so far; give --device cpu");
+/// The families that have a masked-language-model head.
+const MASKED: [Family; 4] = [Family::BERT, Family::ROBERTA, Family::DISTILBERT, Family::MOBILEBERT];
+
+fn masked_lm(family: Family, hidden: usize, layers: usize) -> EncoderConfig {
+    EncoderConfig { head: Head::MaskedLm, num_labels: 0, ..config(family, hidden, layers) }
 }
 
 fn with_dropout(config: EncoderConfig) -> EncoderConfig {
     EncoderConfig { hidden_dropout: 0.2, attention_dropout: 0.1, classifier_dropout: 0.3, ..config }
-}
-
-impl Rows {
-    fn len(&self) -> usize {
-        self.input().starts.len() - 1
-    }
 }
 
 /// Largest difference between two slices, as a share of the second's largest value.
@@ -78,8 +72,17 @@ const F32: Tolerance = Tolerance { distance: largest_distance, output: 1.9e-6, g
 /// Measured: at most 0.011, 0.105 (behind a ReLU; 0.034 elsewhere) and 0.0048.
 const BF16: Tolerance = Tolerance { distance: mean_distance, output: 0.033, gradient: 0.32, trained: 0.015 };
 
-fn tolerance(precision: Precision) -> Tolerance {
-    if precision == Precision::Bf16 { BF16 } else { F32 }
+fn tolerance(config: &EncoderConfig, precision: Precision) -> Tolerance {
+    let mut tolerance = if precision == Precision::Bf16 { BF16 } else { F32 };
+    if config.family == Family::MOBILEBERT && precision == Precision::Bf16 {
+        // The way to queries and keys is one of small differences. Measured: 0.35; in f32 as elsewhere.
+        tolerance.gradient = 0.7;
+    }
+    match config.head {
+        Head::Classification => tolerance,
+        // The logits behind a norm. Measured: 1.8e-6 and 0.021.
+        Head::MaskedLm => Tolerance { output: if precision == Precision::Bf16 { 0.063 } else { 5.4e-6 }, ..tolerance },
+    }
 }
 
 /// Says how far apart two slices are, if asked to by the environment, and refuses too much.
@@ -133,7 +136,7 @@ fn gradient(tap: Tap, len: usize) -> Vec<f32> {
 /// Values and gradients of both engines, where gradients enter at each of these groups of taps.
 fn check_taps(config: &EncoderConfig, lengths: &[u32], precision: Precision, groups: &[Vec<Tap>]) {
     let Some([mut cpu, mut gpu]) = both(config, precision) else { return };
-    let (rows, tolerance) = (Rows::new(lengths, 0), tolerance(precision));
+    let (rows, tolerance) = (Rows::new(config, lengths, 0), tolerance(config, precision));
     let rng = DropoutRng::new(1, 2, 3);
     let rng = if precision == Precision::F32 { rng.behind(4, 9) } else { rng };
     let taps = all_taps(config);
@@ -188,10 +191,80 @@ fn gradients_at_any_tap_are_the_cpu_s() {
 }
 
 #[test]
+fn masked_language_models_are_the_cpu_s_at_any_tap() {
+    for family in MASKED {
+        let config = with_dropout(masked_lm(family, 24, 2));
+        let mut groups: Vec<Vec<Tap>> = all_taps(&config).into_iter().map(|tap| vec![tap]).collect();
+        groups.push(vec![Tap::Logits, Tap::Query(1), Tap::Hidden(1)]);
+        groups.push(all_taps(&config));
+        check_taps(&config, &LENGTHS, Precision::F32, &groups);
+        // As many tokens asked about as there are rows, two of them in one.
+        check(&config, &[2, 1], Precision::F32);
+        check(&with_dropout(masked_lm(family, 64, 1)), &[2, 1], Precision::Bf16);
+        check(&masked_lm(family, 24, 1), &LENGTHS, Precision::F32);
+        for hidden in [24, 64] {
+            let config = with_dropout(masked_lm(family, hidden, 2));
+            let groups = [vec![Tap::Logits], vec![Tap::Logits, Tap::Hidden(0), Tap::Value(1)], all_taps(&config)];
+            check_taps(&config, &LENGTHS, Precision::Bf16, &groups);
+        }
+    }
+}
+
+#[test]
+fn operations_in_forms_that_no_family_has_are_the_cpu_s() {
+    let config = trial();
+    let groups = [vec![Tap::Logits], vec![Tap::Hidden(0)], vec![Tap::Logits, Tap::Hidden(0)]];
+    for precision in [Precision::F32, Precision::Bf16] {
+        for lengths in [&LENGTHS[..], &[1], &[1, 1, 2, 1, 5, 60, 1]] {
+            check_taps(&config, lengths, precision, &groups);
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_asks_about_no_token_makes_no_logits_and_no_gradient_of_them() {
+    for (config, precision) in [masked_lm(Family::BERT, 64, 2), trial()]
+        .into_iter()
+        .flat_map(|config| [Precision::F32, Precision::Bf16].map(|precision| (config.clone(), precision)))
+    {
+        let Some(mut models) = both(&config, precision) else { return };
+        let mut rows = Rows::new(&config, &LENGTHS, 0);
+        rows.asked = Some(Vec::new());
+        let rng = DropoutRng::new(1, 2, 3);
+        let taps = [Tap::Logits, Tap::Hidden(0)];
+        for entered in [&taps[..1], &taps] {
+            let [theirs, ours] = models.each_mut().map(|model| {
+                let mut pass = model.forward(rows.input(), &taps, Mode::Train(&rng)).expect("forward");
+                assert!(model.read(&mut pass, Tap::Logits).expect("asked for").is_empty());
+                for &tap in entered {
+                    let len = pass.tapped(tap).map(|tapped| tapped.rows * tapped.width).expect("asked for");
+                    pass.enter(tap, gradient(tap, len)).expect("enter");
+                }
+                model.backward(pass).expect("backward");
+                let gradients = model.gradients().expect("gradients");
+                model.clear_gradients().expect("clear");
+                gradients
+            });
+            assert_eq!(entered.len() == 1, theirs.flat().iter().all(|&g| g == 0.0));
+            compare_gradients(&ours, &theirs, entered, tolerance(&config, precision));
+        }
+        let [_, gpu] = &mut models;
+        let mut pass = gpu.forward(rows.input(), &[Tap::Logits], Mode::Train(&rng)).expect("forward");
+        let (soft_weight, temperature, hard_weight) = (0.5, 2.0, 0.5);
+        let loss = SoftHardLoss { target_logits: Some(&[]), labels: &[], soft_weight, temperature, hard_weight };
+        assert!(gpu.soft_hard_loss(&mut pass, loss).expect("loss"));
+        gpu.backward(pass).expect("backward");
+        assert!(gpu.gradients().expect("gradients").flat().iter().all(|&g| g == 0.0));
+        gpu.submit(rows.input()).expect("submit");
+        assert_eq!(gpu.collect(0).expect("collect"), Some(Vec::new()));
+    }
+}
+
+#[test]
 fn a_backward_pass_in_ranges_is_the_whole_one() {
     let Some(device) = emulation::device() else { return };
     let config = with_dropout(config(Family::BERT, 16, 2));
-    let (rows, rng) = (Rows::new(&[5, 9, 1], 0), DropoutRng::new(1, 2, 3));
+    let (rows, rng) = (Rows::new(&config, &[5, 9, 1], 0), DropoutRng::new(1, 2, 3));
     let mut gpu = CudaSession::new(&device, &config, Precision::F32, weights(&config)).expect("valid");
     let taps = [Tap::Logits, Tap::Hidden(1)];
     let [whole, parts] = [&[][..], &[3, 8, 9, 14]].map(|cuts| {
@@ -212,13 +285,18 @@ fn a_backward_pass_in_ranges_is_the_whole_one() {
 fn a_pass_whose_memory_a_later_one_has_taken_is_refused() {
     let config = config(Family::BERT, 24, 1);
     let Some([_, mut gpu]) = both(&config, Precision::F32) else { return };
-    let (rows, rng) = (Rows::new(&LENGTHS, 0), DropoutRng::new(1, 0, 0));
+    let (rows, rng) = (Rows::new(&config, &LENGTHS, 0), DropoutRng::new(1, 0, 0));
     let mut first = gpu.forward(rows.input(), &[Tap::Logits], Mode::Train(&rng)).expect("forward");
     gpu.logits(rows.input()).expect("forward");
     let error = gpu.read(&mut first, Tap::Logits).expect_err("refused").to_string();
     assert_eq!(error, "this forward pass is over: a later one has taken its memory");
     first.enter(Tap::Logits, vec![0.1; rows.len() * config.num_labels]).expect("enter");
     assert!(matches!(gpu.backward(first), Err(Error::PassIsOver)));
+
+    let mut before = gpu.forward(rows.input(), &[Tap::Logits], Mode::Train(&rng)).expect("forward");
+    before.enter(Tap::Logits, vec![0.1; rows.len() * config.num_labels]).expect("enter");
+    gpu.step(0, StepRates { learning_rate: 1e-3, max_gradient_norm: 1.0 }).expect("a step");
+    assert!(matches!(gpu.backward(before), Err(Error::StalePass)));
 }
 
 const LENGTHS: [u32; 5] = [3, 17, 1, 8, 33];
@@ -289,11 +367,10 @@ fn plain_loss(student: &[f32], classes: usize, loss: &SoftHardLoss<'_>) -> ([f64
 }
 
 /// Steps over two micro-batches each, with all that belongs to one; both engines side by side.
-fn train(precision: Precision, steps: u64) {
-    let tolerance = tolerance(precision);
-    let config = with_dropout(config(Family::BERT, 24, 2));
-    let Some([mut cpu, mut gpu]) = both(&config, precision) else { return };
-    let classes = config.num_labels;
+fn train(config: &EncoderConfig, precision: Precision, steps: u64) {
+    let tolerance = tolerance(config, precision);
+    let Some([mut cpu, mut gpu]) = both(config, precision) else { return };
+    let classes = config.outputs();
     let rates = StepRates { learning_rate: 1e-3, max_gradient_norm: 0.5 };
     for model in [&mut cpu, &mut gpu] {
         let layout = model.parameters().layout().clone();
@@ -303,7 +380,8 @@ fn train(precision: Precision, steps: u64) {
     let mut expected = Vec::new();
     for step in 0..steps {
         let mut sums = [0.0; 2];
-        let micro_batches = [Rows::new(&[5, 9, 3], step as u32), Rows::new(&[2, 14, 1, 6, 20], 7 + step as u32)];
+        let micro_batches =
+            [(&[5, 9, 3][..], step), (&[2, 14, 1, 6, 20], 7 + step)].map(|(l, seed)| Rows::new(config, l, seed as u32));
         let rows: usize = micro_batches.iter().map(Rows::len).sum();
         let mut rng = DropoutRng::new(1, step, 0);
         for (index, batch) in micro_batches.iter().enumerate() {
@@ -364,12 +442,16 @@ fn train(precision: Precision, steps: u64) {
 
 #[test]
 fn three_steps_in_f32_are_the_cpu_s() {
-    train(Precision::F32, 3);
+    for config in [config(Family::BERT, 24, 2), masked_lm(Family::BERT, 24, 2), trial()] {
+        train(&with_dropout(config), Precision::F32, 3);
+    }
 }
 
 #[test]
 fn three_steps_in_bf16_are_near_the_cpu_s() {
-    train(Precision::Bf16, 3);
+    for config in [config(Family::BERT, 24, 2), masked_lm(Family::BERT, 24, 2), trial()] {
+        train(&with_dropout(config), Precision::Bf16, 3);
+    }
 }
 
 /// Forward, backward from these gradients in the logits, and a step.
@@ -385,7 +467,7 @@ fn take_step(model: &mut Model, rows: &Rows, step: u64, d_logits: Vec<f32>) {
 #[test]
 fn a_gradient_that_is_no_number_changes_nothing_and_is_named() {
     let config = config(Family::DISTILBERT, 24, 2);
-    let rows = Rows::new(&LENGTHS, 0);
+    let rows = Rows::new(&config, &LENGTHS, 0);
     for precision in [Precision::F32, Precision::Bf16] {
         let Some([_, mut gpu]) = both(&config, precision) else { return };
         for (step, value) in [(0, f32::NAN), (1, f32::INFINITY)] {
@@ -408,7 +490,7 @@ fn a_gradient_that_is_no_number_changes_nothing_and_is_named() {
 fn a_training_goes_on_from_its_state_bit_for_bit() {
     let config = with_dropout(config(Family::ROBERTA, 24, 2));
     let step = |gpu: &mut Model, step: u64| {
-        let rows = Rows::new(&LENGTHS, step as u32);
+        let rows = Rows::new(&config, &LENGTHS, step as u32);
         let d_logits = (0..rows.len() * config.num_labels).map(|i| (i % 7) as f32 * 0.1 - 0.3).collect();
         take_step(gpu, &rows, step, d_logits);
     };
@@ -431,11 +513,11 @@ fn a_training_goes_on_from_its_state_bit_for_bit() {
 fn malformed_batches_are_refused_as_on_the_cpu() {
     let config = config(Family::BERT, 24, 1);
     let Some([_, mut gpu]) = both(&config, Precision::F32) else { return };
-    let mut rows = Rows::new(&[3, 4], 0);
+    let mut rows = Rows::new(&config, &[3, 4], 0);
     rows.ids[5] = 50;
     let error = gpu.logits(rows.input()).expect_err("an id beyond the table");
     assert!(error.to_string().contains("token id 50 at position 5"), "{error}");
-    let rows = Rows::new(&[3, 4], 0);
+    let rows = Rows::new(&config, &[3, 4], 0);
     let mut pass = gpu.forward(rows.input(), &[Tap::Logits], Mode::Eval).expect("forward");
     pass.enter(Tap::Logits, vec![0.0; 10]).expect("as many as logits");
     assert!(matches!(gpu.backward(pass), Err(Error::NoForward)));
@@ -456,7 +538,7 @@ fn a_step_allocates_nothing_after_the_first_and_has_few_launches() {
         let rates = StepRates { learning_rate: 1e-3, max_gradient_norm: 1.0 };
         let mut bytes = 0;
         for step in 0..2 {
-            let (rows, rng) = (Rows::new(&LENGTHS, 0), DropoutRng::new(1, step, 0));
+            let (rows, rng) = (Rows::new(&config, &LENGTHS, 0), DropoutRng::new(1, step, 0));
             take_launches();
             let mode = Mode::Train(&rng);
             let mut pass = gpu.forward(rows.input(), &[Tap::Logits], mode).expect("forward");
@@ -478,23 +560,31 @@ fn a_step_allocates_nothing_after_the_first_and_has_few_launches() {
 
 /// Kernels and products that an operation launches, forwards and backwards; `entered` says of a tap whether a gradient
 /// enters there.
-fn launches_of(plan: &Plan, index: usize, tiles: bool, entered: bool) -> [[usize; 2]; 2] {
+fn launches_of(plan: &Plan, index: usize, bf16: bool, entered: bool) -> [[usize; 2]; 2] {
     let op = &plan.program.ops[index];
     // A gradient that does not take over the place of the one behind is added to its own.
     let handed_on = |input: usize| usize::from(plan.gradient(op.out) != plan.gradient(op.inputs[input].value));
     let (forward, backward) = match &op.kind {
+        Kind::Embed(Embed { norm: None, tables, site }) => {
+            let dropped = usize::from(site.is_some());
+            (1 + dropped, dropped + usize::from(bf16) + tables.len())
+        }
         Kind::Embed(embed) => (1, 2 + embed.tables.len()),
         Kind::Linear(map) => return [[0, 1], [2 * usize::from(map.bias.is_some()), 2]],
         Kind::Activate(_) => (1, 2 + handed_on(0)),
-        Kind::Attention(_) => (1, if tiles { 1 } else { 2 }),
+        Kind::Attention(attention) => {
+            let size = plan.program.values[op.out.0].width / attention.heads;
+            (1, if bf16 && TILE_HEAD_SIZES.contains(&size) { 1 } else { 2 })
+        }
         Kind::ResidualNorm(_) => (1, 2 + handed_on(1)),
         Kind::Dropout(_) => {
             let moved = plan.value(op.out) != plan.value(op.inputs[0].value);
             (1 + usize::from(moved), 1 + handed_on(0))
         }
-        Kind::Select(_) => (1, 1),
+        Kind::Norm(_) => (1, 2 + handed_on(0)),
+        Kind::Decode(_) => return [[0, 2], [2, 4]],
+        Kind::Select(_) | Kind::Trigram => (1, 1),
         Kind::Tap(_) => (0, if entered { handed_on(0) } else { 0 }),
-        Kind::Norm(_) | Kind::Decode(_) | Kind::Trigram => panic!("no operation of a classifier"),
     };
     [[forward, 0], [backward, 0]]
 }
@@ -509,13 +599,16 @@ fn launched() -> [usize; 2] {
 #[test]
 fn a_pass_launches_what_its_operations_say() {
     let Some(device) = emulation::device() else { return };
-    for (family, layers) in Family::ALL.into_iter().flat_map(|family| [1, 3, 6].map(|layers| (family, layers))) {
-        let config = with_dropout(config(family, 64, layers));
+    let classifiers = Family::ALL.into_iter().flat_map(|family| [1, 3, 6].map(|layers| config(family, 64, layers)));
+    let masked = MASKED.map(|family| masked_lm(family, 64, 2));
+    for config in classifiers.chain(masked).chain([trial()]).map(with_dropout) {
         let all = all_taps(&config);
+        let inner = [Tap::Hidden(1), Tap::Key(0)];
+        let inner = if all.contains(&inner[0]) { &inner[..] } else { &[Tap::Hidden(0)] };
         for (precision, asked, entered) in [
             (Precision::Bf16, &[Tap::Logits][..], &[Tap::Logits][..]),
             (Precision::Bf16, &all, &all),
-            (Precision::Bf16, &all, &[Tap::Hidden(1), Tap::Key(0)]),
+            (Precision::Bf16, &all, inner),
             (Precision::F32, &[Tap::Logits], &[Tap::Logits]),
             (Precision::F32, &all, &all),
         ] {
@@ -527,7 +620,7 @@ fn a_pass_launches_what_its_operations_say() {
                 let launches = launches_of(&plan, index, precision == Precision::Bf16, entered);
                 expected.as_flattened_mut().iter_mut().zip(launches.as_flattened()).for_each(|(sum, n)| *sum += n);
             }
-            let (rows, rng) = (Rows::new(&LENGTHS, 0), DropoutRng::new(1, 0, 0));
+            let (rows, rng) = (Rows::new(&config, &LENGTHS, 0), DropoutRng::new(1, 0, 0));
             launched();
             let mut pass = gpu.forward(rows.input(), asked, Mode::Train(&rng)).expect("forward");
             let forward = launched();
@@ -536,7 +629,8 @@ fn a_pass_launches_what_its_operations_say() {
                 pass.enter(tap, vec![0.1; len]).expect("enter");
             }
             gpu.backward(pass).expect("backward");
-            let case = format!("{family:?}, {layers} layers, {precision}, {asked:?}, {entered:?}");
+            let EncoderConfig { family, head, num_layers, .. } = &config;
+            let case = format!("{family:?}, {head:?}, {num_layers} layers, {precision}, {asked:?}, {entered:?}");
             assert_eq!([forward, launched()], expected, "{case}");
         }
     }
@@ -546,7 +640,7 @@ fn a_pass_launches_what_its_operations_say() {
 fn submitted_batches_come_back_in_their_order() {
     let config = config(Family::ROBERTA, 24, 2);
     let Some([_, mut gpu]) = both(&config, Precision::F32) else { return };
-    let batches = [Rows::new(&[3, 4], 1), Rows::new(&LENGTHS, 2), Rows::new(&[20], 3)];
+    let batches = [Rows::new(&config, &[3, 4], 1), Rows::new(&config, &LENGTHS, 2), Rows::new(&config, &[20], 3)];
     let expected: Vec<Vec<f32>> = batches.iter().map(|rows| gpu.logits(rows.input()).expect("forward")).collect();
     let mut found = Vec::new();
     for rows in &batches {

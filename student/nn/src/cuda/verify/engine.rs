@@ -40,10 +40,10 @@ const STEPS_BEFORE: u64 = 1000;
 
 /// Runs every family and precision over one batch a step.
 pub(super) fn verify(device: &Device, report: &mut dyn FnMut(KernelCheck)) -> Result<(), Error> {
-    for (family, hidden) in [(Family::DISTILBERT, 64), (Family::BERT, 128)] {
-        let config = config(family, hidden);
+    let masked = EncoderConfig { head: Head::MaskedLm, num_labels: 0, ..config(Family::BERT, 64) };
+    for config in [config(Family::DISTILBERT, 64), config(Family::BERT, 128), masked] {
         for (precision, limits) in [(Precision::F32, F32), (Precision::Tf32, TF32), (Precision::Bf16, BF16)] {
-            let shape = format!("{family:?}, heads of {}", config.head_size());
+            let shape = format!("{:?}, {:?}, heads of {}", config.family, config.head, config.head_size());
             engine(device, &config, precision, limits, &mut |kernel, worst: Worst, tolerance| {
                 report(KernelCheck {
                     kernel: format!("engine {kernel} ({precision})"),
@@ -104,9 +104,9 @@ fn engine(
     };
     let mut models = [on(Compute::Cpu)?, on(Compute::Cuda { device: device.clone(), precision })?];
     for step in 0..2 {
-        let rows = Rows::new(&LENGTHS, step);
+        let rows = Rows::new(config, &LENGTHS, step);
         let rng = DropoutRng::new(1, u64::from(step), 0);
-        let mut d_logits = vec![0.0; LENGTHS.len() * LABELS];
+        let mut d_logits = vec![0.0; rows.len() * config.outputs()];
         Normal::new(u64::from(step), "d_logits", 1.0).fill(&mut d_logits);
         let (mut logits, mut gradients) = (Vec::new(), Vec::new());
         for model in &mut models {
@@ -153,21 +153,31 @@ pub(in crate::cuda) struct Rows {
     pub(in crate::cuda) ids: Vec<u32>,
     types: Vec<u32>,
     starts: Vec<u32>,
+    /// Of a masked-language model.
+    pub(in crate::cuda) asked: Option<Vec<u32>>,
 }
 
 impl Rows {
-    pub(in crate::cuda) fn new(lengths: &[u32], seed: u32) -> Self {
+    pub(in crate::cuda) fn new(config: &EncoderConfig, lengths: &[u32], seed: u32) -> Self {
         let mut starts = vec![0];
         for length in lengths {
             starts.push(starts[starts.len() - 1] + length);
         }
         let tokens = 0..starts[starts.len() - 1];
         let ids = tokens.clone().map(|i| (i * 7 + i / 11 + seed * 13) % VOCABULARY).collect();
-        Self { ids, types: tokens.map(|i| i / 5 % 2).collect(), starts }
+        // Two in three tokens: rows of one token with it or without.
+        let asked = (config.head == Head::MaskedLm).then(|| tokens.clone().filter(|token| token % 3 != 2).collect());
+        Self { ids, types: tokens.map(|i| i / 5 % 2).collect(), starts, asked }
     }
 
     pub(in crate::cuda) fn input(&self) -> PackedInput<'_> {
-        PackedInput { input_ids: &self.ids, token_type_ids: &self.types, starts: &self.starts, positions: None }
+        let (input_ids, token_type_ids, starts) = (&self.ids, &self.types, &self.starts);
+        PackedInput { input_ids, token_type_ids, starts, positions: self.asked.as_deref() }
+    }
+
+    /// Rows of logits.
+    pub(in crate::cuda) fn len(&self) -> usize {
+        self.asked.as_ref().map_or(self.starts.len() - 1, Vec::len)
     }
 }
 

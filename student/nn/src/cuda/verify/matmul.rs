@@ -59,6 +59,10 @@ pub(super) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
             backward(bench, head, tokens)?;
         }
     }
+    for tokens in [1, 17, 250] {
+        decode(bench, Map { outer: 66, inner: 24, before: 0 }, 40, tokens)?;
+        decode(bench, Map { outer: 96, inner: 128, before: 0 }, 384, tokens)?;
+    }
     Ok(())
 }
 
@@ -145,6 +149,56 @@ fn backward(bench: &mut Bench<'_>, map: Map, tokens: usize) -> Result<(), Error>
     add_product(&transpose(&d.values, outer), &x.values, tokens, inner, &mut expected[before..]);
     let tolerance = bench.product_tolerance(Number::F32);
     bench.compare("matmul", "+= d^T x", &shape(map, tokens), &gradient, &expected, tolerance)
+}
+
+/// An output matrix of two parts, `words [outer, inner]` and `rest [width - inner, outer]`: what each makes of its columns
+/// of `x`, added up in `f32`; the gradients in these columns, and that of `rest`.
+fn decode(bench: &mut Bench<'_>, words_map: Map, width: usize, tokens: usize) -> Result<(), Error> {
+    let Map { outer, inner, .. } = words_map;
+    let more = width - inner;
+    let shape = format!("{}, width {width}", shape(words_map, tokens));
+    let (x, d) = (bench.activations("x", tokens * width)?, bench.activations("d", tokens * outer)?);
+    let (words, rest) = (bench.weight(words_map)?, bench.activations("rest", more * outer)?);
+    let bias = bench.floats("bias", outer, (width as f64).sqrt())?;
+    let out = bench.output_floats(tokens * outer)?;
+    let columns = [0..inner, inner..width];
+    let [x_words, x_rest] = columns.clone().map(|columns| x.matrix(width).columns(columns));
+    let bias_at = Some(bias.at(0));
+    let products = [
+        Matmul {
+            b_transposed: true,
+            bias: bias_at,
+            ..bench.product([x_words, words_map.of(&words), out.matrix(outer)])
+        },
+        Matmul { accumulate: true, ..bench.product([x_rest, rest.matrix(outer), out.matrix(outer)]) },
+    ];
+    products.into_iter().try_for_each(|product| bench.device.matmul(product))?;
+    let whole = [transpose(&words.values, inner), rest.values.clone()].concat();
+    let mut expected = bias.values.repeat(tokens);
+    add_product(&x.values, &whole, width, outer, &mut expected);
+    let tolerance = bench.product_tolerance(Number::F32);
+    bench.compare("matmul", "x W^T + bias + y R", &shape, &out, &expected, tolerance)?;
+
+    let d_x = bench.output(tokens * width)?;
+    let [d_words, d_rest] = columns.map(|columns| d_x.matrix(width).columns(columns));
+    let d_out = d.matrix(outer);
+    let products = [
+        bench.product([d_out, words_map.of(&words), d_words]),
+        Matmul { b_transposed: true, ..bench.product([d_out, rest.matrix(outer), d_rest]) },
+    ];
+    products.into_iter().try_for_each(|product| bench.device.matmul(product))?;
+    let mut expected = vec![0.0; tokens * width];
+    add_product(&d.values, &transpose(&whole, outer), outer, width, &mut expected);
+    let of_activations = bench.product_tolerance(bench.number());
+    bench.compare("matmul", "d W, d R^T", &shape, &d_x, &expected, of_activations)?;
+
+    let gradient = bench.floats("gradient", more * outer, 1.0)?;
+    let product = bench.product([x_rest, d_out, gradient.matrix(outer)]);
+    bench.device.matmul(Matmul { a_transposed: true, accumulate: true, ..product })?;
+    let mut expected = gradient.values.clone();
+    let of_rest = &transpose(&x.values, width)[inner * tokens..];
+    add_product(of_rest, &d.values, tokens, outer, &mut expected);
+    bench.compare("matmul", "+= y^T d", &shape, &gradient, &expected, tolerance)
 }
 
 fn shape(map: Map, tokens: usize) -> String {

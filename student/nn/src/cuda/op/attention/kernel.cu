@@ -4,14 +4,15 @@
 //
 // query [Q, heads * D]; key, value [T, heads * D]; all of these and their gradients with rows a stride of their own
 // apart; context, d_context [Q, heads * D]; lse [Q, heads]. Sequence b has the keys from starts[b] to starts[b + 1] and
-// the queries from query_starts[b] to query_starts[b + 1]; its queries are its first tokens.
+// the queries from query_starts[b] to query_starts[b + 1]; query_tokens [Q] says which tokens of the batch these are, for
+// the mask; null: query q is token q.
 
 /// What both passes read, in elements of type E.
 #define ATTENTION_PARAMETERS(E)                                                                                        \
     const E *__restrict__ query, int query_stride, const E *__restrict__ key, int key_stride,                          \
         const E *__restrict__ value, int value_stride, const u32 *__restrict__ starts,                                 \
-        const u32 *__restrict__ query_starts, int sequences, int queries, int tokens, int heads, int head_size,        \
-        int longest, float scale, DROPOUT_PARAMETERS, int max_length
+        const u32 *__restrict__ query_starts, const u32 *__restrict__ query_tokens, int sequences, int queries,        \
+        int tokens, int heads, int head_size, int longest, float scale, DROPOUT_PARAMETERS, int max_length
 
 /// What all kernels of the backward pass take: each writes some of the gradients.
 #define ATTENTION_BACKWARD_PARAMETERS(E)                                                                               \
@@ -68,7 +69,7 @@ TYPED_KERNEL(attention_forward, 128, ATTENTION_PARAMETERS(T), T* __restrict__ co
     const int sequence = sequence_of(query_starts, sequences, row);
     const u32 first = starts[sequence];
     const int length = starts[sequence + 1] - first;
-    const u32 token = first + (row - query_starts[sequence]);
+    const u32 token = query_tokens ? query_tokens[row] : row;
     const T* keys = key + static_cast<size_t>(first) * key_stride + head * head_size;
     const T* values = value + static_cast<size_t>(first) * value_stride + head * head_size;
     const bool keys_whole = head_size % LANES<T> == 0 && key_stride % LANES<T> == 0 && aligned16(key);
@@ -116,7 +117,7 @@ TYPED_KERNEL(attention_backward_query, 128, ATTENTION_BACKWARD_PARAMETERS(T)) {
     const int sequence = sequence_of(query_starts, sequences, row);
     const u32 first = starts[sequence];
     const int length = starts[sequence + 1] - first;
-    const u32 token = first + (row - query_starts[sequence]);
+    const u32 token = query_tokens ? query_tokens[row] : row;
     const T* keys = key + static_cast<size_t>(first) * key_stride + head * head_size;
     const T* values = value + static_cast<size_t>(first) * value_stride + head * head_size;
     const bool keys_whole = head_size % LANES<T> == 0 && key_stride % LANES<T> == 0 && aligned16(key);
@@ -182,7 +183,8 @@ TYPED_KERNEL(attention_backward_key_value, 128, ATTENTION_BACKWARD_PARAMETERS(T)
         const float d = dot(kept_value, d_context + at, head_size, context_whole);
         float projection = 0.0f;
         for (int i = 0; i < head_size; i++) projection += to_float(d_context[at + i]) * to_float(context[at + i]);
-        const MaskRow mask = dropout.row(first + q, max_length, heads, head);
+        const u32 token = query_tokens ? query_tokens[first_query + q] : first_query + q;
+        const MaskRow mask = dropout.row(token, max_length, heads, head);
         const float factor = dropout.threshold ? dropout.factor(mask, k) : 1.0f;
         dropped[q] = probability * factor;
         d_scores[q] = probability * (d * factor - projection) * scale;

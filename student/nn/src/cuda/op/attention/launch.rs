@@ -38,14 +38,25 @@ pub(crate) struct Attention {
     pub(crate) value: Matrix,
     /// `[B + 1]`: where each sequence's tokens begin.
     pub(crate) starts: Words,
-    /// `[B + 1]`: where its queries begin, which are its first tokens; without, all tokens are queries.
-    pub(crate) query_starts: Option<Words>,
+    /// Without, all tokens are queries.
+    pub(crate) queries: Option<Queries>,
     pub(crate) heads: usize,
     /// Tokens of the longest sequence, at most [`LONGEST`].
     pub(crate) longest: usize,
     pub(crate) mask: Mask,
     /// Longest sequence the model takes, for the mask.
     pub(crate) max_length: usize,
+}
+
+/// Some of the tokens as queries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queries {
+    /// `[B + 1]`: where each sequence's queries begin.
+    pub(crate) starts: Words,
+    /// `[Q]`: which tokens they are, in ascending order.
+    pub(crate) tokens: Words,
+    /// Those of the sequence with most.
+    pub(crate) most: usize,
 }
 
 /// The longest sequence that there is room for in shared memory.
@@ -78,14 +89,15 @@ impl Attention {
 
 impl Call<'_> {
     fn attention(self, _name: &str, attention: Attention, _shape: [usize; 0]) -> Self {
-        let Attention { query, key, value, starts, query_starts, heads, longest, mask, max_length } = attention;
+        let Attention { query, key, value, starts, queries, heads, longest, mask, max_length } = attention;
         let (sequences, head_size) = (attention.sequences(), attention.head_size());
-        let tokens = if query_starts.is_some() { key.rows } else { query.rows };
+        let tokens = if queries.is_some() { key.rows } else { query.rows };
         self.strided("query", query, [query.rows, heads * head_size])
             .strided("key", key, [tokens, query.width])
             .strided("value", value, [tokens, query.width])
             .words("starts", starts, [sequences + 1])
-            .words("query_starts", query_starts.unwrap_or(starts), [sequences + 1])
+            .words("queries.starts", queries.map_or(starts, |queries| queries.starts), [sequences + 1])
+            .words("queries.tokens", queries.map(|queries| queries.tokens), [query.rows])
             .sizes([sequences, query.rows, tokens, heads, head_size, longest])
             .scalar("scale", 1.0 / (head_size as f32).sqrt(), [])
             .mask("mask", mask, [])
@@ -98,7 +110,7 @@ impl Call<'_> {
             return self.launch_row_warps(queries, heads, (attention.head_size() + longest) * 4);
         };
         self.kernel = kernel;
-        let most_queries = if queries == attention.sequences() { 1 } else { longest };
+        let most_queries = attention.queries.map_or(longest, |queries| queries.most);
         let rows = tile_rows(most_queries);
         let key_rows = longest.next_multiple_of(16).min(64);
         let grid = [most_queries.div_ceil(rows), heads, attention.sequences()];
@@ -116,8 +128,8 @@ impl Call<'_> {
         self.kernel = kernel;
         let rows = tile_rows(longest);
         let grid = [longest.div_ceil(rows), heads, attention.sequences()];
-        // Keys, values, queries and their gradients; two floats a query.
-        self.launch(grid, 2 * rows, rows * (4 * row_bytes + 2 * 4))
+        // Keys, values, queries and their gradients; three words a query.
+        self.launch(grid, 2 * rows, rows * (4 * row_bytes + 3 * 4))
     }
 
     /// The kernel on tensor cores, if there is one for these heads and operands, and the bytes of a row in its memory.

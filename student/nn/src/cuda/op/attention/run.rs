@@ -1,7 +1,8 @@
 //! [`Attention`](op::Attention) on a GPU.
 
-use super::launch::{Attention, AttentionBackward, AttentionForward};
+use super::launch::{Attention, AttentionBackward, AttentionForward, Queries};
 use crate::Error;
+use crate::cuda::batch::Batch;
 use crate::cuda::operand::{Number, Words};
 use crate::cuda::run::Run;
 use crate::op::{self, Op};
@@ -30,13 +31,17 @@ pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, attention:
 
 fn operands(run: &Run<'_>, op: &Op, attention: &op::Attention) -> Attention {
     let [query, key, value] = [0, 1, 2].map(|input| run.columns(op.inputs[input]));
-    let first = run.plan.program.values[op.out.0].rows == Rows::First;
+    let Batch { rows, counting, asked, .. } = *run.batch;
+    let queries = run.row_tokens(op.out).map(|tokens| match run.plan.program.values[op.out.0].rows {
+        Rows::Positions => Queries { starts: asked.starts, tokens, most: asked.most },
+        Rows::First | Rows::Tokens => Queries { starts: Words { len: rows + 1, ..counting }, tokens, most: 1 },
+    });
     Attention {
         query,
         key,
         value,
         starts: run.batch.starts,
-        query_starts: first.then_some(Words { len: run.batch.rows + 1, ..run.batch.counting }),
+        queries,
         heads: attention.heads,
         longest: run.batch.longest,
         mask: run.mask(attention.site),

@@ -19,8 +19,10 @@ constexpr float LN_2 = 0.69314718f;
 struct TileSequence {
     u32 first, first_query;
     int length, queries, head, tile, rows;
+    const u32* query_tokens;
 
-    __device__ __forceinline__ TileSequence(const u32* starts, const u32* query_starts) {
+    __device__ __forceinline__ TileSequence(const u32* starts, const u32* query_starts, const u32* query_tokens)
+        : query_tokens(query_tokens) {
         first = starts[blockIdx.z];
         length = starts[blockIdx.z + 1] - first;
         first_query = query_starts[blockIdx.z];
@@ -28,6 +30,11 @@ struct TileSequence {
         head = blockIdx.y;
         rows = blockDim.x / 2;
         tile = blockIdx.x * rows;
+    }
+
+    /// Which token of the batch this query of the sequence is; any where there is none.
+    __device__ __forceinline__ u32 token(int query) const {
+        return query_tokens && query < queries ? query_tokens[first_query + query] : first_query + query;
     }
 };
 
@@ -153,8 +160,7 @@ __device__ __forceinline__ void forward_tiles(bf16* shared, Rows query, Rows key
     MaskRow mask[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const u32 token = at.first + at.tile + mine + group + 8 * half;
-        mask[half] = dropout.row(token, max_length, heads, at.head);
+        mask[half] = dropout.row(at.token(at.tile + mine + group + 8 * half), max_length, heads, at.head);
     }
     for (int base = 0; base < at.length; base += KEY_TILE) {
         const int count = min(KEY_TILE, at.length - base);
@@ -238,20 +244,22 @@ __device__ __forceinline__ void forward_tiles(bf16* shared, Rows query, Rows key
     store_tile<D>(context + first_row * hidden + at.head * D, hidden, rows, out, 1.0f / sum[0], 1.0f / sum[1]);
 }
 
-/// For `rows` queries from `row` on: the log-sum-exp in powers of two, and what softmax's backward pass subtracts, the
-/// scalar product of d_context and context. Rows up to a multiple of 16 get values that make their probabilities zero.
+/// For `rows` queries of the sequence from `first` on: the log-sum-exp in powers of two; what softmax's backward pass
+/// subtracts, the scalar product of d_context and context; and which tokens they are. Rows up to a multiple of 16 get
+/// values that make their probabilities zero.
 template <int D>
-__device__ __forceinline__ void load_row_terms(float* log_sums, float* projections, const bf16* context,
-                                               const bf16* d_context, const float* lse, size_t row, int rows, int heads,
-                                               int head) {
+__device__ __forceinline__ void load_row_terms(float* log_sums, float* projections, u32* tokens, const bf16* context,
+                                               const bf16* d_context, const float* lse, const TileSequence& at,
+                                               int first, int rows, int heads) {
     constexpr int CHUNKS = D / 8;
     const int chunk = threadIdx.x % CHUNKS * 8;
     const int all = whole_steps(rows);
+    const size_t row = at.first_query + first;
     for (int base = 0; base < all; base += blockDim.x / CHUNKS) {
         const int i = base + threadIdx.x / CHUNKS;
         float projection = 0.0f;
         if (i < rows) {
-            const size_t place = ((row + i) * heads + head) * D + chunk;
+            const size_t place = ((row + i) * heads + at.head) * D + chunk;
             float a[8], b[8];
             load_whole(context + place, a);
             load_whole(d_context + place, b);
@@ -262,7 +270,8 @@ __device__ __forceinline__ void load_row_terms(float* log_sums, float* projectio
         for (int bits = CHUNKS / 2; bits > 0; bits /= 2) projection += __shfl_xor_sync(~0u, projection, bits);
         if (chunk == 0 && i < all) {
             projections[i] = projection;
-            log_sums[i] = i < rows ? lse[(row + i) * heads + head] * LOG2_E : INFINITY;
+            log_sums[i] = i < rows ? lse[(row + i) * heads + at.head] * LOG2_E : INFINITY;
+            tokens[i] = at.token(first + i);
         }
     }
 }
@@ -319,6 +328,7 @@ __device__ __forceinline__ void backward_tiles(bf16* shared, Rows query, Rows ke
     bf16* d_contexts = queries + at.rows * STRIDE;
     float* log_sums = reinterpret_cast<float*>(d_contexts + at.rows * STRIDE);
     float* projections = log_sums + at.rows;
+    u32* tokens = reinterpret_cast<u32*>(projections + at.rows);
     const bool one_tile = at.length <= at.rows && at.queries <= at.rows;
 
     const auto load_keys = [&](int base) {
@@ -331,7 +341,7 @@ __device__ __forceinline__ void backward_tiles(bf16* shared, Rows query, Rows ke
         const size_t row = at.first_query + base;
         load_tile<D>(queries, query, row, at.head, count);
         load_tile<D>(d_contexts, {d_context, heads * D}, row, at.head, count);
-        load_row_terms<D>(log_sums, projections, context, d_context, lse, row, count, heads, at.head);
+        load_row_terms<D>(log_sums, projections, tokens, context, d_context, lse, at, base, count, heads);
     };
 
     if (at.tile < at.length) {
@@ -339,7 +349,8 @@ __device__ __forceinline__ void backward_tiles(bf16* shared, Rows query, Rows ke
         const bool busy = at.tile + mine < at.length;
         LeftRows<D> my_keys, my_values;
         float d_keys[D / 8][4] = {}, d_values[D / 8][4] = {};
-        load_keys(at.tile);
+        // A sequence may have no queries; its gradients are zero then.
+        if (at.queries > 0) load_keys(at.tile);
         for (int base = 0; base < at.queries; base += at.rows) {
             if (base > 0) __syncthreads();
             load_queries(base);
@@ -363,8 +374,7 @@ __device__ __forceinline__ void backward_tiles(bf16* shared, Rows query, Rows ke
                         const float probability = exp2_fast(scores[n][i] * to_log2 - log_sums[column]);
                         float factor = 1.0f;
                         if (dropout.threshold) {
-                            const u32 token = at.first + base + column;
-                            const MaskRow mask = dropout.row(token, max_length, heads, at.head);
+                            const MaskRow mask = dropout.row(tokens[column], max_length, heads, at.head);
                             factor = dropout.factor(mask, at.tile + mine + group + i / 2 * 8);
                         }
                         scores[n][i] = probability * factor;
@@ -412,7 +422,7 @@ __device__ __forceinline__ void backward_tiles(bf16* shared, Rows query, Rows ke
                     const int row = mine + group + 8 * half;
                     log_sum[half] = log_sums[row];
                     projection[half] = projections[row];
-                    mask[half] = dropout.row(at.first + at.tile + row, max_length, heads, at.head);
+                    mask[half] = dropout.row(tokens[row], max_length, heads, at.head);
                 }
             }
             const int count = min(at.rows, at.length - base);
@@ -453,19 +463,19 @@ __device__ __forceinline__ void backward_tiles(bf16* shared, Rows query, Rows ke
                     float* __restrict__ lse) {                                                                         \
         DYNAMIC_SHARED(shared);                                                                                        \
         forward_tiles<D>(reinterpret_cast<bf16*>(shared), {query, query_stride}, {key, key_stride},                    \
-                         {value, value_stride}, TileSequence(starts, query_starts), heads, scale, DROPOUT, max_length, \
-                         min(KEY_TILE, whole_steps(longest)), context, lse);                                           \
+                         {value, value_stride}, TileSequence(starts, query_starts, query_tokens), heads, scale,        \
+                         DROPOUT, max_length, min(KEY_TILE, whole_steps(longest)), context, lse);                      \
     }
 
 /// d_query, d_key and d_value. blockIdx.x counts tiles of a sequence's keys and queries, the rest as above. Shared
-/// memory: four tiles, and two floats a row of a tile.
+/// memory: four tiles, and three words a row of a tile.
 #define BACKWARD_TILES(D, BLOCKS)                                                                                      \
     RESIDENT_KERNEL(attention_backward_tiles_##D, 128, BLOCKS, ATTENTION_BACKWARD_PARAMETERS(bf16)) {                  \
         DYNAMIC_SHARED(shared);                                                                                        \
         backward_tiles<D>(reinterpret_cast<bf16*>(shared), {query, query_stride}, {key, key_stride},                   \
-                          {value, value_stride}, TileSequence(starts, query_starts), heads, scale, DROPOUT,            \
-                          max_length, context, d_context, lse, d_query, d_query_stride, d_key, d_key_stride, d_value,  \
-                          d_value_stride);                                                                             \
+                          {value, value_stride}, TileSequence(starts, query_starts, query_tokens), heads, scale,       \
+                          DROPOUT, max_length, context, d_context, lse, d_query, d_query_stride, d_key, d_key_stride,  \
+                          d_value, d_value_stride);                                                                    \
     }
 
 FORWARD_TILES(32, 5)

@@ -1,6 +1,6 @@
 //! Attention, forward and backward, over packed sequences.
 
-use super::launch::{Attention, AttentionBackward, AttentionForward};
+use super::launch::{Attention, AttentionBackward, AttentionForward, Queries};
 use crate::Error;
 use crate::cuda::operand::Matrix;
 use crate::cuda::verify::bench::{Bench, Operand, Tolerance, describe, factor, masks, normal};
@@ -23,11 +23,20 @@ struct Shape {
     head_size: usize,
     /// Which of [`masks`].
     mask: usize,
-    /// Queries are the first tokens alone.
-    first_tokens: bool,
+    asked: Asked,
     layout: Layout,
     /// Queries and keys point away from each other: all scores far below zero.
     opposed: bool,
+}
+
+/// Which tokens are queries.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    All,
+    /// The first one of each sequence.
+    First,
+    /// None of the first sequence; of the others none, all or some.
+    Some,
 }
 
 /// Where queries, keys and values stand, and their gradients.
@@ -88,34 +97,29 @@ impl Place {
 
 pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
     for head_size in [32, 64, 128, 20, 33] {
-        for (mask, first_tokens, layout) in [
-            (0, false, Layout::Pairs),
-            (1, false, Layout::Fused),
-            (1, true, Layout::Pairs),
-            (0, true, Layout::Pairs),
-            (2, false, Layout::Fused),
-            (3, false, Layout::Apart),
-            (3, true, Layout::Apart),
-            (4, false, Layout::OddValues),
-            (4, true, Layout::OddGradients),
+        for (mask, asked, layout) in [
+            (0, Asked::All, Layout::Pairs),
+            (1, Asked::All, Layout::Fused),
+            (1, Asked::First, Layout::Pairs),
+            (0, Asked::First, Layout::Pairs),
+            (2, Asked::All, Layout::Fused),
+            (3, Asked::All, Layout::Apart),
+            (3, Asked::First, Layout::Apart),
+            (4, Asked::All, Layout::OddValues),
+            (4, Asked::First, Layout::OddGradients),
+            (0, Asked::Some, Layout::Pairs),
+            (3, Asked::Some, Layout::Pairs),
+            (4, Asked::Some, Layout::OddValues),
         ] {
             let lengths = &[1, 7, 16, 17, 40, 64, 3];
-            attention(bench, &Shape { lengths, heads: 2, head_size, mask, first_tokens, layout, opposed: false })?;
+            attention(bench, &Shape { lengths, heads: 2, head_size, mask, asked, layout, opposed: false })?;
         }
     }
     let long: [(&[usize], usize); 4] = [(&[65, 100, 128], 64), (&[130, 200], 32), (&[512], 64), (&[257], 128)];
     for (lengths, head_size) in long {
         attention(
             bench,
-            &Shape {
-                lengths,
-                heads: 1,
-                head_size,
-                mask: 3,
-                first_tokens: false,
-                layout: Layout::Fused,
-                opposed: false,
-            },
+            &Shape { lengths, heads: 1, head_size, mask: 3, asked: Asked::All, layout: Layout::Fused, opposed: false },
         )?;
     }
     attention(
@@ -125,29 +129,32 @@ pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
             heads: 3,
             head_size: 64,
             mask: 3,
-            first_tokens: true,
+            asked: Asked::First,
             layout: Layout::Pairs,
             opposed: false,
         },
     )?;
+    let (lengths, layout) = (&[300, 2, 140], Layout::Pairs);
+    let shape = Shape { lengths, heads: 2, head_size: 64, mask: 3, asked: Asked::Some, layout, opposed: false };
+    attention(bench, &shape)?;
     // The longest sequence that there is: what a block keeps of it must fit in its shared memory.
     for head_size in [64, 20] {
         let lengths = &[4096, 3];
         let shape =
-            Shape { lengths, heads: 1, head_size, mask: 4, first_tokens: true, layout: Layout::Pairs, opposed: false };
+            Shape { lengths, heads: 1, head_size, mask: 4, asked: Asked::First, layout: Layout::Pairs, opposed: false };
         attention(bench, &shape)?;
     }
     for head_size in [64, 20] {
         let lengths = &[5, 37];
         let shape =
-            Shape { lengths, heads: 2, head_size, mask: 0, first_tokens: false, layout: Layout::Pairs, opposed: true };
+            Shape { lengths, heads: 2, head_size, mask: 0, asked: Asked::All, layout: Layout::Pairs, opposed: true };
         attention(bench, &shape)?;
     }
     Ok(())
 }
 
 fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
-    let &Shape { lengths, heads, head_size, mask, first_tokens, layout, opposed } = shape;
+    let &Shape { lengths, heads, head_size, mask, asked, layout, opposed } = shape;
     let hidden = heads * head_size;
     let starts: Vec<usize> = std::iter::once(0)
         .chain(lengths.iter().scan(0, |sum, length| {
@@ -156,18 +163,25 @@ fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
         }))
         .collect();
     let tokens = starts[lengths.len()];
-    let query_starts: Vec<usize> = if first_tokens { (0..=lengths.len()).collect() } else { starts.clone() };
-    let queries = query_starts[lengths.len()];
+    let is_query = |token: &usize| match asked {
+        Asked::All => true,
+        Asked::First => starts.contains(token),
+        Asked::Some => token % 20 > 9 || token % 5 == 1,
+    };
+    let query_tokens: Vec<usize> = (0..tokens).filter(is_query).collect();
+    let query_starts: Vec<usize> = starts.iter().map(|start| query_tokens.partition_point(|t| t < start)).collect();
+    let queries = query_tokens.len();
     let longest = *lengths.iter().max().unwrap_or(&0);
     let max_length = longest + 5;
     let mask = masks(tokens, heads * max_length)[mask];
     let shape_name = format!(
-        "lengths {lengths:?}, {heads} heads of {head_size}, {}, first tokens {first_tokens}, {layout:?}, opposed {opposed}",
+        "lengths {lengths:?}, {heads} heads of {head_size}, {}, queries {asked:?}, {layout:?}, opposed {opposed}",
         describe(mask)
     );
     let words = |values: &[usize]| values.iter().map(|&value| value as u32).collect::<Vec<_>>();
     let starts_buffer = bench.words(&words(&starts))?;
-    let query_starts_buffer = bench.words(&words(&query_starts))?;
+    let [query_starts_buffer, query_tokens_buffer] =
+        [bench.words(&words(&query_starts))?, bench.words(&words(&query_tokens))?];
 
     // Random numbers in each buffer, queries in the first.
     let (places, names) = layout.places(hidden, false);
@@ -188,7 +202,11 @@ fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
         key,
         value,
         starts: starts_buffer.words(),
-        query_starts: first_tokens.then(|| query_starts_buffer.words()),
+        queries: (!matches!(asked, Asked::All)).then(|| Queries {
+            starts: query_starts_buffer.words(),
+            tokens: query_tokens_buffer.words(),
+            most: query_starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0),
+        }),
         heads,
         longest,
         mask,
@@ -233,7 +251,7 @@ fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
     for sequence in 0..lengths.len() {
         for head in 0..heads {
             for q in query_starts[sequence]..query_starts[sequence + 1] {
-                let token = starts[sequence] + q - query_starts[sequence];
+                let token = query_tokens[q];
                 let column = head * head_size;
                 let read = |place: Place, row| &buffers[place.buffer].values[place.index(row, column)..][..head_size];
                 let query_row = read(query, q);

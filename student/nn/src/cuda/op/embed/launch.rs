@@ -1,15 +1,23 @@
-//! Embeddings: rows of tables looked up and added, with the norm behind them, and the gradients of the tables.
+//! Embeddings: rows of tables looked up and added, with the norm behind them or without, and the gradients of the tables.
 
 use crate::cuda::op::call::{Call, Mask};
 use crate::cuda::op::norm::launch::{NormWeights, norm_partials, norm_rows};
 use crate::cuda::operand::{Matrix, Vector, Words};
 
 operation! {
-    /// `sum = word + position + type`, `out = dropout(norm(sum))`.
+    /// `out =` the sum of what each token looks up.
+    EmbedSum(typed!("embed_sum")) over out as [tokens, width] {
+        /// In the order in which they are added; the first is there.
+        lookups: [Option<Lookup>; 3] = lookups[tokens, width],
+        out: Matrix = activations[tokens, width],
+    } sizes(tokens, width) launch_matrix(tokens, width)
+}
+
+operation! {
+    /// `sum =` the sum of what each token looks up, `out = dropout(norm(sum))`.
     EmbedNormForward(typed!("embed_norm_forward")) over out as [tokens, width] {
-        word: Lookup = lookup[tokens, width],
-        position: Lookup = lookup[tokens, width],
-        types: Option<Lookup> = lookup[tokens, width],
+        /// As above.
+        lookups: [Option<Lookup>; 3] = lookups[tokens, width],
         norm: NormWeights = norm[width],
         mask: Mask = mask[],
         sum: Matrix = activations[tokens, width],
@@ -28,6 +36,7 @@ operation! {
         mean: Vector = vector[tokens],
         rstd: Vector = vector[tokens],
         norm_weight: Vector = vector[width],
+        normalises: bool = flag[],
         mask: Mask = mask[],
         /// `f32`
         d_sum: Matrix = floats[tokens, width],
@@ -63,9 +72,11 @@ pub(crate) struct Lookup {
 }
 
 impl Call<'_> {
-    fn lookup(self, name: &str, lookup: impl Into<Option<Lookup>>, [tokens, width]: [usize; 2]) -> Self {
-        let (rows, table) = lookup.into().map(|Lookup { rows, table }| (rows, table)).unzip();
-        let shape = [table.map_or(0, |table| table.rows), width];
-        self.words(name, rows, [tokens]).floats(name, table, shape)
+    fn lookups(self, name: &str, lookups: [Option<Lookup>; 3], [tokens, width]: [usize; 2]) -> Self {
+        lookups.into_iter().fold(self, |call, lookup| {
+            let (rows, table) = lookup.map(|Lookup { rows, table }| (rows, table)).unzip();
+            let shape = [table.map_or(0, |table| table.rows), width];
+            call.words(name, rows, [tokens]).floats(name, table, shape)
+        })
     }
 }

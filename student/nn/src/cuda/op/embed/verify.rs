@@ -1,46 +1,90 @@
-//! Embeddings with the norm behind them, and the gradients of their tables.
+//! Embeddings with the norm behind them and without, and the gradients of their tables.
 
-use super::launch::{EmbedNormBackward, EmbedNormForward, Lookup, LookupGradient};
+use super::launch::{EmbedNormBackward, EmbedNormForward, EmbedSum, Lookup, LookupGradient};
 use crate::Error;
 use crate::cuda::op::call::Mask;
 use crate::cuda::op::norm::launch::{NormWeights, norm_partials};
-use crate::cuda::op::norm::verify::{EPSILON, norm_backward, statistics};
+use crate::cuda::op::norm::verify::{EPSILONS, norm_backward, normed, statistics};
 use crate::cuda::op::sums::launch::ReducePartials;
 use crate::cuda::verify::bench::{
     Bench, FLOATS, Operand, ROUNDED, SHAPES, WordOperand, column_sums, describe, factor_at, masks,
 };
 
+/// Rows of the table of words, which is looked up first.
+const VOCABULARY: usize = 11;
+
 pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
     for (tokens, width) in SHAPES {
-        for mask in masks(tokens, width) {
-            embed_norm(bench, tokens, width, mask)?;
+        for tables in 1..=3 {
+            embed_sum(bench, &Looked::new(bench, tokens, width, tables)?)?;
         }
+        for epsilon in EPSILONS {
+            for mask in masks(tokens, width) {
+                let tables = if mask.site.is_some() { 3 } else { 2 };
+                embed_norm(bench, &Looked::new(bench, tokens, width, tables)?, mask, epsilon)?;
+            }
+        }
+        lookup_gradient(bench, &words(tokens), VOCABULARY, width)?;
     }
     Ok(())
 }
 
-fn embed_norm(bench: &mut Bench<'_>, tokens: usize, width: usize, mask: Mask) -> Result<(), Error> {
-    let shape = format!("tokens {tokens}, width {width}, {}", describe(mask));
-    let typed = mask.site.is_some();
-    let vocabulary = 11;
-    let word = bench.floats("word", vocabulary * width, 1.0)?;
-    let position_table = bench.floats("position", 64 * width, 1.0)?;
-    let type_table = bench.floats("type", 2 * width, 1.0)?;
-    let ids: Vec<u32> = (0..tokens as u32).map(|token| token * 7 % 5 * 2).collect();
-    let positions: Vec<u32> = (0..tokens as u32).map(|token| token % 61 + 2).collect();
-    let types: Vec<u32> = (0..tokens as u32).map(|token| token / 3 % 2).collect();
-    let buffers = [bench.words(&ids)?, bench.words(&types)?, bench.words(&positions)?];
+/// The rows that tokens look up in the table of words.
+fn words(tokens: usize) -> Vec<u32> {
+    (0..tokens as u32).map(|token| token * 7 % 5 * 2).collect()
+}
+
+/// What tokens look up, in some of three tables, and its sum.
+struct Looked {
+    tokens: usize,
+    width: usize,
+    tables: Vec<(WordOperand, Operand)>,
+    sum: Vec<f64>,
+}
+
+impl Looked {
+    fn new(bench: &Bench<'_>, tokens: usize, width: usize, tables: usize) -> Result<Self, Error> {
+        let positions: Vec<u32> = (0..tokens as u32).map(|token| token % 61 + 2).collect();
+        let types: Vec<u32> = (0..tokens as u32).map(|token| token / 3 % 2).collect();
+        let all = [("word", VOCABULARY, words(tokens)), ("position", 64, positions), ("type", 2, types)];
+        let mut looked = Self { tokens, width, tables: Vec::new(), sum: vec![0.0; tokens * width] };
+        for (name, table_rows, rows) in &all[..tables] {
+            let table = bench.floats(name, table_rows * width, 1.0)?;
+            for (sum, &row) in looked.sum.chunks_exact_mut(width).zip(rows) {
+                let row = &table.values[row as usize * width..];
+                sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            }
+            looked.tables.push((bench.words(rows)?, table));
+        }
+        Ok(looked)
+    }
+
+    fn lookups(&self) -> [Option<Lookup>; 3] {
+        let lookup =
+            |(rows, table): &(WordOperand, Operand)| Lookup { rows: rows.words(), table: table.matrix(self.width) };
+        std::array::from_fn(|index| self.tables.get(index).map(lookup))
+    }
+}
+
+fn embed_sum(bench: &mut Bench<'_>, looked: &Looked) -> Result<(), Error> {
+    let &Looked { tokens, width, .. } = looked;
+    let shape = format!("tokens {tokens}, width {width}, tables {}", looked.tables.len());
+    let out = bench.output(tokens * width)?;
+    EmbedSum { lookups: looked.lookups(), out: out.matrix(width) }.launch(bench.device)?;
+    bench.compare("embed_sum", "out", &shape, &out, &looked.sum, ROUNDED)
+}
+
+fn embed_norm(bench: &mut Bench<'_>, looked: &Looked, mask: Mask, epsilon: Option<f32>) -> Result<(), Error> {
+    let &Looked { tokens, width, .. } = looked;
+    let shape = format!("tokens {tokens}, width {width}, {}, epsilon {epsilon:?}", describe(mask));
     let norm_weight = bench.floats("weight", width, 1.0)?;
     let norm_bias = bench.floats("norm bias", width, 0.5)?;
     let count = tokens * width;
     let (sum, out) = (bench.output(count)?, bench.output(count)?);
     let (mean, rstd) = (bench.output_floats(tokens)?, bench.output_floats(tokens)?);
-    let lookup = |rows: &WordOperand, table: &Operand| Lookup { rows: rows.words(), table: table.matrix(width) };
     EmbedNormForward {
-        word: lookup(&buffers[0], &word),
-        position: lookup(&buffers[2], &position_table),
-        types: typed.then(|| lookup(&buffers[1], &type_table)),
-        norm: NormWeights { weight: norm_weight.vector(), bias: norm_bias.vector(), epsilon: EPSILON },
+        lookups: looked.lookups(),
+        norm: NormWeights { weight: norm_weight.vector(), bias: norm_bias.vector(), epsilon },
         mask,
         sum: sum.matrix(width),
         mean: mean.vector(),
@@ -48,25 +92,13 @@ fn embed_norm(bench: &mut Bench<'_>, tokens: usize, width: usize, mask: Mask) ->
         out: out.matrix(width),
     }
     .launch(bench.device)?;
-    let looked_up = |token: usize, column: usize| {
-        let of_type = if typed { type_table.values[types[token] as usize * width + column] } else { 0.0 };
-        word.values[ids[token] as usize * width + column]
-            + position_table.values[positions[token] as usize * width + column]
-            + of_type
-    };
-    let expected: Vec<f64> = (0..count).map(|i| looked_up(i / width, i % width)).collect();
-    bench.compare("embed_norm_forward", "sum", &shape, &sum, &expected, ROUNDED)?;
+    bench.compare("embed_norm_forward", "sum", &shape, &sum, &looked.sum, ROUNDED)?;
     let (stored, _) = bench.read(&sum)?;
-    let statistics: Vec<(f64, f64)> = stored.chunks_exact(width).map(|row| statistics(row, EPSILON.into())).collect();
-    let (means, rstds): (Vec<f64>, Vec<f64>) = statistics.iter().copied().unzip();
+    let (means, rstds): (Vec<f64>, Vec<f64>) = stored.chunks_exact(width).map(|row| statistics(row, epsilon)).unzip();
     bench.compare("embed_norm_forward", "mean", &shape, &mean, &means, FLOATS)?;
     bench.compare("embed_norm_forward", "rstd", &shape, &rstd, &rstds, FLOATS)?;
-    let expected: Vec<f64> = (0..count)
-        .map(|i| {
-            let normalized = (stored[i] - means[i / width]) * rstds[i / width];
-            (normalized * norm_weight.values[i % width] + norm_bias.values[i % width]) * factor_at(mask, i, width)
-        })
-        .collect();
+    let mut expected = normed(&stored, &norm_weight.values, &norm_bias.values, epsilon);
+    expected.iter_mut().enumerate().for_each(|(i, x)| *x *= factor_at(mask, i, width));
     bench.compare("embed_norm_forward", "out", &shape, &out, &expected, ROUNDED)?;
 
     let d_out = bench.activations("d", count)?;
@@ -78,6 +110,7 @@ fn embed_norm(bench: &mut Bench<'_>, tokens: usize, width: usize, mask: Mask) ->
         mean: mean.vector(),
         rstd: rstd.vector(),
         norm_weight: norm_weight.vector(),
+        normalises: epsilon.is_some(),
         mask,
         d_sum: d_sum.matrix(width),
         partials: partials.matrix(2 * width),
@@ -87,7 +120,7 @@ fn embed_norm(bench: &mut Bench<'_>, tokens: usize, width: usize, mask: Mask) ->
     let mut expected = Vec::new();
     let mut d_weight = Vec::new();
     for (sum, d) in stored.chunks_exact(width).zip(d.chunks_exact(width)) {
-        let (d_row, weight_row) = norm_backward(sum, d, &norm_weight.values, EPSILON.into());
+        let (d_row, weight_row) = norm_backward(sum, d, &norm_weight.values, epsilon);
         expected.extend(d_row);
         d_weight.extend(weight_row);
     }
@@ -96,8 +129,7 @@ fn embed_norm(bench: &mut Bench<'_>, tokens: usize, width: usize, mask: Mask) ->
     ReducePartials { partials: partials.matrix(2 * width), destination: destination.vector() }.launch(bench.device)?;
     let sums = [column_sums(&d_weight, width), column_sums(&d, width)].concat();
     let reduced: Vec<f64> = destination.values.iter().zip(&sums).map(|(a, b)| a + b).collect();
-    bench.compare("embed_norm_backward", "reduced partials", &shape, &destination, &reduced, FLOATS)?;
-    lookup_gradient(bench, &ids, vocabulary, width)
+    bench.compare("embed_norm_backward", "reduced partials", &shape, &destination, &reduced, FLOATS)
 }
 
 fn lookup_gradient(bench: &mut Bench<'_>, ids: &[u32], table_rows: usize, width: usize) -> Result<(), Error> {

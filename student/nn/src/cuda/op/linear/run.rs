@@ -7,6 +7,7 @@ use crate::cuda::operand::{Matrix, Number, Precision};
 use crate::cuda::run::Run;
 use crate::cuda::work::Matmul;
 use crate::op::{Kind, Linear, Op};
+use crate::slot::Slot;
 
 pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, map: &Linear) -> Result<(), Error> {
     let (x, out) = (run.value(op.inputs[0].value), run.value(op.out));
@@ -23,8 +24,7 @@ pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, map: &Linea
         b_transposed: true,
         c: out,
         accumulate: false,
-        bias: bias
-            .map(|bias| if out.number == Number::F32 { run.weights.master(bias) } else { run.weights.operand(bias) }),
+        bias: bias.map(|bias| run.bias(bias, out)),
         tf32: run.precision == Precision::Tf32,
     })
 }
@@ -32,9 +32,7 @@ pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, map: &Linea
 pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, map: &Linear) -> Result<(), Error> {
     let (x, d_out, d_x) = (run.value(op.inputs[0].value), run.gradient(op.out), run.gradient(op.inputs[0].value));
     if let Some(bias) = map.bias {
-        let partials = run.partials([column_partials(d_out.rows), d_out.width]);
-        ColumnSum { x: d_out, partials }.launch(run.device)?;
-        run.reduce(partials, bias.first)?;
+        bias_backward(run, d_out, bias.first)?;
     }
     let weight = weight(run, map, d_out.width);
     let gradient = Matrix { at: run.weights.gradient(map.weight.first), number: Number::F32, ..weight };
@@ -52,6 +50,13 @@ pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, map: &Line
     run.device.matmul(product)?;
     let accumulate = run.plan.adds(index, 0);
     run.device.matmul(Matmul { a_transposed: false, b: weight, c: d_x, accumulate, ..product })
+}
+
+/// The gradient of biases, from this one on: the sums of that in the output.
+pub(in crate::cuda::op) fn bias_backward(run: &Run<'_>, d_out: Matrix, first: Slot) -> Result<(), Error> {
+    let partials = run.partials([column_partials(d_out.rows), d_out.width]);
+    ColumnSum { x: d_out, partials }.launch(run.device)?;
+    run.reduce(partials, first)
 }
 
 /// `[outer, inner]`

@@ -1,4 +1,4 @@
-//! Residual, dropout and layer norm over rows.
+//! Residual, dropout and norm over rows, and a norm alone.
 
 use crate::Error;
 use crate::cuda::op::call::{Call, Mask};
@@ -30,6 +30,7 @@ operation! {
         mean: Vector = vector[rows],
         rstd: Vector = vector[rows],
         norm_weight: Vector = vector[width],
+        normalises: bool = flag[],
         mask: Mask = mask[],
         row_tokens: Option<Words> = words[rows],
         /// The gradient in the residual; may be `d_out`.
@@ -40,15 +41,43 @@ operation! {
     } sizes(rows, width, norm_rows(rows)) launch_norm_backward(rows, width)
 }
 
-/// Scale and shift of a norm, `[W]` each, and what is added to the variance.
+operation! {
+    /// `out = norm(x)`
+    NormForward(typed!("norm_forward")) over x as [rows, width] {
+        x: Matrix = activations[rows, width],
+        norm: NormWeights = norm[width],
+        mean: Vector = vector[rows],
+        rstd: Vector = vector[rows],
+        out: Matrix = activations[rows, width],
+    } sizes(rows, width) launch_norm(rows, width)
+}
+
+operation! {
+    /// Backward of [`NormForward`].
+    NormBackward(typed!("norm_backward")) over d_out as [rows, width] {
+        d_out: Matrix = activations[rows, width],
+        x: Matrix = activations[rows, width],
+        /// As forward left it; so is the next one.
+        mean: Vector = vector[rows],
+        rstd: Vector = vector[rows],
+        norm_weight: Vector = vector[width],
+        normalises: bool = flag[],
+        /// May be `d_out`.
+        d_x: Matrix = activations[rows, width],
+        /// Sums for the gradients of weight and bias; `f32`.
+        partials: Matrix = floats[norm_partials(rows), 2 * width],
+    } sizes(rows, width, norm_rows(rows)) launch_norm_backward(rows, width)
+}
+
+/// Scale and shift of a norm, `[W]` each, and what is added to the variance; nothing is normalised without.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NormWeights {
     pub(crate) weight: Vector,
     pub(crate) bias: Vector,
-    pub(crate) epsilon: f32,
+    pub(crate) epsilon: Option<f32>,
 }
 
-/// Partial sums of [`ResidualNormBackward`] and of the embeddings' norm.
+/// Partial sums of [`ResidualNormBackward`], [`NormBackward`] and the embeddings' norm.
 pub(crate) fn norm_partials(rows: usize) -> usize {
     rows.div_ceil(norm_rows(rows))
 }
@@ -61,7 +90,7 @@ pub(in crate::cuda::op) fn norm_rows(rows: usize) -> usize {
 impl Call<'_> {
     pub(in crate::cuda::op) fn norm(self, _name: &str, norm: NormWeights, width: [usize; 1]) -> Self {
         let call = self.vector("norm.weight", norm.weight, width).vector("norm.bias", norm.bias, width);
-        call.scalar("norm.epsilon", norm.epsilon, [])
+        call.scalar("norm.epsilon", norm.epsilon.unwrap_or(-1.0), [])
     }
 
     /// A warp a row, which it keeps as floats.

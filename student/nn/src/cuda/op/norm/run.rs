@@ -1,12 +1,12 @@
-//! [`ResidualNorm`] on a GPU.
+//! [`ResidualNorm`] on a GPU, and a norm alone.
 
-use super::launch::{ResidualNormBackward, ResidualNormForward, norm_partials};
+use super::launch::{NormBackward, NormForward, ResidualNormBackward, ResidualNormForward, norm_partials};
 use crate::cuda::run::Run;
-use crate::op::{Op, ResidualNorm};
+use crate::op::{NormSlots, Op, ResidualNorm};
 use crate::{Error, Span};
 
 /// Leaves what is normalised in the place of the branch.
-pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, end: &ResidualNorm) -> Result<(), Error> {
+pub(in crate::cuda) fn residual_forward(run: &Run<'_>, index: usize, op: &Op, end: &ResidualNorm) -> Result<(), Error> {
     let out = run.value(op.out);
     ResidualNormForward {
         branch: run.value(op.inputs[0].value),
@@ -22,7 +22,12 @@ pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, end: &Resid
     .launch(run.device)
 }
 
-pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, end: &ResidualNorm) -> Result<(), Error> {
+pub(in crate::cuda) fn residual_backward(
+    run: &Run<'_>,
+    index: usize,
+    op: &Op,
+    end: &ResidualNorm,
+) -> Result<(), Error> {
     let d_out = run.gradient(op.out);
     let partials = run.partials([norm_partials(d_out.rows), 3 * d_out.width]);
     ResidualNormBackward {
@@ -31,6 +36,7 @@ pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, end: &Resi
         mean: run.column(index, 0, d_out.rows),
         rstd: run.column(index, 1, d_out.rows),
         norm_weight: run.master(Span::from(end.norm.weight)),
+        normalises: end.norm.epsilon.is_some(),
         mask: run.mask(end.site),
         row_tokens: run.row_tokens(op.out),
         d_sum: d_out,
@@ -40,4 +46,28 @@ pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, end: &Resi
     .launch(run.device)?;
     run.reduce(partials, end.norm.weight)?;
     run.hand_on(index, op, 1)
+}
+
+pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, norm: &NormSlots) -> Result<(), Error> {
+    let (x, out) = (run.value(op.inputs[0].value), run.value(op.out));
+    let [mean, rstd] = [0, 1].map(|state| run.column(index, state, out.rows));
+    NormForward { x, norm: run.norm(norm), mean, rstd, out }.launch(run.device)
+}
+
+pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, norm: &NormSlots) -> Result<(), Error> {
+    let d_out = run.gradient(op.out);
+    let partials = run.partials([norm_partials(d_out.rows), 2 * d_out.width]);
+    NormBackward {
+        d_out,
+        x: run.value(op.inputs[0].value),
+        mean: run.column(index, 0, d_out.rows),
+        rstd: run.column(index, 1, d_out.rows),
+        norm_weight: run.master(Span::from(norm.weight)),
+        normalises: norm.epsilon.is_some(),
+        d_x: d_out,
+        partials,
+    }
+    .launch(run.device)?;
+    run.reduce(partials, norm.weight)?;
+    run.hand_on(index, op, 0)
 }

@@ -1,4 +1,4 @@
-//! Moving whole rows, dropping from them, adding to them, and rounding.
+//! Moving whole rows, dropping from them, adding to them, rounding and the reverse of it.
 
 use crate::cuda::op::call::Mask;
 use crate::cuda::operand::{Matrix, Vector, Words};
@@ -23,10 +23,12 @@ operation! {
 }
 
 operation! {
-    /// `x *= mask`, row by row. Launches nothing where nothing is dropped.
+    /// `x *= mask`. Launches nothing where nothing is dropped.
     DropoutRows(typed!("dropout_rows")) over x as [rows, width] {
         x: Matrix = activations[rows, width],
         mask: Mask = mask_alone[],
+        /// Which token of the batch each row is; without, row `r` is number `r`.
+        row_tokens: Option<Words> = words[rows],
     } sizes(rows, width) launch_matrix(rows, width)
 }
 
@@ -35,5 +37,13 @@ operation! {
     Cast(typed!("cast")) over to as [rows, width] {
         from: Vector = vector[rows * width],
         to: Matrix = activations[rows, width],
+    } sizes(rows * width) launch_matrix(1, rows * width)
+}
+
+operation! {
+    /// `to = from`, in `f32`.
+    Widen(typed!("widen")) over from as [rows, width] {
+        from: Matrix = activations[rows, width],
+        to: Matrix = floats[rows, width],
     } sizes(rows * width) launch_matrix(1, rows * width)
 }

@@ -1,9 +1,9 @@
-//! Rows moved, added, dropped from and rounded.
+//! Rows moved, added, dropped from, rounded and widened.
 
-use super::launch::{Cast, DropoutRows, GatherRows, ScatterAddRows};
+use super::launch::{Cast, DropoutRows, GatherRows, ScatterAddRows, Widen};
 use crate::Error;
 use crate::cuda::operand::Vector;
-use crate::cuda::verify::bench::{Bench, ROUNDED, SHAPES, describe, factor_at, masks};
+use crate::cuda::verify::bench::{Bench, FLOATS, ROUNDED, SHAPES, describe, factor_at, masks};
 
 pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
     for (rows, width) in SHAPES {
@@ -34,11 +34,15 @@ fn moves(bench: &mut Bench<'_>, rows: usize, width: usize) -> Result<(), Error> 
     bench.compare("scatter_add_rows", "to", &shape, &from, &expected, ROUNDED)?;
 
     for mask in &masks(rows, width)[1..] {
-        let shape = format!("{shape}, {}", describe(*mask));
-        let x = bench.activations("x", rows * width)?;
-        DropoutRows { x: x.matrix(width), mask: *mask }.launch(device)?;
-        let expected: Vec<f64> = x.values.iter().enumerate().map(|(i, x)| x * factor_at(*mask, i, width)).collect();
-        bench.compare("dropout_rows", "x", &shape, &x, &expected, ROUNDED)?;
+        for row_tokens in [None, Some(which_words)] {
+            let shape = format!("{shape}, {}, all {}", describe(*mask), row_tokens.is_none());
+            let x = bench.activations("x", rows * width)?;
+            DropoutRows { x: x.matrix(width), mask: *mask, row_tokens }.launch(device)?;
+            let number = |i: usize| if row_tokens.is_some() { place(i) } else { i };
+            let dropped = |(i, x): (usize, &f64)| x * factor_at(*mask, number(i), width);
+            let expected: Vec<f64> = x.values.iter().enumerate().map(dropped).collect();
+            bench.compare("dropout_rows", "x", &shape, &x, &expected, ROUNDED)?;
+        }
     }
 
     let floats = bench.floats("floats", rows * width + 1, 1.0)?;
@@ -46,5 +50,9 @@ fn moves(bench: &mut Bench<'_>, rows: usize, width: usize) -> Result<(), Error> 
     // From an address that is not a multiple of 16.
     let from = Vector { at: floats.at(1), len: rows * width };
     Cast { from, to: cast.matrix(width) }.launch(device)?;
-    bench.compare("cast", "to", &shape, &cast, &floats.values[1..], ROUNDED)
+    bench.compare("cast", "to", &shape, &cast, &floats.values[1..], ROUNDED)?;
+
+    let wide = bench.output_floats(rows * width)?;
+    Widen { from: addend.matrix(width), to: wide.matrix(width) }.launch(device)?;
+    bench.compare("widen", "to", &shape, &wide, &addend.values, FLOATS)
 }
