@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use cache::Masks;
 use clap::Args;
 use nn::Compute;
 use teacher::HubOptions;
@@ -10,7 +11,7 @@ use super::values::{TaskName, at_least_one, at_least_three, number, one_of};
 use crate::device::{self, DeviceChoice, PrecisionChoice};
 use crate::jobs::Existing;
 use crate::recipe::{ABOVE_ZERO, ColumnsRecipe, FRACTION, FitRecipe, Keep, PART, PROBABILITY, ZERO_OR_MORE};
-use crate::tasks::{Masks, Task};
+use crate::tasks::Task;
 
 /// How a data file is read: its columns, its label names, and how much of each text the model sees.
 #[derive(Debug, Clone, Args)]

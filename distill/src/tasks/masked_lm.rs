@@ -1,14 +1,12 @@
 //! Masked-language models: what stood at tokens that are masked, as BERT is pretrained. The targets come from the text, so
 //! labels do not matter.
 
-use std::fmt;
-
-use cache::{Dtype, Outputs};
+use cache::{Dtype, Masks, Outputs};
 use datasets::{Encodings, Masking, TextTokenizer, forward_batches};
 use nn::{Head, Model, PackedInput};
 use teacher::HubOptions;
 
-use super::{Questions, Source, Start, StoredByDefault};
+use super::common::{Questions, Source, Start, StoredByDefault};
 use crate::data::{self, Split};
 use crate::inference::packed;
 use crate::model::{self, TextModel};
@@ -23,31 +21,9 @@ pub(super) const MOST_BATCH_TOKENS: usize = 512;
 pub(super) const STORED_BY_DEFAULT: StoredByDefault =
     StoredByDefault { outputs: Outputs::Token, top_k: Some(64), dtype: Dtype::F16 };
 
-/// How rows are masked before a model reads them.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Masks {
-    /// Part of each row's tokens.
-    pub(crate) probability: f64,
-    pub(crate) seed: u64,
-}
-
-impl fmt::Display for Masks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "masked with probability {} and seed {}", self.probability, self.seed)
-    }
-}
-
-impl Masks {
-    /// How the rows of a cache with this preprocessing were masked; none if they were not.
-    pub(super) fn of(preprocessing: &str) -> Option<Self> {
-        let (probability, seed) = preprocessing.strip_prefix("masked with probability ")?.split_once(" and seed ")?;
-        Some(Self { probability: probability.parse().ok()?, seed: seed.parse().ok()? })
-    }
-
-    /// The masking of texts of this tokenizer.
-    pub(super) fn masking(self, tokenizer: &TextTokenizer) -> Result<Masking, datasets::Error> {
-        Masking::new(tokenizer, self.probability, self.seed)
-    }
+/// The masking of texts of this tokenizer.
+pub(super) fn masking(masks: Masks, tokenizer: &TextTokenizer) -> Result<Masking, datasets::Error> {
+    Masking::new(tokenizer, masks.probability, masks.seed)
 }
 
 /// Loads a model that has a masked-language-model head.
@@ -95,20 +71,4 @@ pub(super) fn score(
         right += predicted.iter().zip(&batch.originals).filter(|(predicted, original)| predicted == original).count();
     }
     Ok(Scores::of_tokens(right, masked))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_masking_reads_back_as_written() {
-        for (probability, seed) in [(0.15, 42), (1.0, 0), (1e-3, u64::MAX)] {
-            let masks = Masks { probability, seed };
-            assert_eq!(Masks::of(&masks.to_string()), Some(masks));
-        }
-        for other in ["", "none", "masked with probability 0.15", "masked with probability x and seed 1"] {
-            assert_eq!(Masks::of(other), None, "{other}");
-        }
-    }
 }

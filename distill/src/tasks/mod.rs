@@ -2,23 +2,20 @@
 //! what is said of a prediction or on a card; whatever depends on the task is asked here and answered there. A new task is
 //! a file, a variant of [`Task`] and, where its rows ask in another way, one of [`Targets`].
 
-pub(crate) mod masked_lm;
+mod common;
+mod masked_lm;
 pub(crate) mod single_label;
 
-use std::path::Path;
-
-use cache::{Dtype, Fingerprint, Outputs};
-use datasets::{Encodings, LabelNames, Masking, TextTokenizer, TokenBatch};
+use cache::{Dtype, Fingerprint, Masks, Outputs, Preprocessing};
+use datasets::{Encodings, LabelNames, Masking, TextTokenizer};
 use nn::Model;
 use nn::hf::HfConfig;
 use teacher::HubOptions;
 
-use crate::data::Split;
 use crate::model::TextModel;
 use crate::objective::LossTermRecipe;
-use crate::recipe::ColumnsRecipe;
 use crate::scores::Scores;
-pub(crate) use masked_lm::Masks;
+pub(crate) use common::{Questions, Source, Start, StoredByDefault};
 
 /// What a model is to tell of a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,33 +24,6 @@ pub(crate) enum Task {
     SingleLabel,
     /// What stood at tokens that are masked.
     MaskedLm(Masks),
-}
-
-/// A model and rows to fine-tune it on, as asked for.
-pub(crate) struct Source<'a> {
-    pub(crate) model: &'a str,
-    pub(crate) hub: &'a HubOptions,
-    pub(crate) data: &'a Path,
-    /// A tenth of the data where there is none.
-    pub(crate) validation: Option<&'a Path>,
-    pub(crate) columns: &'a ColumnsRecipe,
-    /// Of what starts at random.
-    pub(crate) seed: u64,
-}
-
-/// A model with the task's head, and rows with the answers that the task takes from them.
-pub(crate) struct Start {
-    pub(crate) model: TextModel,
-    pub(crate) train: Split,
-    pub(crate) validation: Split,
-}
-
-/// What is stored of a teacher's answers unless told otherwise.
-pub(crate) struct StoredByDefault {
-    pub(crate) outputs: Outputs,
-    /// The largest logits alone, this many.
-    pub(crate) top_k: Option<usize>,
-    pub(crate) dtype: Dtype,
 }
 
 impl Task {
@@ -67,14 +37,14 @@ impl Task {
 
     /// The task that a cache was made for, as far as its keys follow from it.
     pub(crate) fn of_cache(fingerprint: &Fingerprint) -> Self {
-        Masks::of(&fingerprint.preprocessing).map_or(Self::SingleLabel, Self::MaskedLm)
+        fingerprint.preprocessing.masks().map_or(Self::SingleLabel, Self::MaskedLm)
     }
 
-    /// What is done to a text before the tokenizer, as a fingerprint says it: to be changed when that changes.
-    pub(crate) fn preprocessing(self) -> String {
+    /// What is done to a text before a teacher reads it: to be changed when that changes.
+    pub(crate) fn preprocessing(self) -> Preprocessing {
         match self {
-            Self::SingleLabel => "none".to_owned(),
-            Self::MaskedLm(masks) => masks.to_string(),
+            Self::SingleLabel => Preprocessing::none(),
+            Self::MaskedLm(masked) => Preprocessing::Masked { masked },
         }
     }
 
@@ -141,7 +111,7 @@ impl Task {
     pub(crate) fn targets(self, tokenizer: &TextTokenizer) -> anyhow::Result<Targets> {
         Ok(match self {
             Self::SingleLabel => Targets::Labels,
-            Self::MaskedLm(masks) => Targets::MaskedTokens(masks.masking(tokenizer)?),
+            Self::MaskedLm(masks) => Targets::MaskedTokens(masked_lm::masking(masks, tokenizer)?),
         })
     }
 }
@@ -152,15 +122,6 @@ pub(crate) enum Targets {
     Labels,
     /// Each row asks what stood at its masked tokens.
     MaskedTokens(Masking),
-}
-
-/// Some rows as a model reads them, with what they ask.
-pub(crate) struct Questions {
-    pub(crate) batch: TokenBatch,
-    /// The tokens that are asked about; none where the row itself is.
-    pub(crate) positions: Option<Vec<u32>>,
-    /// One for each question, where it is known.
-    pub(crate) answers: Vec<Option<u32>>,
 }
 
 impl Targets {

@@ -7,7 +7,7 @@ use nn::{Head, Layout, Model, Parameters, names};
 use serde::ser::{Serialize, Serializer};
 use teacher::HubOptions;
 
-use super::{Questions, Source, Start};
+use super::common::{Questions, Source, Start};
 use crate::data::{self, TaskData};
 use crate::hint::HintExt;
 use crate::inference::{forward_all, packed};

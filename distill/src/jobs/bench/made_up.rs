@@ -1,6 +1,6 @@
 //! What is made up for a measurement: random numbers, and a cache's fingerprint.
 
-use cache::{Captured, Fingerprint};
+use cache::{Captured, Fingerprint, Preprocessing};
 
 /// The fingerprint of a cache whose teacher does not matter.
 pub(super) fn made_up_fingerprint(teacher: &str, captured: &Captured) -> Fingerprint {
@@ -11,7 +11,7 @@ pub(super) fn made_up_fingerprint(teacher: &str, captured: &Captured) -> Fingerp
         tokenizer: String::new(),
         labels: Vec::new(),
         max_length: 0,
-        preprocessing: String::new(),
+        preprocessing: Preprocessing::Words(String::new()),
         task: String::new(),
         precision: String::new(),
         captured: captured.clone(),
