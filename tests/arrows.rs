@@ -54,8 +54,11 @@ fn nn() -> Imports {
 }
 
 #[test]
-fn no_files_of_nn_import_each_other_in_a_circle() {
-    assert_eq!(nn().circle(), None);
+fn no_files_of_a_crate_import_each_other_in_a_circle() {
+    let student = Imports::of(&repository().join("student/src"));
+    for (name, imports) in [("nn", nn()), ("student", student), ("distill", distill())] {
+        assert_eq!(imports.circle(), None, "in {name}");
+    }
 }
 
 /// A part of `nn`, and all that it may import; an exclamation mark forbids instead.
@@ -85,13 +88,48 @@ fn the_parts_of_nn_import_what_they_may() {
     }
 }
 
+fn distill() -> Imports {
+    let imports = Imports::of(&repository().join("distill/src"));
+    assert!(imports.texts.len() > 60, "only {} files", imports.texts.len());
+    imports
+}
+
+/// A part of `distill`, and all that may import it besides its own files.
+const IMPORTED_BY: [(&str, &[&str]); 3] = [
+    ("cli", &["commands"]),
+    // The command line calls commands, from `main`; commands call jobs and not each other.
+    ("commands", &[]),
+    ("jobs", &["cli", "commands"]),
+];
+
+#[test]
+fn commands_parse_and_print_and_jobs_know_no_flags() {
+    let imports = distill();
+    let room = |module: &str| module.split("::").next().unwrap_or_default().to_string();
+    for (module, target) in imports.edges.iter().flat_map(|(from, to)| to.iter().map(move |to| (from, to))) {
+        let rule = IMPORTED_BY.iter().find(|(part, _)| *part == room(target));
+        let Some((part, importers)) = rule else { continue };
+        let own = room(module) == *part && *part != "commands";
+        assert!(
+            own || importers.contains(&room(module).as_str()),
+            "{module} imports {target}; see ARCHITECTURE.md, distill"
+        );
+    }
+    for (module, text) in &imports.texts {
+        assert!(
+            !text.contains("clap") || room(module) == "cli" || module.is_empty(),
+            "{module} knows clap, which is for cli"
+        );
+    }
+}
+
 #[test]
 fn a_family_is_named_where_a_person_names_one_and_nowhere_else() {
     let may_name = |path: &str| {
         path.starts_with("student/nn/src/family")
             || path.contains("tests")
             || path.contains("parity")
-            || path == "distill/src/cli/values.rs"
+            || path == "distill/src/recipe/student.rs"
     };
     let mut named = 0;
     for folder in ["datasets/src", "teacher/src", "teacher/cache/src", "student/src", "student/nn/src", "distill/src"] {

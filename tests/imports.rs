@@ -17,6 +17,8 @@ impl Imports {
     pub(crate) fn of(source: &Path) -> Self {
         let mut texts = BTreeMap::new();
         collect(source, source, &mut texts);
+        let tests: Vec<String> = texts.iter().flat_map(|(module, text)| test_modules(module, text)).collect();
+        texts.retain(|module, _| !tests.iter().any(|test| module == test || module.starts_with(&format!("{test}::"))));
         let uses: BTreeMap<&str, Vec<Use>> = texts.iter().map(|(module, text)| (module.as_str(), uses(text))).collect();
         let resolver = Resolver { texts: &texts, uses: &uses };
         let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -116,10 +118,20 @@ fn collect(root: &Path, folder: &Path, texts: &mut BTreeMap<String, String>) {
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let parts = path.strip_prefix(root).expect("below").with_extension("");
             let parts = parts.iter().map(|part| part.to_string_lossy().into_owned());
-            let module: Vec<String> = parts.filter(|part| part != "mod" && part != "lib").collect();
+            let module: Vec<String> = parts.filter(|part| !["mod", "lib", "main"].contains(&part.as_str())).collect();
             texts.insert(module.join("::"), plain(&fs::read_to_string(&path).expect("a source")));
         }
     }
+}
+
+/// The modules that a source declares for tests alone, in files of their own.
+fn test_modules(module: &str, text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let declared = lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]").filter_map(|pair| {
+        let name = pair[1].trim_start_matches("pub(crate) ").strip_prefix("mod ")?.strip_suffix(';')?;
+        Some(if module.is_empty() { name.to_string() } else { format!("{module}::{name}") })
+    });
+    declared.collect()
 }
 
 /// A source without comments and without modules of tests.
@@ -266,6 +278,8 @@ fn imports_are_followed_to_the_file_that_defines_the_item() {
     );
     write("b.rs", "mod inner;\npub use inner::Deep;\npub struct Other;\n");
     write("b/inner.rs", "pub struct Deep;\n");
+    write("d.rs", "#[cfg(test)]\nmod checks;\n");
+    write("d/checks.rs", "use crate::c;\n");
     let imports = Imports::of(folder.path());
     assert_eq!(imports.edges.keys().collect::<Vec<_>>(), ["a", "c"], "{:?}", imports.edges);
     assert_eq!(imports.edges["c"].iter().collect::<Vec<_>>(), ["a"]);

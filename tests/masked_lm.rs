@@ -87,7 +87,7 @@ fn every_token_is_captured_with_its_largest_logits() {
     let print = &inspected["fingerprint"];
     let vocabulary = place.read_json("mlm/config.json")["vocab_size"].clone();
     assert_eq!((&print["task"], &print["captured"]["width"]), (&json!("masked_lm"), &vocabulary));
-    assert_eq!(print["preprocessing"], "masked with probability 0.15 and seed 42");
+    assert_eq!(print["preprocessing"], json!({"masked": {"probability": 0.15, "seed": 42}}));
     // 8 logits and indices in two bytes each and three tails a token; measured: 45 and 58 bytes with the index.
     assert_eq!(print["captured"]["logits"]["dtype"], "f16");
     // The more is stored, the less is lost, at each temperature.

@@ -39,15 +39,3 @@ pub use prune::{PrunedVocabulary, prune_vocabulary};
 pub use rows::{Columns, RawLabel, Row, for_each_row, parse_rows, read_rows};
 pub use sampler::{Epoch, Sampler, order};
 pub use tokenizer::{TextTokenizer, TokenizerFiles};
-
-use serde::{Deserialize, Serialize};
-
-/// What is to be told of a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Task {
-    /// Each text belongs to exactly one class.
-    SingleLabel,
-    /// Texts have no labels: what stood at a masked token is to be predicted.
-    MaskedLm,
-}

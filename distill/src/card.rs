@@ -6,10 +6,11 @@ use std::fmt::Write;
 
 use nn::hf::HfConfig;
 
-use crate::cli::ExportDtype;
-use crate::metrics::Scores;
 use crate::objective::LossTermRecipe;
+use crate::recipe::ExportDtype;
 use crate::run_record::{RunInputs, RunRecord};
+use crate::scores::Scores;
+use crate::tasks::single_label::CardText;
 use crate::ui;
 
 /// What a card is written from.
@@ -43,14 +44,19 @@ impl ModelCard<'_> {
         [self.front_matter(), self.what(), self.figures(), self.how(), self.usage(), self.classes()].concat()
     }
 
+    fn task(&self) -> CardText<'_> {
+        CardText { config: self.config, max_length: self.max_length }
+    }
+
     fn front_matter(&self) -> String {
-        let mut tags = vec!["text-classification", &self.config.encoder.family.model_type()];
+        let pipeline = CardText::PIPELINE;
+        let mut tags = vec![pipeline, &self.config.encoder.family.model_type()];
         if self.run.is_some_and(|run| run.inputs.student.is_some()) {
             tags.push("knowledge-distillation");
         }
         tags.push("distill");
         let tags: String = tags.iter().map(|tag| format!("- {tag}\n")).collect();
-        format!("---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags:\n{tags}---\n\n")
+        format!("---\nlibrary_name: transformers\npipeline_tag: {pipeline}\ntags:\n{tags}---\n\n")
     }
 
     fn what(&self) -> String {
@@ -61,10 +67,12 @@ impl ModelCard<'_> {
             None => "",
         };
         format!(
-            "# Text classifier, {classes} classes\n\n\
-             {family} with {layers} layers of width {width} ({heads} heads, {pieces} word pieces) and a classification \
-             head{made}. It sorts a text into one of {classes} classes. The weights are stored as {dtype}.\n\n",
-            classes = self.config.labels.len(),
+            "# {title}\n\n\
+             {family} with {layers} layers of width {width} ({heads} heads, {pieces} word pieces) and {head}{made}. \
+             {purpose} The weights are stored as {dtype}.\n\n",
+            title = self.task().title(),
+            head = CardText::HEAD,
+            purpose = self.task().purpose(),
             family = encoder.family.title(),
             layers = encoder.num_layers,
             width = encoder.hidden_size,
@@ -140,25 +148,11 @@ impl ModelCard<'_> {
     }
 
     fn usage(&self) -> String {
-        format!(
-            "## Usage\n\n\
-             With `transformers`:\n\n\
-             ```python\n\
-             from transformers import pipeline\n\n\
-             classify = pipeline(\"text-classification\", model=\"path/to/this/folder\")\n\
-             print(classify(\"a text to classify\", truncation=True, max_length={length}))\n\
-             ```\n\n\
-             With `distill`, one text a line:\n\n\
-             ```sh\n\
-             echo \"a text to classify\" | distill predict --model path/to/this/folder --max-length {length} --json\n\
-             ```\n\n",
-            length = self.max_length
-        )
+        self.task().usage()
     }
 
     fn classes(&self) -> String {
-        let rows: Vec<_> =
-            self.config.labels.iter().enumerate().map(|(id, label)| (id.to_string(), inline(label))).collect();
+        let rows = self.task().outputs(inline);
         format!("## Classes\n\n{}", table(["id", "class"], &rows)).trim_end().to_string() + "\n"
     }
 }

@@ -8,7 +8,8 @@ use datasets::{Encodings, TokenBatch, forward_batches};
 use nn::{Compute, Model, PackedInput};
 
 use crate::interrupt;
-use crate::ui::{self, Progress};
+use crate::telemetry::Progress;
+use crate::ui;
 
 /// Where a model runs, and in what portions.
 #[derive(Debug, Clone, Copy)]

@@ -1,32 +1,30 @@
 //! Distils text encoders: the program `distill`. Reads the command line, hands over to the command, and turns what
 //! comes back into an exit status: 0, 1 for an error, 2 for a command line that cannot be read, 130 for Ctrl-C.
 
-mod cached;
-mod capture;
 mod card;
-mod checkpoint;
 mod cli;
 mod commands;
+mod data;
+mod device;
 #[cfg(test)]
 mod emulated;
-mod feed;
 mod files;
 mod fingerprint;
 mod hint;
 mod inference;
 mod interrupt;
+mod jobs;
 mod memory;
-mod metrics;
 mod model;
 mod objective;
 #[cfg(test)]
 mod parity;
-mod pipeline;
 mod recipe;
 mod run_record;
-mod schedule;
-mod step;
-mod task_data;
+mod scores;
+mod signal;
+mod tasks;
+mod telemetry;
 mod training;
 mod ui;
 

@@ -7,17 +7,18 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, bail};
-use datasets::{LabelNames, TextTokenizer};
+use datasets::TextTokenizer;
 use half::{bf16, f16};
 use nn::hf::HfConfig;
 use nn::{EncoderConfig, Head, Parameters, Slot};
 use safetensors::{Dtype, View};
 use teacher::{Download, HubOptions, ModelFiles};
 
-use crate::cli::{ExportDtype, HubArgs};
 use crate::files::{self, FileError};
 use crate::hint::HintExt;
-use crate::ui::{self, Progress};
+use crate::recipe::ExportDtype;
+use crate::telemetry::Progress;
+use crate::ui;
 
 /// A model as its folder or the Hub has it.
 pub(crate) struct TextModel {
@@ -35,15 +36,9 @@ pub(crate) const MODEL_FILES: [&str; 6] =
 /// The name of the weights' file.
 pub(crate) const WEIGHTS: &str = "model.safetensors";
 
-/// Finds and loads a model as a classifier, whether it has that head or not.
-pub(crate) fn load(name: &str, hub: &HubArgs) -> anyhow::Result<TextModel> {
-    load_for(name, hub, Head::Classification)
-}
-
 /// Finds and loads a model with this head, whether it has it or not.
-pub(crate) fn load_for(name: &str, hub: &HubArgs, head: Head) -> anyhow::Result<TextModel> {
-    let options = HubOptions { revision: hub.revision.clone(), offline: hub.offline };
-    let files = locate(name, &options)?;
+pub(crate) fn load_for(name: &str, hub: &HubOptions, head: Head) -> anyhow::Result<TextModel> {
+    let files = locate(name, hub)?;
     let loaded = teacher::load_for(&files, head).with_context(|| format!("cannot load the model `{name}`"))?;
     if !loaded.unused.is_empty() {
         tracing::debug!("{name}: tensors that the encoder has no use for: {}", loaded.unused.join(", "));
@@ -60,11 +55,11 @@ pub(crate) fn load_for(name: &str, hub: &HubArgs, head: Head) -> anyhow::Result<
 }
 
 /// What a model is, and its tokenizer. Reads no weights; a folder need not have any.
-pub(crate) fn describe(name: &str, hub: &HubArgs) -> anyhow::Result<(HfConfig, TextTokenizer)> {
+pub(crate) fn describe(name: &str, hub: &HubOptions) -> anyhow::Result<(HfConfig, TextTokenizer)> {
     let folder = Path::new(name);
     let files = match folder.is_dir() {
         true => ModelFiles { name: name.to_owned(), config: folder.join("config.json"), ..ModelFiles::default() },
-        false => locate(name, &HubOptions { revision: hub.revision.clone(), offline: hub.offline })?,
+        false => locate(name, hub)?,
     };
     let config = teacher::read_config(&files).with_context(|| format!("cannot load the model `{name}`"))?;
     Ok((config, load_tokenizer(&files)?))
@@ -87,24 +82,18 @@ fn locate(name: &str, options: &HubOptions) -> anyhow::Result<ModelFiles> {
     Ok(teacher::locate_with_progress(name, options, Arc::new(on_download))?)
 }
 
-/// Loads a model that has a classification head.
-pub(crate) fn load_classifier(name: &str, hub: &HubArgs) -> anyhow::Result<TextModel> {
-    let model = load(name, hub)?;
+/// Loads a model that has this head; `what` is the head's name, and `way_out` says where to get one.
+pub(crate) fn load_with_head(
+    name: &str,
+    hub: &HubOptions,
+    head: Head,
+    what: &str,
+    way_out: String,
+) -> anyhow::Result<TextModel> {
+    let model = load_for(name, hub, head)?;
     if let Some(&slot) = model.missing_head.first() {
         let tensor = nn::names::hugging_face_name(model.config.encoder.family, slot);
-        return Err(anyhow::anyhow!("{name}: no tensor `{tensor}`: the model has no classification head"))
-            .hint(format!("make a classifier of it: distill finetune --model {name} --data FILE --output FOLDER"));
-    }
-    Ok(model)
-}
-
-/// Loads a model that has a masked-language-model head.
-pub(crate) fn load_masked_lm(name: &str, hub: &HubArgs) -> anyhow::Result<TextModel> {
-    let model = load_for(name, hub, Head::MaskedLm)?;
-    if let Some(&slot) = model.missing_head.first() {
-        let tensor = nn::names::hugging_face_name(model.config.encoder.family, slot);
-        return Err(anyhow::anyhow!("{name}: no tensor `{tensor}`: the model has no masked-language-model head"))
-            .hint(format!("train one: distill finetune --task masked-lm --model {name} --data FILE --output FOLDER"));
+        return Err(anyhow::anyhow!("{name}: no tensor `{tensor}`: the model has no {what} head")).hint(way_out);
     }
     Ok(model)
 }
@@ -116,26 +105,6 @@ fn load_tokenizer(files: &ModelFiles) -> anyhow::Result<TextTokenizer> {
 }
 
 impl TextModel {
-    /// The class names that data is matched with: the model's, or where it has none, the given ones in its order.
-    pub(crate) fn name_labels(&mut self, given: &[String]) -> anyhow::Result<LabelNames> {
-        let names = LabelNames::new(self.config.labels.clone())?;
-        if given.is_empty() || given == self.config.labels {
-            return Ok(names);
-        }
-        if given.len() != names.len() {
-            bail!("--label-names has {} names, the model has {} classes", given.len(), names.len());
-        }
-        if !names.are_generic() {
-            bail!(
-                "--label-names says {}, but the model's own class names are {}; leave --label-names out",
-                given.join(","),
-                self.config.labels.join(",")
-            );
-        }
-        self.config.labels = given.to_vec();
-        Ok(LabelNames::new(given.to_vec())?)
-    }
-
     /// [`max_length`] of this model.
     pub(crate) fn max_length(&self, asked: Option<usize>) -> anyhow::Result<usize> {
         max_length(&self.config.encoder, asked)
@@ -195,9 +164,8 @@ pub(crate) fn save(
 }
 
 /// Bytes of a model's weights on disk, all shards together.
-pub(crate) fn weights_bytes(name: &str, hub: &HubArgs) -> anyhow::Result<u64> {
-    let options = HubOptions { revision: hub.revision.clone(), offline: hub.offline };
-    let files = teacher::locate(name, &options)?;
+pub(crate) fn weights_bytes(name: &str, hub: &HubOptions) -> anyhow::Result<u64> {
+    let files = teacher::locate(name, hub)?;
     let sizes = files.weights.iter().map(|path| {
         let metadata = fs::metadata(path).map_err(|source| FileError::Read { path: path.clone(), source })?;
         Ok(metadata.len())

@@ -8,13 +8,13 @@ mod golden;
 mod real;
 mod taps;
 
-use datasets::Task;
 use nn::hf::HfConfig;
 use nn::{AdamW, DropoutRng, Family, Head, LayerSlot, Mode, Model, PackedInput, Parameters, Slot, StepRates, Tap};
 
 use crate::inference::packed;
-use crate::objective::{LossReport, LossTermRecipe, Objective, ObjectiveRows, StepCounts, TeacherSignal};
-use crate::schedule::Schedule;
+use crate::objective::{LossReport, LossTermRecipe, Objective, ObjectiveRows, StepCounts};
+use crate::signal::TeacherSignal;
+use crate::training::schedule::Schedule;
 use golden::{Golden, GoldenBatch, difference, fixture, load, load_for};
 
 #[test]
@@ -188,16 +188,16 @@ impl Case {
         let batch = golden.batch();
         let labels: Vec<Option<u32>> =
             golden.integers("labels").into_iter().map(|label| u32::try_from(label).ok()).collect();
-        let (task, terms, positions, labels) = match config.encoder.head {
+        let (terms, positions, labels) = match config.encoder.head {
             Head::Classification => {
                 let soft = LossTermRecipe::SoftTarget { weight: 0.5, temperature: 2.0 };
                 let terms = vec![soft, LossTermRecipe::HardLabel { weight: 0.5 }];
-                (Task::SingleLabel, terms, (0..labels.len() as u32).collect(), labels)
+                (terms, (0..labels.len() as u32).collect(), labels)
             }
             Head::MaskedLm => {
                 let of_tokens = (0..).zip(batch.attended.iter().map(|&index| labels[index]));
                 let (positions, labels) = of_tokens.filter(|(_, label)| label.is_some()).unzip();
-                (Task::MaskedLm, vec![LossTermRecipe::HardLabel { weight: 1.0 }], positions, labels)
+                (vec![LossTermRecipe::HardLabel { weight: 1.0 }], positions, labels)
             }
         };
         Self {
@@ -205,7 +205,7 @@ impl Case {
             positions,
             labels,
             golden,
-            objective: Objective::new(task, terms).expect("an objective"),
+            objective: Objective::new(terms).expect("an objective"),
             model: Model::new(config, parameters).expect("a model"),
             dropout: DropoutRng::new(7, 0, 0),
         }

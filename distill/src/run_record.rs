@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::files;
-use crate::metrics::Scores;
 use crate::objective::LossTermRecipe;
 use crate::recipe::{FitRecipe, StudentRecipe};
+use crate::scores::Scores;
 
 /// The record's file name.
 pub(crate) const RECORD: &str = "distill.json";

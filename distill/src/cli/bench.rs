@@ -1,10 +1,18 @@
 //! The flags of `distill bench` and of what it can measure.
 
-use super::cache::StoredArgs;
-use super::groups::{ColumnArgs, DeviceArgs, HubArgs};
-use super::values::{DeviceChoice, StoredDtype, StudentFamily, above_zero, at_least_one, probability};
-use clap::{Args, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
+
+use cache::Dtype;
+use clap::{Args, Subcommand};
+
+use super::groups::{ColumnArgs, DeviceArgs, HubArgs};
+use super::values::{STORED_DTYPES, at_least_one, number, one_of, stored_name};
+use crate::device::DeviceChoice;
+use crate::jobs::bench::cache::CacheBench;
+use crate::jobs::bench::{Budget, CaptureBench, Measurement, RowsAsked, Shape, TrainBench};
+use crate::jobs::capture::StoredForm;
+use crate::recipe::{ABOVE_ZERO, PROBABILITY, StudentFamily};
 
 /// `distill bench`: how fast this machine is.
 #[derive(Debug, Clone, Args)]
@@ -58,6 +66,19 @@ pub(crate) struct BenchCaptureArgs {
     pub(crate) hub: HubArgs,
 }
 
+impl From<BenchCaptureArgs> for CaptureBench {
+    fn from(args: BenchCaptureArgs) -> Self {
+        Self {
+            shape: args.shape.into(),
+            rows: args.rows.into(),
+            output: args.writing.output.clone(),
+            stored: args.writing.into(),
+            measurement: args.measurement.into(),
+            hub: args.hub.into(),
+        }
+    }
+}
+
 /// `distill bench train`.
 #[derive(Debug, Clone, Args)]
 #[command(
@@ -67,7 +88,7 @@ pub(crate) struct BenchTrainArgs {
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
     /// Chance of each value being dropped
-    #[arg(long, value_name = "CHANCE", default_value_t = 0.1, value_parser = probability, help_heading = "Model")]
+    #[arg(long, value_name = "CHANCE", default_value_t = 0.1, value_parser = number(PROBABILITY), help_heading = "Model")]
     pub(crate) dropout: f64,
     /// Time the student with a pruned vocabulary too, beside the full one
     #[arg(long, requires = "data", help_heading = "Model")]
@@ -78,6 +99,19 @@ pub(crate) struct BenchTrainArgs {
     pub(crate) measurement: MeasurementArgs,
     #[command(flatten)]
     pub(crate) hub: HubArgs,
+}
+
+impl From<BenchTrainArgs> for TrainBench {
+    fn from(args: BenchTrainArgs) -> Self {
+        Self {
+            shape: args.shape.into(),
+            dropout: args.dropout,
+            prune_vocabulary: args.prune_vocabulary,
+            rows: args.rows.into(),
+            measurement: args.measurement.into(),
+            hub: args.hub.into(),
+        }
+    }
 }
 
 /// `distill bench cache`.
@@ -91,9 +125,9 @@ pub(crate) struct BenchCacheArgs {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one, help_heading = "Data")]
     pub(crate) labels: usize,
     /// Number format of the logits: f32, f16 or bf16
-    #[arg(long, value_enum, value_name = "DTYPE", default_value_t = StoredDtype::F16, hide_possible_values = true,
-          help_heading = "Data")]
-    pub(crate) dtype: StoredDtype,
+    #[arg(long, value_parser = one_of(&STORED_DTYPES, stored_name), value_name = "DTYPE", default_value = "f16",
+          hide_possible_values = true, help_heading = "Data")]
+    pub(crate) dtype: Dtype,
     /// Rows that are committed at a time, each time as one shard
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = at_least_one, help_heading = "Data")]
     pub(crate) commit_rows: usize,
@@ -106,6 +140,13 @@ pub(crate) struct BenchCacheArgs {
     /// Read the cache that this command has left in --output, and write none
     #[arg(long, requires = "output", help_heading = "Output")]
     pub(crate) reuse: bool,
+}
+
+impl From<BenchCacheArgs> for CacheBench {
+    fn from(args: BenchCacheArgs) -> Self {
+        let BenchCacheArgs { rows, labels, dtype, commit_rows, seed, output, reuse } = args;
+        Self { rows, labels, dtype, commit_rows, seed, output, reuse }
+    }
 }
 
 /// `distill bench gemm`.
@@ -131,7 +172,8 @@ pub(crate) struct ShapeArgs {
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
     /// distilbert, bert or mobilebert [default: what --model is to capture, distilbert to train]
-    #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true)]
+    #[arg(long, value_parser = one_of(&StudentFamily::ALL, StudentFamily::name), value_name = "TYPE",
+          hide_possible_values = true)]
     pub(crate) model_type: Option<StudentFamily>,
     /// Layers [default: the model's; without --model 12 to capture, 6 to train]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
@@ -153,11 +195,18 @@ pub(crate) struct ShapeArgs {
     pub(crate) labels: Option<usize>,
 }
 
-impl ShapeArgs {
-    /// Whether any flag makes another model of the given one, whatever its head.
-    pub(crate) fn changes_encoder(&self) -> bool {
-        let sizes = [self.layers, self.hidden_size, self.heads, self.intermediate_size, self.vocab_size];
-        self.model_type.is_some() || sizes.iter().any(Option::is_some)
+impl From<ShapeArgs> for Shape {
+    fn from(args: ShapeArgs) -> Self {
+        Self {
+            model: args.model,
+            family: args.model_type,
+            layers: args.layers,
+            hidden_size: args.hidden_size,
+            heads: args.heads,
+            intermediate_size: args.intermediate_size,
+            vocab_size: args.vocab_size,
+            labels: args.labels,
+        }
     }
 }
 
@@ -181,6 +230,18 @@ pub(crate) struct RowsArgs {
     pub(crate) length: usize,
 }
 
+impl From<RowsArgs> for RowsAsked {
+    fn from(args: RowsArgs) -> Self {
+        Self {
+            data: args.data,
+            columns: (&args.columns).into(),
+            limit: args.limit,
+            batch_rows: args.batch_rows,
+            length: args.length,
+        }
+    }
+}
+
 /// What writing adds to a capture.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Writing")]
@@ -189,8 +250,9 @@ pub(crate) struct WritingArgs {
     #[arg(long, value_name = "DIR", requires = "data")]
     pub(crate) output: Option<PathBuf>,
     /// Number format of the logits: f32, f16 or bf16 [default: as in cache]
-    #[arg(long, value_enum, value_name = "DTYPE", requires = "output", hide_possible_values = true)]
-    pub(crate) dtype: Option<StoredDtype>,
+    #[arg(long, value_parser = one_of(&STORED_DTYPES, stored_name), value_name = "DTYPE", requires = "output",
+          hide_possible_values = true)]
+    pub(crate) dtype: Option<Dtype>,
     /// Store the largest logits alone, this many
     #[arg(long, value_name = "K", value_parser = at_least_one, requires = "output")]
     pub(crate) top_k: Option<usize>,
@@ -202,18 +264,17 @@ pub(crate) struct WritingArgs {
     pub(crate) all_tokens: bool,
 }
 
-impl WritingArgs {
-    /// As `distill cache` takes it.
-    pub(crate) fn stored(&self) -> StoredArgs {
-        StoredArgs {
-            dtype: self.dtype,
-            top_k: self.top_k,
+impl From<WritingArgs> for StoredForm {
+    fn from(args: WritingArgs) -> Self {
+        Self {
+            dtype: args.dtype,
+            top_k: args.top_k,
             temperatures: Vec::new(),
             sample: None,
             sample_temperature: 1.0,
             seed: 42,
-            hidden_states: self.hidden_states.clone(),
-            all_tokens: self.all_tokens,
+            hidden_states: args.hidden_states,
+            all_tokens: args.all_tokens,
         }
     }
 }
@@ -223,7 +284,7 @@ impl WritingArgs {
 #[command(next_help_heading = "Measurement")]
 pub(crate) struct MeasurementArgs {
     /// Repeat for this long, and three times at least; a repeat is a pass over the rows, or several if one is short
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = above_zero)]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = number(ABOVE_ZERO))]
     pub(crate) seconds: f64,
     /// Repeat this often, however long it takes
     #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with = "seconds")]
@@ -236,4 +297,15 @@ pub(crate) struct MeasurementArgs {
     /// Most tokens in one forward pass [default: 4096, on a GPU 32768, or all of the made-up rows if they are more]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one, help_heading = "Compute")]
     pub(crate) batch_tokens: Option<usize>,
+}
+
+impl From<MeasurementArgs> for Measurement {
+    fn from(args: MeasurementArgs) -> Self {
+        let budget = match args.repeats {
+            Some(repeats) => Budget::Repeats(repeats),
+            // More than a day is as good as for ever, and a bound keeps the conversion from failing.
+            None => Budget::Time(Duration::from_secs_f64(args.seconds.min(86_400.0))),
+        };
+        Self { budget, seed: args.seed, batch_tokens: args.batch_tokens }
+    }
 }

@@ -1,9 +1,14 @@
 //! The flags of `distill cache` and of what can be done with a cache that is there.
 
-use super::groups::{ColumnArgs, ComputeArgs, HubArgs, OutputArgs, TaskArgs};
-use super::values::{StoredDtype, above_zero, at_least_one};
+use std::path::{Path, PathBuf};
+
+use cache::Dtype;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
-use std::path::PathBuf;
+
+use super::groups::{ColumnArgs, ComputeArgs, HubArgs, OutputArgs, TaskArgs};
+use super::values::{STORED_DTYPES, at_least_one, number, one_of, stored_name};
+use crate::jobs::capture::{Asking, ExistingCache, StoredForm};
+use crate::recipe::ABOVE_ZERO;
 
 /// `distill cache`: store what a teacher says, or look after what is stored.
 #[derive(Debug, Clone)]
@@ -88,25 +93,68 @@ pub(crate) struct CaptureArgs {
     pub(crate) hub: HubArgs,
 }
 
+impl CaptureArgs {
+    /// Who is asked, what, and on which rows.
+    pub(crate) fn asking(&self) -> anyhow::Result<Asking> {
+        asking(&self.teacher, &self.data, &self.columns, self.task, &self.stored, &self.compute, &self.hub)
+    }
+
+    /// What to do about a cache that is there.
+    pub(crate) fn existing(&self) -> ExistingCache {
+        match (self.refresh, self.output.overwrite) {
+            (true, _) => ExistingCache::Refresh,
+            (false, true) => ExistingCache::Overwrite,
+            (false, false) => ExistingCache::Resume,
+        }
+    }
+}
+
+impl EstimateArgs {
+    /// Who is asked, what, and on which rows.
+    pub(crate) fn asking(&self) -> anyhow::Result<Asking> {
+        asking(&self.teacher, &self.data, &self.columns, self.task, &self.stored, &self.compute, &self.hub)
+    }
+}
+
+fn asking(
+    teacher: &str,
+    data: &Path,
+    columns: &ColumnArgs,
+    task: TaskArgs,
+    stored: &StoredArgs,
+    compute: &ComputeArgs,
+    hub: &HubArgs,
+) -> anyhow::Result<Asking> {
+    Ok(Asking {
+        teacher: teacher.to_owned(),
+        hub: hub.clone().into(),
+        data: data.to_owned(),
+        columns: columns.into(),
+        task: task.task(stored.seed)?,
+        stored: stored.clone().into(),
+        batch_tokens: compute.batch_tokens,
+    })
+}
+
 /// What is stored of each answer.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "What is stored")]
 pub(crate) struct StoredArgs {
     /// Number format of the logits: f32, f16 or bf16 [default: f32; f16 with masked-lm]
-    #[arg(long, value_enum, value_name = "DTYPE", hide_possible_values = true)]
-    pub(crate) dtype: Option<StoredDtype>,
+    #[arg(long, value_parser = one_of(&STORED_DTYPES, stored_name), value_name = "DTYPE", hide_possible_values = true)]
+    pub(crate) dtype: Option<Dtype>,
     /// Store the largest logits alone, this many, and the sum of the others at each of --temperatures [default: all
     /// logits; 64 of them with masked-lm]
     #[arg(long, value_name = "K", value_parser = at_least_one, conflicts_with = "sample")]
     pub(crate) top_k: Option<usize>,
     /// Temperatures that a student may be trained at with --top-k, with commas between them [default: 1,2,4]
-    #[arg(long, value_name = "T,..", value_delimiter = ',', value_parser = above_zero, conflicts_with = "sample")]
+    #[arg(long, value_name = "T,..", value_delimiter = ',', value_parser = number(ABOVE_ZERO), conflicts_with = "sample")]
     pub(crate) temperatures: Vec<f64>,
     /// Store classes drawn from the softmax instead of logits, this many draws
     #[arg(long, value_name = "DRAWS", value_parser = at_least_one, conflicts_with = "dtype")]
     pub(crate) sample: Option<usize>,
     /// Temperature of the softmax that --sample draws from, and the only one that a student may be trained at
-    #[arg(long, value_name = "T", default_value = "1.0", value_parser = above_zero, requires = "sample")]
+    #[arg(long, value_name = "T", default_value = "1.0", value_parser = number(ABOVE_ZERO), requires = "sample")]
     pub(crate) sample_temperature: f64,
     /// Where the draws of --sample and the masks of masked-lm come from
     #[arg(long, value_name = "N", default_value_t = 42)]
@@ -117,6 +165,21 @@ pub(crate) struct StoredArgs {
     /// Store hidden states of every token, and not of the first alone
     #[arg(long, requires = "hidden_states")]
     pub(crate) all_tokens: bool,
+}
+
+impl From<StoredArgs> for StoredForm {
+    fn from(args: StoredArgs) -> Self {
+        Self {
+            dtype: args.dtype,
+            top_k: args.top_k,
+            temperatures: args.temperatures,
+            sample: args.sample,
+            sample_temperature: args.sample_temperature,
+            seed: args.seed,
+            hidden_states: args.hidden_states,
+            all_tokens: args.all_tokens,
+        }
+    }
 }
 
 /// `distill cache inspect`.
@@ -161,7 +224,7 @@ pub(crate) struct EstimateArgs {
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
     /// Let the teacher run for about this long
-    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = above_zero, help_heading = "Measurement")]
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = number(ABOVE_ZERO), help_heading = "Measurement")]
     pub(crate) probe_seconds: f64,
     #[command(flatten)]
     pub(crate) hub: HubArgs,

@@ -1,12 +1,15 @@
 //! The flags of each command, in the order in which its help shows them.
 
-use super::groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, OutputArgs, TaskArgs};
-use super::values::{
-    ExportDtype, LayerChoice, Setting, StudentFamily, above_zero, at_least_one, at_least_three, zero_or_more,
-};
-use crate::objective::LossTermRecipe;
-use clap::Args;
 use std::path::PathBuf;
+
+use clap::Args;
+
+use super::groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, OutputArgs, TaskArgs};
+use super::values::{at_least_one, at_least_three, number, one_of};
+use crate::objective::LossTermRecipe;
+use crate::recipe::{
+    ABOVE_ZERO, ExportDtype, FitRecipe, LayerChoice, Setting, StudentFamily, StudentRecipe, ZERO_OR_MORE,
+};
 
 /// `distill finetune`: make a teacher.
 #[derive(Debug, Clone, Args)]
@@ -33,7 +36,7 @@ pub(crate) struct FinetuneArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one, help_heading = "Training")]
     pub(crate) epochs: usize,
     /// Highest learning rate, reached at the end of the warm-up
-    #[arg(long, value_name = "RATE", default_value = "5e-5", value_parser = above_zero, help_heading = "Training")]
+    #[arg(long, value_name = "RATE", default_value = "5e-5", value_parser = number(ABOVE_ZERO), help_heading = "Training")]
     pub(crate) learning_rate: f64,
     #[command(flatten)]
     pub(crate) fitting: FittingArgs,
@@ -46,6 +49,13 @@ pub(crate) struct FinetuneArgs {
     pub(crate) resume: bool,
     #[command(flatten)]
     pub(crate) hub: HubArgs,
+}
+
+impl FinetuneArgs {
+    /// How the model is fitted.
+    pub(crate) fn fit(&self) -> FitRecipe {
+        self.fitting.recipe(self.epochs, self.learning_rate, &self.compute)
+    }
 }
 
 /// `distill train`: train a student.
@@ -63,8 +73,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, help_heading = "Teacher")]
     pub(crate) force: bool,
     /// Kind of student: distilbert, bert for one that is to teach in its turn, or mobilebert
-    #[arg(long, value_enum, value_name = "TYPE", default_value_t = StudentFamily::DistilBert,
-          hide_possible_values = true, help_heading = "Student")]
+    #[arg(long, value_parser = one_of(&StudentFamily::ALL, StudentFamily::name), value_name = "TYPE",
+          default_value_t = StudentFamily::DistilBert, hide_possible_values = true, help_heading = "Student")]
     pub(crate) model_type: StudentFamily,
     /// Teacher layers to start from: uniform, first, last, random (none of them) or a list such as 0,2,4
     #[arg(long, value_name = "LAYERS", default_value_t = LayerChoice::Uniform, help_heading = "Student")]
@@ -99,19 +109,19 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
     /// Softening of both distributions in the soft term: logits are divided by it
-    #[arg(long, value_name = "T", default_value = "2.0", value_parser = above_zero, help_heading = "Objective")]
+    #[arg(long, value_name = "T", default_value = "2.0", value_parser = number(ABOVE_ZERO), help_heading = "Objective")]
     pub(crate) temperature: f64,
     /// Weight of the soft term, T^2 * KL(teacher || student); 0 leaves it out
-    #[arg(long, value_name = "W", default_value_t = 0.5, value_parser = zero_or_more, help_heading = "Objective")]
+    #[arg(long, value_name = "W", default_value_t = 0.5, value_parser = number(ZERO_OR_MORE), help_heading = "Objective")]
     pub(crate) weight_soft: f64,
     /// Weight of the hard term, cross-entropy with the labels; 0 leaves it out
-    #[arg(long, value_name = "W", default_value_t = 0.5, value_parser = zero_or_more, help_heading = "Objective")]
+    #[arg(long, value_name = "W", default_value_t = 0.5, value_parser = number(ZERO_OR_MORE), help_heading = "Objective")]
     pub(crate) weight_hard: f64,
     /// Times that every row is learned from
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one, help_heading = "Training")]
     pub(crate) epochs: usize,
     /// Highest learning rate, reached at the end of the warm-up
-    #[arg(long, value_name = "RATE", default_value = "1e-4", value_parser = above_zero, help_heading = "Training")]
+    #[arg(long, value_name = "RATE", default_value = "1e-4", value_parser = number(ABOVE_ZERO), help_heading = "Training")]
     pub(crate) learning_rate: f64,
     #[command(flatten)]
     pub(crate) fitting: FittingArgs,
@@ -132,6 +142,27 @@ impl TrainArgs {
         let soft = LossTermRecipe::SoftTarget { weight: self.weight_soft, temperature: self.temperature };
         let hard = LossTermRecipe::HardLabel { weight: self.weight_hard };
         [soft, hard].into_iter().filter(|term| term.weight() > 0.0).collect()
+    }
+
+    /// The student.
+    pub(crate) fn student(&self) -> StudentRecipe {
+        StudentRecipe {
+            family: self.model_type,
+            layers: self.layers.clone(),
+            num_layers: self.num_layers,
+            hidden_size: self.hidden_size,
+            num_heads: self.num_heads,
+            intermediate_size: self.intermediate_size,
+            bottleneck_size: self.bottleneck_size,
+            stacks: self.stacks,
+            prune_vocabulary: self.prune_vocabulary,
+            dropout: self.fitting.dropout,
+        }
+    }
+
+    /// How it is fitted.
+    pub(crate) fn fit(&self) -> FitRecipe {
+        self.fitting.recipe(self.epochs, self.learning_rate, &self.compute)
     }
 }
 
@@ -164,8 +195,8 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_name = "RUN", help_heading = "Model")]
     pub(crate) model: PathBuf,
     /// Number format of the weights: f32, f16 or bf16
-    #[arg(long, value_enum, value_name = "DTYPE", default_value_t = ExportDtype::F32, hide_possible_values = true,
-          help_heading = "Model")]
+    #[arg(long, value_parser = one_of(&ExportDtype::ALL, ExportDtype::name), value_name = "DTYPE",
+          default_value_t = ExportDtype::F32, hide_possible_values = true, help_heading = "Model")]
     pub(crate) dtype: ExportDtype,
     /// Rows to measure the exported model on, for its card [default: the figures of the run]
     #[arg(long, value_name = "FILE", help_heading = "Data")]

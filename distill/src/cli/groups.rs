@@ -1,15 +1,17 @@
 //! Flags that several commands share, so that each is spelled, explained and checked once.
 
-use super::values::{
-    DeviceChoice, Keep, PrecisionChoice, TaskChoice, above_zero, at_least_one, at_least_three, fraction, part,
-    probability, zero_or_more,
-};
-use crate::ui;
-use anyhow::Context;
+use std::path::PathBuf;
+
+use cache::Masks;
 use clap::Args;
 use nn::Compute;
-use nn::cuda::{Device, Precision};
-use std::path::PathBuf;
+use teacher::HubOptions;
+
+use super::values::{TaskName, at_least_one, at_least_three, number, one_of};
+use crate::device::{self, DeviceChoice, PrecisionChoice};
+use crate::jobs::Existing;
+use crate::recipe::{ABOVE_ZERO, ColumnsRecipe, FRACTION, FitRecipe, Keep, PART, PROBABILITY, ZERO_OR_MORE};
+use crate::tasks::Task;
 
 /// How a data file is read: its columns, its label names, and how much of each text the model sees.
 #[derive(Debug, Clone, Args)]
@@ -32,25 +34,38 @@ pub(crate) struct ColumnArgs {
     pub(crate) max_length: Option<usize>,
 }
 
+impl From<&ColumnArgs> for ColumnsRecipe {
+    fn from(args: &ColumnArgs) -> Self {
+        Self {
+            text_column: args.text_column.clone(),
+            pair_column: args.pair_column.clone(),
+            label_column: args.label_column.clone(),
+            label_names: args.label_names.clone(),
+            max_length: args.max_length,
+        }
+    }
+}
+
 /// What the model is to tell.
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Task")]
 pub(crate) struct TaskArgs {
     /// What the model tells of a text: single-label (its class) or masked-lm (what stood at masked tokens; CPU alone)
-    #[arg(long, value_enum, value_name = "TASK", default_value_t = TaskChoice::SingleLabel, hide_possible_values = true)]
-    pub(crate) task: TaskChoice,
+    #[arg(long, value_parser = one_of(&TaskName::ALL, TaskName::name), value_name = "TASK",
+          default_value_t = TaskName::SingleLabel, hide_possible_values = true)]
+    pub(crate) task: TaskName,
     /// Part of each row's tokens that masked-lm masks, as BERT does [default: 0.15]
-    #[arg(long, value_name = "PART", value_parser = part)]
+    #[arg(long, value_name = "PART", value_parser = number(PART))]
     pub(crate) mask_probability: Option<f64>,
 }
 
 impl TaskArgs {
-    /// Part of the tokens to mask; none where the task masks none, and then it may not be given.
-    pub(crate) fn masked_part(&self) -> anyhow::Result<Option<f64>> {
+    /// The task; where it masks tokens, by this seed.
+    pub(crate) fn task(&self, seed: u64) -> anyhow::Result<Task> {
         match (self.task, self.mask_probability) {
-            (TaskChoice::MaskedLm, part) => Ok(Some(part.unwrap_or(0.15))),
-            (TaskChoice::SingleLabel, None) => Ok(None),
-            (TaskChoice::SingleLabel, Some(_)) => anyhow::bail!("--mask-probability goes with --task masked-lm"),
+            (TaskName::MaskedLm, part) => Ok(Task::MaskedLm(Masks { probability: part.unwrap_or(0.15), seed })),
+            (TaskName::SingleLabel, None) => Ok(Task::SingleLabel),
+            (TaskName::SingleLabel, Some(_)) => anyhow::bail!("--mask-probability goes with --task masked-lm"),
         }
     }
 }
@@ -63,42 +78,15 @@ pub(crate) struct DeviceArgs {
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
     pub(crate) device: DeviceChoice,
     /// Number formats to compute in: auto (bf16 on a GPU, f32 on the CPU), f32, tf32 or bf16
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = PrecisionChoice::Auto, hide_possible_values = true)]
+    #[arg(long, value_parser = one_of(&PrecisionChoice::ALL, PrecisionChoice::name), value_name = "FORMAT",
+          default_value_t = PrecisionChoice::Auto, hide_possible_values = true)]
     pub(crate) precision: PrecisionChoice,
 }
 
 impl DeviceArgs {
     /// Finds the device, or refuses what this machine cannot do.
     pub(crate) fn resolve(&self) -> anyhow::Result<Compute> {
-        let device = match self.device {
-            DeviceChoice::Cpu => None,
-            DeviceChoice::Cuda(ordinal) => {
-                Some(Device::cuda(ordinal).with_context(|| format!("--device {}", self.device))?)
-            }
-            DeviceChoice::Auto => match Device::cuda(0) {
-                Ok(device) => Some(device),
-                Err(nn::Error::Device(error)) if error.is_absence() => None,
-                Err(error) => {
-                    ui::say(format!("computing on the CPU, since the GPU cannot be used: {error}"));
-                    None
-                }
-            },
-        };
-        let precision = match (self.precision, &device) {
-            (PrecisionChoice::F32, _) | (PrecisionChoice::Auto, None) => Precision::F32,
-            (PrecisionChoice::Auto | PrecisionChoice::Bf16, Some(_)) => Precision::Bf16,
-            (PrecisionChoice::Tf32, Some(_)) => Precision::Tf32,
-            (PrecisionChoice::Bf16 | PrecisionChoice::Tf32, None) => {
-                let asked = if self.precision == PrecisionChoice::Bf16 { "bf16" } else { "tf32" };
-                anyhow::bail!(
-                    "--precision {asked}: the CPU computes in f32 alone; give --precision f32, or a GPU by --device cuda"
-                );
-            }
-        };
-        Ok(match device {
-            None => Compute::Cpu,
-            Some(device) => Compute::Cuda { device, precision },
-        })
+        device::find(self.device, self.precision)
     }
 }
 
@@ -125,6 +113,12 @@ pub(crate) struct HubArgs {
     pub(crate) offline: bool,
 }
 
+impl From<HubArgs> for HubOptions {
+    fn from(HubArgs { revision, offline }: HubArgs) -> Self {
+        Self { revision, offline }
+    }
+}
+
 /// The folder a command writes.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
@@ -137,6 +131,17 @@ pub(crate) struct OutputArgs {
     pub(crate) overwrite: bool,
 }
 
+impl OutputArgs {
+    /// What to do about what the folder holds.
+    pub(crate) fn existing(&self, resume: bool) -> Existing {
+        match (resume, self.overwrite) {
+            (true, _) => Existing::Resume,
+            (false, true) => Existing::Overwrite,
+            (false, false) => Existing::Refuse,
+        }
+    }
+}
+
 /// How a model is fitted, whatever it is fitted to: `finetune` and `train` share this.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Training")]
@@ -145,19 +150,20 @@ pub(crate) struct FittingArgs {
     #[arg(long, value_name = "ROWS", default_value_t = 32, value_parser = at_least_one)]
     pub(crate) batch_rows: usize,
     /// How strongly AdamW draws weights to 0; biases and norms are left alone
-    #[arg(long, value_name = "RATE", default_value_t = 0.01, value_parser = zero_or_more)]
+    #[arg(long, value_name = "RATE", default_value_t = 0.01, value_parser = number(ZERO_OR_MORE))]
     pub(crate) weight_decay: f64,
     /// Part of all steps over which the learning rate rises from 0; it falls back to 0 over the rest
-    #[arg(long, value_name = "PART", default_value_t = 0.06, value_parser = fraction)]
+    #[arg(long, value_name = "PART", default_value_t = 0.06, value_parser = number(FRACTION))]
     pub(crate) warmup_ratio: f64,
     /// Gradients of a larger norm than this are scaled down to it
-    #[arg(long, value_name = "NORM", default_value = "1.0", value_parser = above_zero)]
+    #[arg(long, value_name = "NORM", default_value = "1.0", value_parser = number(ABOVE_ZERO))]
     pub(crate) max_gradient_norm: f64,
     /// Chance of each value being dropped in training
-    #[arg(long, value_name = "CHANCE", default_value_t = 0.1, value_parser = probability)]
+    #[arg(long, value_name = "CHANCE", default_value_t = 0.1, value_parser = number(PROBABILITY))]
     pub(crate) dropout: f64,
     /// Which state of the model to keep: best on the validation rows, or last
-    #[arg(long, value_enum, value_name = "WHICH", default_value_t = Keep::Best, hide_possible_values = true)]
+    #[arg(long, value_parser = one_of(&Keep::ALL, Keep::name), value_name = "WHICH", default_value_t = Keep::Best,
+          hide_possible_values = true)]
     pub(crate) keep: Keep,
     /// Epochs between two evaluations on the validation rows
     #[arg(long, value_name = "EPOCHS", default_value_t = 1, value_parser = at_least_one)]
@@ -165,4 +171,22 @@ pub(crate) struct FittingArgs {
     /// Where all randomness comes from: the same seed gives the same model
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub(crate) seed: u64,
+}
+
+impl FittingArgs {
+    /// The recipe that these flags and those of their commands spell.
+    pub(super) fn recipe(&self, epochs: usize, learning_rate: f64, compute: &ComputeArgs) -> FitRecipe {
+        FitRecipe {
+            epochs,
+            batch_rows: self.batch_rows,
+            batch_tokens: compute.batch_tokens,
+            learning_rate,
+            weight_decay: self.weight_decay,
+            warmup_ratio: self.warmup_ratio,
+            max_gradient_norm: self.max_gradient_norm,
+            keep: self.keep,
+            evaluate_every: self.evaluate_every,
+            seed: self.seed,
+        }
+    }
 }

@@ -1,5 +1,5 @@
 //! The command line as it is typed: one struct a command, in [`commands`]; shared flags in [`groups`]; checked values
-//! in [`values`]. What the flags mean for a model or a data set is decided by the commands that read them.
+//! in [`values`]. Beside each struct stands what it means to a recipe or a job; these know nothing of flags.
 
 mod bench;
 mod cache;
@@ -7,19 +7,9 @@ mod commands;
 mod groups;
 mod values;
 
-pub(crate) use bench::{
-    BenchArgs, BenchCacheArgs, BenchCaptureArgs, BenchCommand, BenchGemmArgs, BenchKernelsArgs, BenchTrainArgs,
-    MeasurementArgs, RowsArgs, ShapeArgs,
-};
-pub(crate) use cache::{
-    CacheArgs, CacheCommand, CacheExportArgs, CaptureArgs, EstimateArgs, GcArgs, InspectArgs, MergeArgs, StoredArgs,
-    VerifyArgs,
-};
+pub(crate) use bench::{BenchArgs, BenchCommand};
+pub(crate) use cache::{CacheArgs, CacheCommand};
 pub(crate) use commands::{DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs};
-pub(crate) use groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, TaskArgs};
-pub(crate) use values::{
-    DeviceChoice, ExportDtype, Keep, LayerChoice, PrecisionChoice, Setting, StudentFamily, TaskChoice,
-};
 
 use clap::{ArgAction, Parser, Subcommand};
 
@@ -89,6 +79,8 @@ pub(crate) struct GlobalArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::DeviceChoice;
+    use crate::recipe::{Keep, LayerChoice};
     use clap::CommandFactory;
     use std::path::Path;
 

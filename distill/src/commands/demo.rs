@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use datasets::{Columns, parse_rows};
 use serde::Serialize;
+use teacher::HubOptions;
 
-use super::run::read;
-use crate::cli::{DemoArgs, HubArgs};
-use crate::commands::evaluate::Measured;
+use crate::cli::DemoArgs;
 use crate::files::{self, FileError, prepare_output};
-use crate::pipeline::{Pipeline, PipelineReport};
+use crate::jobs::evaluate::Measured;
+use crate::jobs::pipeline::{Pipeline, PipelineReport};
+use crate::recipe;
 use crate::ui::{self, Ui};
 
 const RECIPE: &str = include_str!("../../demo/recipe.toml");
@@ -33,7 +34,7 @@ const TEACHER: [(&str, &[u8]); 7] = [
 pub(crate) fn run(args: DemoArgs, ui: &Ui) -> anyhow::Result<()> {
     let compute = args.device.resolve()?;
     let start = Instant::now();
-    let mut recipe = read("the demo's recipe", RECIPE, &[])?;
+    let mut recipe = recipe::read("the demo's recipe", RECIPE, &[])?;
     recipe.train.seed = args.seed;
     recipe.train.epochs = args.epochs.unwrap_or(recipe.train.epochs);
     let teacher = args.output.join("teacher");
@@ -44,7 +45,7 @@ pub(crate) fn run(args: DemoArgs, ui: &Ui) -> anyhow::Result<()> {
     recipe.teacher.model = teacher.display().to_string();
     let report = Pipeline {
         recipe: &recipe,
-        hub: &HubArgs { revision: None, offline: true },
+        hub: &HubOptions { revision: None, offline: true },
         output: &args.output,
         rows: parse_rows("train.jsonl.gz", TRAIN, &Columns::default())?,
         validation: None,

@@ -1,7 +1,7 @@
 //! Cross-entropy with the row's label. Weights, division by counts and rows without a label are the caller's:
 //! see [`Objective`](super::Objective).
 
-use super::log_softmax;
+use super::softmax::log_softmax;
 
 /// Adds the gradient of one row, times `scale`, to `gradient`, and returns the row's value,
 /// `-log(softmax(student)[label])`. The gradient is `softmax(student) - onehot(label)`.

@@ -4,21 +4,19 @@
 //! a step cut into micro-batches has the loss and the gradient of the step in one piece. Models know nothing of this.
 
 mod hard_label;
-mod signal;
 mod soft_target;
+mod softmax;
 
-use signal::TeacherRow;
-pub(crate) use signal::TeacherSignal;
-
-use datasets::Task;
-use serde::{Deserialize, Serialize};
 use std::iter::Sum;
 use std::ops::AddAssign;
 
-/// A weighted sum of terms over a task's rows.
+use serde::{Deserialize, Serialize};
+
+use crate::signal::{TeacherRow, TeacherSignal};
+
+/// A weighted sum of terms over rows.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Objective {
-    task: Task,
     terms: Vec<LossTermRecipe>,
 }
 
@@ -85,7 +83,7 @@ impl Sum for StepCounts {
 
 impl Objective {
     /// An objective of these terms. Refuses an empty one and values that no training survives.
-    pub(crate) fn new(task: Task, terms: Vec<LossTermRecipe>) -> Result<Self, ObjectiveError> {
+    pub(crate) fn new(terms: Vec<LossTermRecipe>) -> Result<Self, ObjectiveError> {
         if terms.is_empty() {
             return Err(ObjectiveError::Empty);
         }
@@ -100,7 +98,7 @@ impl Objective {
                 return Err(ObjectiveError::Temperature { found: temperature });
             }
         }
-        Ok(Self { task, terms })
+        Ok(Self { terms })
     }
 
     /// Whether a term reads the teacher's logits.
@@ -170,9 +168,6 @@ impl Objective {
             let student = finite(&rows.student_logits[span.clone()], "student", rows.first_row + row)?;
             gradient.fill(0.0);
             for (term, loss) in self.terms.iter().zip(&mut report.terms) {
-                // Softmax over exclusive classes is what a single label means, and one piece of a vocabulary; other tasks
-                // bring other forms.
-                let (Task::SingleLabel | Task::MaskedLm) = self.task;
                 match (*term, rows.teacher, label) {
                     (LossTermRecipe::SoftTarget { weight, temperature }, Some(teacher), _) => {
                         let Some(teacher) = teacher.row(row, rows.classes, temperature) else {
@@ -399,14 +394,6 @@ fn finite<'a>(logits: &'a [f32], model: &'static str, row: usize) -> Result<&'a 
         Some(class) => Err(ObjectiveError::NotFinite { row, model, class, value: logits[class] }),
         None => Ok(logits),
     }
-}
-
-/// `log(softmax(logits / temperature))` of one class after another, in f64.
-fn log_softmax(logits: &[f32], temperature: f64) -> impl Iterator<Item = f64> {
-    let scaled = move |logit: &f32| f64::from(*logit) / temperature;
-    let top = logits.iter().map(scaled).fold(f64::NEG_INFINITY, f64::max);
-    let log_sum = top + logits.iter().map(|logit| (scaled(logit) - top).exp()).sum::<f64>().ln();
-    logits.iter().map(move |logit| scaled(logit) - log_sum)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Matches the student's softened distribution to the teacher's (Hinton et al., 2015, "Distilling the Knowledge in a
 //! Neural Network"). Weights and division by counts are the caller's: see [`Objective`](super::Objective).
 
-use super::log_softmax;
+use super::softmax::log_softmax;
 
 /// Adds the gradient of one row, times `scale`, to `gradient`, and returns the row's value,
 /// `T^2 * KL(softmax(teacher / T) || softmax(student / T))`, summed over classes.

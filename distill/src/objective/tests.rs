@@ -7,7 +7,7 @@ const SOFT: LossTermRecipe = LossTermRecipe::SoftTarget { weight: 1.0, temperatu
 const HARD: LossTermRecipe = LossTermRecipe::HardLabel { weight: 1.0 };
 
 fn objective(terms: &[LossTermRecipe]) -> Objective {
-    Objective::new(Task::SingleLabel, terms.to_vec()).expect("a sound objective")
+    Objective::new(terms.to_vec()).expect("a sound objective")
 }
 
 struct Evaluated {
@@ -161,8 +161,8 @@ fn what_does_not_fit_is_refused() {
 
 #[test]
 fn an_objective_without_sense_is_refused() {
-    let new = |term| Objective::new(Task::SingleLabel, vec![term]);
-    assert_eq!(Objective::new(Task::SingleLabel, Vec::new()), Err(ObjectiveError::Empty));
+    let new = |term| Objective::new(vec![term]);
+    assert_eq!(Objective::new(Vec::new()), Err(ObjectiveError::Empty));
     assert!(new(LossTermRecipe::HardLabel { weight: 0.0 }).is_err());
     assert!(new(LossTermRecipe::HardLabel { weight: f64::NAN }).is_err());
     assert!(new(LossTermRecipe::SoftTarget { weight: 1.0, temperature: 0.0 }).is_err());

@@ -1,12 +1,12 @@
 //! What a person sees: results on stdout as text or JSON, everything else on stderr.
 
-mod progress;
+mod stderr;
 mod table;
 mod units;
 
-pub(crate) use progress::{Progress, StderrAboveBars, on_terminal, say};
+pub(crate) use stderr::{BARS, StderrAboveBars, on_terminal, say};
 pub(crate) use table::Table;
-pub(crate) use units::{bytes, count, duration, flops};
+pub(crate) use units::{bytes, count, duration, flops, percent};
 
 use serde::Serialize;
 use std::io::{self, Write};
@@ -55,7 +55,7 @@ fn print(lines: &str) -> Result<(), OutputError> {
         stdout.write_all(lines.as_bytes())?;
         stdout.flush()
     };
-    progress::above_bars(print).map_err(|source| match source.kind() {
+    stderr::above_bars(print).map_err(|source| match source.kind() {
         io::ErrorKind::BrokenPipe => OutputError::Closed,
         _ => OutputError::Failed { source },
     })

@@ -42,6 +42,11 @@ pub(crate) fn flops(per_second: f64) -> String {
     format!("{number:.1} {}", UNITS[unit])
 }
 
+/// A part of a whole: `12.5 %`.
+pub(crate) fn percent(part: f64) -> String {
+    format!("{:.1} %", 100.0 * part)
+}
+
 /// A time span: `0.8 s`, `42 s`, `2 min 05 s`, `1 h 02 min`.
 pub(crate) fn duration(span: Duration) -> String {
     if span < Duration::from_millis(9_950) {

@@ -23,14 +23,67 @@ pub struct Fingerprint {
     pub labels: Vec<String>,
     /// Longest input, in tokens.
     pub max_length: usize,
-    /// What happens to a text before it is tokenised.
-    pub preprocessing: String,
+    /// What happens to a text before the teacher reads it.
+    pub preprocessing: Preprocessing,
     /// The task, as the recipe names it.
     pub task: String,
     /// The number formats that the teacher computed in.
     pub precision: String,
     /// What is stored.
     pub captured: Captured,
+}
+
+/// What happens to a text before a teacher reads it. Written back in the form in which it was read.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(untagged)]
+pub enum Preprocessing {
+    /// Some of its tokens are masked.
+    Masked {
+        /// Which ones.
+        masked: Masks,
+    },
+    /// `none` where nothing happens. Caches of before have masks in words here: `masked with probability 0.15 and seed 42`.
+    Words(String),
+}
+
+/// Which tokens are masked, as BERT does it.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Masks {
+    /// Part of each row's tokens.
+    pub probability: f64,
+    /// What the choice follows from, besides the row.
+    pub seed: u64,
+}
+
+impl Preprocessing {
+    /// Nothing happens.
+    pub fn none() -> Self {
+        Self::Words("none".to_owned())
+    }
+
+    /// The masks, in either form; none where nothing is masked.
+    pub fn masks(&self) -> Option<Masks> {
+        match self {
+            Self::Masked { masked } => Some(*masked),
+            Self::Words(words) => {
+                let (probability, seed) = words.strip_prefix("masked with probability ")?.split_once(" and seed ")?;
+                Some(Masks { probability: probability.parse().ok()?, seed: seed.parse().ok()? })
+            }
+        }
+    }
+}
+
+/// For messages: both forms of the same masks read alike.
+impl fmt::Display for Preprocessing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Masked { masked: Masks { probability, seed } } => {
+                write!(f, "masked with probability {probability} and seed {seed}")
+            }
+            Self::Words(words) => f.write_str(words),
+        }
+    }
 }
 
 /// The first field in which two fingerprints differ.
@@ -71,11 +124,12 @@ impl Fingerprint {
 
     /// As [`difference`](Self::difference), for a reader, who takes whatever form the logits were stored in.
     pub fn difference_for_reading(&self, expected: &Self) -> Option<Difference> {
+        let preprocessing = [self, expected].map(|fingerprint| fingerprint.preprocessing.to_string());
         [
             ("teacher", &self.teacher, &expected.teacher),
             ("config", &self.config, &expected.config),
             ("tokenizer", &self.tokenizer, &expected.tokenizer),
-            ("preprocessing", &self.preprocessing, &expected.preprocessing),
+            ("preprocessing", &preprocessing[0], &preprocessing[1]),
             ("task", &self.task, &expected.task),
         ]
         .into_iter()

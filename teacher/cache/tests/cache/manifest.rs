@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use cache::{CacheReader, CacheWriter, Dtype, Error, Fingerprint, LogitForm, verify};
+use cache::{CacheReader, CacheWriter, Dtype, Error, Fingerprint, LogitForm, Masks, Preprocessing, verify};
 
 use crate::support::*;
 
@@ -17,7 +17,7 @@ const CHANGES: [(&str, Change, bool); 13] = [
     ("tokenizer", |f| f.tokenizer = "other".to_owned(), true),
     ("labels", |f| f.labels.swap(0, 2), true),
     ("max_length", |f| f.max_length = 64, true),
-    ("preprocessing", |f| f.preprocessing = "other".to_owned(), true),
+    ("preprocessing", |f| f.preprocessing = Preprocessing::Words("other".to_owned()), true),
     ("task", |f| f.task = "other".to_owned(), true),
     ("captured.width", |f| f.captured.width = 4, true),
     ("captured.logits", |f| f.captured.logits = LogitForm::Dense { dtype: Dtype::Bf16 }, false),
@@ -47,6 +47,29 @@ fn every_field_of_the_fingerprint_is_held() {
     }
     assert_eq!(own.difference(&own), None);
     assert_eq!(CacheReader::open(dir.path(), Some(&own)).unwrap().len(), 2);
+}
+
+#[test]
+fn masks_that_an_earlier_build_wrote_in_words_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let captured = dense(Dtype::F16);
+    let of_masks = |preprocessing| Fingerprint { preprocessing, ..fingerprint(&captured) };
+    let old = of_masks(Preprocessing::Words("masked with probability 0.15 and seed 42".to_owned()));
+    let mut writer = CacheWriter::create_or_resume(dir.path(), &new_cache(&old)).unwrap();
+    writer.finish().unwrap();
+    drop(writer);
+    let masked = Masks { probability: 0.15, seed: 42 };
+    assert_eq!(old.preprocessing.masks(), Some(masked));
+    let new = of_masks(Preprocessing::Masked { masked });
+    let json = serde_json::to_value(&new).unwrap();
+    assert_eq!(json["preprocessing"], serde_json::json!({"masked": {"probability": 0.15, "seed": 42}}));
+    let reader = CacheReader::open(dir.path(), Some(&new)).unwrap();
+    // As it was written, so that what is sealed stays sealed.
+    assert_eq!(reader.fingerprint().preprocessing, old.preprocessing);
+    CacheWriter::create_or_resume(dir.path(), &new_cache(&new)).unwrap();
+    let other = of_masks(Preprocessing::Masked { masked: Masks { seed: 7, ..masked } });
+    let error = CacheReader::open(dir.path(), Some(&other)).err().unwrap().to_string();
+    assert!(error.contains("its preprocessing is `masked with probability 0.15 and seed 42`"), "{error}");
 }
 
 #[test]

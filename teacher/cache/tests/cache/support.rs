@@ -68,7 +68,7 @@ pub(crate) fn fingerprint(captured: &Captured) -> Fingerprint {
         tokenizer: "tokenizer".to_owned(),
         labels: if captured.width <= 20 { named("label") } else { Vec::new() },
         max_length: 128,
-        preprocessing: "none".to_owned(),
+        preprocessing: cache::Preprocessing::none(),
         task: "single_label".to_owned(),
         precision: "f32".to_owned(),
         captured: captured.clone(),

@@ -1,0 +1,125 @@
+//! Where to compute, and in which number formats: as asked for, and as this machine has it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::Context;
+use nn::Compute;
+use nn::cuda::{Device, Precision};
+
+use crate::ui;
+
+/// Where to compute, as asked for; what the machine has is looked up later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeviceChoice {
+    /// A GPU where there is one that can be used, the CPU otherwise.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The CUDA GPU of this number, from 0.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => (text.strip_prefix("cuda:").and_then(|number| number.parse().ok()).map(Self::Cuda))
+                .ok_or("must be auto, cpu or cuda:N with N from 0".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+/// The number formats to compute in, as asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PrecisionChoice {
+    /// bf16 on a GPU, f32 on the CPU.
+    Auto,
+    /// Everything in f32.
+    F32,
+    /// f32 whose matrix products read 10 bits of the mantissa; GPU alone.
+    Tf32,
+    /// bf16 with f32 weights and sums; GPU alone.
+    Bf16,
+}
+
+impl PrecisionChoice {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Auto, Self::F32, Self::Tf32, Self::Bf16];
+
+    /// The word for it on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+impl fmt::Display for PrecisionChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Finds the device, or refuses what this machine cannot do.
+pub(crate) fn find(choice: DeviceChoice, precision: PrecisionChoice) -> anyhow::Result<Compute> {
+    let device = match choice {
+        DeviceChoice::Cpu => None,
+        DeviceChoice::Cuda(ordinal) => Some(Device::cuda(ordinal).with_context(|| format!("--device {choice}"))?),
+        DeviceChoice::Auto => match Device::cuda(0) {
+            Ok(device) => Some(device),
+            Err(nn::Error::Device(error)) if error.is_absence() => None,
+            Err(error) => {
+                ui::say(format!("computing on the CPU, since the GPU cannot be used: {error}"));
+                None
+            }
+        },
+    };
+    let precision = match (precision, &device) {
+        (PrecisionChoice::F32, _) | (PrecisionChoice::Auto, None) => Precision::F32,
+        (PrecisionChoice::Auto | PrecisionChoice::Bf16, Some(_)) => Precision::Bf16,
+        (PrecisionChoice::Tf32, Some(_)) => Precision::Tf32,
+        (PrecisionChoice::Bf16 | PrecisionChoice::Tf32, None) => {
+            anyhow::bail!(
+                "--precision {precision}: the CPU computes in f32 alone; give --precision f32, or a GPU by --device cuda"
+            );
+        }
+    };
+    Ok(match device {
+        None => Compute::Cpu,
+        Some(device) => Compute::Cuda { device, precision },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_read_back_as_written() {
+        for text in ["auto", "cpu", "cuda:0", "cuda:12"] {
+            assert_eq!(text.parse::<DeviceChoice>().expect("parses").to_string(), text);
+        }
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+        for text in ["cuda:", "cuda:-1", "CPU", ""] {
+            assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! How fast capture and training are here, and how near that is to what matrix products alone could do;
+//! and, in [`cache`](mod@cache), how fast what a teacher said is written and read.
+//!
+//! What is timed is what `distill cache` and `distill train` run. How it is timed is in [`clock`]; on which model and
+//! rows in [`subject`] and [`rows`]; how operations are counted in [`nn::Flops`], and what the ceiling is in
+//! [`nn::Ceiling`].
+
+pub(crate) mod cache;
+mod clock;
+pub(crate) mod kernels;
+mod made_up;
+mod overhead;
+mod report;
+mod rows;
+mod subject;
+
+use std::path::PathBuf;
+
+use datasets::{Sampler, TokenBatch, forward_batches};
+use nn::{AdamW, Compute, EncoderConfig, Flops, Model};
+use teacher::HubOptions;
+
+use super::capture::{Asked, StoredForm};
+use crate::inference::forward_each;
+use crate::interrupt;
+use crate::memory;
+use crate::model;
+use crate::objective::Objective;
+use crate::signal::TeacherSignal;
+use crate::tasks::{Targets, Task, single_label};
+use crate::training::step::{Examples, Learner};
+pub(crate) use clock::Budget;
+use report::{Case, Data, GemmFigures};
+pub(crate) use report::{GemmReport, Report};
+use rows::Rows;
+pub(crate) use rows::RowsAsked;
+pub(crate) use subject::Shape;
+use subject::{Purpose, Subject};
+
+/// Most tokens in a forward pass of real rows: on the CPU as in the other commands, on a GPU as many as keep it busy.
+const BATCH_TOKENS: usize = 4096;
+const GPU_BATCH_TOKENS: usize = 32768;
+
+/// What `train` does unless told otherwise; none of it changes the work.
+const LEARNING_RATE: f64 = 1e-4;
+const WEIGHT_DECAY: f64 = 0.01;
+const MAX_GRADIENT_NORM: f64 = 1.0;
+
+/// What is to be timed of a capture.
+pub(crate) struct CaptureBench {
+    pub(crate) shape: Shape,
+    pub(crate) rows: RowsAsked,
+    /// Where caches are written, to see what that costs; none where it is not asked.
+    pub(crate) output: Option<PathBuf>,
+    /// In which form.
+    pub(crate) stored: StoredForm,
+    pub(crate) measurement: Measurement,
+    pub(crate) hub: HubOptions,
+}
+
+/// What is to be timed of a training.
+pub(crate) struct TrainBench {
+    pub(crate) shape: Shape,
+    pub(crate) dropout: f64,
+    /// Whether a student with a pruned vocabulary is timed too.
+    pub(crate) prune_vocabulary: bool,
+    pub(crate) rows: RowsAsked,
+    pub(crate) measurement: Measurement,
+    pub(crate) hub: HubOptions,
+}
+
+/// How it is timed.
+pub(crate) struct Measurement {
+    pub(crate) budget: Budget,
+    pub(crate) seed: u64,
+    /// Most tokens in one forward pass; as many as suit the device where none are given.
+    pub(crate) batch_tokens: Option<usize>,
+}
+
+/// Times a teacher's forward passes.
+pub(crate) fn capture(args: &CaptureBench, compute: &Compute) -> anyhow::Result<Report> {
+    let subject = Subject::of(&args.shape, &args.hub, Purpose::Capture)?;
+    let rows = Rows::of(&args.rows, &subject, Purpose::Capture, args.shape.labels, args.measurement.seed)?;
+    let batch_tokens = batch_tokens(&args.measurement, compute, &rows);
+    let mut bench = Bench::start("capture", &args.measurement, compute, &subject, &rows, None, batch_tokens)?;
+    let (config, parameters) = subject.build(rows.classes, &args.hub, args.measurement.seed)?;
+    let captured = args.stored.captured(Task::SingleLabel, &config.encoder)?;
+    let mut model = Asked::new(compute, config, parameters, &captured)?;
+    let batches = forward_batches(&rows.encodings.lengths(), batch_tokens);
+    bench.case("full", &subject, &rows, batches.len(), Flops::forward, |passes| {
+        let rows_of = (0..passes).flat_map(|_| &batches);
+        let gathered = rows_of.map(|rows_of| TokenBatch::gather(&rows.encodings, rows_of));
+        forward_each(&mut model.teacher, gathered, |_, _| Ok(()))?;
+        Ok(None)
+    })?;
+    if let (Some(dir), Some(tokenizer)) = (&args.output, &subject.tokenizer) {
+        bench.report.writing = Some(overhead::measure(dir, &mut model, tokenizer, &rows, batch_tokens, bench.budget)?);
+    }
+    Ok(bench.report)
+}
+
+/// Times training steps.
+pub(crate) fn train(args: &TrainBench, compute: &Compute) -> anyhow::Result<Report> {
+    let purpose = Purpose::Train(args.dropout);
+    let subject = Subject::of(&args.shape, &args.hub, purpose)?;
+    let rows = Rows::of(&args.rows, &subject, purpose, args.shape.labels, args.measurement.seed)?;
+    let batch_tokens = batch_tokens(&args.measurement, compute, &rows);
+    let batch_rows = args.rows.batch_rows;
+    let mut bench = Bench::start("train", &args.measurement, compute, &subject, &rows, Some(batch_rows), batch_tokens)?;
+    train_case(&mut bench, "full", compute, &subject, &rows, args)?;
+    if args.prune_vocabulary {
+        let subject = subject.prune(&rows.encodings)?;
+        let rows = rows.encoded_for(&subject)?;
+        train_case(&mut bench, "pruned", compute, &subject, &rows, args)?;
+    }
+    Ok(bench.report)
+}
+
+/// Times training steps of one student: a pass is an epoch.
+fn train_case(
+    bench: &mut Bench,
+    vocabulary: &'static str,
+    compute: &Compute,
+    subject: &Subject,
+    rows: &Rows,
+    args: &TrainBench,
+) -> anyhow::Result<()> {
+    let seed = args.measurement.seed;
+    let (config, parameters) = subject.build(rows.classes, &args.hub, seed)?;
+    let mut student = Model::on(compute, config, parameters)?;
+    let sampler = Sampler::new(rows.encodings.lengths(), seed, args.rows.batch_rows, bench.report.data.batch_tokens)?;
+    let objective = Objective::new(single_label::TERMS_WITH_TEACHER.to_vec())?;
+    let said = rows.teacher_logits(seed);
+    let teacher = |batch: &[u32]| {
+        let of = |&row: &u32| &said[row as usize * rows.classes..(row as usize + 1) * rows.classes];
+        Ok(TeacherSignal::Dense(batch.iter().flat_map(of).copied().collect()))
+    };
+    let (encodings, labels) = (&rows.encodings, rows.labels.as_slice());
+    let examples = Examples { encodings, labels, teacher: Some(&teacher), targets: &Targets::Labels };
+    let optimizer = AdamW::new(student.parameters().layout().clone(), WEIGHT_DECAY);
+    let mut learner = Learner::new(&mut student, &objective, optimizer, MAX_GRADIENT_NORM, true)?;
+    let (mut step, mut loss) = (0, None);
+    let steps = sampler.steps_per_epoch();
+    bench.case(vocabulary, subject, rows, steps, Flops::training, |passes| {
+        for _ in 0..passes {
+            let epoch = sampler.epoch((step / steps) as u64);
+            for _ in 0..steps {
+                interrupt::check()?;
+                let micro_batches = examples.prepare((step / steps) as u64, &epoch.step(step % steps))?;
+                learner.take_step(step, &micro_batches, seed, LEARNING_RATE)?;
+                step += 1;
+                loss = learner.outcomes(false)?.last().map(|outcome| outcome.loss.total()).or(loss);
+            }
+        }
+        // A GPU's last steps are waited for.
+        loss = learner.outcomes(true)?.last().map(|outcome| outcome.loss.total()).or(loss);
+        Ok(loss)
+    })
+}
+
+fn batch_tokens(args: &Measurement, compute: &Compute, rows: &Rows) -> usize {
+    let made_up = if rows.source.is_none() { rows.encodings.tokens() } else { 0 };
+    let least = if let Compute::Cpu = compute { BATCH_TOKENS } else { GPU_BATCH_TOKENS };
+    args.batch_tokens.unwrap_or(least.max(made_up))
+}
+
+/// A measurement in the making.
+struct Bench {
+    budget: Budget,
+    report: Report,
+}
+
+impl Bench {
+    fn start(
+        bench: &'static str,
+        args: &Measurement,
+        compute: &Compute,
+        subject: &Subject,
+        rows: &Rows,
+        batch_rows: Option<usize>,
+        batch_tokens: usize,
+    ) -> anyhow::Result<Self> {
+        let truncated = rows.encodings.truncated_count();
+        model::report_truncated(truncated, rows.encodings.len(), rows.max_length);
+        let report = Report {
+            bench,
+            device: compute.kind(),
+            precision: compute.precision(),
+            threads: rayon::current_num_threads(),
+            seed: args.seed,
+            data: Data {
+                source: rows.source.clone(),
+                rows: rows.encodings.len(),
+                tokens: rows.encodings.tokens(),
+                truncated,
+                batch_rows,
+                batch_tokens,
+            },
+            gemm: GemmFigures::measure(compute, &subject.encoder)?,
+            cases: Vec::new(),
+            process_peak_memory_bytes: None,
+            writing: None,
+        };
+        Ok(Self { budget: args.budget, report })
+    }
+
+    /// Times one model; `passes` goes over all rows as often as it is told, and says what the last loss was.
+    fn case(
+        &mut self,
+        vocabulary: &'static str,
+        subject: &Subject,
+        rows: &Rows,
+        steps: usize,
+        count: impl FnOnce(&EncoderConfig, Vec<usize>) -> Flops,
+        mut passes: impl FnMut(usize) -> anyhow::Result<Option<f64>>,
+    ) -> anyhow::Result<()> {
+        let before = memory::peak();
+        let anew = memory::reset_peak();
+        let mut loss = None;
+        let times = self.budget.time(|count| {
+            loss = passes(count)?;
+            Ok(())
+        })?;
+        let peak = memory::peak();
+        let process = &mut self.report.process_peak_memory_bytes;
+        *process = (*process).max(before).max(peak);
+
+        let encoder = EncoderConfig { num_labels: rows.classes, ..subject.encoder.clone() };
+        let lengths = rows.encodings.lengths().iter().map(|&length| length as usize).collect();
+        let flops = count(&encoder, lengths);
+        let per_second = |number: f64| number / times.median_seconds;
+        let flops_per_second = per_second(flops.done as f64);
+        self.report.cases.push(Case {
+            vocabulary,
+            model_type: encoder.family,
+            layers: encoder.num_layers,
+            hidden_size: encoder.hidden_size,
+            heads: encoder.num_heads,
+            intermediate_size: encoder.intermediate_size,
+            vocab_size: encoder.vocab_size,
+            labels: encoder.num_labels,
+            parameters: nn::Layout::new(&encoder).len(),
+            weights: subject.weights(),
+            steps,
+            samples_per_second: per_second(rows.encodings.len() as f64),
+            tokens_per_second: per_second(rows.encodings.tokens() as f64),
+            flops: flops.done,
+            conventional_flops: flops.conventional,
+            flops_per_second,
+            conventional_flops_per_second: per_second(flops.conventional as f64),
+            gemm_share: flops_per_second / self.report.gemm.flops_per_second,
+            peak_memory_bytes: peak.filter(|_| anew),
+            loss,
+            times,
+        });
+        Ok(())
+    }
+}
+
+/// Times bare products; without a width inside the feed-forward blocks, one of four times the hidden states'.
+pub(crate) fn gemm(
+    hidden_size: usize,
+    intermediate_size: Option<usize>,
+    compute: &Compute,
+) -> anyhow::Result<GemmReport> {
+    let encoder = EncoderConfig {
+        hidden_size,
+        intermediate_size: intermediate_size.unwrap_or(4 * hidden_size),
+        num_heads: 1,
+        embedding_size: hidden_size,
+        ..subject::bert_base()?
+    };
+    encoder.validate()?;
+    let figures = GemmFigures::measure(compute, &encoder)?;
+    let (device, precision, threads) = (compute.kind(), compute.precision(), rayon::current_num_threads());
+    Ok(GemmReport { bench: "gemm", device, precision, threads, figures })
+}

@@ -1,0 +1,9 @@
+//! What is done with a cache that is there, or to be made: one file for each subcommand of `cache`.
+
+pub(crate) mod estimate;
+pub(crate) mod export;
+pub(crate) mod gc;
+pub(crate) mod inspect;
+mod keys;
+pub(crate) mod merge;
+pub(crate) mod verify;

@@ -1,0 +1,209 @@
+//! The capture pipeline: rows are read and tokenised, run through the teacher, encoded and written, all at once.
+//!
+//! Data goes through in windows of sixteen forward batches or a few more, which are a function of the data and of the cache's
+//! batch size alone. A window is committed whole, so what a kill leaves is a number of whole windows, and the next capture of
+//! the same data forms the same batches for the rest. Memory holds a few windows, whatever the size of the data.
+
+mod asked;
+mod report;
+mod stages;
+mod stored;
+mod windows;
+mod writing;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::bail;
+use cache::{CacheWriter, Captured, NewCache, Stale};
+use nn::Compute;
+use teacher::HubOptions;
+
+use crate::data;
+use crate::fingerprint;
+use crate::hint::HintExt;
+use crate::inference::{Running, announce};
+use crate::interrupt::Interrupted;
+use crate::model::{self, TextModel};
+use crate::recipe::ColumnsRecipe;
+use crate::tasks::Task;
+use crate::telemetry::Progress;
+use crate::ui;
+pub(crate) use asked::Asked;
+pub(crate) use report::CacheReport;
+pub(crate) use stages::rehearse;
+pub(crate) use stored::StoredForm;
+pub(crate) use windows::{Source, Windows};
+
+/// The attachment with the tokenizer that keys are made with.
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+
+/// How a capture runs.
+pub(crate) struct Capturing<'a> {
+    pub(crate) output: &'a Path,
+    pub(crate) existing: ExistingCache,
+    pub(crate) running: Running<'a>,
+    /// What the teacher is asked.
+    pub(crate) task: Task,
+    /// What is stored.
+    pub(crate) captured: Captured,
+    /// Goes on with a teacher no better than chance.
+    pub(crate) force: bool,
+}
+
+/// What to do about a cache that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExistingCache {
+    /// Go on with it, or refuse it if it was made otherwise.
+    Resume,
+    /// Bring it up to date.
+    Refresh,
+    /// Remove it first.
+    Overwrite,
+}
+
+/// Who is asked what about which rows, and what of it is stored: for a capture, or for an estimate of one.
+pub(crate) struct Asking {
+    pub(crate) teacher: String,
+    pub(crate) hub: HubOptions,
+    pub(crate) data: PathBuf,
+    pub(crate) columns: ColumnsRecipe,
+    pub(crate) task: Task,
+    pub(crate) stored: StoredForm,
+    /// Most tokens in one forward pass.
+    pub(crate) batch_tokens: usize,
+}
+
+/// The same with the teacher loaded, and every default resolved.
+pub(super) struct Loaded<'a> {
+    pub(super) teacher: TextModel,
+    pub(super) source: Source<'a>,
+    pub(super) captured: Captured,
+    pub(super) max_length: usize,
+    pub(super) batch_tokens: usize,
+}
+
+impl Asking {
+    pub(super) fn load(&self) -> anyhow::Result<Loaded<'_>> {
+        let teacher = self.task.load(&self.teacher, &self.hub, &self.columns.label_names)?;
+        Ok(Loaded {
+            captured: self.stored.captured(self.task, &teacher.config.encoder)?,
+            max_length: teacher.max_length(self.columns.max_length)?,
+            source: Source::File { path: &self.data, columns: data::columns_of(&self.columns) },
+            batch_tokens: self.task.batch_tokens(self.batch_tokens),
+            teacher,
+        })
+    }
+}
+
+/// Captures a file.
+pub(crate) fn capture_file(
+    asking: &Asking,
+    output: &Path,
+    existing: ExistingCache,
+    force: bool,
+    compute: &Compute,
+) -> anyhow::Result<CacheReport> {
+    let Loaded { teacher, source, captured, max_length, batch_tokens } = asking.load()?;
+    let running = Running { compute, batch_tokens };
+    let how = Capturing { output, existing, running, task: asking.task, captured, force };
+    capture(teacher, &source, max_length, &how)
+}
+
+/// Runs the teacher over the rows that the cache does not have yet.
+pub(crate) fn capture(
+    teacher: TextModel,
+    source: &Source<'_>,
+    max_length: usize,
+    how: &Capturing<'_>,
+) -> anyhow::Result<CacheReport> {
+    let start = Instant::now();
+    let names = how.task.class_names(&teacher.config)?;
+    let precision = how.running.compute.precision().to_string();
+    let fingerprint = fingerprint::of_teacher(&teacher, max_length, how.task, &precision, how.captured.clone());
+    how.captured.check().map_err(|finding| cache::Error::Captured { finding })?;
+    // Everything that a row can be refused for is found before the teacher runs.
+    let rows = source.check(names.as_ref())?;
+    if how.existing == ExistingCache::Overwrite {
+        cache::remove(how.output, &[TOKENIZER])?;
+    }
+    let tokenizer = teacher.tokenizer.canonical_json().as_bytes();
+    let new = NewCache {
+        fingerprint: &fingerprint,
+        batch_tokens: how.running.batch_tokens,
+        attachments: &[(TOKENIZER, tokenizer)],
+    };
+    let writer = match how.existing {
+        ExistingCache::Refresh => {
+            let (writer, stale) = CacheWriter::refresh(how.output, &new)?;
+            if stale != Stale::Nothing || !writer.reader().is_empty() {
+                say_stale(&stale);
+            }
+            writer
+        }
+        ExistingCache::Resume | ExistingCache::Overwrite => CacheWriter::create_or_resume(how.output, &new)?,
+    };
+    let batch_tokens = writer.reader().batch_tokens();
+    if batch_tokens != how.running.batch_tokens {
+        let given = ui::count(how.running.batch_tokens as u64);
+        let kept = ui::count(batch_tokens as u64);
+        ui::say(format!("this cache was begun with batches of {kept} tokens, and goes on so, not with {given}"));
+    }
+    let targets = how.task.targets(&teacher.tokenizer)?;
+    let windows = Windows {
+        source,
+        tokenizer: &teacher.tokenizer,
+        names: names.as_ref(),
+        targets: &targets,
+        max_length,
+        batch_tokens,
+    };
+    announce(how.running.compute);
+    let mut model = Asked::new(how.running.compute, teacher.config, teacher.parameters, &how.captured)?;
+    let progress = Progress::new("cache", rows, "rows");
+    let counts = match stages::run(&windows, &mut model, writer, &progress) {
+        Err(error) if error.is::<Interrupted>() => return Err(error).hint("the same command goes on from here"),
+        counts => counts?,
+    };
+    progress.finish();
+    if counts.rows != rows {
+        bail!(
+            "the data had {} rows when it was checked, and {} when it was captured: it was changed meanwhile; the same \
+             command captures what is missing",
+            ui::count(rows),
+            ui::count(counts.rows)
+        );
+    }
+    model::report_truncated(counts.truncated as usize, counts.rows as usize, max_length);
+
+    let accuracy = (counts.labelled > 0).then(|| counts.right as f64 / counts.labelled as f64);
+    if let (Some(accuracy), Some(names), false) = (accuracy, &names, how.force) {
+        data::refuse_chance(accuracy, counts.labelled as usize, names.len())?;
+    }
+    Ok(CacheReport {
+        rows: counts.rows,
+        unique: counts.forwarded + counts.skipped,
+        forwarded: counts.forwarded,
+        skipped: counts.skipped,
+        truncated: counts.truncated,
+        bytes: counts.bytes,
+        accuracy,
+        rows_per_second: counts.forwarded as f64 / counts.elapsed.as_secs_f64().max(1e-9),
+        forward_seconds: counts.forward.as_secs_f64(),
+        waited_seconds: counts.waited.as_secs_f64(),
+        seconds: start.elapsed().as_secs_f64(),
+        output: how.output.display().to_string(),
+    })
+}
+
+/// What of a cache is kept, in words.
+fn say_stale(stale: &Stale) {
+    match stale {
+        Stale::Nothing => ui::say("the cache is up to date with this teacher"),
+        Stale::Length => ui::say("another length: the texts that are cut elsewhere now are captured anew"),
+        Stale::Order(_) => ui::say(
+            "the same classes otherwise ordered or named: the stored logits are put in order, and missing rows captured",
+        ),
+        Stale::Everything(difference) => ui::say(format!("everything is captured anew: {difference}")),
+    }
+}

@@ -1,0 +1,72 @@
+//! The record of an export, `distill.json`.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::card::CardFigures;
+use crate::files;
+use crate::recipe::ExportDtype;
+use crate::run_record::{RECORD, RunRecord};
+
+/// Version of [`ExportRecord`]'s fields.
+pub(super) const SCHEMA_VERSION: u32 = 1;
+
+/// `distill.json` of an export: what it was made of, and the record of the run behind it. Written first and again when
+/// the export is verified.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct ExportRecord {
+    pub(super) schema_version: u32,
+    pub(super) export: ExportInputs,
+    /// Whether the folder was read back and answered as it should.
+    pub(super) verified: bool,
+    pub(super) parameters: usize,
+    /// Of the weights' file.
+    pub(super) bytes: Option<u64>,
+    pub(super) figures: Option<CardFigures>,
+    pub(super) run: Option<RunRecord>,
+}
+
+/// What an export's weights, configuration and tokenizer follow from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct ExportInputs {
+    /// Hash of the weights, before any rounding.
+    pub(super) model: String,
+    /// Hash of the tokenizer.
+    pub(super) tokenizer: String,
+    /// Class names, by id.
+    pub(super) labels: Vec<String>,
+    pub(super) dtype: ExportDtype,
+}
+
+impl ExportRecord {
+    /// The record in an export's folder; `None` where there is none, or one of a run.
+    pub(super) fn read(folder: &Path) -> anyhow::Result<Option<Self>> {
+        let path = folder.join(RECORD);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let json: serde_json::Value = serde_json::from_str(&files::read_to_string(&path)?)
+            .with_context(|| format!("{}: no JSON", path.display()))?;
+        if json.get("export").is_none() {
+            return Ok(None);
+        }
+        let found = json["schema_version"].as_u64().unwrap_or(0);
+        if found != u64::from(SCHEMA_VERSION) {
+            bail!(
+                "{}: schema_version is {found}, this build reads {SCHEMA_VERSION}; update distill, or export again",
+                path.display()
+            );
+        }
+        let record =
+            serde_json::from_value(json).with_context(|| format!("{}: not an export's record", path.display()))?;
+        Ok(Some(record))
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        let mut json = serde_json::to_string_pretty(self)?;
+        json.push('\n');
+        Ok(files::write_whole(&folder.join(RECORD), json.as_bytes())?)
+    }
+}

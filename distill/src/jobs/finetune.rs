@@ -1,0 +1,97 @@
+//! Makes a teacher of a model by training it on labelled rows, or on texts.
+
+use std::path::Path;
+
+use nn::{Compute, Model};
+
+use super::run_folder::{Existing, finish};
+use super::student::prune;
+use super::train::Trained;
+use crate::data::Split;
+use crate::fingerprint;
+use crate::model::{self, TextModel};
+use crate::objective::Objective;
+use crate::recipe::FitRecipe;
+use crate::run_record::RunInputs;
+use crate::tasks::{Source, Start, Task};
+use crate::training::{Fit, FitRows};
+
+/// A training of a model itself, with everything that its result follows from.
+pub(crate) struct Finetuning<'a> {
+    pub(crate) source: Source<'a>,
+    pub(crate) task: Task,
+    pub(crate) prune_vocabulary: bool,
+    pub(crate) dropout: f64,
+    pub(crate) fit: FitRecipe,
+    pub(crate) output: &'a Path,
+    pub(crate) compute: &'a Compute,
+}
+
+impl Finetuning<'_> {
+    /// Trains, writes the model and its record.
+    pub(crate) fn run(self, existing: Existing) -> anyhow::Result<Trained> {
+        let Start { mut model, train, validation } = self.task.start(&self.source)?;
+        for rate in [
+            &mut model.config.encoder.hidden_dropout,
+            &mut model.config.encoder.attention_dropout,
+            &mut model.config.encoder.classifier_dropout,
+        ] {
+            *rate = self.dropout as f32;
+        }
+        let max_length = model.max_length(self.source.columns.max_length)?;
+        let weights = teacher::weights_hash(&model.parameters);
+        if self.prune_vocabulary {
+            prune(&mut model, &train, max_length)?;
+        }
+        let terms = self.task.terms_without_teacher();
+        let objective = Objective::new(terms.clone())?;
+        let targets = self.task.targets(&model.tokenizer)?;
+        let train = fit_rows(&model, train, max_length)?;
+        let validation = fit_rows(&model, validation, max_length)?;
+        let inputs = RunInputs {
+            command: "finetune".to_string(),
+            distill: env!("CARGO_PKG_VERSION").to_string(),
+            model: weights,
+            config: fingerprint::of_config(&model.config.encoder),
+            tokenizer: fingerprint::of_tokenizer(&model.tokenizer),
+            train: fingerprint::of_rows(&train.encodings, &train.labels),
+            validation: fingerprint::of_rows(&validation.encodings, &validation.labels),
+            labels: model.config.labels.clone(),
+            max_length,
+            objective: terms,
+            student: None,
+            prune_vocabulary: self.prune_vocabulary,
+            teacher_logits: None,
+            mask_probability: self.task.masks().map(|masks| masks.probability),
+            fit: self.fit.clone(),
+            device: self.compute.kind().to_string(),
+            precision: self.compute.precision(),
+        };
+        if let Some(figures) = existing.prepare(self.output, &inputs)? {
+            return Ok(Trained { figures, speed: None });
+        }
+        let mut student = Model::on(self.compute, model.config, model.parameters)?;
+        let fitted = Fit {
+            objective: &objective,
+            train: &train,
+            validation: &validation,
+            targets: &targets,
+            cache: None,
+            recipe: &self.fit,
+            inputs: &inputs,
+            folder: self.output,
+            resume: existing == Existing::Resume,
+            way_on: existing.way_on(),
+        }
+        .run(&mut student)?;
+        let figures = finish(self.output, &student, &model.tokenizer, inputs, &fitted)?;
+        Ok(Trained { figures, speed: Some(fitted.speed) })
+    }
+}
+
+/// Tokenises rows for training.
+fn fit_rows(model: &TextModel, split: Split, max_length: usize) -> anyhow::Result<FitRows> {
+    let encodings = model.tokenizer.encode(&split.rows, max_length)?;
+    model::report_truncated(encodings.truncated_count(), encodings.len(), max_length);
+    Ok(FitRows { encodings, labels: split.labels, keys: Vec::new() })
+}

@@ -1,0 +1,286 @@
+//! The whole job in one folder: cache, train, evaluate, export. `run` and `demo` are two ways to fill it in.
+//!
+//! Everything that can be refused is refused before the teacher runs. Each stage is skipped when its output is there and
+//! was made of the same inputs; output of other inputs is refused.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use cache::{Captured, Dtype};
+use datasets::Row;
+use nn::Compute;
+use serde::{Deserialize, Serialize};
+use teacher::HubOptions;
+
+use super::capture::{CacheReport, Capturing, ExistingCache, Source, TOKENIZER, capture};
+use super::evaluate::{Measured, measure, teacher_predictions};
+use super::export::{CARD, Exported, export, refuse_foreign};
+use super::run_folder::{Existing, written};
+use super::student::plan_student;
+use super::train::Training;
+use crate::data::{self, Split};
+use crate::files::{self, FileError, prepare_output, refuse_source};
+use crate::fingerprint;
+use crate::inference::Running;
+use crate::model::{self, TextModel};
+use crate::objective::LossTermRecipe;
+use crate::recipe::Recipe;
+use crate::run_record::RECORD;
+use crate::tasks::{Task, single_label};
+use crate::ui;
+
+/// Whole jobs are about classifiers so far.
+const TASK: Task = Task::SingleLabel;
+
+/// The whole job, resolved.
+pub(crate) struct Pipeline<'a> {
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) hub: &'a HubOptions,
+    pub(crate) output: &'a Path,
+    /// Rows to learn from.
+    pub(crate) rows: Vec<Row>,
+    /// Rows to validate on; a tenth of the others where there are none.
+    pub(crate) validation: Option<Vec<Row>>,
+    /// Rows for the figures; the validation rows where there are none.
+    pub(crate) test: Option<Vec<Row>>,
+    /// What the rows for the figures are called.
+    pub(crate) measured_on: String,
+    /// Whether the same student is trained without the teacher as well.
+    pub(crate) baseline: bool,
+    /// Whether what an earlier run wrote is removed first.
+    pub(crate) overwrite: bool,
+    pub(crate) compute: &'a Compute,
+}
+
+/// The folders that stages write, besides the cache.
+const STAGES: [&str; 3] = ["student", "baseline", "export"];
+
+/// What the whole job gave.
+#[derive(Debug, Serialize)]
+pub(crate) struct PipelineReport {
+    pub(crate) cache: CacheReport,
+    pub(crate) teacher: Measured,
+    pub(crate) student: Measured,
+    pub(crate) baseline: Option<Measured>,
+    pub(crate) export: Exported,
+}
+
+impl Pipeline<'_> {
+    /// Runs every stage.
+    pub(crate) fn run(self) -> anyhow::Result<PipelineReport> {
+        let recipe = self.recipe;
+        recipe.check()?;
+        let (cache_folder, student_folder) = (self.output.join("cache"), self.output.join("student"));
+        let given = &recipe.data.label_names;
+        let load = || TASK.load(&recipe.teacher.model, self.hub, given);
+        for stage in STAGES.into_iter().chain(["cache"]) {
+            refuse_source(Path::new(&recipe.teacher.model), &self.output.join(stage))?;
+        }
+        let teacher = load()?;
+        let names = datasets::LabelNames::new(teacher.config.labels.clone())?;
+        let max_length = teacher.max_length(recipe.data.max_length)?;
+        let batch_tokens = recipe.train.batch_tokens;
+        let labelled = |rows: Vec<Row>, origin: &Path| -> anyhow::Result<Split> {
+            let labels = data::labels_of(&rows, &names, origin)?;
+            Ok(Split { rows, labels })
+        };
+        let origins = [recipe.data.train.as_path(), recipe.data.validation.as_deref().unwrap_or(&recipe.data.train)];
+        let split = || data::split(self.rows.clone(), self.validation.clone(), Some(&names), origins);
+
+        let all = labelled(self.rows.clone(), origins[0])?;
+        let test = match &self.test {
+            Some(rows) => labelled(rows.clone(), recipe.data.test.as_deref().unwrap_or(origins[0]))?,
+            None => split()?.validation,
+        };
+        plan_student(&recipe.student, &teacher.config.encoder)?;
+        if self.overwrite {
+            self.clear()?;
+        }
+        let export_folder = self.output.join("export");
+        refuse_foreign(&export_folder)?;
+        let running = Running { compute: self.compute, batch_tokens };
+        let how = Capturing {
+            output: &cache_folder,
+            existing: ExistingCache::Resume,
+            running,
+            task: TASK,
+            captured: Captured::dense(names.len(), Dtype::F32),
+            force: recipe.teacher.force,
+        };
+        let source = Source::Rows { rows: &all.rows, labels: &all.labels };
+        let cache = capture(teacher, &source, max_length, &how).context("stage cache")?;
+
+        let train = |folder: &Path, objective: Vec<LossTermRecipe>, cache: Option<&Path>| -> anyhow::Result<()> {
+            Training {
+                teacher: load()?,
+                data: split()?,
+                max_length,
+                student: &recipe.student,
+                objective,
+                fit: recipe.train.clone(),
+                cache,
+                output: folder,
+                force: recipe.teacher.force,
+                compute: self.compute,
+            }
+            .run(Existing::Resume)?;
+            Ok(())
+        };
+        ui::say("training the student with its teacher");
+        train(&student_folder, recipe.objective.clone(), Some(&cache_folder)).context("stage train")?;
+        let baseline_folder = self.output.join("baseline");
+        if self.baseline {
+            ui::say("training the same student from the same start without the teacher");
+            train(&baseline_folder, TASK.terms_without_teacher(), None).context("stage baseline")?;
+        }
+
+        let evaluation = self.evaluate(&load, &test, max_length).context("stage evaluate")?;
+        let Evaluation { teacher, student, baseline, .. } = evaluation;
+        let measured = Some((self.measured_on.as_str(), &student));
+        let export = export(&student_folder, &export_folder, recipe.export.dtype, measured).context("stage export")?;
+        Ok(PipelineReport { cache, teacher, student, baseline, export })
+    }
+
+    /// Removes what an earlier run wrote, and nothing else.
+    fn clear(&self) -> anyhow::Result<()> {
+        cache::remove(&self.output.join("cache"), &[TOKENIZER])?;
+        let evaluation = self.output.join(EVALUATION);
+        if evaluation.exists() {
+            fs::remove_file(&evaluation).map_err(|source| FileError::writing(&evaluation, source))?;
+        }
+        for stage in STAGES.iter().filter(|stage| self.baseline || **stage != "baseline") {
+            let folder = self.output.join(stage);
+            if folder.exists() {
+                let names: Vec<&str> = written().into_iter().chain([CARD]).collect();
+                prepare_output(&folder, true, &names)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Measures all models on the same rows, one after the other, unless that was done.
+    fn evaluate(
+        &self,
+        load: &impl Fn() -> anyhow::Result<TextModel>,
+        test: &Split,
+        max_length: usize,
+    ) -> anyhow::Result<Evaluation> {
+        let running = Running { compute: self.compute, batch_tokens: self.recipe.train.batch_tokens };
+        let teacher = load()?;
+        let labels = teacher.config.labels.clone();
+        let encodings = teacher.tokenizer.encode(&test.rows, max_length)?;
+        let folders = [("student", true), ("baseline", self.baseline)];
+        let folders: Vec<_> =
+            folders.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| (name, self.output.join(name))).collect();
+        let weights = folders.iter().map(|(_, folder)| {
+            let mut hasher = blake3::Hasher::new();
+            for name in [model::WEIGHTS, RECORD] {
+                let path = folder.join(name);
+                hasher.update(&fs::read(&path).map_err(|source| FileError::Read { path, source })?);
+            }
+            Ok(hasher.finalize().to_hex().to_string())
+        });
+        let inputs = EvaluationInputs {
+            teacher: teacher::weights_hash(&teacher.parameters),
+            students: weights.collect::<anyhow::Result<_>>()?,
+            rows: fingerprint::of_rows(&encodings, &test.labels),
+            max_length,
+        };
+        let path = self.output.join(EVALUATION);
+        if let Some(known) = Evaluation::read(&path).filter(|known| known.inputs == inputs) {
+            return Ok(known);
+        }
+        let said = teacher_predictions(teacher, &labels, test, max_length, running)?;
+        let mut measured = Vec::new();
+        let names = std::iter::once(("teacher", self.recipe.teacher.model.clone()));
+        for (label, name) in names.chain(folders.iter().map(|(label, folder)| (*label, folder.display().to_string()))) {
+            let model = if label == "teacher" { load()? } else { single_label::load(&name, self.hub)? };
+            let bytes = model::weights_bytes(&name, self.hub)?;
+            let against = (label != "teacher").then_some(said.as_slice());
+            let label = format!("evaluate {label}");
+            measured.push(measure(model, test, max_length, running, bytes, against, &label)?);
+        }
+        let mut measured = measured.into_iter();
+        let (Some(teacher), Some(student)) = (measured.next(), measured.next()) else {
+            anyhow::bail!("nothing was measured");
+        };
+        let evaluation =
+            Evaluation { schema_version: SCHEMA_VERSION, inputs, teacher, student, baseline: measured.next() };
+        let mut json = serde_json::to_string_pretty(&evaluation)?;
+        json.push('\n');
+        files::write_whole(&path, json.as_bytes())?;
+        Ok(evaluation)
+    }
+}
+
+/// The figures of all models: the one file with speeds in it, so the one that differs from run to run.
+pub(crate) const EVALUATION: &str = "evaluation.json";
+
+/// Version of the fields of [`EVALUATION`].
+const SCHEMA_VERSION: u32 = 1;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Evaluation {
+    schema_version: u32,
+    inputs: EvaluationInputs,
+    teacher: Measured,
+    student: Measured,
+    baseline: Option<Measured>,
+}
+
+/// All that the figures, speeds aside, follow from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct EvaluationInputs {
+    /// Hash of the teacher's weights.
+    teacher: String,
+    /// Hashes of the weights and the record of the student and, if there is one, of the baseline.
+    students: Vec<String>,
+    rows: String,
+    max_length: usize,
+}
+
+impl Evaluation {
+    /// What is there, if it is one of ours; whatever else it is, is measured again and replaced.
+    fn read(path: &Path) -> Option<Self> {
+        let found: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        (found.schema_version == SCHEMA_VERSION).then_some(found)
+    }
+}
+
+impl PipelineReport {
+    /// One column a model, one row a figure.
+    pub(crate) fn text(&self) -> String {
+        let models: Vec<(&str, &Measured)> = [("teacher", &self.teacher), ("student", &self.student)]
+            .into_iter()
+            .chain(self.baseline.as_ref().map(|baseline| ("without teacher", baseline)))
+            .collect();
+        let figure = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.4}"));
+        let mut table = ui::Table::new(
+            [format!("on {} rows", ui::count(self.student.scores.rows as u64))]
+                .into_iter()
+                .chain(models.iter().map(|(name, _)| (*name).to_string())),
+        );
+        let mut row = |what: &str, cell: &dyn Fn(&Measured) -> String| {
+            table.row(std::iter::once(what.to_string()).chain(models.iter().map(|(_, measured)| cell(measured))));
+        };
+        row("accuracy", &|m| figure(m.scores.accuracy));
+        row("macro-F1", &|m| figure(m.scores.macro_f1));
+        row("agreement with the teacher", &|m| figure(m.scores.agreement));
+        row("calibration error (ECE)", &|m| figure(m.scores.ece));
+        row("parameters", &|m| ui::count(m.parameters as u64));
+        row("bytes of its model.safetensors", &|m| ui::bytes(m.bytes));
+        row("rows a second", &|m| format!("{:.0}", m.rows_per_second));
+        let (teacher, student) = (&self.teacher, &self.student);
+        let mut text = format!(
+            "{table}\nstudent against teacher: {:.0} % of the parameters, {:.2} times the rows a second",
+            100.0 * student.parameters as f64 / teacher.parameters as f64,
+            student.rows_per_second / teacher.rows_per_second
+        );
+        if let (Some(theirs), Some(ours)) = (teacher.scores.accuracy, student.scores.accuracy) {
+            text += &format!(", {:.1} % of the accuracy", 100.0 * ours / theirs);
+        }
+        text += &format!("\nexported in {}: {}", self.export.dtype, ui::bytes(self.export.bytes));
+        text
+    }
+}

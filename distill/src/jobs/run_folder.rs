@@ -1,0 +1,99 @@
+//! The folder of a training: what to do about one that holds something, and the model and the record that end it.
+
+use std::fs;
+use std::path::Path;
+
+use datasets::TextTokenizer;
+use nn::Model;
+
+use crate::files::{prepare_output, remove_partial};
+use crate::hint::HintExt;
+use crate::model::{self, MODEL_FILES};
+use crate::recipe::ExportDtype;
+use crate::run_record::{RECORD, RunFigures, RunInputs, RunRecord};
+use crate::telemetry::{METRICS, METRICS_START};
+use crate::training::Fitted;
+use crate::training::checkpoint::{self, CHECKPOINT};
+use crate::ui;
+
+/// What to do about a folder that already holds something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// An error.
+    Refuse,
+    /// What we would write is removed first.
+    Overwrite,
+    /// A stopped training of the same inputs goes on, a complete one is kept.
+    Resume,
+}
+
+impl Existing {
+    /// Makes room for a run, or refuses the folder. The figures of a complete run of these inputs that is to be kept.
+    pub(crate) fn prepare(self, folder: &Path, inputs: &RunInputs) -> anyhow::Result<Option<RunFigures>> {
+        if self != Self::Resume {
+            prepare_output(folder, self == Self::Overwrite, &written())?;
+            return Ok(None);
+        }
+        if let Some(figures) = complete(folder, inputs)? {
+            return Ok(Some(figures));
+        }
+        // Without a sign of a run that began here, whatever lies there is not ours to write over.
+        let held = if folder.exists() { remove_partial(folder)? } else { Vec::new() };
+        let ours = |bytes: Vec<u8>| bytes.starts_with(METRICS_START) || METRICS_START.starts_with(&bytes);
+        let begun = fs::read(folder.join(METRICS)).is_ok_and(ours);
+        let begun = begun && held.iter().all(|name| written().contains(&name.as_str()));
+        if !begun && !held.iter().any(|name| name == CHECKPOINT) {
+            prepare_output(folder, false, &[])?;
+        }
+        Ok(None)
+    }
+
+    /// How a run that was stopped goes on.
+    pub(crate) fn way_on(self) -> &'static str {
+        match self {
+            Self::Refuse => "the same command with --resume goes on from here",
+            Self::Overwrite => "the same command with --resume in place of --overwrite goes on from here",
+            Self::Resume => "the same command goes on from here",
+        }
+    }
+}
+
+/// Everything that a training may write into its folder.
+pub(super) fn written() -> Vec<&'static str> {
+    [METRICS, CHECKPOINT, RECORD].into_iter().chain(MODEL_FILES).collect()
+}
+
+/// The figures of a complete run in the folder; refuses one of other inputs.
+fn complete(folder: &Path, inputs: &RunInputs) -> anyhow::Result<Option<RunFigures>> {
+    let Some(record) = RunRecord::read(folder)? else { return Ok(None) };
+    if let Some((field, now, then)) = inputs.difference(&record.inputs) {
+        return Err(anyhow::anyhow!(
+            "{}: holds a complete run with another `{field}` ({then}, now {now})",
+            folder.display()
+        ))
+        .hint("give the same, or another folder, or replace it with --overwrite");
+    }
+    ui::say(format!("{}: complete, kept as it is", folder.display()));
+    Ok(Some(record.figures))
+}
+
+/// Writes a trained model and its record, and removes the checkpoint.
+pub(super) fn finish(
+    folder: &Path,
+    student: &Model,
+    tokenizer: &TextTokenizer,
+    inputs: RunInputs,
+    fitted: &Fitted,
+) -> anyhow::Result<RunFigures> {
+    let bytes = model::save(folder, student.config(), student.parameters(), tokenizer, ExportDtype::F32)?;
+    let figures = RunFigures {
+        steps: fitted.steps,
+        kept_epoch: fitted.kept_epoch,
+        parameters: student.parameters().flat().len(),
+        bytes,
+        validation: fitted.scores.clone(),
+    };
+    RunRecord::new(inputs, figures.clone()).write(folder)?;
+    checkpoint::remove(folder)?;
+    Ok(figures)
+}

@@ -1,0 +1,156 @@
+//! Trains a student on a teacher's stored logits and on labels.
+
+use std::path::Path;
+
+use anyhow::bail;
+use cache::{CacheReader, Captured, Dtype, LogitForm};
+use datasets::LabelNames;
+use nn::{Compute, Model};
+
+use super::run_folder::{Existing, finish};
+use super::student::start_student;
+use crate::data::{self, Split, TaskData};
+use crate::fingerprint;
+use crate::hint::HintExt;
+use crate::model::{self, TextModel};
+use crate::objective::{LossTermRecipe, Objective};
+use crate::recipe::{FitRecipe, StudentRecipe};
+use crate::run_record::{RunFigures, RunInputs};
+use crate::signal::cached;
+use crate::tasks::Task;
+use crate::training::{Fit, FitRows, Speed};
+
+/// Students are classifiers so far.
+const TASK: Task = Task::SingleLabel;
+
+/// A training of a student, with everything that its result follows from.
+pub(crate) struct Training<'a> {
+    pub(crate) teacher: TextModel,
+    pub(crate) data: TaskData,
+    pub(crate) max_length: usize,
+    pub(crate) student: &'a StudentRecipe,
+    pub(crate) objective: Vec<LossTermRecipe>,
+    pub(crate) fit: FitRecipe,
+    pub(crate) cache: Option<&'a Path>,
+    pub(crate) output: &'a Path,
+    /// Goes on with a teacher no better than chance.
+    pub(crate) force: bool,
+    pub(crate) compute: &'a Compute,
+}
+
+/// What a training gave.
+pub(crate) struct Trained {
+    pub(crate) figures: RunFigures,
+    /// Absent where a complete run was kept.
+    pub(crate) speed: Option<Speed>,
+}
+
+impl Training<'_> {
+    /// Trains, writes the model and its record.
+    pub(crate) fn run(self, existing: Existing) -> anyhow::Result<Trained> {
+        let objective = Objective::new(self.objective.clone())?;
+        let Split { rows, labels } = self.data.train;
+        if !objective.needs_teacher() && labels.iter().all(Option::is_none) {
+            bail!("no row has a label, and without a soft term there is nothing else to learn from");
+        }
+        let names = LabelNames::new(self.teacher.config.labels.clone())?;
+        // Whatever form the answers are stored in, and whatever the teacher computed in, a student learns from them.
+        let captured = Captured::dense(names.len(), Dtype::F32);
+        let precision = self.compute.precision().to_string();
+        let fingerprint = fingerprint::of_teacher(&self.teacher, self.max_length, TASK, &precision, captured);
+        let weights = teacher::weights_hash(&self.teacher.parameters);
+        let teacher_rows = self.teacher.tokenizer.encode(&rows, self.max_length)?;
+        let keys: Vec<_> = (0..teacher_rows.len()).map(|row| teacher_rows.key(row)).collect();
+        let cache = match self.cache {
+            Some(folder) => Some(CacheReader::open(folder, Some(&fingerprint))?),
+            None if objective.needs_teacher() => {
+                return Err(anyhow::anyhow!("the soft term needs the teacher's stored logits: no --cache is given"))
+                    .hint("distill cache makes it; or leave the soft term out with --weight-soft 0");
+            }
+            None => None,
+        };
+        if let (Some(cache), true) = (&cache, objective.needs_teacher()) {
+            check_temperatures(cache, &objective)?;
+            let mut missing = 0;
+            for key in &keys {
+                missing += usize::from(!cache.contains(key)?);
+            }
+            if missing > 0 {
+                return Err(anyhow::anyhow!("{missing} of {} training rows are not in the cache", keys.len()))
+                    .hint("run distill cache on the same data: it adds the rows that are missing");
+            }
+            if let (Some((accuracy, labelled)), false) = (cached::accuracy(cache, &keys, &labels)?, self.force) {
+                data::refuse_chance(accuracy, labelled, names.len())?;
+            }
+        }
+        let validation_keys = {
+            let encodings = self.teacher.tokenizer.encode(&self.data.validation.rows, self.max_length)?;
+            (0..encodings.len()).map(|row| encodings.key(row)).collect()
+        };
+        let validation_rows = self.data.validation;
+        let train_rows = Split { rows, labels };
+        let (config, parameters, tokenizer) =
+            start_student(self.teacher, &train_rows, self.max_length, self.student, self.fit.seed)?;
+
+        let encodings = tokenizer.encode(&train_rows.rows, self.max_length)?;
+        model::report_truncated(encodings.truncated_count(), encodings.len(), self.max_length);
+        let train = FitRows { encodings, labels: train_rows.labels, keys };
+        let encodings = tokenizer.encode(&validation_rows.rows, self.max_length)?;
+        let validation = FitRows { encodings, labels: validation_rows.labels, keys: validation_keys };
+        let inputs = RunInputs {
+            command: "train".to_string(),
+            distill: env!("CARGO_PKG_VERSION").to_string(),
+            model: weights,
+            config: fingerprint.config,
+            tokenizer: fingerprint::of_tokenizer(&tokenizer),
+            train: fingerprint::of_rows(&train.encodings, &train.labels),
+            validation: fingerprint::of_rows(&validation.encodings, &validation.labels),
+            labels: config.labels.clone(),
+            max_length: self.max_length,
+            objective: self.objective,
+            student: Some(self.student.clone()),
+            prune_vocabulary: self.student.prune_vocabulary,
+            teacher_logits: cache
+                .as_ref()
+                .filter(|_| objective.needs_teacher())
+                .map(|cache| cache.captured().logits.clone()),
+            mask_probability: TASK.masks().map(|masks| masks.probability),
+            fit: self.fit.clone(),
+            device: self.compute.kind().to_string(),
+            precision: self.compute.precision(),
+        };
+        if let Some(figures) = existing.prepare(self.output, &inputs)? {
+            return Ok(Trained { figures, speed: None });
+        }
+        let targets = TASK.targets(&tokenizer)?;
+        let mut student = Model::on(self.compute, config, parameters)?;
+        let fitted = Fit {
+            objective: &objective,
+            train: &train,
+            validation: &validation,
+            targets: &targets,
+            cache: cache.as_ref(),
+            recipe: &self.fit,
+            inputs: &inputs,
+            folder: self.output,
+            resume: existing == Existing::Resume,
+            way_on: existing.way_on(),
+        }
+        .run(&mut student)?;
+        let figures = finish(self.output, &student, &tokenizer, inputs, &fitted)?;
+        Ok(Trained { figures, speed: Some(fitted.speed) })
+    }
+}
+
+/// Refuses an objective that reads the teacher at a temperature that the cache knows nothing of.
+fn check_temperatures(cache: &CacheReader, objective: &Objective) -> anyhow::Result<()> {
+    let known = match &cache.captured().logits {
+        LogitForm::Dense { .. } => return Ok(()),
+        LogitForm::TopK { temperatures, .. } => temperatures.as_slice(),
+        LogitForm::Sample { temperature, .. } => std::slice::from_ref(temperature),
+    };
+    let Some(asked) = objective.temperatures().find(|asked| !known.contains(asked)) else { return Ok(()) };
+    let list: Vec<String> = known.iter().map(ToString::to_string).collect();
+    Err(anyhow::anyhow!("temperature {asked}: the cache stores the teacher's answers for {} alone", list.join(", ")))
+        .hint("give one of these, or capture with another --temperatures (--sample-temperature)")
+}

@@ -1,0 +1,66 @@
+//! What a training gave, in figures.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::run_record::RunFigures;
+use crate::scores::Scores;
+use crate::training::Speed;
+use crate::ui::{self, Table};
+
+/// What `finetune` and `train` print.
+#[derive(Debug, Serialize)]
+pub(crate) struct TrainReport {
+    accuracy: Option<f64>,
+    macro_f1: Option<f64>,
+    agreement: Option<f64>,
+    ece: Option<f64>,
+    parameters: usize,
+    bytes: u64,
+    /// In training; absent where a complete run was kept.
+    rows_per_second: Option<f64>,
+    /// In which training waited for rows and for what the teacher said of them.
+    waited_seconds: Option<f64>,
+    seconds: f64,
+    output: String,
+}
+
+impl TrainReport {
+    pub(crate) fn new(folder: &Path, figures: &RunFigures, speed: Option<Speed>, start: Instant) -> Self {
+        let scores = |f: fn(&Scores) -> Option<f64>| figures.validation.as_ref().and_then(f);
+        Self {
+            accuracy: scores(|s| s.accuracy),
+            macro_f1: scores(|s| s.macro_f1),
+            agreement: scores(|s| s.agreement),
+            ece: scores(|s| s.ece),
+            parameters: figures.parameters,
+            bytes: figures.bytes,
+            rows_per_second: speed.map(|speed| speed.rows_per_second),
+            waited_seconds: speed.map(|speed| speed.waited_seconds),
+            seconds: start.elapsed().as_secs_f64(),
+            output: folder.display().to_string(),
+        }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let figure = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.4}"));
+        let mut table = Table::new(["on the validation rows", ""]);
+        table.row(["accuracy".to_string(), figure(self.accuracy)]);
+        table.row(["macro-F1".to_string(), figure(self.macro_f1)]);
+        if self.agreement.is_some() {
+            table.row(["agreement with the teacher".to_string(), figure(self.agreement)]);
+        }
+        table.row(["calibration error (ECE)".to_string(), figure(self.ece)]);
+        table.row(["parameters".to_string(), ui::count(self.parameters as u64)]);
+        table.row(["bytes".to_string(), ui::bytes(self.bytes)]);
+        if let Some(rate) = self.rows_per_second {
+            table.row(["rows a second in training".to_string(), format!("{rate:.0}")]);
+        }
+        if let Some(seconds) = self.waited_seconds {
+            table.row(["seconds waited for data".to_string(), format!("{seconds:.3}")]);
+        }
+        format!("{table}\nwritten: {}", self.output)
+    }
+}

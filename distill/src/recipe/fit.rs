@@ -1,0 +1,87 @@
+//! How a model is fitted, whatever it is fitted to.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::checks::{ABOVE_ZERO, Check, FRACTION, ZERO_OR_MORE};
+
+/// How a model is fitted, whatever it is fitted to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct FitRecipe {
+    pub(crate) epochs: usize,
+    pub(crate) batch_rows: usize,
+    /// Most tokens in one forward pass.
+    pub(crate) batch_tokens: usize,
+    pub(crate) learning_rate: f64,
+    pub(crate) weight_decay: f64,
+    pub(crate) warmup_ratio: f64,
+    pub(crate) max_gradient_norm: f64,
+    pub(crate) keep: Keep,
+    /// Epochs between two evaluations.
+    pub(crate) evaluate_every: usize,
+    pub(crate) seed: u64,
+}
+
+impl Default for FitRecipe {
+    fn default() -> Self {
+        Self {
+            epochs: 5,
+            batch_rows: 32,
+            batch_tokens: 4096,
+            learning_rate: 1e-4,
+            weight_decay: 0.01,
+            warmup_ratio: 0.06,
+            max_gradient_norm: 1.0,
+            keep: Keep::Best,
+            evaluate_every: 1,
+            seed: 42,
+        }
+    }
+}
+
+impl FitRecipe {
+    /// What the values may be.
+    pub(super) fn checks(&self) -> Vec<Check> {
+        vec![
+            Check::Size("train.epochs", Some(self.epochs)),
+            Check::Size("train.batch_rows", Some(self.batch_rows)),
+            Check::Size("train.batch_tokens", Some(self.batch_tokens)),
+            Check::Size("train.evaluate_every", Some(self.evaluate_every)),
+            Check::Number("train.learning_rate", self.learning_rate, ABOVE_ZERO),
+            Check::Number("train.max_gradient_norm", self.max_gradient_norm, ABOVE_ZERO),
+            Check::Number("train.weight_decay", self.weight_decay, ZERO_OR_MORE),
+            Check::Number("train.warmup_ratio", self.warmup_ratio, FRACTION),
+        ]
+    }
+}
+
+/// Which state of the model a training keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Keep {
+    /// The one with the best accuracy on the validation rows; the earlier of two equals.
+    Best,
+    /// The one at the end of the last epoch.
+    Last,
+}
+
+impl Keep {
+    /// All of them.
+    pub(crate) const ALL: [Self; 2] = [Self::Best, Self::Last];
+
+    /// The word for it on the command line and in a recipe.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Best => "best",
+            Self::Last => "last",
+        }
+    }
+}
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,206 @@
+//! What a student looks like, and what it starts from.
+
+use std::fmt;
+use std::str::FromStr;
+
+use nn::Family;
+use serde::{Deserialize, Serialize};
+use student::start::Sizes;
+
+use super::checks::{Check, PROBABILITY};
+
+/// What the student looks like, and what it starts from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StudentRecipe {
+    pub(crate) family: StudentFamily,
+    pub(crate) layers: LayerChoice,
+    /// Half the teacher's, or as many as are listed, where not given.
+    pub(crate) num_layers: Option<usize>,
+    pub(crate) hidden_size: Option<usize>,
+    pub(crate) num_heads: Option<usize>,
+    pub(crate) intermediate_size: Option<usize>,
+    pub(crate) bottleneck_size: Option<usize>,
+    pub(crate) stacks: Option<usize>,
+    pub(crate) prune_vocabulary: bool,
+    pub(crate) dropout: f64,
+}
+
+impl Default for StudentRecipe {
+    fn default() -> Self {
+        Self {
+            family: StudentFamily::DistilBert,
+            layers: LayerChoice::Uniform,
+            num_layers: None,
+            hidden_size: None,
+            num_heads: None,
+            intermediate_size: None,
+            bottleneck_size: None,
+            stacks: None,
+            prune_vocabulary: false,
+            dropout: 0.1,
+        }
+    }
+}
+
+impl StudentRecipe {
+    /// What the values may be.
+    pub(super) fn checks(&self) -> Vec<Check> {
+        vec![
+            Check::Size("student.num_layers", self.num_layers),
+            Check::Size("student.hidden_size", self.hidden_size),
+            Check::Size("student.num_heads", self.num_heads),
+            Check::Size("student.intermediate_size", self.intermediate_size),
+            Check::Size("student.bottleneck_size", self.bottleneck_size),
+            Check::Size("student.stacks", self.stacks),
+            Check::Number("student.dropout", self.dropout, PROBABILITY),
+        ]
+    }
+
+    /// The sizes that are given.
+    pub(crate) fn sizes(&self) -> Sizes {
+        Sizes {
+            num_layers: self.num_layers,
+            hidden_size: self.hidden_size,
+            num_heads: self.num_heads,
+            intermediate_size: self.intermediate_size,
+            bottleneck_size: self.bottleneck_size,
+            feed_forwards: self.stacks,
+        }
+    }
+}
+
+/// What kind of model a student is.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StudentFamily {
+    /// No token types and no pooler.
+    #[default]
+    DistilBert,
+    /// As its teacher: what a smaller teacher is made as.
+    Bert,
+    /// Thin layers with a bottleneck.
+    MobileBert,
+}
+
+impl StudentFamily {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::DistilBert, Self::Bert, Self::MobileBert];
+
+    /// The word for it on the command line and in a recipe.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::DistilBert => "distilbert",
+            Self::Bert => "bert",
+            Self::MobileBert => "mobilebert",
+        }
+    }
+
+    pub(crate) fn family(self) -> Family {
+        match self {
+            Self::DistilBert => Family::DISTILBERT,
+            Self::Bert => Family::BERT,
+            Self::MobileBert => Family::MOBILEBERT,
+        }
+    }
+}
+
+impl fmt::Display for StudentFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The teacher layers that a student starts from. Written as it is typed, on the command line and in a recipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub(crate) enum LayerChoice {
+    /// Spread evenly over the teacher: student layer `i` of `S` starts as `round(i * (T - 1) / (S - 1))` of `T`.
+    Uniform,
+    /// The teacher's first layers.
+    First,
+    /// The teacher's last layers.
+    Last,
+    /// None: the student starts at random, in any size.
+    Random,
+    /// These, counted from 0, in the student's order.
+    Listed(Vec<usize>),
+}
+
+impl FromStr for LayerChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "uniform" => Ok(Self::Uniform),
+            "first" => Ok(Self::First),
+            "last" => Ok(Self::Last),
+            "random" => Ok(Self::Random),
+            list => {
+                list.split(',').map(|layer| layer.trim().parse().ok()).collect::<Option<_>>().map(Self::Listed).ok_or(
+                    "must be one of uniform, first, last, random, or layer numbers from 0 such as 0,2,4".to_owned(),
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Display for LayerChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uniform => f.write_str("uniform"),
+            Self::First => f.write_str("first"),
+            Self::Last => f.write_str("last"),
+            Self::Random => f.write_str("random"),
+            Self::Listed(layers) => {
+                let layers: Vec<String> = layers.iter().map(usize::to_string).collect();
+                f.write_str(&layers.join(","))
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for LayerChoice {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<LayerChoice> for String {
+    fn from(choice: LayerChoice) -> Self {
+        choice.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layer_choices_read_back_as_written() {
+        for text in ["uniform", "first", "last", "random", "3", "0,2,4"] {
+            assert_eq!(text.parse::<LayerChoice>().expect("parses").to_string(), text);
+        }
+        assert_eq!("0, 2 ,4".parse(), Ok(LayerChoice::Listed(vec![0, 2, 4])));
+        for text in ["", "0,,2", "1,-2", "Uniform", "0,2,"] {
+            assert!(text.parse::<LayerChoice>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_layer_choice_is_a_string_in_a_recipe() {
+        let json = serde_json::to_string(&LayerChoice::Listed(vec![1, 3])).expect("serialises");
+        assert_eq!(json, "\"1,3\"");
+        assert_eq!(serde_json::from_str::<LayerChoice>(&json).expect("reads"), LayerChoice::Listed(vec![1, 3]));
+        assert!(serde_json::from_str::<LayerChoice>("\"middle\"").is_err());
+    }
+
+    #[test]
+    fn a_family_has_one_name_on_the_command_line_and_in_a_recipe() {
+        for family in StudentFamily::ALL {
+            assert_eq!(serde_json::to_value(family).expect("serialises"), family.name());
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What a cache knows of a data set's rows, as training and reports need it.
+
+use anyhow::bail;
+use cache::{CacheReader, LogitForm, StoredRow};
+use datasets::Key;
+
+use super::TeacherSignal;
+use crate::scores;
+
+/// What the teacher said of the rows with these keys.
+pub(crate) fn signal(cache: &CacheReader, keys: &[Key]) -> anyhow::Result<TeacherSignal> {
+    let mut signal = match &cache.captured().logits {
+        LogitForm::Dense { .. } => TeacherSignal::Dense(Vec::with_capacity(keys.len() * cache.captured().width)),
+        LogitForm::TopK { k, temperatures, .. } => TeacherSignal::TopK {
+            k: *k,
+            indices: Vec::new(),
+            logits: Vec::new(),
+            temperatures: temperatures.clone(),
+            tails: Vec::new(),
+        },
+        LogitForm::Sample { draws, .. } => TeacherSignal::Sample { draws: *draws, indices: Vec::new() },
+    };
+    let mut missing = None;
+    cache.get_many(keys, |key, row| match (row, &mut signal) {
+        (None, _) => missing = missing.or(Some(*key)),
+        (Some(row), TeacherSignal::Dense(all)) => row.append_logits(all),
+        (Some(row), TeacherSignal::TopK { indices, logits, tails, .. }) => {
+            indices.extend(row.indices());
+            row.append_logits(logits);
+            tails.extend(row.tails());
+        }
+        (Some(row), TeacherSignal::Sample { indices, .. }) => indices.extend(row.indices()),
+    })?;
+    if let Some(key) = missing {
+        bail!("the row with key {} is not in the cache", cache::key_hex(&key));
+    }
+    Ok(signal)
+}
+
+/// Whether the rows have every logit.
+pub(crate) fn whole_rows(cache: &CacheReader) -> bool {
+    matches!(cache.captured().logits, LogitForm::Dense { .. })
+}
+
+/// What the cached teacher chose for each row; none where that is not known of all of them.
+pub(crate) fn choices(cache: &CacheReader, keys: &[Key]) -> anyhow::Result<Option<Vec<u32>>> {
+    let mut choices = Vec::with_capacity(keys.len());
+    for key in keys {
+        match choice(cache, key)? {
+            Some(choice) => choices.push(choice),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(choices))
+}
+
+/// The class that the cached teacher chose; none where the row is not there, or a sample of it says too little.
+pub(crate) fn choice(cache: &CacheReader, key: &Key) -> anyhow::Result<Option<u32>> {
+    Ok(cache.get(key)?.and_then(|row| first_choice(&row)))
+}
+
+fn first_choice(row: &StoredRow<'_>) -> Option<u32> {
+    match row.captured().logits {
+        LogitForm::Dense { .. } => {
+            let width = row.captured().width;
+            let logits: Vec<f32> = row.logits().take(width).collect();
+            scores::predictions(&logits, width).first().copied()
+        }
+        LogitForm::TopK { .. } => row.indices().next(),
+        LogitForm::Sample { .. } => None,
+    }
+}
+
+/// The cached teacher's accuracy on the labelled rows that are cached, and how many they are; none without any.
+pub(crate) fn accuracy(
+    cache: &CacheReader,
+    keys: &[Key],
+    labels: &[Option<u32>],
+) -> anyhow::Result<Option<(f64, usize)>> {
+    let (mut right, mut labelled) = (0, 0);
+    for (key, label) in keys.iter().zip(labels) {
+        if let Some(label) = label
+            && let Some(choice) = choice(cache, key)?
+        {
+            labelled += 1;
+            right += usize::from(choice == *label);
+        }
+    }
+    Ok((labelled > 0).then(|| (right as f64 / labelled as f64, labelled)))
+}

@@ -1,0 +1,74 @@
+//! Masked-language models: what stood at tokens that are masked, as BERT is pretrained. The targets come from the text, so
+//! labels do not matter.
+
+use cache::{Dtype, Masks, Outputs};
+use datasets::{Encodings, Masking, TextTokenizer, forward_batches};
+use nn::{Head, Model, PackedInput};
+use teacher::HubOptions;
+
+use super::common::{Questions, Source, Start, StoredByDefault};
+use crate::data::{self, Split};
+use crate::inference::packed;
+use crate::model::{self, TextModel};
+use crate::scores::{self, Scores};
+use crate::ui;
+
+/// Most tokens of a forward batch whose every token has a row of logits: 512 rows over 30,522 words take 62 MB, and a
+/// few batches are on their way at a time.
+pub(super) const MOST_BATCH_TOKENS: usize = 512;
+
+/// The largest logits of each token, since there are as many as words.
+pub(super) const STORED_BY_DEFAULT: StoredByDefault =
+    StoredByDefault { outputs: Outputs::Token, top_k: Some(64), dtype: Dtype::F16 };
+
+/// The masking of texts of this tokenizer.
+pub(super) fn masking(masks: Masks, tokenizer: &TextTokenizer) -> Result<Masking, datasets::Error> {
+    Masking::new(tokenizer, masks.probability, masks.seed)
+}
+
+/// Loads a model that has a masked-language-model head.
+pub(super) fn load(name: &str, hub: &HubOptions) -> anyhow::Result<TextModel> {
+    let way_out = format!("train one: distill finetune --task masked-lm --model {name} --data FILE --output FOLDER");
+    model::load_with_head(name, hub, Head::MaskedLm, "masked-language-model", way_out)
+}
+
+/// Loads a model and texts to fine-tune it on; what the checkpoint does not have of the head starts at random.
+pub(super) fn start(source: &Source<'_>) -> anyhow::Result<Start> {
+    let mut model = model::load_for(source.model, source.hub, Head::MaskedLm)?;
+    if !model.missing_head.is_empty() {
+        for slot in std::mem::take(&mut model.missing_head) {
+            model.parameters.randomize(slot, model.config.encoder.pad_token_id, source.seed);
+        }
+        ui::say("a new masked-language-model head starts at random");
+    }
+    let read = |path| datasets::read_rows(path, &data::columns_of(source.columns));
+    let validation = source.validation.map(read).transpose()?;
+    let (train, validation) = data::split_rows(read(source.data)?, validation)?;
+    Ok(Start { model, train: Split::unlabelled(train), validation: Split::unlabelled(validation) })
+}
+
+/// Rows with other tokens masked in each pass over the data.
+pub(super) fn ask(masking: &Masking, pass: u64, encodings: &Encodings, rows: &[u32]) -> Questions {
+    let masked = masking.gather(pass, encodings, rows);
+    let answers = masked.originals.into_iter().map(Some).collect();
+    Questions { batch: masked.batch, positions: Some(masked.positions), answers }
+}
+
+/// How many of the masked tokens are told right; the same ones are masked every time.
+pub(super) fn score(
+    model: &mut Model,
+    masking: &Masking,
+    rows: &Encodings,
+    batch_tokens: usize,
+) -> anyhow::Result<Scores> {
+    let words = model.config().encoder.outputs();
+    let (mut masked, mut right) = (0, 0);
+    for batch in forward_batches(&rows.lengths(), batch_tokens) {
+        let batch = masking.gather(0, rows, &batch);
+        let input = PackedInput { positions: Some(&batch.positions), ..packed(&batch.batch) };
+        let predicted = scores::predictions(&model.logits(input)?, words);
+        masked += predicted.len();
+        right += predicted.iter().zip(&batch.originals).filter(|(predicted, original)| predicted == original).count();
+    }
+    Ok(Scores::of_tokens(right, masked))
+}

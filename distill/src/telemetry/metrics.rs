@@ -1,0 +1,91 @@
+//! `metrics.jsonl` in a run's folder: a line for a logged step, and one for an evaluation.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::files::FileError;
+use crate::objective::LossReport;
+use crate::scores::Scores;
+
+/// The file of losses and scores in a run's folder.
+pub(crate) const METRICS: &str = "metrics.jsonl";
+
+/// How its first line starts.
+pub(crate) const METRICS_START: &[u8] = b"{\"schema_version\":";
+
+/// Version of its lines.
+const SCHEMA_VERSION: u32 = 1;
+
+/// Appends to a run's `metrics.jsonl`.
+pub(crate) struct Metrics {
+    file: File,
+    path: PathBuf,
+}
+
+impl Metrics {
+    /// Opens the file and cuts it to the length it had at the checkpoint that the run goes on from.
+    pub(crate) fn open(folder: &Path, bytes: u64) -> anyhow::Result<Self> {
+        fs::create_dir_all(folder).map_err(|source| FileError::writing(folder, source))?;
+        let path = folder.join(METRICS);
+        let open = || -> io::Result<File> {
+            let file = OpenOptions::new().create(true).append(true).open(&path)?;
+            file.set_len(bytes)?;
+            Ok(file)
+        };
+        let file = open().map_err(|source| FileError::writing(&path, source))?;
+        Ok(Self { file, path })
+    }
+
+    /// How long it is by now.
+    pub(crate) fn bytes(&self) -> anyhow::Result<u64> {
+        let metadata = self.file.metadata().map_err(|source| FileError::writing(&self.path, source))?;
+        Ok(metadata.len())
+    }
+
+    /// The step of this number, from 0: its loss, each term's mean, and the gradient's norm before clipping.
+    pub(crate) fn step(
+        &mut self,
+        step: usize,
+        loss: &LossReport,
+        gradient_norm: f64,
+        learning_rate: f64,
+    ) -> anyhow::Result<()> {
+        let mut line = json!({
+            "schema_version": SCHEMA_VERSION,
+            "event": "step",
+            "step": step + 1,
+            "loss": loss.total(),
+            "gradient_norm": gradient_norm,
+            "learning_rate": learning_rate,
+        });
+        for term in &loss.terms {
+            line[term.term.name()] = term.loss.mean().into();
+        }
+        self.line(&line)
+    }
+
+    /// One evaluation on the validation rows.
+    pub(crate) fn evaluation(&mut self, step: usize, epoch: usize, scores: &Scores) -> anyhow::Result<()> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            schema_version: u32,
+            event: &'static str,
+            step: usize,
+            epoch: usize,
+            #[serde(flatten)]
+            scores: &'a Scores,
+        }
+        self.line(&Line { schema_version: SCHEMA_VERSION, event: "evaluation", step, epoch, scores })
+    }
+
+    fn line(&mut self, line: &impl Serialize) -> anyhow::Result<()> {
+        let mut json = serde_json::to_string(line)?;
+        json.push('\n');
+        self.file.write_all(json.as_bytes()).map_err(|source| FileError::writing(&self.path, source))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,180 @@
+//! How far a long stage is: a bar with rate and time left on a terminal, plain lines now and then elsewhere.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+
+use crate::ui::{BARS, count, duration, on_terminal, say};
+
+/// Time between two plain lines of one stage.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A bar, with the keys that [`style`] defines beside indicatif's own.
+const BAR: &str = "{prefix} {bar:16} {human_pos}/{human_len}, {rate}{left}{msg}";
+
+/// The progress of one stage. May be advanced from several threads.
+pub(crate) struct Progress {
+    label: String,
+    unit: &'static str,
+    total: u64,
+    started: Instant,
+    state: Mutex<State>,
+    bar: Option<ProgressBar>,
+}
+
+struct State {
+    done: u64,
+    message: String,
+    last_line: Instant,
+}
+
+impl Progress {
+    /// Starts a stage of `total` units: `Progress::new("caching", rows, "rows")`.
+    pub(crate) fn new(label: &str, total: u64, unit: &'static str) -> Self {
+        let started = Instant::now();
+        let bar = on_terminal().then(|| {
+            let bar = ProgressBar::new(total).with_style(style(unit)).with_prefix(label.to_owned());
+            let bar = BARS.add(bar);
+            bar.enable_steady_tick(Duration::from_millis(250));
+            bar
+        });
+        let state = State { done: 0, message: String::new(), last_line: started };
+        Self { label: label.to_owned(), unit, total, started, state: Mutex::new(state), bar }
+    }
+
+    /// `units` more are done.
+    pub(crate) fn inc(&self, units: u64) {
+        self.update(|state| state.done += units);
+        if let Some(bar) = &self.bar {
+            bar.inc(units);
+        }
+    }
+
+    /// Shows a few words beside the figures, such as the loss.
+    pub(crate) fn message(&self, message: impl fmt::Display) {
+        let message = message.to_string();
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!(", {message}"));
+        }
+        self.update(|state| state.message = message);
+    }
+
+    /// Ends the stage with one line that says how much was done in how long.
+    pub(crate) fn finish(self) {
+        let elapsed = self.started.elapsed();
+        let done = self.state.lock().unwrap_or_else(PoisonError::into_inner).done;
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        say(final_line(&self.label, done, self.unit, elapsed));
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        if self.bar.is_none() && state.last_line.elapsed() >= PLAIN_INTERVAL {
+            state.last_line = Instant::now();
+            say(plain_line(&self.label, state.done, self.total, self.unit, self.started.elapsed(), &state.message));
+        }
+    }
+}
+
+impl Drop for Progress {
+    /// A stage that an error ended leaves no bar behind.
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn style(unit: &'static str) -> ProgressStyle {
+    let rate = move |state: &ProgressState, out: &mut dyn fmt::Write| {
+        let _ = write!(out, "{}", rate(state.per_sec(), unit));
+    };
+    let left = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        // Before the first unit there is nothing to tell it from.
+        if state.pos() > 0 {
+            let _ = write!(out, ", {} left", duration(state.eta()));
+        }
+    };
+    ProgressStyle::with_template(BAR)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", rate)
+        .with_key("left", left)
+        .progress_chars("=> ")
+}
+
+fn plain_line(label: &str, done: u64, total: u64, unit: &str, elapsed: Duration, message: &str) -> String {
+    let per_second = per_second(done, elapsed);
+    let mut line = format!("{label}: {}/{} {unit}, {}", count(done), count(total), rate(per_second, unit));
+    if per_second > 0.0 {
+        let left = Duration::from_secs_f64(total.saturating_sub(done) as f64 / per_second);
+        line += &format!(", {} left", duration(left));
+    }
+    if !message.is_empty() {
+        line += &format!(", {message}");
+    }
+    line
+}
+
+fn final_line(label: &str, done: u64, unit: &str, elapsed: Duration) -> String {
+    let rate = rate(per_second(done, elapsed), unit);
+    format!("{label}: {} {unit} in {} ({rate})", count(done), duration(elapsed))
+}
+
+fn per_second(done: u64, elapsed: Duration) -> f64 {
+    done as f64 / elapsed.as_secs_f64().max(1e-9)
+}
+
+fn rate(per_second: f64, unit: &str) -> String {
+    if per_second < 10.0 {
+        format!("{per_second:.1} {unit}/s")
+    } else {
+        format!("{} {unit}/s", count(per_second.round() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_line_has_rate_and_time_left() {
+        let line = plain_line("training", 1200, 3000, "steps", Duration::from_secs(40), "loss 0.41");
+        assert_eq!(line, "training: 1,200/3,000 steps, 30 steps/s, 1 min 00 s left, loss 0.41");
+    }
+
+    #[test]
+    fn nothing_done_yet_has_no_time_left() {
+        let line = plain_line("caching", 0, 10, "rows", Duration::from_secs(10), "");
+        assert_eq!(line, "caching: 0/10 rows, 0.0 rows/s");
+    }
+
+    #[test]
+    fn the_final_line_has_total_seconds_and_rate() {
+        assert_eq!(
+            final_line("training", 3000, "steps", Duration::from_millis(85_100)),
+            "training: 3,000 steps in 1 min 25 s (35 steps/s)"
+        );
+    }
+
+    #[test]
+    fn threads_share_one_progress() {
+        let progress = Progress::new("test", 400, "rows");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..100).for_each(|_| progress.inc(1)));
+            }
+        });
+        progress.message("done");
+        assert_eq!(progress.state.lock().expect("unpoisoned").done, 400);
+    }
+
+    #[test]
+    fn the_bar_template_is_valid() {
+        assert!(ProgressStyle::with_template(BAR).is_ok());
+    }
+}

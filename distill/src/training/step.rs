@@ -1,0 +1,204 @@
+//! One optimiser step: its micro-batches are put together, ahead of time in a training, and given to the learner, which
+//! then takes the step.
+//!
+//! The training loop and `distill bench` take their steps here; which rows a step has, the learning rate and everything
+//! around the steps is theirs. Where the model computes is its own matter; on a GPU nothing waits for a step to be done,
+//! so what it found comes while the next one runs.
+
+use std::collections::VecDeque;
+
+use anyhow::{Context, bail};
+use datasets::Encodings;
+use nn::{AdamW, DropoutRng, Mode, Model, PackedInput, SoftHardLoss, StepRates, Tap};
+
+use crate::inference::{announce, packed};
+use crate::objective::{FusedLoss, LossReport, Objective, ObjectiveRows, StepCounts};
+use crate::signal::TeacherSignal;
+use crate::tasks::{Questions, Targets};
+
+#[cfg(test)]
+mod tests;
+
+/// What a step is made of.
+pub(crate) struct Examples<'a> {
+    pub(crate) encodings: &'a Encodings,
+    pub(crate) labels: &'a [Option<u32>],
+    /// What the teacher said of some rows; none if the objective does not read it.
+    pub(crate) teacher: Option<&'a TeacherLookup<'a>>,
+    /// What the rows ask.
+    pub(crate) targets: &'a Targets,
+}
+
+/// Finds what the teacher said of rows; several threads ask at once.
+pub(crate) type TeacherLookup<'a> = dyn Fn(&[u32]) -> anyhow::Result<TeacherSignal> + Sync + 'a;
+
+/// Some of a step's rows, ready for the learner.
+pub(crate) struct Prepared {
+    questions: Questions,
+    teacher: Option<TeacherSignal>,
+}
+
+impl Examples<'_> {
+    /// Puts the micro-batches of a step together, in this pass over the data.
+    pub(crate) fn prepare(&self, pass: u64, micro_batches: &[Vec<u32>]) -> anyhow::Result<Vec<Prepared>> {
+        micro_batches.iter().map(|rows| self.micro_batch(pass, rows)).collect()
+    }
+
+    fn micro_batch(&self, pass: u64, rows: &[u32]) -> anyhow::Result<Prepared> {
+        let teacher = self.teacher.map(|teacher| teacher(rows)).transpose()?;
+        Ok(Prepared { questions: self.targets.ask(pass, self.encodings, self.labels, rows), teacher })
+    }
+}
+
+/// A model that learns by an objective.
+pub(crate) struct Learner<'a> {
+    pub(crate) model: &'a mut Model,
+    objective: &'a Objective,
+    max_gradient_norm: f64,
+    /// The objective as a device may compute it; otherwise the host does.
+    fused: Option<FusedLoss>,
+    /// Whether the device computed the latest loss.
+    on_device: bool,
+    /// What the host computed of the step so far.
+    loss: LossReport,
+    /// Steps whose outcome is not known yet.
+    open: VecDeque<Open>,
+}
+
+struct Open {
+    counts: StepCounts,
+    learning_rate: f64,
+    /// None where the device computes it.
+    loss: Option<LossReport>,
+}
+
+/// What a step found.
+pub(crate) struct Outcome {
+    /// From 0.
+    pub(crate) step: usize,
+    pub(crate) loss: LossReport,
+    /// Before clipping; where it is not finite, the step was not taken.
+    pub(crate) gradient_norm: f64,
+    pub(crate) learning_rate: f64,
+}
+
+impl Outcome {
+    /// Refuses figures that are no numbers.
+    pub(super) fn refuse_divergence(&self) -> anyhow::Result<()> {
+        for (what, value) in [("gradient's norm", self.gradient_norm), ("loss", self.loss.total())] {
+            if !value.is_finite() {
+                let step = self.step + 1;
+                bail!("step {step}: the {what} is {value}; lower --learning-rate, or check the data");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Learner<'a> {
+    /// A model with the optimiser in this state. `whole_rows` says that the teacher's rows have every logit, as a GPU's
+    /// own loss needs them.
+    pub(crate) fn new(
+        model: &'a mut Model,
+        objective: &'a Objective,
+        optimizer: AdamW,
+        max_gradient_norm: f64,
+        whole_rows: bool,
+    ) -> anyhow::Result<Self> {
+        announce(&model.compute());
+        let fused = objective.fused().filter(|_| whole_rows);
+        model.begin(optimizer)?;
+        let loss = objective.no_loss();
+        Ok(Self { model, objective, max_gradient_norm, fused, on_device: false, loss, open: VecDeque::new() })
+    }
+
+    /// Takes the step of this number, from 0, on these micro-batches; returns how many rows they have. `seed` is of the
+    /// dropout masks.
+    pub(crate) fn take_step(
+        &mut self,
+        number: usize,
+        micro_batches: &[Prepared],
+        seed: u64,
+        learning_rate: f64,
+    ) -> anyhow::Result<usize> {
+        let (counts, rows) = self.add_up(number, micro_batches, seed)?;
+        let rates = StepRates { learning_rate, max_gradient_norm: self.max_gradient_norm };
+        self.model.step(number as u64, rates)?;
+        let loss = std::mem::replace(&mut self.loss, self.objective.no_loss());
+        self.open.push_back(Open { counts, learning_rate, loss: (!self.on_device).then_some(loss) });
+        Ok(rows)
+    }
+
+    /// Adds up the gradient of a step over its micro-batches; returns its counts and how many rows they have.
+    fn add_up(&mut self, number: usize, micro_batches: &[Prepared], seed: u64) -> anyhow::Result<(StepCounts, usize)> {
+        let counts = micro_batches.iter().map(|rows| StepCounts::of(&rows.questions.answers)).sum();
+        let (mut first_answer, mut rows, mut tokens) = (0, 0, 0);
+        let masks = DropoutRng::new(seed, number as u64, 0);
+        for prepared in micro_batches {
+            let masks = masks.behind(rows, tokens);
+            let taken = self.micro_batch(prepared, first_answer, counts, &masks);
+            taken.with_context(|| format!("step {}", number + 1))?;
+            let Questions { batch, answers, .. } = &prepared.questions;
+            first_answer += answers.len();
+            rows += batch.rows.len();
+            tokens += batch.input_ids.len();
+        }
+        Ok((counts, rows))
+    }
+
+    /// Forward, loss and backward of some of a step's rows. `first_answer` is the number of their first row of logits
+    /// within the step.
+    fn micro_batch(
+        &mut self,
+        Prepared { questions, teacher }: &Prepared,
+        first_answer: usize,
+        counts: StepCounts,
+        masks: &DropoutRng,
+    ) -> anyhow::Result<()> {
+        let Questions { batch, positions, answers } = questions;
+        let input = PackedInput { positions: positions.as_deref(), ..packed(batch) };
+        let mut pass = self.model.forward(input, &[Tap::Logits], Mode::Train(masks))?;
+        self.on_device = false;
+        if let Some(fused) = &self.fused {
+            let labels: Vec<i32> = answers.iter().map(|answer| answer.map_or(-1, u32::cast_signed)).collect();
+            let loss = SoftHardLoss {
+                target_logits: teacher.as_ref().and_then(TeacherSignal::dense),
+                labels: &labels,
+                soft_weight: fused.soft_weight / counts.rows as f64,
+                temperature: fused.temperature,
+                // A step without labels has no hard term.
+                hard_weight: fused.hard_weight / counts.labelled.max(1) as f64,
+            };
+            self.on_device = self.model.soft_hard_loss(&mut pass, loss)?;
+        }
+        if !self.on_device {
+            let logits = self.model.read(&mut pass, Tap::Logits)?;
+            let mut d_logits = vec![0.0; logits.len()];
+            let rows = ObjectiveRows {
+                first_row: first_answer,
+                classes: self.model.config().encoder.outputs(),
+                student_logits: &logits,
+                teacher: teacher.as_ref(),
+                labels: answers,
+            };
+            self.loss += &self.objective.evaluate(&rows, counts, &mut d_logits)?;
+            pass.enter(Tap::Logits, d_logits)?;
+        }
+        Ok(self.model.backward(pass)?)
+    }
+
+    /// What the steps since the last call found: all of them, or on a GPU, without `wait`, all but the latest.
+    pub(crate) fn outcomes(&mut self, wait: bool) -> anyhow::Result<Vec<Outcome>> {
+        let mut outcomes = Vec::new();
+        for report in self.model.reports(usize::from(!wait))? {
+            let Open { counts, learning_rate, loss } = self.open.pop_front().context("a step for each report")?;
+            outcomes.push(Outcome {
+                step: report.step as usize,
+                loss: loss.unwrap_or_else(|| self.objective.report(report.losses, counts)),
+                gradient_norm: report.gradient_norm,
+                learning_rate,
+            });
+        }
+        Ok(outcomes)
+    }
+}

@@ -1,0 +1,99 @@
+//! What is said of a training while it goes on: lines of `metrics.jsonl`, a bar, and how fast it was.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::step::Outcome;
+use crate::scores::Scores;
+use crate::telemetry::{Metrics, Progress};
+
+/// Steps between two logged ones.
+const LOG_EVERY: usize = 50;
+
+/// How fast a training went.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Speed {
+    /// Rows trained on in a second.
+    pub(crate) rows_per_second: f64,
+    /// How long steps were waited for because what they need was not read yet.
+    pub(crate) waited_seconds: f64,
+}
+
+pub(super) struct Watch {
+    metrics: Metrics,
+    progress: Progress,
+    total_steps: usize,
+    /// Of the latest step whose outcome is known.
+    loss: f64,
+    started: Instant,
+    rows: usize,
+    /// Spent in evaluations, which the speed leaves out.
+    evaluating: Duration,
+}
+
+impl Watch {
+    /// Of the steps from `first_step` on; `metrics.jsonl` is cut to what the checkpoint knows of it.
+    pub(super) fn start(
+        folder: &Path,
+        metrics_bytes: u64,
+        first_step: usize,
+        total_steps: usize,
+        batch_rows: usize,
+    ) -> anyhow::Result<Self> {
+        let metrics = Metrics::open(folder, metrics_bytes)?;
+        let progress = Progress::new("train", (total_steps - first_step) as u64 * batch_rows as u64, "rows");
+        let (started, evaluating) = (Instant::now(), Duration::ZERO);
+        Ok(Self { metrics, progress, total_steps, loss: 0.0, started, rows: 0, evaluating })
+    }
+
+    /// A step was taken on so many rows.
+    pub(super) fn took(&mut self, rows: usize) {
+        self.progress.inc(rows as u64);
+        self.rows += rows;
+    }
+
+    /// What a step found; refuses one that is not sound.
+    pub(super) fn outcome(&mut self, outcome: &Outcome) -> anyhow::Result<()> {
+        let Outcome { step, gradient_norm, learning_rate, loss } = outcome;
+        self.loss = loss.total();
+        outcome.refuse_divergence()?;
+        if (step + 1) % LOG_EVERY == 0 || step + 1 == self.total_steps {
+            self.progress.message(format_args!("loss {:.4}", self.loss));
+            self.metrics.step(*step, loss, *gradient_norm, *learning_rate)?;
+        }
+        Ok(())
+    }
+
+    /// The scores after so many steps, in this epoch.
+    pub(super) fn evaluation(&mut self, steps: usize, epoch: usize, scores: &Scores) -> anyhow::Result<()> {
+        self.metrics.evaluation(steps, epoch, scores)?;
+        self.progress.message(format_args!("loss {:.4}, {}", self.loss, headline(scores)));
+        Ok(())
+    }
+
+    /// Leaves out of the speed what passed since then.
+    pub(super) fn leave_out(&mut self, since: Instant) {
+        self.evaluating += since.elapsed();
+    }
+
+    /// Bytes of `metrics.jsonl` by now.
+    pub(super) fn metrics_bytes(&self) -> anyhow::Result<u64> {
+        self.metrics.bytes()
+    }
+
+    /// Ends it, and says how fast it was.
+    pub(super) fn finish(self, waited: Duration) -> Speed {
+        self.progress.finish();
+        let seconds = (self.started.elapsed() - self.evaluating).as_secs_f64();
+        Speed { rows_per_second: self.rows as f64 / seconds.max(1e-9), waited_seconds: waited.as_secs_f64() }
+    }
+}
+
+/// The figure that a person follows.
+fn headline(scores: &Scores) -> String {
+    match (scores.accuracy, scores.agreement) {
+        (Some(accuracy), _) => format!("accuracy {accuracy:.4}"),
+        (None, Some(agreement)) => format!("agreement {agreement:.4}"),
+        (None, None) => "not labelled".to_string(),
+    }
+}
