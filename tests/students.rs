@@ -108,6 +108,10 @@ fn a_mobilebert_starts_at_random_or_from_a_mobilebert() {
         &["a MobileBERT cannot start from", "this BERT", "random"],
     );
     place.refuses(&format!("{TRAIN} --output other --stacks 2"), &["a DistilBERT has no stacked feed-forward parts"]);
+    // A configuration that says less than the weights hold.
+    place.edit_json("student/config.json", |config| config["num_feedforward_networks"] = json!(1));
+    let beyond = "ffn.0.intermediate.dense.weight` belongs to a feed-forward part beyond the 1";
+    place.refuses("evaluate --model student --data test.tsv", &["model.safetensors", beyond]);
 }
 
 #[test]

@@ -48,8 +48,10 @@ fn mobilebert_matches_transformers() {
 }
 
 #[test]
-fn mobilebert_in_another_form_matches_transformers() {
+fn mobilebert_in_other_forms_matches_transformers() {
     parity("tiny-mobilebert-norm", Head::Classification);
+    parity("tiny-mobilebert-plain", Head::Classification);
+    parity("tiny-mobilebert-hidden", Head::Classification);
 }
 
 #[test]
@@ -59,7 +61,7 @@ fn masked_language_models_match_transformers() {
     }
 }
 
-const CLASSIFIERS: [&str; 7] = [
+const CLASSIFIERS: [&str; 9] = [
     "tiny-bert",
     "tiny-bert-gelu-new",
     "tiny-distilbert",
@@ -67,6 +69,8 @@ const CLASSIFIERS: [&str; 7] = [
     "tiny-electra",
     "tiny-mobilebert",
     "tiny-mobilebert-norm",
+    "tiny-mobilebert-plain",
+    "tiny-mobilebert-hidden",
 ];
 
 const MASKED: [&str; 4] = ["tiny-bert-mlm", "tiny-distilbert-mlm", "tiny-roberta-mlm", "tiny-mobilebert-mlm"];

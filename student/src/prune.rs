@@ -49,7 +49,18 @@ mod tests {
     fn a_masked_language_model_says_the_same_of_the_kept_pieces() {
         let json = serde_json::json!({"model_type": "bert", "vocab_size": 50, "hidden_size": 24,
             "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40, "max_position_embeddings": 32});
-        let config = nn::hf::read_config_for(&json, nn::Head::MaskedLm).expect("a BERT");
+        let mut thin = json.clone();
+        thin["model_type"] = "mobilebert".into();
+        // Hidden states wider than the embeddings: a part of the output matrix has a column for each piece.
+        thin["embedding_size"] = 10.into();
+        thin["intra_bottleneck_size"] = 12.into();
+        for json in [json, thin] {
+            says_the_same(&json);
+        }
+    }
+
+    fn says_the_same(json: &serde_json::Value) {
+        let config = nn::hf::read_config_for(json, nn::Head::MaskedLm).expect("a model");
         let mut parameters = Parameters::random(Layout::new(&config.encoder), 0, 9);
         nn::Normal::new(3, "bias", 1.0).fill(parameters.get_mut(Slot::LmOutputBias));
         let kept = [0, 3, 7, 8, 20, 49];

@@ -137,10 +137,10 @@ pub fn from_teacher(
     // The norm between a narrow embedding and its projection keeps the two from being one table.
     let table = [("embedding size", teacher_config.hidden_size, teacher_config.embedding_size)];
     let plain = [config, teacher_config].iter().all(|config| config.blocks == Blocks::default());
-    let (student_title, teacher_title) = (config.family.title(), teacher_config.family.title());
-    let other_form = Error::OtherForm { student: student_title, teacher: teacher_title };
+    // Sizes aside, a student of the teacher's family has the teacher's blocks.
     if !plain && config.family != teacher_config.family {
-        return Err(other_form);
+        let (student, teacher) = (config.family.title(), teacher_config.family.title());
+        return Err(Error::OtherForm { student, teacher });
     }
     let equal = [&equal[..], if plain { &table } else { &whole }].concat();
     let misfit = equal.iter().find(|(_, student, teacher)| student != teacher);
@@ -149,15 +149,16 @@ pub fn from_teacher(
         return Err(Error::OtherSize { field, student, teacher });
     }
     if !plain {
-        if config.blocks != teacher_config.blocks {
-            return Err(other_form);
-        }
         return Ok(copy(config, teacher, layers, seed));
     }
     let selection = Selection::new(config, teacher_config, teacher, layers);
     let mut parameters = Parameters::random(Layout::new(config), config.pad_token_id, seed);
     for entry in parameters.layout().clone().entries() {
         if names::is_head(entry.slot) {
+            continue;
+        }
+        if entry.slot == Slot::TypeEmbeddings && teacher_config.type_vocab_size == 0 {
+            parameters.get_mut(entry.slot).fill(0.0);
             continue;
         }
         let (rows, columns) = selected(&selection, entry.slot, config, teacher_config);
@@ -253,7 +254,8 @@ impl Sizes {
         match &mut blocks.bottleneck {
             Some(bottleneck) => bottleneck.size = self.bottleneck_size.unwrap_or(bottleneck.size),
             None => {
-                let asked = [("bottleneck", self.bottleneck_size), ("stacked feed-forward parts", self.feed_forwards)];
+                let stacks = if model.family.stacks_feed_forwards() { None } else { self.feed_forwards };
+                let asked = [("bottleneck", self.bottleneck_size), ("stacked feed-forward parts", stacks)];
                 if let Some((what, _)) = asked.iter().find(|(_, size)| size.is_some()) {
                     return Err(Error::NotOfFamily { family: model.family.title(), what });
                 }
@@ -311,5 +313,39 @@ mod tests {
         assert_eq!(error(Layers::Listed(vec![0, 6]), 6, 2), "layer 6 is not one of the teacher's 6 (0 to 5)");
         assert!(error(Layers::Uniform, 2, 3).contains("3 layers cannot be taken from a teacher of 2"));
         assert!(error(Layers::Listed(vec![0, 1]), 6, 3).contains("2 layers are listed for a student of 3"));
+    }
+
+    #[test]
+    fn a_student_of_another_form_takes_its_teacher_s_layers_whole() {
+        let json = serde_json::json!({"model_type": "mobilebert", "vocab_size": 50, "hidden_size": 24,
+            "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 40, "max_position_embeddings": 32,
+            "embedding_size": 10, "intra_bottleneck_size": 12, "num_feedforward_networks": 2});
+        let teacher = nn::hf::read_config(&json).expect("a MobileBERT").encoder;
+        let weights = Parameters::random(Layout::new(&teacher), 0, 3);
+        let sizes = Sizes { num_layers: Some(2), ..Sizes::default() };
+        let student = configure(teacher.family, &teacher, &sizes, 0.1).expect("sizes of the teacher");
+        let start = from_teacher(&student, &teacher, &weights, &[2, 0], 5).expect("fits");
+        let random = Parameters::random(Layout::new(&student), 0, 5);
+        for entry in start.layout().entries() {
+            let expected = match entry.slot {
+                Slot::Layer(layer, part) => weights.get(Slot::Layer([2, 0][layer], part)),
+                slot if names::is_head(slot) => random.get(slot),
+                slot => weights.get(slot),
+            };
+            assert_eq!(start.get(entry.slot), expected, "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn a_bert_starts_from_a_teacher_without_token_types() {
+        let json = serde_json::json!({"model_type": "distilbert", "vocab_size": 50, "dim": 24, "n_layers": 2,
+            "n_heads": 3, "hidden_dim": 40, "max_position_embeddings": 32});
+        let teacher = nn::hf::read_config(&json).expect("a DistilBERT").encoder;
+        let weights = Parameters::random(Layout::new(&teacher), 0, 3);
+        let student = configure(Family::BERT, &teacher, &Sizes::default(), 0.1).expect("sizes of the teacher");
+        assert_eq!(student.type_vocab_size, 1);
+        let start = from_teacher(&student, &teacher, &weights, &[1], 5).expect("fits");
+        assert!(start.get(Slot::TypeEmbeddings).iter().all(|&value| value == 0.0));
+        assert_eq!(start.get(Slot::WordEmbeddings), weights.get(Slot::WordEmbeddings));
     }
 }

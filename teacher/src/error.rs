@@ -274,4 +274,14 @@ pub enum Error {
         /// Layers in `config.json`.
         layers: usize,
     },
+    /// The checkpoint has more feed-forward parts in a layer than the configuration.
+    #[error("{path}: tensor `{name}` belongs to a feed-forward part beyond the {parts} that config.json gives")]
+    ExtraPart {
+        /// The weights.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// `num_feedforward_networks` in `config.json`.
+        parts: usize,
+    },
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use nn::hf::HfConfig;
-use nn::{Head, Layout, Parameters, Slot, names};
+use nn::{FeedForwardSlot, Head, LayerSlot, Layout, Parameters, Slot, names};
 use serde_json::Value;
 
 use crate::Error;
@@ -73,6 +73,12 @@ pub fn load_for(files: &ModelFiles, head: Head) -> Result<LoadedModel, Error> {
     if let Some((name, _)) = tensors.iter().find_map(|(key, value)| (names::layer_of(key)? >= layers).then_some(value))
     {
         return Err(Error::ExtraLayer { path: weights.clone(), name: name.clone(), layers });
+    }
+    let (family, parts) = (config.encoder.family, config.encoder.blocks.feed_forwards);
+    let next = LayerSlot::FeedForward(parts - 1, FeedForwardSlot::IntermediateWeight);
+    let next = names::hugging_face_name(family, Slot::Layer(0, next));
+    if let Some((name, _)) = tensors.get(&canonical(&next)).filter(|_| family.stacks_feed_forwards()) {
+        return Err(Error::ExtraPart { path: weights.clone(), name: name.clone(), parts });
     }
     let unused = tensors.into_values().map(|(name, _)| name).collect();
     Ok(LoadedModel { config, parameters, missing_head, unused })

@@ -171,7 +171,7 @@ pub(crate) struct ShapeArgs {
     /// its weights too, where no size is given
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// distilbert, bert or mobilebert [default: what --model is to capture, distilbert to train]
+    /// distilbert, bert, or mobilebert in its published sizes [default: what --model is to capture, distilbert to train]
     #[arg(long, value_parser = one_of(&StudentFamily::ALL, StudentFamily::name), value_name = "TYPE",
           hide_possible_values = true)]
     pub(crate) model_type: Option<StudentFamily>,

@@ -72,7 +72,8 @@ pub(crate) struct TrainArgs {
     /// Go on with a teacher that is no better than chance on the labelled rows
     #[arg(long, help_heading = "Teacher")]
     pub(crate) force: bool,
-    /// Kind of student: distilbert, bert for one that is to teach in its turn, or mobilebert
+    /// Kind of student: distilbert, bert for one that is to teach in its turn, or mobilebert, in its published sizes unless
+    /// its teacher is one
     #[arg(long, value_parser = one_of(&StudentFamily::ALL, StudentFamily::name), value_name = "TYPE",
           default_value_t = StudentFamily::DistilBert, hide_possible_values = true, help_heading = "Student")]
     pub(crate) model_type: StudentFamily,
@@ -91,10 +92,10 @@ pub(crate) struct TrainArgs {
     /// Width inside the feed-forward blocks [default: in the teacher's proportion to the width]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) intermediate_size: Option<usize>,
-    /// Width inside the layers of a mobilebert [default: 128]
+    /// Width inside the layers of a mobilebert [default: 128, or its teacher's]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) bottleneck_size: Option<usize>,
-    /// Feed-forward blocks in each layer of a mobilebert [default: 4]
+    /// Feed-forward blocks in each layer of a mobilebert [default: 4, or its teacher's]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) stacks: Option<usize>,
     /// Keep only the word pieces that the data uses and every single character

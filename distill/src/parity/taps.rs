@@ -37,6 +37,7 @@ fn electra_matches_transformers_at_every_tap() {
 fn mobilebert_matches_transformers_at_every_tap() {
     parity("tiny-mobilebert", Head::Classification, &Compute::Cpu);
     parity("tiny-mobilebert-norm", Head::Classification, &Compute::Cpu);
+    parity("tiny-mobilebert-plain", Head::Classification, &Compute::Cpu);
 }
 
 #[test]

@@ -20,7 +20,10 @@ pub(crate) struct StudentRecipe {
     pub(crate) hidden_size: Option<usize>,
     pub(crate) num_heads: Option<usize>,
     pub(crate) intermediate_size: Option<usize>,
+    // Left out where they are not given: records from before they were there say the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bottleneck_size: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stacks: Option<usize>,
     pub(crate) prune_vocabulary: bool,
     pub(crate) dropout: f64,

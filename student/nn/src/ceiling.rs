@@ -1,7 +1,8 @@
 //! What this machine's matrix products can do at best: the measure that a pass's speed is held against.
 //!
 //! The products are those of one encoder layer's linear maps. On the CPU they are for [`ROWS`] tokens, one after another
-//! on one thread; every thread of the rayon pool does the same at the same time, on activations of its own and on weights
+//! on one thread; every thread of the rayon pool does the same at the same time, on activations of its own and on
+//! weights
 //! that all share, as the engine does. On a GPU they are for [`GPU_ROWS`] tokens. Nothing stands between the products, operands are dense, weights already in the form that
 //! the kernels read, and all stay where they are.
 

@@ -44,7 +44,7 @@ pub struct EncoderConfig {
     pub pad_token_id: usize,
     /// Rows of the token type table; 0 where there is none.
     pub type_vocab_size: usize,
-    /// Added to the variance in every layer norm.
+    /// Added to the variance in layer norms; a family may give some of them another.
     pub layer_norm_epsilon: f32,
     /// Of the feed-forward part.
     pub activation: Activation,
@@ -196,6 +196,9 @@ impl EncoderConfig {
         {
             let expected = format!("true, since hidden_size {} is not intra_bottleneck_size {size}", self.hidden_size);
             return Err(bad("key_query_shared_bottleneck", false, &expected));
+        }
+        if self.family.has_token_types() && self.type_vocab_size == 0 {
+            return Err(bad("type_vocab_size", 0, "at least 1"));
         }
         let tables =
             (self.vocab_size + self.max_positions + self.type_vocab_size) as u128 * self.embedding_size as u128;

@@ -12,7 +12,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::slot::Slot;
+use crate::slot::{LayerSlot, Slot};
 use crate::{EncoderConfig, Family, Head};
 
 /// The registry.
@@ -55,9 +55,14 @@ impl Family {
     }
 
     /// What a student of the family is in the likeness of this teacher, unless other sizes are asked for: the same head,
-    /// vocabulary, activation and maximum length, without dropout.
+    /// vocabulary and maximum length, without dropout.
     pub fn student_of(self, teacher: &EncoderConfig) -> EncoderConfig {
         (self.0.student)(teacher, self)
+    }
+
+    /// Whether a layer of its models may have several feed-forward parts.
+    pub fn stacks_feed_forwards(self) -> bool {
+        self.0.layer.iter().any(|(part, _)| matches!(part, LayerSlot::FeedForward(..)))
     }
 
     /// Whether its models come with this head.

@@ -83,6 +83,6 @@ mod tests {
     #[test]
     fn the_engine_is_the_cpu_s_in_every_precision() {
         let Some(checks) = run(engine::verify) else { return };
-        assert_eq!(checks, 27);
+        assert_eq!(checks, 36);
     }
 }

@@ -156,6 +156,10 @@ pub(super) fn student(teacher: &EncoderConfig, family: Family) -> EncoderConfig 
         family,
         embedding_size: teacher.hidden_size,
         num_layers: teacher.num_layers.div_ceil(2),
+        // Heads as wide as the teacher's, which may work inside a bottleneck.
+        num_heads: (teacher.hidden_size / teacher.head_size()).max(1),
+        // transformers looks a type up whatever the family of the teacher.
+        type_vocab_size: teacher.type_vocab_size.max(1),
         max_positions: teacher.max_length(),
         layer_norm_epsilon: 1e-12,
         hidden_dropout: 0.0,

@@ -165,7 +165,7 @@ fn shape(config: &EncoderConfig, slot: Slot) -> Option<Vec<usize>> {
     })
 }
 
-/// Fields that are left out mean what `MobileBertConfig` says.
+/// Fields that are left out mean what `MobileBertConfig` says; sizes that every family must give, it must give too.
 fn read(fields: &Fields<'_>, family: Family) -> Result<EncoderConfig, Error> {
     let config = bert::read(fields, family)?;
     let hidden_dropout = fields.rate("hidden_dropout_prob", 0.0)?;

@@ -3,7 +3,6 @@
 use super::super::chunk::Run;
 use crate::cpu::linear::add_rows;
 use crate::op::Op;
-use crate::value::Rows;
 
 pub(in crate::cpu) fn forward(run: &mut Run<'_>, op: &Op) {
     let mut out = run.take_value(op.out);
@@ -35,12 +34,10 @@ pub(in crate::cpu) fn backward(run: &mut Run<'_>, index: usize, op: &Op) {
     run.put(d_x);
 }
 
-/// Of each row of the output: the next token, its own, the one before.
+/// Of each token: the next one, itself, the one before.
 fn neighbours<'r>(run: &'r Run<'_>, op: &Op) -> impl Iterator<Item = [Option<usize>; 3]> + use<'r> {
-    let (mine, texts) = (run.rows(op.out), &run.chunk.selected.of(Rows::Tokens).starts);
-    let rows = mine.starts.windows(2).zip(texts.windows(2));
-    rows.flat_map(|(rows, text)| {
-        mine.tokens[rows[0]..rows[1]].iter().map(move |&token| {
+    run.rows(op.out).starts.windows(2).flat_map(|text| {
+        (text[0]..text[1]).map(move |token| {
             let next = Some(token + 1).filter(|&next| next < text[1]);
             let before = token.checked_sub(1).filter(|&before| before >= text[0]);
             [next, Some(token), before]

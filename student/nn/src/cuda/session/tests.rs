@@ -69,15 +69,11 @@ struct Tolerance {
 
 /// Measured: at most 6.2e-7, 7.0e-6 and 8.8e-7.
 const F32: Tolerance = Tolerance { distance: largest_distance, output: 1.9e-6, gradient: 2.1e-5, trained: 2.7e-6 };
-/// Measured: at most 0.011, 0.105 (behind a ReLU; 0.034 elsewhere) and 0.0048.
+/// Measured: at most 0.011, 0.254 (in MobileBERT; behind a ReLU 0.105, 0.034 elsewhere) and 0.0048.
 const BF16: Tolerance = Tolerance { distance: mean_distance, output: 0.033, gradient: 0.32, trained: 0.015 };
 
 fn tolerance(config: &EncoderConfig, precision: Precision) -> Tolerance {
-    let mut tolerance = if precision == Precision::Bf16 { BF16 } else { F32 };
-    if config.family == Family::MOBILEBERT && precision == Precision::Bf16 {
-        // The way to queries and keys is one of small differences. Measured: 0.35; in f32 as elsewhere.
-        tolerance.gradient = 0.7;
-    }
+    let tolerance = if precision == Precision::Bf16 { BF16 } else { F32 };
     match config.head {
         Head::Classification => tolerance,
         // The logits behind a norm. Measured: 1.8e-6 and 0.021.
@@ -105,8 +101,24 @@ fn compare_gradients(ours: &Gradients, theirs: &Gradients, group: &[Tap], tolera
             assert!(largest < tolerance.gradient * 10.0, "{}: {largest}", entry.name);
             continue;
         }
-        close(&entry.name, ours, theirs, tolerance, tolerance.gradient);
+        let limit = match entry.slot {
+            // MobileBERT's way to queries and keys is one of small differences. Measured: 0.35; in f32 as elsewhere.
+            Slot::Layer(_, part) if is_way_to_scores(part) => 2.2 * tolerance.gradient,
+            _ => tolerance.gradient,
+        };
+        close(&entry.name, ours, theirs, tolerance, limit);
     }
+}
+
+fn is_way_to_scores(part: LayerSlot) -> bool {
+    use LayerSlot::*;
+    matches!(
+        part,
+        AttentionBottleneckWeight
+            | AttentionBottleneckBias
+            | AttentionBottleneckNormWeight
+            | AttentionBottleneckNormBias
+    )
 }
 
 fn model(compute: &Compute, config: &EncoderConfig, parameters: &Parameters) -> Model {

@@ -5,8 +5,8 @@ use crate::cuda::device::Device;
 use crate::cuda::operand::Precision;
 use crate::hf::HfConfig;
 use crate::{
-    Activation, AdamW, Blocks, Compute, DropoutRng, EncoderConfig, Error, Family, Head, LayerSlot, Layout, Mode, Model,
-    Normal, PackedInput, Parameters, Slot, StepRates, Tap,
+    Activation, AdamW, AttentionInput, Blocks, Bottleneck, Compute, DropoutRng, EncoderConfig, Error, Family, Head,
+    LayerSlot, Layout, Mode, Model, NormKind, Normal, PackedInput, Parameters, Slot, StepRates, Tap,
 };
 
 /// What may differ, as the Euclidean distance to the CPU's result over that one's length.
@@ -38,10 +38,11 @@ const RATES: StepRates = StepRates { learning_rate: 0.1, max_gradient_norm: 1.0 
 /// Steps that the optimiser's state says were taken.
 const STEPS_BEFORE: u64 = 1000;
 
-/// Runs every family and precision over one batch a step.
+/// Runs models that have every operation between them over one batch a step, in every precision.
 pub(super) fn verify(device: &Device, report: &mut dyn FnMut(KernelCheck)) -> Result<(), Error> {
     let masked = EncoderConfig { head: Head::MaskedLm, num_labels: 0, ..config(Family::BERT, 64) };
-    for config in [config(Family::DISTILBERT, 64), config(Family::BERT, 128), masked] {
+    let thin = EncoderConfig { head: Head::MaskedLm, num_labels: 0, ..config(Family::MOBILEBERT, 64) };
+    for config in [config(Family::DISTILBERT, 64), config(Family::BERT, 128), masked, thin] {
         for (precision, limits) in [(Precision::F32, F32), (Precision::Tf32, TF32), (Precision::Bf16, BF16)] {
             let shape = format!("{:?}, {:?}, heads of {}", config.family, config.head, config.head_size());
             engine(device, &config, precision, limits, &mut |kernel, worst: Worst, tolerance| {
@@ -65,7 +66,7 @@ fn config(family: Family, hidden: usize) -> EncoderConfig {
         family,
         head: Head::Classification,
         vocab_size: VOCABULARY as usize,
-        embedding_size: hidden,
+        embedding_size: if family == Family::MOBILEBERT { hidden / 2 } else { hidden },
         hidden_size: hidden,
         num_layers: 2,
         num_heads: 2,
@@ -79,8 +80,14 @@ fn config(family: Family, hidden: usize) -> EncoderConfig {
         attention_dropout: 0.1,
         classifier_dropout: 0.3,
         num_labels: LABELS,
-        blocks: Blocks::default(),
+        blocks: if family == Family::MOBILEBERT { thin(hidden / 2) } else { Blocks::default() },
     }
+}
+
+/// MobileBERT's own blocks, with this width inside the bottleneck.
+fn thin(size: usize) -> Blocks {
+    let bottleneck = Some(Bottleneck { size, attention: AttentionInput::SharedKeyQuery });
+    Blocks { trigrams: true, bottleneck, feed_forwards: 2, norm: NormKind::NoNorm, pooler: false }
 }
 
 /// Two steps of both engines, side by side from the same state.

@@ -61,6 +61,8 @@ pub(super) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
     }
     for tokens in [1, 17, 250] {
         decode(bench, Map { outer: 66, inner: 24, before: 0 }, 40, tokens)?;
+        // A pruned vocabulary is as often odd.
+        decode(bench, Map { outer: 77, inner: 24, before: 0 }, 40, tokens)?;
         decode(bench, Map { outer: 96, inner: 128, before: 0 }, 384, tokens)?;
     }
     Ok(())
