@@ -19,6 +19,7 @@ pub(crate) struct Speed {
     pub(crate) waited_seconds: f64,
 }
 
+/// A training while it goes on.
 pub(super) struct Watch {
     metrics: Metrics,
     progress: Progress,

@@ -63,7 +63,7 @@ pub(crate) struct Case {
     pub(super) tokens_per_second: f64,
     /// Of one pass over the rows, in products that are really done.
     pub(super) flops: u64,
-    /// The same by the conventional count: see [`Flops`].
+    /// The same by the conventional count: see [`Flops`](nn::Flops).
     pub(super) conventional_flops: u64,
     pub(super) flops_per_second: f64,
     pub(super) conventional_flops_per_second: f64,
