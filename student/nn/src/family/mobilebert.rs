@@ -203,8 +203,8 @@ fn read(fields: &Fields<'_>, family: Family) -> Result<EncoderConfig, Error> {
 fn student(teacher: &EncoderConfig, family: Family) -> EncoderConfig {
     let student = bert::student(teacher, family);
     if teacher.family == family {
-        let EncoderConfig { embedding_size, layer_norm_epsilon, blocks, .. } = *teacher;
-        return EncoderConfig { embedding_size, layer_norm_epsilon, blocks, ..student };
+        let EncoderConfig { embedding_size, num_heads, layer_norm_epsilon, blocks, .. } = *teacher;
+        return EncoderConfig { embedding_size, num_heads, layer_norm_epsilon, blocks, ..student };
     }
     EncoderConfig {
         embedding_size: 128,
