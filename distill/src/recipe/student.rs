@@ -15,7 +15,7 @@ use super::checks::{Check, PROBABILITY};
 pub(crate) struct StudentRecipe {
     pub(crate) family: StudentFamily,
     pub(crate) layers: LayerChoice,
-    /// Half the teacher's, or as many as are listed, where not given.
+    /// Where not given, as many as are listed, or as the family has in its teacher's likeness: mostly half.
     pub(crate) num_layers: Option<usize>,
     pub(crate) hidden_size: Option<usize>,
     pub(crate) num_heads: Option<usize>,
