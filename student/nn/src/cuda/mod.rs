@@ -19,6 +19,7 @@ mod op;
 mod operand;
 mod optimizer;
 mod products;
+mod put_off;
 mod run;
 mod session;
 mod transfer;

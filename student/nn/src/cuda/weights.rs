@@ -1,6 +1,7 @@
 //! Parameters on the device: masters, gradients, moments and what products read, one flat buffer each.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::device::{Buffer, Device};
@@ -20,6 +21,8 @@ const ALIGNMENT: usize = 64;
 pub(super) struct DeviceLayout {
     pub(super) host: Arc<Layout>,
     offsets: HashMap<Slot, usize>,
+    /// The word table, in front of all others, if a step's gradient is in some of its rows alone; else empty.
+    pub(super) words: Range<usize>,
     /// Scalars that decay, gaps included.
     pub(super) decaying: usize,
     pub(super) len: usize,
@@ -31,6 +34,11 @@ impl DeviceLayout {
         let mut offsets = HashMap::new();
         let mut len = 0usize;
         let mut decaying = 0;
+        if let Some(table) = host.entry(Slot::WordEmbeddings).filter(|_| !host.ties_words()) {
+            offsets.insert(table.slot, 0);
+            len = table.range.len().next_multiple_of(ALIGNMENT);
+        }
+        let words = 0..len;
         for decays in [true, false] {
             for entry in host.entries().iter().filter(|entry| entry.decays() == decays) {
                 if offsets.contains_key(&entry.slot) {
@@ -49,7 +57,7 @@ impl DeviceLayout {
                 decaying = len;
             }
         }
-        Self { host, offsets, decaying, len }
+        Self { host, offsets, words, decaying, len }
     }
 
     fn offset(&self, slot: Slot) -> usize {
