@@ -9,6 +9,7 @@
 #include "embed/kernel.cu"
 #include "loss/kernel.cu"
 #include "norm/kernel.cu"
+#include "product/kernel.cu"
 #include "rows/kernel.cu"
 #include "sums/kernel.cu"
 #include "trigram/kernel.cu"

@@ -12,6 +12,7 @@ use bytemuck::Pod;
 use super::driver::Driver;
 use super::emulated::{Emulated, Extent};
 use super::error::DeviceError;
+use super::op::product::launch as product;
 use super::operand::{Matrix, Ptr};
 use super::work::{Arguments, Launch, Matmul};
 use crate::Error;
@@ -119,12 +120,21 @@ impl Device {
         Ok(())
     }
 
-    /// Computes a product: by cuBLASLt on a GPU, by the CPU's engine on the emulated one.
+    /// Computes a product: by cuBLASLt on a GPU, by the CPU's engine on the emulated one, on both with the bias behind it
+    /// where that is not at a multiple of 16 bytes. cuBLASLt promises nothing of a bias' address, and reads it in as wide
+    /// accesses as it writes the result in.
     pub(crate) fn matmul(&self, matmul: Matmul) -> Result<(), Error> {
         // Without elements, or with nothing to add to them: a batch may ask a masked-language model about no token.
         let inner = if matmul.a_transposed { matmul.a.rows } else { matmul.a.width };
         if matmul.c.rows == 0 || matmul.c.width == 0 || inner == 0 && matmul.accumulate {
             return Ok(());
+        }
+        if let Some(bias) = matmul.bias.filter(|bias| !bias.0.is_multiple_of(16)) {
+            self.matmul(Matmul { bias: None, ..matmul })?;
+            let row = Extent::from(Matrix::new(matmul.c.number, bias, [1, matmul.c.width]));
+            self.check("add_bias", "bias", row, row)?;
+            let (launch, arguments) = product::add_bias(matmul.c, bias);
+            return self.launch(launch, &arguments);
         }
         #[cfg(test)]
         count_launch("matmul");

@@ -144,6 +144,29 @@ impl Bench<'_> {
         Ok((inside, values.iter().chain(&behind).all(|&value| value == guard)))
     }
 
+    /// Reports whether two outputs are the same, bit for bit; by how many elements they differ.
+    pub(super) fn same(
+        &mut self,
+        kernel: &str,
+        output: &str,
+        shape: &str,
+        [one, other]: [&Operand; 2],
+    ) -> Result<(), Error> {
+        let (one, _) = self.read(one)?;
+        let (other, _) = self.read(other)?;
+        let differ = |index: &usize| one[*index].to_bits() != other[*index].to_bits();
+        let different = (0..one.len()).filter(differ).count();
+        (self.report)(KernelCheck {
+            kernel: format!("{kernel} ({}): {output}", self.precision),
+            shape: shape.to_string(),
+            worst: different as f64,
+            tolerance: 0.0,
+            element: (0..one.len()).find(differ).unwrap_or(0),
+            passed: different == 0,
+        });
+        Ok(())
+    }
+
     /// Reports an output against what it should be.
     pub(in crate::cuda) fn compare(
         &mut self,
