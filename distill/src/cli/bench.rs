@@ -292,6 +292,9 @@ pub(crate) struct MeasurementArgs {
     /// Where weights, made-up rows and dropout come from
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub(crate) seed: u64,
+    /// List what each kernel and each shape of product takes on a GPU, in one more pass over the rows
+    #[arg(long)]
+    pub(crate) launches: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Most tokens in one forward pass [default: 4096, on a GPU 32768, or all of the made-up rows if they are more]
@@ -306,6 +309,6 @@ impl From<MeasurementArgs> for Measurement {
             // More than a day is as good as for ever, and a bound keeps the conversion from failing.
             None => Budget::Time(Duration::from_secs_f64(args.seconds.min(86_400.0))),
         };
-        Self { budget, seed: args.seed, batch_tokens: args.batch_tokens }
+        Self { budget, seed: args.seed, launches: args.launches, batch_tokens: args.batch_tokens }
     }
 }

@@ -16,7 +16,9 @@ mod subject;
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use datasets::{Sampler, TokenBatch, forward_batches};
+use nn::cuda::Device;
 use nn::{AdamW, Compute, EncoderConfig, Flops, Model};
 use teacher::HubOptions;
 
@@ -73,6 +75,8 @@ pub(crate) struct TrainBench {
 pub(crate) struct Measurement {
     pub(crate) budget: Budget,
     pub(crate) seed: u64,
+    /// Whether launches on a GPU are timed one by one.
+    pub(crate) launches: bool,
     /// Most tokens in one forward pass; as many as suit the device where none are given.
     pub(crate) batch_tokens: Option<usize>,
 }
@@ -167,6 +171,8 @@ fn batch_tokens(args: &Measurement, compute: &Compute, rows: &Rows) -> usize {
 /// A measurement in the making.
 struct Bench {
     budget: Budget,
+    /// Where there is one, and whether its launches are timed.
+    gpu: Option<(Device, bool)>,
     report: Report,
 }
 
@@ -201,7 +207,11 @@ impl Bench {
             process_peak_memory_bytes: None,
             writing: None,
         };
-        Ok(Self { budget: args.budget, report })
+        let gpu = if let Compute::Cuda { device, .. } = compute { Some((device.clone(), args.launches)) } else { None };
+        if args.launches && gpu.is_none() {
+            bail!("--launches: the CPU has none; give --device cuda");
+        }
+        Ok(Self { budget: args.budget, gpu, report })
     }
 
     /// Times one model; `passes` goes over all rows as often as it is told, and says what the last loss was.
@@ -216,12 +226,23 @@ impl Bench {
     ) -> anyhow::Result<()> {
         let before = memory::peak();
         let anew = memory::reset_peak();
+        if let Some((device, _)) = &self.gpu {
+            device.reset_peak();
+        }
         let mut loss = None;
         let times = self.budget.time(|count| {
             loss = passes(count)?;
             Ok(())
         })?;
         let peak = memory::peak();
+        let launches = match &self.gpu {
+            Some((device, true)) => {
+                device.time_launches();
+                passes(1)?;
+                Some(device.launch_times()?)
+            }
+            _ => None,
+        };
         let process = &mut self.report.process_peak_memory_bytes;
         *process = (*process).max(before).max(peak);
 
@@ -250,7 +271,9 @@ impl Bench {
             conventional_flops_per_second: per_second(flops.conventional as f64),
             gemm_share: flops_per_second / self.report.gemm.flops_per_second,
             peak_memory_bytes: peak.filter(|_| anew),
+            device_peak_memory_bytes: self.gpu.as_ref().map(|(device, _)| device.peak_bytes() as u64),
             loss,
+            launches,
             times,
         });
         Ok(())

@@ -12,6 +12,7 @@ use bytemuck::Pod;
 use super::driver::Driver;
 use super::emulated::{Emulated, Extent};
 use super::error::DeviceError;
+use super::meter::Meter;
 use super::op::product::launch as product;
 use super::operand::{Matrix, Ptr};
 use super::work::{Arguments, Launch, Matmul};
@@ -21,6 +22,7 @@ use crate::Error;
 #[derive(Clone)]
 pub struct Device {
     pub(super) backend: Arc<Backend>,
+    pub(super) meter: Arc<Meter>,
 }
 
 pub(super) enum Backend {
@@ -32,12 +34,16 @@ pub(super) enum Backend {
 impl Device {
     /// The GPU with this number, from 0.
     pub fn cuda(ordinal: usize) -> Result<Self, Error> {
-        Ok(Self { backend: Arc::new(Backend::Driver(Box::new(Driver::open(ordinal)?))) })
+        Ok(Self::of(Backend::Driver(Box::new(Driver::open(ordinal)?))))
     }
 
     /// An emulation in a library that `student/nn/cuda/emulation/build.sh` made, for tests: it is right, and slow.
     pub fn emulated(library: &Path) -> Result<Self, Error> {
-        Ok(Self { backend: Arc::new(Backend::Emulated(Emulated::open(library)?)) })
+        Ok(Self::of(Backend::Emulated(Emulated::open(library)?)))
+    }
+
+    fn of(backend: Backend) -> Self {
+        Self { backend: Arc::new(backend), meter: Arc::default() }
     }
 
     /// The GPU's name.
@@ -113,11 +119,11 @@ impl Device {
     pub(crate) fn launch(&self, launch: Launch, arguments: &Arguments) -> Result<(), Error> {
         #[cfg(test)]
         count_launch(launch.kernel);
-        match &*self.backend {
-            Backend::Driver(driver) => driver.launch(launch, arguments)?,
-            Backend::Emulated(emulated) => emulated.launch(launch, arguments)?,
-        }
-        Ok(())
+        let run = || match &*self.backend {
+            Backend::Driver(driver) => Ok(driver.launch(launch, arguments)?),
+            Backend::Emulated(emulated) => Ok(emulated.launch(launch, arguments)?),
+        };
+        self.metered(|| launch.kernel.to_string(), run)
     }
 
     /// Computes a product: by cuBLASLt on a GPU, by the CPU's engine on the emulated one, on both with the bias behind it
@@ -138,11 +144,11 @@ impl Device {
         }
         #[cfg(test)]
         count_launch("matmul");
-        match &*self.backend {
-            Backend::Driver(driver) => driver.matmul(&matmul)?,
-            Backend::Emulated(emulated) => emulated.matmul(&matmul)?,
-        }
-        Ok(())
+        let run = || match &*self.backend {
+            Backend::Driver(driver) => Ok(driver.matmul(&matmul)?),
+            Backend::Emulated(emulated) => Ok(emulated.matmul(&matmul)?),
+        };
+        self.metered(|| matmul.to_string(), run)
     }
 
     /// Refuses a kernel's operand that is not what is expected; the emulated device alone looks.
@@ -154,13 +160,16 @@ impl Device {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Ptr, Error> {
-        match &*self.backend {
-            Backend::Driver(driver) => Ok(driver.allocate(bytes)?),
-            Backend::Emulated(emulated) => Ok(emulated.allocate(bytes)),
-        }
+        let at = match &*self.backend {
+            Backend::Driver(driver) => driver.allocate(bytes)?,
+            Backend::Emulated(emulated) => emulated.allocate(bytes),
+        };
+        self.meter.take(bytes);
+        Ok(at)
     }
 
     fn free(&self, at: Ptr, bytes: usize) {
+        self.meter.give_back(bytes);
         match &*self.backend {
             Backend::Driver(driver) => driver.free(at),
             Backend::Emulated(emulated) => emulated.free(at, bytes),

@@ -305,6 +305,32 @@ impl Driver {
         Ok(EventHandle(event))
     }
 
+    /// An event that remembers when it was passed.
+    pub(super) fn timing_event(&self) -> Result<EventHandle, DeviceError> {
+        self.bind()?;
+        let mut version = 0;
+        // SAFETY: writes one number.
+        unsafe { check(sys::cuDriverGetVersion(&mut version), "cuDriverGetVersion")? };
+        // Before there is no call of this name that reads the time.
+        if version < 12080 {
+            let reason = "needs a driver made for CUDA 12.8 or later; update it, or time without launches".to_string();
+            return Err(DeviceError::Driver { call: "timing launches".to_string(), reason });
+        }
+        let mut event = std::ptr::null_mut();
+        // SAFETY: writes a handle to where it is told; its owner destroys it.
+        unsafe { check(sys::cuEventCreate(&mut event, 0), "cuEventCreate")? };
+        Ok(EventHandle(event))
+    }
+
+    /// The time between two such events, both passed.
+    pub(super) fn milliseconds_between(&self, before: EventHandle, behind: EventHandle) -> Result<f64, DeviceError> {
+        self.bind()?;
+        let mut milliseconds = 0.0;
+        // SAFETY: both events are alive, and timed; writes a number to where it is told.
+        unsafe { check(sys::cuEventElapsedTime_v2(&mut milliseconds, before.0, behind.0), "cuEventElapsedTime")? };
+        Ok(f64::from(milliseconds))
+    }
+
     pub(super) fn record(&self, event: EventHandle) -> Result<(), DeviceError> {
         self.bind()?;
         // SAFETY: event and stream are alive.

@@ -18,6 +18,7 @@ mod emulated;
 pub(crate) mod emulation;
 mod error;
 mod libraries;
+mod meter;
 mod op;
 mod operand;
 mod optimizer;
@@ -33,6 +34,7 @@ mod work;
 
 pub use device::Device;
 pub use error::DeviceError;
+pub use meter::LaunchTime;
 pub use operand::Precision;
 pub(crate) use products::Products;
 pub(crate) use session::CudaSession;
