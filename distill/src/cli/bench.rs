@@ -297,7 +297,7 @@ pub(crate) struct MeasurementArgs {
     pub(crate) launches: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Most tokens in one forward pass [default: 4096, on a GPU 32768, or all of the made-up rows if they are more]
+    /// Most tokens in one forward pass [default: 4096, on a GPU 16384, or all of the made-up rows if they are more]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one, help_heading = "Compute")]
     pub(crate) batch_tokens: Option<usize>,
 }

@@ -23,6 +23,7 @@ use nn::{AdamW, Compute, EncoderConfig, Flops, Model};
 use teacher::HubOptions;
 
 use super::capture::{Asked, StoredForm};
+use crate::device;
 use crate::inference::forward_each;
 use crate::interrupt;
 use crate::memory;
@@ -38,10 +39,6 @@ use rows::Rows;
 pub(crate) use rows::RowsAsked;
 pub(crate) use subject::Shape;
 use subject::{Purpose, Subject};
-
-/// Most tokens in a forward pass of real rows: on the CPU as in the other commands, on a GPU as many as keep it busy.
-const BATCH_TOKENS: usize = 4096;
-const GPU_BATCH_TOKENS: usize = 32768;
 
 /// What `train` does unless told otherwise; none of it changes the work.
 const LEARNING_RATE: f64 = 1e-4;
@@ -164,8 +161,7 @@ fn train_case(
 
 fn batch_tokens(args: &Measurement, compute: &Compute, rows: &Rows) -> usize {
     let made_up = if rows.source.is_none() { rows.encodings.tokens() } else { 0 };
-    let least = if let Compute::Cpu = compute { BATCH_TOKENS } else { GPU_BATCH_TOKENS };
-    args.batch_tokens.unwrap_or(least.max(made_up))
+    args.batch_tokens.unwrap_or(device::batch_tokens(None, compute).max(made_up))
 }
 
 /// A measurement in the making.
