@@ -43,7 +43,7 @@ impl Optimizer {
         self.report.ptr()
     }
 
-    /// Takes a step and sets the gradients to zero. `number` is what its report will be known by.
+    /// Takes a step, behind which gradients begin anew. `number` is what its report will be known by.
     pub(super) fn step(
         &mut self,
         weights: &Weights,
@@ -64,6 +64,7 @@ impl Optimizer {
         let words = put_off.words(weights)?;
         let table = layout.words.len();
         let [_, gradients, ..] = weights.flat(table);
+        weights.finish_gradients()?;
         SumOfSquares { x: Vector { at: gradients, len: layout.len - table }, partials: partials(0) }
             .launch(&self.device)?;
         let mut sums = partials(0);
@@ -95,7 +96,12 @@ impl Optimizer {
             }
             .launch(&self.device)?;
         }
-        for (range, decay) in [(table..layout.decaying, decay), (layout.decaying..layout.len, 1.0)] {
+        let matrices = layout.matrices.clone();
+        for (range, decay, clears) in [
+            (table..matrices.start, decay, true),
+            (matrices.clone(), decay, false),
+            (matrices.end..layout.len, 1.0, true),
+        ] {
             let [p, g, m, v, shadow] = weights.flat(range.start);
             let count = range.len();
             let [parameters, gradients, first_moment, second_moment] = [p, g, m, v].map(|at| Vector { at, len: count });
@@ -110,9 +116,11 @@ impl Optimizer {
                 step,
                 decay,
                 root_correction,
+                clears,
             }
             .launch(&self.device)?;
         }
+        weights.begin_gradients();
         self.reads.request(number, self.report.ptr(), REPORT)?;
         self.device.zero(self.report.ptr(), REPORT * 4)
     }

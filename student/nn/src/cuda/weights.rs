@@ -1,6 +1,7 @@
 //! Parameters on the device: masters, gradients, moments and what products read, one flat buffer each.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::op::rows::launch::Cast;
 use super::operand::{Matrix, Precision, Ptr, Vector};
 use crate::op::{Embed, Kind, Op, ResidualNorm};
 use crate::program::Program;
-use crate::{Error, Layout, Parameters, Slot, Span};
+use crate::{Entry, Error, Layout, Parameters, Slot, Span};
 
 /// Scalars to whose multiples a parameter, or a group of neighbours, starts: what vector loads and products like.
 const ALIGNMENT: usize = 64;
@@ -23,7 +24,9 @@ pub(super) struct DeviceLayout {
     offsets: HashMap<Slot, usize>,
     /// The word table, in front of all others, if a step's gradient is in some of its rows alone; else empty.
     pub(super) words: Range<usize>,
-    /// Scalars that decay, gaps included.
+    /// The matrices of linear maps, which decay: what a product makes the gradient of.
+    pub(super) matrices: Range<usize>,
+    /// Scalars that decay, gaps included; the matrices are their end.
     pub(super) decaying: usize,
     pub(super) len: usize,
 }
@@ -31,6 +34,7 @@ pub(super) struct DeviceLayout {
 impl DeviceLayout {
     pub(super) fn new(host: Arc<Layout>, program: &Program) -> Self {
         let neighbours = neighbours(&host, program);
+        let maps = maps(&host, program);
         let mut offsets = HashMap::new();
         let mut len = 0usize;
         let mut decaying = 0;
@@ -39,8 +43,13 @@ impl DeviceLayout {
             len = table.range.len().next_multiple_of(ALIGNMENT);
         }
         let words = 0..len;
-        for decays in [true, false] {
-            for entry in host.entries().iter().filter(|entry| entry.decays() == decays) {
+        let mut matrices = 0;
+        for (decays, is_map) in [(true, false), (true, true), (false, false)] {
+            if is_map {
+                matrices = len;
+            }
+            let wanted = |entry: &&Entry| entry.decays() == decays && maps.contains(&entry.slot) == is_map;
+            for entry in host.entries().iter().filter(wanted) {
                 if offsets.contains_key(&entry.slot) {
                     continue;
                 }
@@ -57,7 +66,7 @@ impl DeviceLayout {
                 decaying = len;
             }
         }
-        Self { host, offsets, words, decaying, len }
+        Self { host, offsets, words, matrices: matrices..decaying, decaying, len }
     }
 
     fn offset(&self, slot: Slot) -> usize {
@@ -84,14 +93,22 @@ impl DeviceLayout {
     }
 }
 
+/// The matrices of linear maps.
+fn maps(host: &Layout, program: &Program) -> HashSet<Slot> {
+    let of_op = |op: &Op| if let Kind::Linear(linear) = &op.kind { between(host, linear.weight) } else { Vec::new() };
+    program.ops.iter().flat_map(of_op).collect()
+}
+
+fn between(host: &Layout, span: Span) -> Vec<Slot> {
+    let entries = &host.entries()[host.index(span.first)..=host.index(span.last)];
+    entries.iter().map(|entry| entry.slot).collect()
+}
+
 /// The parameters that stand together: what one product reads, and what one backward kernel sums the gradients of.
 fn neighbours(host: &Layout, program: &Program) -> Vec<Vec<Slot>> {
     let mut program = program.clone();
     program.join(host, |_, _| true);
-    let between = |span: Span| {
-        let entries = &host.entries()[host.index(span.first)..=host.index(span.last)];
-        entries.iter().map(|entry| entry.slot).collect::<Vec<_>>()
-    };
+    let between = |span: Span| between(host, span);
     let of_op = |op: &Op| match &op.kind {
         Kind::Linear(linear) => [Some(linear.weight), linear.bias].into_iter().flatten().map(between).collect(),
         Kind::Embed(Embed { norm: Some(norm), .. }) | Kind::Norm(norm) => vec![vec![norm.weight, norm.bias]],
@@ -112,6 +129,11 @@ pub(super) struct Weights {
     /// These three are empty until training begins.
     gradients: Buffer,
     moments: [Buffer; 2],
+    /// The matrices of linear maps.
+    maps: HashSet<Slot>,
+    /// Those whose gradients have not begun: what stands in their place is of the step before, and the first product
+    /// overwrites it.
+    unwritten: RefCell<HashSet<Slot>>,
 }
 
 impl Weights {
@@ -121,6 +143,7 @@ impl Weights {
         layout: Arc<Layout>,
         program: &Program,
     ) -> Result<Self, Error> {
+        let maps = maps(&layout, program);
         let layout = DeviceLayout::new(layout, program);
         let shadow_bytes = if precision == Precision::Bf16 { layout.len * 2 } else { 0 };
         Ok(Self {
@@ -130,6 +153,8 @@ impl Weights {
             shadow: Buffer::zeroed(device, shadow_bytes)?,
             gradients: Buffer::empty(device),
             moments: [Buffer::empty(device), Buffer::empty(device)],
+            maps,
+            unwritten: RefCell::default(),
             layout,
         })
     }
@@ -163,12 +188,41 @@ impl Weights {
         self.read(&self.masters, parameters.flat_mut())
     }
 
-    /// Sets the gradients to zero, as a step does.
+    /// Sets the gradients to zero.
     pub(super) fn clear_gradients(&mut self) -> Result<(), Error> {
+        self.unwritten.get_mut().clear();
         self.device.zero(self.gradients.ptr(), self.gradients.bytes())
     }
 
+    /// Whether the gradient of matrices that one product makes is added to what stands there; from now on it is.
+    pub(super) fn adds_gradient(&self, span: Span) -> Result<bool, Error> {
+        let slots = between(&self.layout.host, span);
+        let mut unwritten = self.unwritten.borrow_mut();
+        let new: Vec<Slot> = slots.iter().copied().filter(|slot| unwritten.remove(slot)).collect();
+        if new.len() == slots.len() {
+            return Ok(false);
+        }
+        new.into_iter().try_for_each(|slot| self.zero_gradient(slot))?;
+        Ok(true)
+    }
+
+    /// Sets the gradients to zero that have not begun: they are read.
+    pub(super) fn finish_gradients(&self) -> Result<(), Error> {
+        self.unwritten.borrow_mut().drain().try_for_each(|slot| self.zero_gradient(slot))
+    }
+
+    /// Lets the gradients of matrices begin anew: a step has read them.
+    pub(super) fn begin_gradients(&self) {
+        self.unwritten.borrow_mut().extend(&self.maps);
+    }
+
+    fn zero_gradient(&self, slot: Slot) -> Result<(), Error> {
+        let len = self.layout.host.entry(slot).map_or(0, |entry| entry.range.len());
+        self.device.zero(self.gradient(slot), len * 4)
+    }
+
     pub(super) fn download_gradients(&self, flat: &mut [f32]) -> Result<(), Error> {
+        self.finish_gradients()?;
         self.read(&self.gradients, flat)
     }
 

@@ -43,7 +43,7 @@ pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, map: &Line
         b: x,
         b_transposed: false,
         c: gradient,
-        accumulate: true,
+        accumulate: run.weights.adds_gradient(map.weight)?,
         bias: None,
         tf32,
     };

@@ -81,16 +81,14 @@ struct AdamW {
     float *p, *g, *m, *v;
     bf16* shadow;
     float scale, step, decay, root_correction;
-    bool skip;
+    bool skip, clears;
 
     /// Elements from `at` on, 4 of them or the first `count`. `aligned`: all four buffers are, from their starts on.
     __device__ __forceinline__ void update(size_t at, int count, bool aligned) const {
         const bool whole = aligned && count >= 4;
         const float zeros[4] = {};
-        if (skip) {
-            store(g + at, whole, count, zeros);
-            return;
-        }
+        if (clears && skip) store(g + at, whole, count, zeros);
+        if (skip) return;
         float parameter[4], gradient[4], first[4], second[4];
         load(p + at, whole, count, parameter);
         load(g + at, whole, count, gradient);
@@ -106,7 +104,7 @@ struct AdamW {
         store(p + at, whole, count, parameter);
         store(m + at, whole, count, first);
         store(v + at, whole, count, second);
-        store(g + at, whole, count, zeros);
+        if (clears) store(g + at, whole, count, zeros);
         if (shadow) {
             bf16* destination = shadow + at;
             if (count >= 4 && reinterpret_cast<unsigned long long>(destination) % 8 == 0) {
@@ -122,14 +120,15 @@ struct AdamW {
     }
 };
 
-/// One step over p [n] with moments m and v along control[1] g; sets g to zero and writes p to shadow, if there is one,
-/// as bfloat16. Where control[2] says so only sets g to zero.
+/// One step over p [n] with moments m and v along control[1] g; sets g to zero where it clears, and writes p to shadow, if
+/// there is one, as bfloat16. Where control[2] says so only sets g to zero.
 KERNEL(adamw, 256, float* __restrict__ p, float* __restrict__ g, float* __restrict__ m, float* __restrict__ v,
        bf16* __restrict__ shadow, const float* __restrict__ control, float step, float decay, float root_correction,
-       long long n) {
+       bool clears, long long n) {
     const long long at = (static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
     if (at >= n) return;
-    const AdamW adamw = {p, g, m, v, shadow, control[1], step, decay, root_correction, control[2] != 0.0f};
+    const bool skip = control[2] != 0.0f;
+    const AdamW adamw = {p, g, m, v, shadow, control[1], step, decay, root_correction, skip, clears};
     // Ranges of the flat buffers begin anywhere, all four at the same place.
     const bool aligned = aligned16(p) && aligned16(g) && aligned16(m) && aligned16(v);
     adamw.update(at, n - at < 4 ? static_cast<int>(n - at) : 4, aligned);
@@ -141,7 +140,7 @@ KERNEL(adamw_marked, 256, float* __restrict__ p, float* __restrict__ g, float* _
        float root_correction, int rows, int width) {
     const int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (row >= rows || !marks[row]) return;
-    const AdamW adamw = {p, g, m, v, nullptr, control[1], step, decay, root_correction, control[2] != 0.0f};
+    const AdamW adamw = {p, g, m, v, nullptr, control[1], step, decay, root_correction, control[2] != 0.0f, true};
     const bool aligned = width % 4 == 0 && aligned16(p) && aligned16(g) && aligned16(m) && aligned16(v);
     const size_t first = static_cast<size_t>(row) * width;
 #pragma unroll 2

@@ -36,7 +36,7 @@ operation! {
 }
 
 operation! {
-    /// A step of AdamW, which sets the gradients to zero.
+    /// A step of AdamW.
     AdamWStep(["adamw"; 2]) over parameters as [count] {
         parameters: Vector = vector[count],
         gradients: Vector = vector[count],
@@ -52,11 +52,13 @@ operation! {
         decay: f32 = scalar[],
         /// What the root of the second moment is multiplied with.
         root_correction: f32 = scalar[],
+        /// Whether the gradients are set to zero.
+        clears: bool = flag[],
     } sizes(count) launch([count.div_ceil(4 * 256), 1, 1], 256, 0)
 }
 
 operation! {
-    /// The same step over the rows that have a mark.
+    /// The same step over the rows that have a mark, whose gradients are set to zero.
     AdamWStepMarked(["adamw_marked"; 2]) over parameters as [rows, width] {
         parameters: Matrix = floats[rows, width],
         gradients: Matrix = floats[rows, width],
