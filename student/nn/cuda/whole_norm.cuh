@@ -157,11 +157,14 @@ __device__ __forceinline__ void whole_norm_backward(WholeNormScratch& scratch, c
             if (lane % 4 == 0) scratch.projections[parity][warp][lane / 4] = mine;
             __syncthreads();
             load_whole(scratch.projections[parity][0], projected);
-            for (int other = 1; other < static_cast<int>(blockDim.x) / 32; other++) {
-                float theirs[2 * NORM_TILE];
-                load_whole(scratch.projections[parity][other], theirs);
 #pragma unroll
-                for (int j = 0; j < 2 * NORM_TILE; j++) projected[j] += theirs[j];
+            for (int other = 1; other < WHOLE_WIDTH / EIGHT / 32; other++) {
+                if (other < static_cast<int>(blockDim.x) / 32) {
+                    float theirs[2 * NORM_TILE];
+                    load_whole(scratch.projections[parity][other], theirs);
+#pragma unroll
+                    for (int j = 0; j < 2 * NORM_TILE; j++) projected[j] += theirs[j];
+                }
             }
             parity ^= 1;
         }

@@ -122,7 +122,7 @@ impl Habits for CudaHabits {
 pub(super) fn partial_bytes(program: &Program, count: impl Fn(Rows) -> usize) -> usize {
     let of_op = |op: &Op| {
         let Value { rows, width } = program.values[op.out.0];
-        let (norms, columns) = (norm_partials(count(rows), width), column_partials(count(rows)));
+        let (norms, columns) = (norm_partials(count(rows), width), column_partials(count(rows), width));
         match &op.kind {
             Kind::Embed(_) | Kind::Norm(_) => norms * 2 * width,
             Kind::ResidualNorm(_) => norms * 3 * width,

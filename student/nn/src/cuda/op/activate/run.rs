@@ -13,7 +13,7 @@ pub(in crate::cuda) fn forward(run: &Run<'_>, op: &Op, activate: &Activate) -> R
 
 pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, activate: &Activate) -> Result<(), Error> {
     let (pre, d) = (run.value(op.inputs[0].value), run.gradient(op.out));
-    let partials = run.partials([column_partials(d.rows), d.width]);
+    let partials = run.partials([column_partials(d.rows, d.width), d.width]);
     ActivationBackward { activation: activate.activation, pre, d, partials }.launch(run.device)?;
     run.reduce(partials, activate.bias)?;
     run.hand_on(index, op, 0)

@@ -54,7 +54,7 @@ pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, map: &Line
 
 /// The gradient of biases, from this one on: the sums of that in the output.
 pub(in crate::cuda::op) fn bias_backward(run: &Run<'_>, d_out: Matrix, first: Slot) -> Result<(), Error> {
-    let partials = run.partials([column_partials(d_out.rows), d_out.width]);
+    let partials = run.partials([column_partials(d_out.rows, d_out.width), d_out.width]);
     ColumnSum { x: d_out, partials }.launch(run.device)?;
     run.reduce(partials, first)
 }
