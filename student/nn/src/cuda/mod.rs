@@ -21,6 +21,7 @@ mod optimizer;
 mod products;
 mod run;
 mod session;
+mod slices;
 mod transfer;
 mod variant;
 mod verify;
