@@ -3,6 +3,7 @@
 #include "columns.cuh"
 #include "norm.cuh"
 #include "vectors.cuh"
+#include "whole_norm.cuh"
 
 #include "activate/kernel.cu"
 #include "attention/kernel.cu"

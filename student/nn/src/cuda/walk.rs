@@ -7,6 +7,7 @@ use super::op::norm::launch::norm_partials;
 use super::op::sums::launch::column_partials;
 use super::operand::{Number, Precision};
 use super::run::{Run, is_logits};
+use super::slices::FeedForward;
 use crate::Error;
 use crate::op::{Kind, Op};
 use crate::program::Program;
@@ -14,7 +15,16 @@ use crate::program::places::{Gradient, Habits, Needs, Room};
 use crate::value::{Rows, Tap, Value, ValueId};
 
 pub(super) fn forward(run: &Run<'_>) -> Result<(), Error> {
+    let mut done = 0;
     for (index, op) in run.plan.program.ops.iter().enumerate() {
+        if index < done {
+            continue;
+        }
+        if let Some(feed_forward) = FeedForward::at(run, index) {
+            feed_forward.forward(run, index)?;
+            done = index + FeedForward::OPS;
+            continue;
+        }
         match &op.kind {
             Kind::Embed(embed) => op::embed::run::forward(run, index, op, embed)?,
             Kind::Linear(linear) => op::linear::run::forward(run, index, op, linear)?,
@@ -122,7 +132,7 @@ impl Habits for CudaHabits {
 pub(super) fn partial_bytes(program: &Program, count: impl Fn(Rows) -> usize) -> usize {
     let of_op = |op: &Op| {
         let Value { rows, width } = program.values[op.out.0];
-        let (norms, columns) = (norm_partials(count(rows)), column_partials(count(rows)));
+        let (norms, columns) = (norm_partials(count(rows), width), column_partials(count(rows), width));
         match &op.kind {
             Kind::Embed(_) | Kind::Norm(_) => norms * 2 * width,
             Kind::ResidualNorm(_) => norms * 3 * width,

@@ -22,6 +22,7 @@ fn launch(at: &[Buffer; 6]) -> ResidualNormForward {
         branch: matrix(0),
         branch_bias: vector(3, SHAPE[1]),
         residual: matrix(1),
+        keeps_sum: true,
         norm: NormWeights { weight: vector(3, SHAPE[1]), bias: vector(3, SHAPE[1]), epsilon: Some(1e-5) },
         mask: Mask { site: None, first: 0 },
         row_tokens: None,

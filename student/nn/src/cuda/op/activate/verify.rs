@@ -6,7 +6,7 @@ use crate::cuda::verify::bench::{Bench, FLOATS, ROUNDED, SHAPES, column_sums};
 use crate::{Activation, Error};
 
 pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
-    for (rows, width) in SHAPES.into_iter().chain([(130, 40)]) {
+    for (rows, width) in SHAPES.into_iter().chain([(130, 40), (7, 1032)]) {
         activation(bench, rows, width)?;
     }
     Ok(())
@@ -22,7 +22,7 @@ fn activation(bench: &mut Bench<'_>, rows: usize, width: usize) -> Result<(), Er
         bench.compare("activation_forward", "out", &shape, &out, &expected, ROUNDED)?;
 
         let d = bench.activations("d", rows * width)?;
-        let sums = bench.output_floats(column_partials(rows) * width)?;
+        let sums = bench.output_floats(column_partials(rows, width) * width)?;
         let partials = sums.matrix(width);
         ActivationBackward { activation: kind, pre: pre.matrix(width), d: d.matrix(width), partials }
             .launch(bench.device)?;
