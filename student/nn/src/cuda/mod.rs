@@ -22,6 +22,7 @@ mod products;
 mod run;
 mod session;
 mod transfer;
+mod variant;
 mod verify;
 mod walk;
 mod weights;
