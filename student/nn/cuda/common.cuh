@@ -189,7 +189,7 @@ struct Dropout {
         return {key0 ^ high * 0x9e3779b9u, key1 + high * 0x85ebca6bu, static_cast<u32>(number)};
     }
 
-    __device__ __forceinline__ float factor(MaskRow row, u32 column) const {
+    __device__ __forceinline__ bool keeps(MaskRow row, u32 column) const {
         u32 x = (row.first + column) ^ row.key0;
         x = (x ^ (x >> 16)) * 0x7feb352du;
         x = (x ^ (x >> 15)) * 0x846ca68bu;
@@ -197,7 +197,11 @@ struct Dropout {
         x = (x ^ (x >> 16)) * 0x85ebca6bu;
         x = (x ^ (x >> 13)) * 0xc2b2ae35u;
         x ^= x >> 16;
-        return x >= threshold ? scale : 0.0f;
+        return x >= threshold;
+    }
+
+    __device__ __forceinline__ float factor(MaskRow row, u32 column) const {
+        return keeps(row, column) ? scale : 0.0f;
     }
 
     /// Multiplies the elements of a row from `column` on by their factors.

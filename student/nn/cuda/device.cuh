@@ -60,6 +60,8 @@ __device__ __forceinline__ bool aligned16(const void* p) { return reinterpret_ca
 __device__ __forceinline__ Bytes16 load16(const void* p) { return *static_cast<const Bytes16*>(p); }
 __device__ __forceinline__ void store16(void* p, Bytes16 value) { *static_cast<Bytes16*>(p) = value; }
 
+__device__ __forceinline__ void store4(void* p, unsigned value) { *static_cast<unsigned*>(p) = value; }
+
 /// Two words at a multiple of 8.
 __device__ __forceinline__ void store8(void* p, unsigned first, unsigned second) {
     *static_cast<uint2*>(p) = make_uint2(first, second);

@@ -183,6 +183,13 @@ inline void store16(void* p, Bytes16 value, const char* file = __builtin_FILE(),
     *static_cast<Bytes16*>(p) = value;
 }
 
+inline void store4(void* p, unsigned value, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    if (reinterpret_cast<uintptr_t>(p) % 4 != 0) {
+        emulation::fault("4 bytes written at an unaligned address", {file, line});
+    }
+    memcpy(p, &value, 4);
+}
+
 inline void store8(void* p, unsigned first, unsigned second, const char* file = __builtin_FILE(),
                    int line = __builtin_LINE()) {
     if (reinterpret_cast<uintptr_t>(p) % 8 != 0) {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::op;
+use super::op::attention::launch::SURVIVOR_WORDS;
 use super::op::norm::launch::norm_partials;
 use super::op::sums::launch::column_partials;
 use super::operand::{Number, Precision};
@@ -85,13 +86,18 @@ impl Habits for CudaHabits {
             },
             Kind::Linear(_) | Kind::Decode(_) => Needs { keeps: &[0], gradients: &[Gradient::Own], ..Needs::default() },
             Kind::Activate(_) => Needs { keeps: &[0], gradients: &[Gradient::Takes], ..Needs::default() },
-            Kind::Attention(attention) => Needs {
-                keeps: &[0, 1, 2],
-                keeps_output: true,
-                gradients: &[Gradient::Own; 3],
-                states: vec![floats(attention.heads)],
-                ..Needs::default()
-            },
+            Kind::Attention(attention) => {
+                // Log-sum-exps, and for the kernels on tensor cores what the mask leaves.
+                let masked = self.0 == Precision::Bf16 && attention.site.is_some();
+                let survivors = masked.then(|| floats(attention.heads * SURVIVOR_WORDS));
+                Needs {
+                    keeps: &[0, 1, 2],
+                    keeps_output: true,
+                    gradients: &[Gradient::Own; 3],
+                    states: std::iter::once(floats(attention.heads)).chain(survivors).collect(),
+                    ..Needs::default()
+                }
+            }
             Kind::Norm(_) => Needs {
                 keeps: &[0],
                 gradients: &[Gradient::Takes],

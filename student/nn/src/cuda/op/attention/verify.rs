@@ -1,6 +1,6 @@
 //! Attention, forward and backward, over packed sequences.
 
-use super::launch::{Attention, AttentionBackward, AttentionForward, Queries};
+use super::launch::{Attention, AttentionBackward, AttentionForward, Queries, SURVIVOR_WORDS};
 use crate::Error;
 use crate::cuda::operand::Matrix;
 use crate::cuda::verify::bench::{Bench, Operand, Tolerance, describe, factor, masks, normal};
@@ -115,6 +115,16 @@ pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
             attention(bench, &Shape { lengths, heads: 2, head_size, mask, asked, layout, opposed: false })?;
         }
     }
+    // What one block holds as a whole, of a short sequence with several heads, and what it no longer does.
+    let whole: [(&[usize], usize); 4] =
+        [(&[1, 15, 16, 17, 63, 64, 65, 127, 128], 3), (&[70, 3, 33, 20], 5), (&[16, 1, 9], 5), (&[129, 17, 128], 2)];
+    for (head_size, (lengths, heads)) in [32, 64].into_iter().flat_map(|size| whole.map(|shape| (size, shape))) {
+        for (mask, asked, layout) in
+            [(0, Asked::All, Layout::Fused), (3, Asked::All, Layout::Fused), (4, Asked::Some, Layout::Pairs)]
+        {
+            attention(bench, &Shape { lengths, heads, head_size, mask, asked, layout, opposed: false })?;
+        }
+    }
     let long: [(&[usize], usize); 4] = [(&[65, 100, 128], 64), (&[130, 200], 32), (&[512], 64), (&[257], 128)];
     for (lengths, head_size) in long {
         attention(
@@ -197,6 +207,7 @@ fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
         buffers.push(bench.operand(&values, bench.number())?);
     }
     let [query, key, value] = places.map(|place| place.matrix(&buffers, hidden));
+    let survivors = bench.words(&vec![0x5555_5555; queries * heads * SURVIVOR_WORDS])?;
     let attention = Attention {
         query,
         key,
@@ -211,6 +222,7 @@ fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
         longest,
         mask,
         max_length,
+        survivors: mask.site.map(|_| survivors.words()),
     };
     let context = bench.output(queries * hidden)?;
     let lse = bench.output_floats(queries * heads)?;
