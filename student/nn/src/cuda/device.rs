@@ -5,7 +5,7 @@
 //! `transfer` says so.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
 
@@ -21,6 +21,8 @@ use crate::Error;
 #[derive(Clone)]
 pub struct Device {
     pub(super) backend: Arc<Backend>,
+    /// What failed, where that is noted and not returned.
+    faults: Option<Arc<Mutex<Vec<String>>>>,
 }
 
 pub(super) enum Backend {
@@ -32,12 +34,53 @@ pub(super) enum Backend {
 impl Device {
     /// The GPU with this number, from 0.
     pub fn cuda(ordinal: usize) -> Result<Self, Error> {
-        Ok(Self { backend: Arc::new(Backend::Driver(Box::new(Driver::open(ordinal)?))) })
+        Ok(Self::of(Backend::Driver(Box::new(Driver::open(ordinal)?))))
     }
 
     /// An emulation in a library that `student/nn/cuda/emulation/build.sh` made, for tests: it is right, and slow.
     pub fn emulated(library: &Path) -> Result<Self, Error> {
-        Ok(Self { backend: Arc::new(Backend::Emulated(Emulated::open(library)?)) })
+        Ok(Self::of(Backend::Emulated(Emulated::open(library)?)))
+    }
+
+    fn of(backend: Backend) -> Self {
+        Self { backend: Arc::new(backend), faults: None }
+    }
+
+    /// The same GPU, which takes note of a launch or product that fails and goes on, as long as the GPU itself can: for
+    /// checks, whose results then show what was not computed.
+    pub(super) fn noting_faults(&self) -> Self {
+        Self { faults: Some(Arc::default()), ..self.clone() }
+    }
+
+    /// What failed since this was last asked.
+    pub(super) fn take_faults(&self) -> Vec<String> {
+        self.faults
+            .as_ref()
+            .map(|faults| std::mem::take(&mut *faults.lock().unwrap_or_else(PoisonError::into_inner)))
+            .unwrap_or_default()
+    }
+
+    fn note(&self, result: Result<(), DeviceError>) -> Result<(), Error> {
+        match (result, &self.faults) {
+            (Err(error), Some(faults)) if !error.is_loss() => {
+                faults.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string());
+                Ok(())
+            }
+            (result, _) => Ok(result?),
+        }
+    }
+
+    /// Whether this is no GPU but an emulation of one.
+    pub(super) fn is_emulated(&self) -> bool {
+        matches!(&*self.backend, Backend::Emulated(_))
+    }
+
+    /// The library that computes products, and where it was found.
+    pub fn library(&self) -> String {
+        match &*self.backend {
+            Backend::Driver(driver) => driver.library(),
+            Backend::Emulated(_) => "the CPU's engine".to_string(),
+        }
     }
 
     /// The GPU's name.
@@ -113,11 +156,10 @@ impl Device {
     pub(crate) fn launch(&self, launch: Launch, arguments: &Arguments) -> Result<(), Error> {
         #[cfg(test)]
         count_launch(launch.kernel);
-        match &*self.backend {
-            Backend::Driver(driver) => driver.launch(launch, arguments)?,
-            Backend::Emulated(emulated) => emulated.launch(launch, arguments)?,
-        }
-        Ok(())
+        self.note(match &*self.backend {
+            Backend::Driver(driver) => driver.launch(launch, arguments),
+            Backend::Emulated(emulated) => emulated.launch(launch, arguments),
+        })
     }
 
     /// Computes a product: by cuBLASLt on a GPU, by the CPU's engine on the emulated one, on both with the bias behind it
@@ -138,11 +180,10 @@ impl Device {
         }
         #[cfg(test)]
         count_launch("matmul");
-        match &*self.backend {
-            Backend::Driver(driver) => driver.matmul(&matmul)?,
-            Backend::Emulated(emulated) => emulated.matmul(&matmul)?,
-        }
-        Ok(())
+        self.note(match &*self.backend {
+            Backend::Driver(driver) => driver.matmul(&matmul),
+            Backend::Emulated(emulated) => emulated.matmul(&matmul),
+        })
     }
 
     /// Refuses a kernel's operand that is not what is expected; the emulated device alone looks.

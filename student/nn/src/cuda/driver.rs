@@ -153,6 +153,13 @@ impl Driver {
         &self.name
     }
 
+    /// cuBLASLt's version, and the file that it was found in.
+    pub(super) fn library(&self) -> String {
+        self.blas
+            .as_ref()
+            .map_or_else(String::new, |blas| blas.lock().unwrap_or_else(PoisonError::into_inner).library())
+    }
+
     fn memory(&self) -> Result<(usize, usize), DeviceError> {
         self.bind()?;
         let (mut free, mut total) = (0, 0);

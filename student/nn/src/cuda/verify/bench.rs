@@ -22,6 +22,16 @@ pub struct KernelCheck {
     pub element: usize,
     /// Whether it is allowed.
     pub passed: bool,
+    /// What failed on the way to it, in which case nothing is known of the numbers.
+    pub fault: Option<String>,
+}
+
+impl KernelCheck {
+    /// A check that could not be made.
+    pub(super) fn failed(kernel: &str, shape: &str, fault: String) -> Self {
+        let (kernel, shape) = (kernel.to_string(), shape.to_string());
+        Self { kernel, shape, worst: f64::INFINITY, tolerance: 0.0, element: 0, passed: false, fault: Some(fault) }
+    }
 }
 
 /// The device with the type of activations under test, and where results go.
@@ -163,6 +173,7 @@ impl Bench<'_> {
             tolerance: 0.0,
             element: (0..one.len()).find(differ).unwrap_or(0),
             passed: different == 0,
+            fault: None,
         });
         Ok(())
     }
@@ -200,6 +211,7 @@ impl Bench<'_> {
             tolerance,
             element,
             passed: worst <= tolerance,
+            fault: None,
         });
         Ok(())
     }
