@@ -48,7 +48,7 @@ pub(crate) enum BenchCommand {
 #[command(after_help = "Example:\n  distill bench kernels --device cuda:0 --only attention,products")]
 pub(crate) struct BenchKernelsArgs {
     /// Parts to check, with commas, each in a process of its own: norm, embed, activation, rows, loss, attention, optimizer,
-    /// products, engine [default: all]
+    /// products, engine, large [default: all]
     #[arg(long, value_name = "PART,..", value_delimiter = ',', value_parser = one_of(&Part::ALL, Part::name),
           hide_possible_values = true)]
     pub(crate) only: Vec<Part>,

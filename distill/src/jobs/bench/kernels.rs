@@ -67,7 +67,7 @@ struct Failure {
 /// Checks all parts.
 pub(crate) fn check(bench: &KernelsBench) -> anyhow::Result<KernelsReport> {
     let mut report = KernelsReport { bench: "kernels", ..KernelsReport::default() };
-    for &part in bench.parts() {
+    for part in bench.parts() {
         let before = (report.checks, report.failed.len());
         let mut opened = false;
         let ran = process::run(bench, part, &mut |line| match line {

@@ -70,11 +70,6 @@ impl Device {
         }
     }
 
-    /// Whether this is no GPU but an emulation of one.
-    pub(super) fn is_emulated(&self) -> bool {
-        matches!(&*self.backend, Backend::Emulated(_))
-    }
-
     /// The library that computes products, and where it was found.
     pub fn library(&self) -> String {
         match &*self.backend {

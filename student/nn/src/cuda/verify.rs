@@ -9,7 +9,7 @@ pub(super) mod bench;
 pub(super) mod engine;
 mod matmul;
 
-use bench::{Bench, KernelCheck};
+use bench::{Bench, KernelCheck, PRODUCTION_SLACK};
 
 use super::device::Device;
 use super::op::{activate, attention, embed, loss, norm, optimizer, rows, sums, trigram};
@@ -37,6 +37,9 @@ pub enum Part {
     Products,
     /// Passes and steps of small encoders.
     Engine,
+    /// Kernels and products over as much as a step of training has: for a real GPU alone, since the emulation would take
+    /// hours.
+    Large,
 }
 
 /// Checks of one kernel or a few.
@@ -44,7 +47,7 @@ type Verify = fn(&mut Bench<'_>) -> Result<(), Error>;
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Norm,
         Self::Embed,
         Self::Activation,
@@ -54,6 +57,7 @@ impl Part {
         Self::Optimizer,
         Self::Products,
         Self::Engine,
+        Self::Large,
     ];
 
     /// Its word on the command line.
@@ -68,6 +72,7 @@ impl Part {
             Self::Optimizer => "optimizer",
             Self::Products => "products",
             Self::Engine => "engine",
+            Self::Large => "large",
         }
     }
 
@@ -84,6 +89,21 @@ impl Part {
             Self::Optimizer => (&[F32], &[optimizer::verify::verify]),
             Self::Products => (&[F32, Tf32, Bf16], &[matmul::verify]),
             Self::Engine => (&[], &[]),
+            Self::Large => (
+                &[F32, Bf16],
+                &[
+                    matmul::large,
+                    norm::verify::large,
+                    embed::verify::large,
+                    activate::verify::large,
+                    sums::verify::large,
+                    rows::verify::large,
+                    trigram::verify::large,
+                    loss::verify::large,
+                    attention::verify::large,
+                    optimizer::verify::large,
+                ],
+            ),
         }
     }
 }
@@ -102,10 +122,11 @@ pub fn verify(device: &Device, part: Part, report: &mut dyn FnMut(KernelCheck)) 
     if part == Part::Engine {
         engine::verify(device, report)?;
     }
+    let slack = if part == Part::Large { PRODUCTION_SLACK } else { 1.0 };
     let (precisions, kernels) = part.kernels();
     for &precision in precisions {
         for verify in kernels {
-            let result = verify(&mut Bench { device, precision, report });
+            let result = verify(&mut Bench { device, precision, slack, report });
             go_on(result, &format!("{} ({precision})", part.name()), "what comes after the check before", report)?;
         }
     }

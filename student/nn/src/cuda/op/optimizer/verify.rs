@@ -23,6 +23,12 @@ pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
     norm(bench, 300_007)
 }
 
+/// Over as many parameters as a student has.
+pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    norm(bench, 20_000_003)?;
+    adamw(bench, 20_000_003, 1, true)
+}
+
 fn norm(bench: &mut Bench<'_>, count: usize) -> Result<(), Error> {
     let x = bench.floats("x", count, 2.0)?;
     let control = bench.output_floats(4)?;

@@ -2,13 +2,18 @@
 
 use super::launch::{ColumnSum, ReducePartials, column_partials};
 use crate::Error;
-use crate::cuda::verify::bench::{Bench, FLOATS, SHAPES, column_sums};
+use crate::cuda::verify::bench::{Bench, FLOATS, PRODUCTION_ROWS, SHAPES, column_sums};
 
 pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
     for (rows, width) in SHAPES {
         column_sum(bench, rows, width)?;
     }
     Ok(())
+}
+
+/// Over as many rows as training has.
+pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    column_sum(bench, PRODUCTION_ROWS, 768)
 }
 
 fn column_sum(bench: &mut Bench<'_>, rows: usize, width: usize) -> Result<(), Error> {
