@@ -72,6 +72,11 @@ impl Blas {
         Ok(Self { library, handle, workspace, stream, plans: HashMap::new(), named: HashSet::new() })
     }
 
+    /// Version and file.
+    pub(super) fn library(&self) -> String {
+        format!("cuBLASLt {}, {}", self.library.release(), self.library.path.display())
+    }
+
     /// Computes a product, or says why no algorithm does.
     pub(super) fn matmul(&mut self, matmul: &Matmul) -> Result<(), Status> {
         let shape = Shape::of(matmul);

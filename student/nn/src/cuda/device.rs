@@ -5,7 +5,7 @@
 //! `transfer` says so.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
 
@@ -23,6 +23,8 @@ use crate::Error;
 pub struct Device {
     pub(super) backend: Arc<Backend>,
     pub(super) meter: Arc<Meter>,
+    /// What failed, where that is noted and not returned.
+    faults: Option<Arc<Mutex<Vec<String>>>>,
 }
 
 pub(super) enum Backend {
@@ -43,7 +45,39 @@ impl Device {
     }
 
     fn of(backend: Backend) -> Self {
-        Self { backend: Arc::new(backend), meter: Arc::default() }
+        Self { backend: Arc::new(backend), meter: Arc::default(), faults: None }
+    }
+
+    /// The same GPU, which takes note of a launch or product that fails and goes on, as long as the GPU itself can: for
+    /// checks, whose results then show what was not computed.
+    pub(super) fn noting_faults(&self) -> Self {
+        Self { faults: Some(Arc::default()), ..self.clone() }
+    }
+
+    /// What failed since this was last asked.
+    pub(super) fn take_faults(&self) -> Vec<String> {
+        self.faults
+            .as_ref()
+            .map(|faults| std::mem::take(&mut *faults.lock().unwrap_or_else(PoisonError::into_inner)))
+            .unwrap_or_default()
+    }
+
+    fn note(&self, result: Result<(), DeviceError>) -> Result<(), Error> {
+        match (result, &self.faults) {
+            (Err(error), Some(faults)) if !error.is_loss() => {
+                faults.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string());
+                Ok(())
+            }
+            (result, _) => Ok(result?),
+        }
+    }
+
+    /// The library that computes products, and where it was found.
+    pub fn library(&self) -> String {
+        match &*self.backend {
+            Backend::Driver(driver) => driver.library(),
+            Backend::Emulated(_) => "the CPU's engine".to_string(),
+        }
     }
 
     /// The GPU's name.
@@ -119,9 +153,11 @@ impl Device {
     pub(crate) fn launch(&self, launch: Launch, arguments: &Arguments) -> Result<(), Error> {
         #[cfg(test)]
         count_launch(launch.kernel);
-        let run = || match &*self.backend {
-            Backend::Driver(driver) => Ok(driver.launch(launch, arguments)?),
-            Backend::Emulated(emulated) => Ok(emulated.launch(launch, arguments)?),
+        let run = || {
+            self.note(match &*self.backend {
+                Backend::Driver(driver) => driver.launch(launch, arguments),
+                Backend::Emulated(emulated) => emulated.launch(launch, arguments),
+            })
         };
         self.metered(|| launch.kernel.to_string(), run)
     }
@@ -144,9 +180,11 @@ impl Device {
         }
         #[cfg(test)]
         count_launch("matmul");
-        let run = || match &*self.backend {
-            Backend::Driver(driver) => Ok(driver.matmul(&matmul)?),
-            Backend::Emulated(emulated) => Ok(emulated.matmul(&matmul)?),
+        let run = || {
+            self.note(match &*self.backend {
+                Backend::Driver(driver) => driver.matmul(&matmul),
+                Backend::Emulated(emulated) => emulated.matmul(&matmul),
+            })
         };
         self.metered(|| matmul.to_string(), run)
     }

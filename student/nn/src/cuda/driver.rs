@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys::{self, CUresult};
@@ -151,6 +152,13 @@ impl Driver {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// cuBLASLt's version, and the file that it was found in.
+    pub(super) fn library(&self) -> String {
+        self.blas
+            .as_ref()
+            .map_or_else(String::new, |blas| blas.lock().unwrap_or_else(PoisonError::into_inner).library())
     }
 
     fn memory(&self) -> Result<(usize, usize), DeviceError> {
@@ -437,10 +445,9 @@ fn no_room(what: &'static str, name: &str) -> DeviceError {
 }
 
 /// The PTX of the kernels: the program's own, or that in the file which [`KERNELS_VARIABLE`] names.
-fn kernels() -> Result<Vec<u8>, DeviceError> {
-    let named = std::env::var_os(KERNELS_VARIABLE).filter(|file| !file.is_empty());
+fn kernels(named: Option<&Path>) -> Result<Vec<u8>, DeviceError> {
     let mut image = Vec::new();
-    let read = match &named {
+    let read = match named {
         None => gunzip(KERNELS, &mut image),
         Some(file) => std::fs::read(file).and_then(|bytes| match bytes.starts_with(&[0x1f, 0x8b]) {
             true => gunzip(&bytes, &mut image),
@@ -451,7 +458,7 @@ fn kernels() -> Result<Vec<u8>, DeviceError> {
         }),
     };
     read.map_err(|error| {
-        let call = match &named {
+        let call = match named {
             None => "unpacking the kernels".to_string(),
             Some(file) => format!("reading the kernels from {KERNELS_VARIABLE}={}", file.display()),
         };
@@ -467,7 +474,8 @@ fn gunzip(bytes: &[u8], to: &mut Vec<u8>) -> std::io::Result<()> {
 
 fn load_kernels(name: &str) -> Result<sys::CUmodule, DeviceError> {
     use sys::CUjit_option_enum as JitOption;
-    let image = kernels()?;
+    let named = std::env::var_os(KERNELS_VARIABLE).filter(|file| !file.is_empty());
+    let image = kernels(named.as_ref().map(Path::new))?;
     let mut module = std::ptr::null_mut();
     let mut log = vec![0u8; 8192];
     let mut options = [JitOption::CU_JIT_ERROR_LOG_BUFFER, JitOption::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
@@ -538,4 +546,39 @@ fn is_lost(result: CUresult) -> bool {
             | CUDA_ERROR_DEVICE_UNAVAILABLE
             | CUDA_ERROR_EXTERNAL_DEVICE
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_come_from_the_program_or_from_a_file_that_is_named() {
+        let own = kernels(None).expect("the program's own");
+        assert!(own.starts_with(b"//") && own.ends_with(&[0]));
+        let folder = std::env::temp_dir().join(format!("distill-kernels-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        for (name, bytes) in [("packed", KERNELS), ("plain", &own[..own.len() - 1])] {
+            let file = folder.join(name);
+            std::fs::write(&file, bytes).expect("a file");
+            assert!(kernels(Some(&file)).expect("reads") == own, "{name}");
+        }
+        let error = kernels(Some(&folder.join("none"))).expect_err("no such file").to_string();
+        assert!(error.contains("DISTILL_CUDA_KERNELS=") && error.contains("none"), "{error}");
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn full_memory_at_the_start_says_so() {
+        let full = room_for("the kernels", "a GPU", CUresult::CUDA_ERROR_OUT_OF_MEMORY).expect_err("full").to_string();
+        assert!(full.starts_with("a GPU has no memory left for the kernels; others use it (nvidia-smi"), "{full}");
+        let other = CUresult::CUDA_ERROR_INVALID_VALUE;
+        assert_eq!(room_for("the kernels", "a GPU", other).expect("passed on"), other);
+    }
+
+    #[test]
+    fn what_ends_all_work_is_told_from_what_does_not() {
+        assert!(is_lost(CUresult::CUDA_ERROR_MISALIGNED_ADDRESS) && is_lost(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS));
+        assert!(!is_lost(CUresult::CUDA_ERROR_INVALID_VALUE) && !is_lost(CUresult::CUDA_ERROR_OUT_OF_MEMORY));
+    }
 }

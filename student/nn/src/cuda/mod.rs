@@ -41,6 +41,6 @@ pub use operand::Precision;
 pub(crate) use products::Products;
 pub(crate) use session::CudaSession;
 pub use verify::bench::KernelCheck;
-pub use verify::verify;
+pub use verify::{Part, verify};
 #[cfg(test)]
 pub(crate) use walk::CudaHabits;

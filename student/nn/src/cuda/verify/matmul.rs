@@ -1,7 +1,7 @@
 //! The matrix products that the engine asks for, in each of its precisions: as the device computes them, and by the kernels
 //! that stand in where cuBLASLt refuses.
 
-use super::bench::{Bench, Operand, Tolerance, normal};
+use super::bench::{Bench, Operand, PRODUCTION_ROWS, Tolerance, normal};
 use crate::Error;
 use crate::cuda::op::product;
 use crate::cuda::operand::{Matrix, Number, Precision};
@@ -82,6 +82,7 @@ pub(super) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
     // Few results of long sums, which the library splits.
     same_bits(bench, Map { outer: 96, inner: 128, before: 0 }, 1000)?;
     same_bits(bench, Map { outer: 77, inner: 384, before: 0 }, 17)?;
+    sampled(bench, Map { outer: 96, inner: 128, before: 0 }, 250)?;
     // What stands in for TF32 reads all digits.
     if bench.precision != Precision::Tf32 {
         let by = By::Kernel;
@@ -103,6 +104,74 @@ fn each_way(bench: &mut Bench<'_>, by: By, map: Map, tokens: usize) -> Result<()
     linear(bench, by, map, tokens, bias)?;
     linear(bench, by, map, tokens, None)?;
     backward(bench, by, map, tokens)
+}
+
+/// Over as many tokens as training has.
+pub(super) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    let wide = Map { outer: 3072, inner: 768, before: 0 };
+    sampled(bench, wide, PRODUCTION_ROWS)?;
+    sampled(bench, Map { outer: 768, inner: 3072, before: 0 }, PRODUCTION_ROWS)?;
+    same_bits(bench, wide, PRODUCTION_ROWS)?;
+    same_bits(bench, Map { outer: 768, inner: 768, before: 0 }, 512)
+}
+
+/// Forwards and backwards, of which some elements are computed on the host.
+fn sampled(bench: &mut Bench<'_>, map: Map, tokens: usize) -> Result<(), Error> {
+    let Map { outer, inner, .. } = map;
+    let shape = format!("{}, sampled", shape(map, tokens));
+    let (x, d) = (bench.activations("x", tokens * inner)?, bench.activations("d", tokens * outer)?);
+    let weight = bench.weight(map)?;
+    // The first and the last, and others far apart in both directions.
+    let places = |rows: usize, width: usize| -> Vec<usize> {
+        let count = rows * width;
+        (0..500).map(|i| i * 7919 * (count / 500_000 + 1) % count).chain([count - 1]).collect()
+    };
+    // The sum over k of a[i][k] b[k][j], by the distance from one k to the next in each.
+    let term = |a: &[f64], b: &[f64], terms: usize| (0..terms).map(|k| a[k] * b[k]).sum::<f64>();
+    let column = |values: &[f64], width: usize, column: usize| -> Vec<f64> {
+        values.iter().skip(column).step_by(width).copied().collect()
+    };
+
+    let bias = bench.operand(&normal("bias", outer, (inner as f64).sqrt()), bench.number())?;
+    let out = bench.output(tokens * outer)?;
+    let product = bench.product([x.matrix(inner), map.of(&weight), out.matrix(outer)]);
+    bench.device.matmul(Matmul { b_transposed: true, bias: Some(bias.at(0)), ..product })?;
+    let at = places(tokens, outer);
+    let expected: Vec<f64> = at
+        .iter()
+        .map(|&at| {
+            let (token, unit) = (at / outer, at % outer);
+            bias.values[unit] + term(&x.values[token * inner..], &weight.values[unit * inner..], inner)
+        })
+        .collect();
+    let found = bench.sample(&out, &at)?;
+    let tolerance = bench.product_tolerance(bench.number());
+    bench.compare("matmul", "x W^T + bias", &shape, &found, &expected, tolerance)?;
+
+    let d_x = bench.output(tokens * inner)?;
+    bench.device.matmul(bench.product([d.matrix(outer), map.of(&weight), d_x.matrix(inner)]))?;
+    let at = places(tokens, inner);
+    let expected: Vec<f64> = at
+        .iter()
+        .map(|&at| term(&d.values[at / inner * outer..], &column(&weight.values, inner, at % inner), outer))
+        .collect();
+    let found = bench.sample(&d_x, &at)?;
+    bench.compare("matmul", "d W", &shape, &found, &expected, tolerance)?;
+
+    let gradient = bench.floats("gradient", outer * inner, 1.0)?;
+    let product = bench.product([d.matrix(outer), x.matrix(inner), gradient.matrix(inner)]);
+    bench.device.matmul(Matmul { a_transposed: true, accumulate: true, ..product })?;
+    let at: Vec<usize> = places(outer, inner).into_iter().step_by(8).collect();
+    let expected: Vec<f64> = at
+        .iter()
+        .map(|&at| {
+            let (d, x) = (column(&d.values, outer, at / inner), column(&x.values, inner, at % inner));
+            gradient.values[at] + term(&d, &x, tokens)
+        })
+        .collect();
+    let found = bench.sample(&gradient, &at)?;
+    let tolerance = bench.product_tolerance(Number::F32);
+    bench.compare("matmul", "+= d^T x", &shape, &found, &expected, tolerance)
 }
 
 /// A product, and a weight's gradient, each computed twice from the same operands.

@@ -117,7 +117,7 @@ impl Call<'_> {
 
     fn launch_attention_forward(&mut self, attention: Attention) -> Result<(), Error> {
         let ([queries, _, _, heads], longest) = (attention.shape(), attention.longest);
-        if let Some((kernel, row_bytes)) = self.whole(attention, FORWARD_WHOLE) {
+        if let Some((kernel, row_bytes)) = self.whole_sequences(attention, FORWARD_WHOLE) {
             self.kernel = kernel;
             // Queries, keys, values.
             return self.launch_whole(attention, 16 * 3 * row_bytes);
@@ -135,7 +135,7 @@ impl Call<'_> {
 
     fn launch_attention_backward(&mut self, attention: Attention) -> Result<(), Error> {
         let ([queries, tokens, _, heads], longest) = (attention.shape(), attention.longest);
-        if let Some((kernel, row_bytes)) = self.whole(attention, BACKWARD_WHOLE) {
+        if let Some((kernel, row_bytes)) = self.whole_sequences(attention, BACKWARD_WHOLE) {
             self.kernel = kernel;
             // Keys, queries and their gradients; gradients of scores; two words a query, survivors, and what a warp does.
             let strip = 16 * (3 * row_bytes + (WHOLE + 8) * 2 + 2 * 4 + SURVIVOR_WORDS * 4) + 48;
@@ -155,7 +155,7 @@ impl Call<'_> {
     }
 
     /// The kernel whose blocks hold whole sequences, if there is one for these, and the bytes of a row in its memory.
-    fn whole(&self, attention: Attention, kernels: [&'static str; 2]) -> Option<(&'static str, usize)> {
+    fn whole_sequences(&self, attention: Attention, kernels: [&'static str; 2]) -> Option<(&'static str, usize)> {
         let [first, second] = kernels;
         let (kernel, row_bytes) = self.tiles(attention, [first, second, ""])?;
         let fits = !kernel.is_empty() && attention.longest <= WHOLE;

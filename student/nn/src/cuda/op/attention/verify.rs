@@ -163,6 +163,15 @@ pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Over as many sequences as training has, of as many heads.
+pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    let layout = Layout::Fused;
+    let shape =
+        Shape { lengths: &[128; 48], heads: 12, head_size: 64, mask: 3, asked: Asked::All, layout, opposed: false };
+    attention(bench, &shape)?;
+    attention(bench, &Shape { lengths: &[17; 500], mask: 1, ..shape })
+}
+
 fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
     let &Shape { lengths, heads, head_size, mask, asked, layout, opposed } = shape;
     let hidden = heads * head_size;
@@ -184,8 +193,9 @@ fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
     let longest = *lengths.iter().max().unwrap_or(&0);
     let max_length = longest + 5;
     let mask = masks(tokens, heads * max_length)[mask];
+    let texts = if lengths.len() > 16 { format!("{} of {longest}", lengths.len()) } else { format!("{lengths:?}") };
     let shape_name = format!(
-        "lengths {lengths:?}, {heads} heads of {head_size}, {}, queries {asked:?}, {layout:?}, opposed {opposed}",
+        "lengths {texts}, {heads} heads of {head_size}, {}, queries {asked:?}, {layout:?}, opposed {opposed}",
         describe(mask)
     );
     let words = |values: &[usize]| values.iter().map(|&value| value as u32).collect::<Vec<_>>();

@@ -7,7 +7,7 @@ use crate::cuda::op::norm::launch::{NormWeights, norm_partials};
 use crate::cuda::op::norm::verify::{EPSILONS, WHOLE, norm_backward, normed, statistics};
 use crate::cuda::op::sums::launch::ReducePartials;
 use crate::cuda::verify::bench::{
-    Bench, FLOATS, Operand, ROUNDED, SHAPES, WordOperand, column_sums, describe, factor_at, masks,
+    Bench, FLOATS, Operand, PRODUCTION_ROWS, ROUNDED, SHAPES, WordOperand, column_sums, describe, factor_at, masks,
 };
 
 /// Rows of the table of words, which is looked up first.
@@ -33,6 +33,15 @@ pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Over as many tokens as training has.
+pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    let (tokens, width) = (PRODUCTION_ROWS, 768);
+    let looked = Looked::new(bench, tokens, width, 3)?;
+    embed_sum(bench, &looked)?;
+    embed_norm(bench, &looked, masks(tokens, width)[3], EPSILONS[0])?;
+    lookup_gradient(bench, &words(tokens), VOCABULARY, width)
 }
 
 /// The rows that tokens look up in the table of words.

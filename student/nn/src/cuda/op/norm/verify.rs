@@ -4,7 +4,9 @@ use super::launch::{NormBackward, NormForward, NormWeights, ResidualNormBackward
 use crate::Error;
 use crate::cuda::op::call::Mask;
 use crate::cuda::op::sums::launch::ReducePartials;
-use crate::cuda::verify::bench::{Bench, FLOATS, ROUNDED, SHAPES, column_sums, describe, factor_at, masks};
+use crate::cuda::verify::bench::{
+    Bench, FLOATS, PRODUCTION_ROWS, ROUNDED, SHAPES, column_sums, describe, factor_at, masks,
+};
 
 /// What is added to the variance; none where nothing is normalised.
 pub(in crate::cuda) const EPSILONS: [Option<f32>; 2] = [Some(1e-5), None];
@@ -28,6 +30,13 @@ pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
         norm(bench, 300, 64, epsilon)?;
     }
     Ok(())
+}
+
+/// Over as many rows as training has.
+pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    let (rows, width) = (PRODUCTION_ROWS, 768);
+    residual_norm(bench, rows, width, masks(rows, width)[3], EPSILONS[0])?;
+    norm(bench, rows, width, EPSILONS[0])
 }
 
 fn residual_norm(

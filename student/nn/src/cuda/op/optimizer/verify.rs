@@ -106,6 +106,12 @@ fn marked(bench: &mut Bench<'_>, rows: usize, width: usize) -> Result<(), Error>
     bench.compare("catch_up_unmarked", "x", &shape, &p, &values, FLOATS)
 }
 
+/// Over as many parameters as a student has.
+pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    norm(bench, 20_000_003)?;
+    adamw(bench, 20_000_003, 1, true)
+}
+
 fn norm(bench: &mut Bench<'_>, count: usize) -> Result<(), Error> {
     let x = bench.floats("x", count, 2.0)?;
     let control = bench.output_floats(4)?;

@@ -2,7 +2,7 @@
 
 use super::launch::{ColumnSum, ReducePartials, column_partials};
 use crate::Error;
-use crate::cuda::verify::bench::{Bench, FLOATS, SHAPES, column_sums};
+use crate::cuda::verify::bench::{Bench, FLOATS, PRODUCTION_ROWS, SHAPES, column_sums};
 
 pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
     for (rows, width) in SHAPES {
@@ -25,6 +25,11 @@ fn reduce_partials(bench: &mut Bench<'_>, count: usize, width: usize) -> Result<
     let expected: Vec<f64> = destination.values.iter().zip(&sums).map(|(a, b)| a + b).collect();
     let shape = format!("{count} of width {width}");
     bench.compare("reduce_partials", "destination", &shape, &destination, &expected, FLOATS)
+}
+
+/// Over as many rows as training has.
+pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    column_sum(bench, PRODUCTION_ROWS, 768, 2 * 768)
 }
 
 fn column_sum(bench: &mut Bench<'_>, rows: usize, width: usize, stride: usize) -> Result<(), Error> {
