@@ -61,9 +61,9 @@ class Memory {
     std::string place(uint64_t address) const {
         const auto found = around(address);
         if (found == live.end()) return "an address that is not allocated";
-        const size_t offset = address - found->first, bytes = found->second.bytes;
-        if (offset > bytes + (1 << 20)) return "an address that is not allocated, or no more";
-        return "byte " + std::to_string(offset) + " of an allocation of " + std::to_string(bytes);
+        const auto [bytes, start, pages] = found->second;
+        if (address >= reinterpret_cast<uint64_t>(start) + pages + PAGE) return "an address that is not allocated";
+        return "byte " + std::to_string(address - found->first) + " of an allocation of " + std::to_string(bytes);
     }
 
     size_t count() const { return live.size(); }
