@@ -6,5 +6,5 @@ out=$1; shift
 here=$(cd "$(dirname "$0")" && pwd)
 # No fused multiply-add by the compiler's choice, so that results do not depend on the machine that builds.
 "${CXX:-g++}" -std=c++17 -O2 -fPIC -shared -fvisibility=hidden -ffp-contract=off -Wall -Wno-unknown-pragmas "$@" \
-  -I "$here/../../src/cuda/op" -o "$out.building" "$here/library.cpp"
+  -I "$here/../../src/cuda/op" -Wl,-soname,libdistill-kernels.so -o "$out.building" "$here/library.cpp"
 mv "$out.building" "$out"

@@ -245,6 +245,11 @@ extern "C" __attribute__((visibility("default"))) int emulated_launch(const char
     return faulted ? 2 : 0;
 }
 
+/// Ends the running launch from within: for what a thread of it may not do.
+extern "C" __attribute__((visibility("default"))) void emulated_fault(const char* message) {
+    emulation::fault(message, {"an access", 0});
+}
+
 /// The name of kernel number `index`, or null behind the last.
 extern "C" __attribute__((visibility("default"))) const char* emulated_kernel(unsigned index) {
     const emulation::Registration* found = emulation::first_kernel;

@@ -1,4 +1,7 @@
-//! The emulated device of the tests, built from the kernels' sources when the first test asks for it.
+//! The emulated device of the tests, built from the kernels' sources when the first test asks for it; `driver` has it
+//! behind the driver's own interface.
+
+mod driver;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,9 +11,12 @@ use super::Device;
 
 /// An emulated device; `None`, with a word why, where there is no C++ compiler.
 pub(crate) fn device() -> Option<Device> {
+    Some(Device::emulated(library()?).expect("the library that was just built"))
+}
+
+fn library() -> Option<&'static Path> {
     static LIBRARY: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let library = LIBRARY.get_or_init(build).as_ref()?;
-    Some(Device::emulated(library).expect("the library that was just built"))
+    LIBRARY.get_or_init(build).as_deref()
 }
 
 fn root() -> &'static Path {
@@ -29,14 +35,18 @@ fn build() -> Option<PathBuf> {
     std::fs::create_dir_all(&folder).expect("a folder for the library");
     let library =
         folder.join(format!("{}.so", &hash(&["cuda", "src/cuda/op"], &["cu", "cuh", "cpp", "h", "sh"])[..16]));
-    // One process builds, the others wait for it.
-    let lock = std::fs::File::create(library.with_extension("lock")).expect("a lock beside the library");
-    lock.lock().expect("locks of files");
-    if !library.exists() {
-        let status = Command::new(root().join("cuda/emulation/build.sh")).arg(&library).status();
-        assert!(status.is_ok_and(|status| status.success()), "student/nn/cuda/emulation/build.sh failed");
-    }
+    build_once(&library, "cuda/emulation/build.sh", &[&library]);
     Some(library)
+}
+
+/// Has a script make a file that is not there. One process builds, the others wait for it.
+fn build_once(file: &Path, script: &str, arguments: &[&Path]) {
+    let lock = std::fs::File::create(file.with_extension("lock")).expect("a lock beside what is built");
+    lock.lock().expect("locks of files");
+    if !file.exists() {
+        let status = Command::new(root().join(script)).args(arguments).status();
+        assert!(status.is_ok_and(|status| status.success()), "student/nn/{script} failed");
+    }
 }
 
 /// Paths and contents of the files in these folders that have one of these endings.
