@@ -25,10 +25,8 @@ pub(super) struct DeviceLayout {
     offsets: HashMap<Slot, usize>,
     /// The word table, in front of all others, if a step's gradient is in some of its rows alone; else empty.
     pub(super) words: Range<usize>,
-    /// The matrices of linear maps, which decay: what a product makes the gradient of.
+    /// The matrices of linear maps, which products make the gradients of: the end of what decays.
     pub(super) matrices: Range<usize>,
-    /// Scalars that decay, gaps included; the matrices are their end.
-    pub(super) decaying: usize,
     pub(super) len: usize,
 }
 
@@ -67,7 +65,7 @@ impl DeviceLayout {
                 decaying = len;
             }
         }
-        Self { host, offsets, words, matrices: matrices..decaying, decaying, len }
+        Self { host, offsets, words, matrices: matrices..decaying, len }
     }
 
     fn offset(&self, slot: Slot) -> usize {
@@ -302,7 +300,7 @@ mod tests {
             layout.gather(&layout.spread(&flat), &mut back);
             assert_eq!(flat, back);
             for entry in host.entries() {
-                assert_eq!(layout.offset(entry.slot) < layout.decaying, entry.decays(), "{}", entry.name);
+                assert_eq!(layout.offset(entry.slot) < layout.matrices.end, entry.decays(), "{}", entry.name);
             }
             let offset = |part| layout.offset(Slot::Layer(1, part));
             assert_eq!(offset(LayerSlot::KeyWeight) - offset(LayerSlot::QueryWeight), 20 * 20);
