@@ -14,7 +14,7 @@ pub(in crate::cuda) const EPSILONS: [Option<f32>; 2] = [Some(1e-5), None];
 /// Rows and widths of whole vectors, for the kernels that keep rows in registers: each number of vectors a lane, the last
 /// of them there for all lanes and for some.
 pub(in crate::cuda) const WHOLE: [(usize, usize); 8] =
-    [(1, 256), (2, 136), (21, 384), (9, 512), (35, 768), (1, 776), (5, 1024), (6, 1000)];
+    [(3, 256), (2, 136), (21, 384), (9, 512), (35, 768), (1, 776), (5, 1024), (6, 1000)];
 
 pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
     // Blocks of more than two tiles, the last one not full.
