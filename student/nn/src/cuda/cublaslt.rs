@@ -172,7 +172,7 @@ fn by_name(name: &str) -> Result<Option<(Library, PathBuf)>, String> {
     // SAFETY: opens NVIDIA's library, which runs its initialisers and nothing else.
     let library = match unsafe { Library::new(name) } {
         Ok(library) => library,
-        Err(error) if missing(&reason(&error)).is_none_or(|library| library == name) => return Ok(None),
+        Err(error) if missing(&reason(&error)) == Some(name) => return Ok(None),
         Err(error) => return Err(reason(&error)),
     };
     let path = mapped(name).unwrap_or_else(|| PathBuf::from(name));
