@@ -236,8 +236,13 @@ impl Bench<'_> {
 
 /// Random numbers that depend on `purpose` alone.
 pub(in crate::cuda) fn normal(purpose: &str, count: usize, deviation: f64) -> Vec<f32> {
-    let mut values = vec![0.0; count];
+    // A prime, so that rows and columns do not repeat with them.
+    const DISTINCT: usize = 1_000_003;
+    let mut values = vec![0.0; count.min(DISTINCT)];
     Normal::new(17, purpose, deviation).fill(&mut values);
+    if count > DISTINCT {
+        values = values.iter().copied().cycle().take(count).collect();
+    }
     values
 }
 

@@ -167,7 +167,7 @@ pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
 pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
     let layout = Layout::Fused;
     let shape =
-        Shape { lengths: &[128; 48], heads: 12, head_size: 64, mask: 3, asked: Asked::All, layout, opposed: false };
+        Shape { lengths: &[128; 24], heads: 12, head_size: 64, mask: 3, asked: Asked::All, layout, opposed: false };
     attention(bench, &shape)?;
     attention(bench, &Shape { lengths: &[17; 500], mask: 1, ..shape })
 }
