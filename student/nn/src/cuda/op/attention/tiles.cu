@@ -503,6 +503,8 @@ __device__ __forceinline__ void load_strip(bf16* strip, Rows matrix, size_t firs
 
 /// Tokens of the longest sequence that one block holds, and elements from row to row of its scores in shared memory.
 constexpr int WHOLE = 128, SCORE_STRIDE = WHOLE + 8;
+/// Keys that the forward pass takes at a time then; more would take registers from other blocks.
+constexpr int WHOLE_TILE = 32;
 /// The forward pass leaves the mask of such sequences for the backward pass, four words for each query and head: in the
 /// order that a warp computes probabilities in, key k is bit k / 8 * 2 + k % 2 of word k % 8 / 2.
 constexpr int SURVIVOR_WORDS = WHOLE / 32;
@@ -561,43 +563,32 @@ __device__ __forceinline__ void forward_whole(void* shared, Rows query, Rows key
     tiles_arrive();
     if (!at.busy || rows <= 0) return;
 
-    unsigned left[D / 16][4];
-#pragma unroll
-    for (int k = 0; k < D / 16; k++) load_left<D>(mine.queries, 16 * k, left[k]);
     float out[D / 8][4] = {};
     float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
+    const ForwardStrip<D>* from = strips;
 #pragma unroll 1
-    for (int base = 0; base < at.length; base += KEY_TILE) {
-        const ForwardStrip<D>* from = strips + base / 16;
-        const int count = at.length - base;
-        float scores[KEY_TILE / 8][4];
+    for (int count = at.length; count > 0; count -= WHOLE_TILE, from += WHOLE_TILE / 16) {
+        // Behind an odd number of steps the last one again, with no weight.
+        const ForwardStrip<D>* second = from + (count > 16);
+        float scores[WHOLE_TILE / 8][4] = {};
+#pragma unroll
+        for (int k = 0; k < D / 16; k++) {
+            unsigned left[4], low[2], high[2];
+            load_left<D>(mine.queries, 16 * k, left);
+            load_right<D>(from->keys, 16 * k, low, high);
+            mma_16x8x16(scores[0], left, low);
+            mma_16x8x16(scores[1], left, high);
+            load_right<D>(second->keys, 16 * k, low, high);
+            mma_16x8x16(scores[2], left, low);
+            mma_16x8x16(scores[3], left, high);
+        }
         float tile_largest[2] = {-INFINITY, -INFINITY};
 #pragma unroll
-        for (int j = 0; j < KEY_TILE / 16; j++) {
+        for (int n = 0; n < WHOLE_TILE / 8; n++) {
 #pragma unroll
-            for (int i = 0; i < 4; i++) scores[2 * j][i] = scores[2 * j + 1][i] = 0.0f;
-            if (16 * j < count) {
-#pragma unroll
-                for (int k = 0; k < D / 16; k++) {
-                    unsigned low[2], high[2];
-                    load_right<D>(from[j].keys, 16 * k, low, high);
-                    mma_16x8x16(scores[2 * j], left[k], low);
-                    mma_16x8x16(scores[2 * j + 1], left[k], high);
-                }
-            }
-            if (16 * j + 16 > count) {
-#pragma unroll
-                for (int n = 2 * j; n < 2 * j + 2; n++) {
-#pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        if (8 * n + pair + i % 2 >= count) scores[n][i] = -INFINITY;
-                    }
-                }
-            }
-#pragma unroll
-            for (int n = 2 * j; n < 2 * j + 2; n++) {
-#pragma unroll
-                for (int i = 0; i < 4; i++) tile_largest[i / 2] = fmaxf(tile_largest[i / 2], scores[n][i]);
+            for (int i = 0; i < 4; i++) {
+                if (8 * n + pair + i % 2 >= count) scores[n][i] = -INFINITY;
+                tile_largest[i / 2] = fmaxf(tile_largest[i / 2], scores[n][i]);
             }
         }
         float offset[2];
@@ -615,8 +606,7 @@ __device__ __forceinline__ void forward_whole(void* shared, Rows query, Rows key
             for (int d = 0; d < D / 8; d++) out[d][2 * half] *= correction, out[d][2 * half + 1] *= correction;
         }
 #pragma unroll
-        for (int j = 0; j < KEY_TILE / 16; j++) {
-            if (16 * j >= count) break;
+        for (int j = 0; j < WHOLE_TILE / 16; j++) {
 #pragma unroll
             for (int n = 2 * j; n < 2 * j + 2; n++) {
 #pragma unroll
@@ -636,10 +626,10 @@ __device__ __forceinline__ void forward_whole(void* shared, Rows query, Rows key
             }
             unsigned probabilities[4];
             pack_left(scores[2 * j], scores[2 * j + 1], probabilities);
-            add_product<D>(out, probabilities, from[j].values);
+            add_product<D>(out, probabilities, (j ? second : from)->values);
         }
 #pragma unroll
-        for (int half = 0; half < 2; half++) bits[half] >>= KEY_TILE / 4;
+        for (int half = 0; half < 2; half++) bits[half] >>= WHOLE_TILE / 4;
     }
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -902,8 +892,8 @@ __device__ __forceinline__ void backward_whole(void* shared, Rows query, Rows ke
     }
 
 /// d_query, d_key and d_value of sequences of at most 128 tokens; survivors as the forward pass left them, null without
-/// a mask. partials [sequences, 3 * heads * D], if not null: of each sequence the sums over rows of these gradients, side
-/// by side. blockIdx.y counts groups of heads, blockIdx.z sequences; a block has a warp for each 16 tokens of the
+/// a mask. partials [sequences, 3 * heads * D], if not null: of each sequence the sums over rows of these gradients,
+/// side by side. blockIdx.y counts groups of heads, blockIdx.z sequences; a block has a warp for each 16 tokens of the
 /// longest, or more. Shared memory: a strip a warp.
 #define BACKWARD_WHOLE(D, BLOCKS)                                                                                      \
     RESIDENT_KERNEL(attention_backward_whole_##D, 256, BLOCKS, ATTENTION_BACKWARD_PARAMETERS(bf16)) {                  \
@@ -932,5 +922,5 @@ BACKWARD_TILES(64, 3)
 BACKWARD_TILES(128, 2)
 BACKWARD_WHOLE(32, 2)
 BACKWARD_WHOLE(64, 2)
-FORWARD_WHOLE(32, 2)
-FORWARD_WHOLE(64, 2)
+FORWARD_WHOLE(32, 3)
+FORWARD_WHOLE(64, 3)
