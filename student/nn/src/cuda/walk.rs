@@ -143,6 +143,7 @@ pub(super) fn partial_bytes(program: &Program, count: impl Fn(Rows) -> usize) ->
             Kind::Embed(_) | Kind::Norm(_) => norms * 2 * width,
             Kind::ResidualNorm(_) => norms * 3 * width,
             Kind::Linear(_) | Kind::Decode(_) | Kind::Activate(_) => columns * width,
+            Kind::Attention(_) => count(Rows::First) * 3 * width,
             _ => 0,
         }
     };

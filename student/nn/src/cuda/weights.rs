@@ -37,7 +37,9 @@ impl DeviceLayout {
         let mut offsets = HashMap::new();
         let mut len = 0usize;
         let mut decaying = 0;
-        if let Some(table) = host.entry(Slot::WordEmbeddings).filter(|_| !host.ties_words() && !variant::given("dense-words")) {
+        if let Some(table) =
+            host.entry(Slot::WordEmbeddings).filter(|_| !host.ties_words() && !variant::given("dense-words"))
+        {
             offsets.insert(table.slot, 0);
             len = table.range.len().next_multiple_of(ALIGNMENT);
         }

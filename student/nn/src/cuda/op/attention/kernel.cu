@@ -5,7 +5,7 @@
 // query [Q, heads * D]; key, value [T, heads * D]; all of these and their gradients with rows a stride of their own
 // apart; context, d_context [Q, heads * D]; lse [Q, heads]. Sequence b has the keys from starts[b] to starts[b + 1] and
 // the queries from query_starts[b] to query_starts[b + 1]; query_tokens [Q] says which tokens of the batch these are, for
-// the mask; null: query q is token q. survivors is for tiles.cu alone.
+// the mask; null: query q is token q. survivors and partials are for tiles.cu alone.
 
 /// What both passes read, in elements of type E.
 #define ATTENTION_PARAMETERS(E)                                                                                        \
@@ -19,7 +19,7 @@
 #define ATTENTION_BACKWARD_PARAMETERS(E)                                                                               \
     ATTENTION_PARAMETERS(E), const E *__restrict__ context, const E *__restrict__ d_context,                           \
         const float *__restrict__ lse, E *__restrict__ d_query, int d_query_stride, E *__restrict__ d_key,             \
-        int d_key_stride, E *__restrict__ d_value, int d_value_stride
+        int d_key_stride, E *__restrict__ d_value, int d_value_stride, float *__restrict__ partials
 
 /// The sequence that a row belongs to: the last one that begins at or before it.
 __device__ __forceinline__ int sequence_of(const u32* starts, int sequences, u32 row) {

@@ -25,6 +25,9 @@ operation! {
         d_query: Matrix = strided[queries, width],
         d_key: Matrix = strided[tokens, width],
         d_value: Matrix = strided[tokens, width],
+        /// Of each sequence the sums over rows of these gradients, side by side; `f32`. For kernels that make them:
+        /// [`Attention::sums_gradients`].
+        partials: Option<Matrix> = floats[attention.sequences(), 3 * width],
     } sizes() launch_attention_backward(attention)
 }
 
@@ -62,6 +65,8 @@ pub(crate) struct Queries {
     pub(crate) most: usize,
 }
 
+/// A grid's third side.
+const MOST_SEQUENCES: usize = 65535;
 /// The longest sequence that there is room for in shared memory.
 pub(crate) const LONGEST: usize = 4096;
 
@@ -88,7 +93,19 @@ impl Attention {
         self.query.number
     }
 
-    fn sequences(&self) -> usize {
+    /// Whether blocks of the fast kernels hold whole sequences.
+    fn is_whole(&self) -> bool {
+        let knows_mask = self.mask.site.is_none() || self.survivors.is_some();
+        let has_kernel = TILE_HEAD_SIZES[..FORWARD_WHOLE.len()].contains(&self.head_size());
+        has_kernel && self.longest <= WHOLE && knows_mask && !variant("old-attention")
+    }
+
+    /// Whether the backward pass can leave partial sums, of rows at multiples of 16 bytes.
+    pub(in crate::cuda) fn sums_gradients(&self) -> bool {
+        self.number() == Number::Bf16 && self.sequences() <= MOST_SEQUENCES && self.is_whole()
+    }
+
+    pub(in crate::cuda) fn sequences(&self) -> usize {
         self.starts.len.saturating_sub(1)
     }
 
@@ -155,12 +172,12 @@ impl Call<'_> {
     }
 
     /// The kernel whose blocks hold whole sequences, if there is one for these, and the bytes of a row in its memory.
-    fn whole_sequences(&self, attention: Attention, kernels: [&'static str; 2]) -> Option<(&'static str, usize)> {
-        let [first, second] = kernels;
-        let (kernel, row_bytes) = self.tiles(attention, [first, second, ""])?;
-        let fits = !kernel.is_empty() && attention.longest <= WHOLE;
-        let knows_mask = attention.mask.site.is_none() || attention.survivors.is_some();
-        (fits && knows_mask && !variant::given("old-attention")).then_some((kernel, row_bytes))
+    fn whole_sequences(
+        &self,
+        attention: Attention,
+        [first, second]: [&'static str; 2],
+    ) -> Option<(&'static str, usize)> {
+        self.tiles(attention, [first, second, ""]).filter(|_| attention.is_whole())
     }
 
     /// A warp for 16 tokens of the longest sequence, with a strip of memory each. Of a shorter one a block takes several
@@ -175,7 +192,7 @@ impl Call<'_> {
     /// The kernel on tensor cores, if there is one for these heads and operands, and the bytes of a row in its memory.
     fn tiles(&self, attention: Attention, kernels: [&'static str; 3]) -> Option<(&'static str, usize)> {
         let index = TILE_HEAD_SIZES.iter().position(|&size| size == attention.head_size())?;
-        let fits = self.number == Number::Bf16 && self.aligned && attention.sequences() <= 65535;
+        let fits = self.number == Number::Bf16 && self.aligned && attention.sequences() <= MOST_SEQUENCES;
         fits.then_some((kernels[index], (attention.head_size() + 8) * 2))
     }
 }

@@ -503,6 +503,8 @@ __device__ __forceinline__ void load_strip(bf16* strip, Rows matrix, size_t firs
 
 /// Tokens of the longest sequence that one block holds, and elements from row to row of its scores in shared memory.
 constexpr int WHOLE = 128, SCORE_STRIDE = WHOLE + 8;
+/// Keys that the forward pass takes at a time then; more would take registers from other blocks.
+constexpr int WHOLE_TILE = 32;
 /// The forward pass leaves the mask of such sequences for the backward pass, four words for each query and head: in the
 /// order that a warp computes probabilities in, key k is bit k / 8 * 2 + k % 2 of word k % 8 / 2.
 constexpr int SURVIVOR_WORDS = WHOLE / 32;
@@ -561,43 +563,32 @@ __device__ __forceinline__ void forward_whole(void* shared, Rows query, Rows key
     tiles_arrive();
     if (!at.busy || rows <= 0) return;
 
-    unsigned left[D / 16][4];
-#pragma unroll
-    for (int k = 0; k < D / 16; k++) load_left<D>(mine.queries, 16 * k, left[k]);
     float out[D / 8][4] = {};
     float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
+    const ForwardStrip<D>* from = strips;
 #pragma unroll 1
-    for (int base = 0; base < at.length; base += KEY_TILE) {
-        const ForwardStrip<D>* from = strips + base / 16;
-        const int count = at.length - base;
-        float scores[KEY_TILE / 8][4];
+    for (int count = at.length; count > 0; count -= WHOLE_TILE, from += WHOLE_TILE / 16) {
+        // Behind an odd number of steps the last one again, with no weight.
+        const ForwardStrip<D>* second = from + (count > 16);
+        float scores[WHOLE_TILE / 8][4] = {};
+#pragma unroll
+        for (int k = 0; k < D / 16; k++) {
+            unsigned left[4], low[2], high[2];
+            load_left<D>(mine.queries, 16 * k, left);
+            load_right<D>(from->keys, 16 * k, low, high);
+            mma_16x8x16(scores[0], left, low);
+            mma_16x8x16(scores[1], left, high);
+            load_right<D>(second->keys, 16 * k, low, high);
+            mma_16x8x16(scores[2], left, low);
+            mma_16x8x16(scores[3], left, high);
+        }
         float tile_largest[2] = {-INFINITY, -INFINITY};
 #pragma unroll
-        for (int j = 0; j < KEY_TILE / 16; j++) {
+        for (int n = 0; n < WHOLE_TILE / 8; n++) {
 #pragma unroll
-            for (int i = 0; i < 4; i++) scores[2 * j][i] = scores[2 * j + 1][i] = 0.0f;
-            if (16 * j < count) {
-#pragma unroll
-                for (int k = 0; k < D / 16; k++) {
-                    unsigned low[2], high[2];
-                    load_right<D>(from[j].keys, 16 * k, low, high);
-                    mma_16x8x16(scores[2 * j], left[k], low);
-                    mma_16x8x16(scores[2 * j + 1], left[k], high);
-                }
-            }
-            if (16 * j + 16 > count) {
-#pragma unroll
-                for (int n = 2 * j; n < 2 * j + 2; n++) {
-#pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        if (8 * n + pair + i % 2 >= count) scores[n][i] = -INFINITY;
-                    }
-                }
-            }
-#pragma unroll
-            for (int n = 2 * j; n < 2 * j + 2; n++) {
-#pragma unroll
-                for (int i = 0; i < 4; i++) tile_largest[i / 2] = fmaxf(tile_largest[i / 2], scores[n][i]);
+            for (int i = 0; i < 4; i++) {
+                if (8 * n + pair + i % 2 >= count) scores[n][i] = -INFINITY;
+                tile_largest[i / 2] = fmaxf(tile_largest[i / 2], scores[n][i]);
             }
         }
         float offset[2];
@@ -615,8 +606,7 @@ __device__ __forceinline__ void forward_whole(void* shared, Rows query, Rows key
             for (int d = 0; d < D / 8; d++) out[d][2 * half] *= correction, out[d][2 * half + 1] *= correction;
         }
 #pragma unroll
-        for (int j = 0; j < KEY_TILE / 16; j++) {
-            if (16 * j >= count) break;
+        for (int j = 0; j < WHOLE_TILE / 16; j++) {
 #pragma unroll
             for (int n = 2 * j; n < 2 * j + 2; n++) {
 #pragma unroll
@@ -636,10 +626,10 @@ __device__ __forceinline__ void forward_whole(void* shared, Rows query, Rows key
             }
             unsigned probabilities[4];
             pack_left(scores[2 * j], scores[2 * j + 1], probabilities);
-            add_product<D>(out, probabilities, from[j].values);
+            add_product<D>(out, probabilities, (j ? second : from)->values);
         }
 #pragma unroll
-        for (int half = 0; half < 2; half++) bits[half] >>= KEY_TILE / 4;
+        for (int half = 0; half < 2; half++) bits[half] >>= WHOLE_TILE / 4;
     }
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -659,7 +649,12 @@ __device__ __forceinline__ void forward_whole(void* shared, Rows query, Rows key
 template <int D>
 struct alignas(16) BackwardStrip {
     static constexpr int TILE = 16 * (D + 8);
-    bf16 keys[TILE], queries[TILE], d_contexts[TILE];
+    bf16 keys[TILE], queries[TILE];
+    union {
+        bf16 d_contexts[TILE];
+        /// The sums over the warp's rows of d_query, d_key and d_value, at the end.
+        float totals[3 * D];
+    };
     /// Values, which the warp itself alone reads, and then in their place the gradients of its keys' scores.
     bf16 values[16 * SCORE_STRIDE];
     /// Of each query the log-sum-exp in powers of two, and what softmax's backward pass subtracts.
@@ -719,6 +714,40 @@ __device__ __forceinline__ void load_query_terms(BackwardStrip<D>& mine, const b
     }
 }
 
+/// The sums over the first `rows` of a warp's 16 rows, of two columns a lane: those from 8 group + pair on, or of 32
+/// columns from 8 (group / 2) + pair on.
+template <int D>
+__device__ __forceinline__ void column_totals(const float (&values)[D / 8][4], int rows, float (&totals)[2]) {
+    const int lane = threadIdx.x % 32, group = lane / 4;
+    float sums[D / 8][2];
+#pragma unroll
+    for (int d = 0; d < D / 8; d++) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            sums[d][i] = (group < rows ? values[d][i] : 0.0f) + (group + 8 < rows ? values[d][2 + i] : 0.0f);
+        }
+    }
+    // Of two lanes each goes on with half of the columns.
+    int bits = 16;
+#pragma unroll
+    for (int half = D / 16; half > 0; half /= 2, bits /= 2) {
+        const bool upper = lane & bits;
+#pragma unroll
+        for (int d = 0; d < half; d++) {
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const float other = __shfl_xor_sync(~0u, upper ? sums[d][i] : sums[d + half][i], bits);
+                sums[d][i] = (upper ? sums[d + half][i] : sums[d][i]) + other;
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        totals[i] = sums[0][i];
+        if (D == 32) totals[i] += __shfl_xor_sync(~0u, totals[i], 4);
+    }
+}
+
 /// The backward pass of sequences that one block holds: scores, transposed, are computed once, by the owner of the
 /// keys. Their gradients then stand in shared memory, from where the owner of the queries sums up d_query.
 template <int D>
@@ -727,7 +756,7 @@ __device__ __forceinline__ void backward_whole(void* shared, Rows query, Rows ke
                                                float dropout_scale, const bf16* context, const bf16* d_context,
                                                const float* lse, const u32* survivors,
                                                bf16* d_query, int d_query_stride, bf16* d_key, int d_key_stride,
-                                               bf16* d_value, int d_value_stride) {
+                                               bf16* d_value, int d_value_stride, float* partials) {
     if (begin.first_head >= heads) return;
     const int lane = threadIdx.x % 32, group = lane / 4, pair = lane % 4 * 2;
     const float to_log2 = scale * LOG2_E;
@@ -746,6 +775,7 @@ __device__ __forceinline__ void backward_whole(void* shared, Rows query, Rows ke
     }
     tiles_arrive();
     const WholeSequence& at = mine.at;
+    float key_totals[2], value_totals[2], query_totals[2] = {0.0f, 0.0f};
     if (at.busy) {
         LeftRows<D> my_keys, my_values;
         my_keys.begin(mine.keys);
@@ -791,6 +821,7 @@ __device__ __forceinline__ void backward_whole(void* shared, Rows query, Rows ke
         }
         const size_t row = at.first + at.row;
         store_tile<D>(d_value + row * d_value_stride + at.head * D, d_value_stride, keys, d_values, 1.0f, 1.0f);
+        if (partials) column_totals<D>(d_values, keys, value_totals);
         __syncwarp();
         float d_keys[D / 8][4] = {};
 #pragma unroll 2
@@ -800,6 +831,7 @@ __device__ __forceinline__ void backward_whole(void* shared, Rows query, Rows ke
             add_product<D>(d_keys, left, strips[step / 16].queries);
         }
         store_tile<D>(d_key + row * d_key_stride + at.head * D, d_key_stride, keys, d_keys, scale, scale);
+        if (partials) column_totals<D>(d_keys, keys, key_totals);
     }
     __syncthreads();
     if (at.busy && at.queries_here() > 0) {
@@ -813,6 +845,26 @@ __device__ __forceinline__ void backward_whole(void* shared, Rows query, Rows ke
         }
         bf16* to = d_query + (at.first_query + at.row) * static_cast<size_t>(d_query_stride) + at.head * D;
         store_tile<D>(to, d_query_stride, at.queries_here(), d_queries, scale, scale);
+        if (partials) column_totals<D>(d_queries, at.queries_here(), query_totals);
+    }
+    if (!partials) return;
+    // The rows of the three gradients, summed up: of each warp, then of the sequence.
+    if (at.busy) {
+        const int column = D == 64 ? 8 * group + pair : 8 * (group / 2) + pair;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            mine.totals[column + i] = query_totals[i] * scale;
+            mine.totals[D + column + i] = key_totals[i] * scale;
+            mine.totals[2 * D + column + i] = value_totals[i];
+        }
+    }
+    __syncthreads();
+    if (at.busy) {
+        for (int i = 2 * at.row + lane; i < 3 * D; i += 32 * at.steps) {
+            float total = 0.0f;
+            for (int step = 0; step < at.steps; step++) total += strips[step].totals[i];
+            partials[(blockIdx.z * 3 + i / D) * static_cast<size_t>(heads * D) + at.head * D + i % D] = total;
+        }
     }
 }
 
@@ -840,14 +892,16 @@ __device__ __forceinline__ void backward_whole(void* shared, Rows query, Rows ke
     }
 
 /// d_query, d_key and d_value of sequences of at most 128 tokens; survivors as the forward pass left them, null without
-/// a mask. blockIdx.y counts groups of heads, blockIdx.z sequences; a block has a warp for each 16 tokens of the
+/// a mask. partials [sequences, 3 * heads * D], if not null: of each sequence the sums over rows of these gradients,
+/// side by side. blockIdx.y counts groups of heads, blockIdx.z sequences; a block has a warp for each 16 tokens of the
 /// longest, or more. Shared memory: a strip a warp.
 #define BACKWARD_WHOLE(D, BLOCKS)                                                                                      \
     RESIDENT_KERNEL(attention_backward_whole_##D, 256, BLOCKS, ATTENTION_BACKWARD_PARAMETERS(bf16)) {                  \
         DYNAMIC_SHARED(shared);                                                                                        \
         backward_whole<D>(shared, {query, query_stride}, {key, key_stride}, {value, value_stride},                     \
                           WholeSequence(starts, query_starts, heads), heads, scale, dropout_scale, context, d_context, \
-                          lse, survivors, d_query, d_query_stride, d_key, d_key_stride, d_value, d_value_stride);      \
+                          lse, survivors, d_query, d_query_stride, d_key, d_key_stride, d_value, d_value_stride,       \
+                          partials);                                                                                   \
     }
 
 /// context, lse and, under a mask, survivors of sequences of at most 128 tokens; grid and shared memory as below.
@@ -868,5 +922,5 @@ BACKWARD_TILES(64, 3)
 BACKWARD_TILES(128, 2)
 BACKWARD_WHOLE(32, 2)
 BACKWARD_WHOLE(64, 2)
-FORWARD_WHOLE(32, 2)
-FORWARD_WHOLE(64, 2)
+FORWARD_WHOLE(32, 3)
+FORWARD_WHOLE(64, 3)

@@ -16,6 +16,9 @@ const GRADIENT: Tolerance = Tolerance { f32: 3.5e-5, bf16: 3.4e-2 };
 /// Far below zero, scores lose digits, and gradients along nearly parallel keys cancel. Measured: 1.2e-3 and 7.4e-2.
 const OPPOSED: Tolerance = Tolerance { f32: 3.5e-3, bf16: 0.22 };
 
+/// Sums of gradients over rows, which kernels for `bf16` alone make. Measured: 7.9e-3.
+const TOTALS: Tolerance = Tolerance { f32: 0.0, bf16: 2.4e-2 };
+
 /// Lengths of the sequences, heads, their size.
 struct Shape {
     lengths: &'static [usize],
@@ -253,6 +256,9 @@ fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
         d_buffers.push(bench.operand(&values, bench.number())?);
     }
     let [d_query, d_key, d_value] = d_places.map(|place| place.matrix(&d_buffers, hidden));
+    let aligned = !matches!(layout, Layout::OddValues | Layout::OddGradients);
+    let partials = bench.output_floats(lengths.len() * 3 * hidden)?;
+    let sums = (aligned && attention.sums_gradients()).then(|| partials.matrix(3 * hidden));
     let AttentionForward { context: out, lse: log_sums, .. } = out;
     AttentionBackward {
         attention,
@@ -262,6 +268,7 @@ fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
         d_query,
         d_key,
         d_value,
+        partials: sums,
     }
     .launch(bench.device)?;
 
@@ -309,6 +316,19 @@ fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
     bench.compare("attention_forward", "context", &shape_name, &context, &expected_context, CONTEXT)?;
     bench.compare("attention_forward", "lse", &shape_name, &lse, &expected_lse, LSE)?;
     let gradient = if opposed { OPPOSED } else { GRADIENT };
+    if sums.is_some() {
+        let mut totals = vec![0.0; lengths.len() * 3 * hidden];
+        for sequence in 0..lengths.len() {
+            let queries = query_starts[sequence]..query_starts[sequence + 1];
+            let keys = starts[sequence]..starts[sequence + 1];
+            for (i, (place, rows)) in d_places.iter().zip([queries, keys.clone(), keys]).enumerate() {
+                for (row, column) in rows.flat_map(|row| (0..hidden).map(move |column| (row, column))) {
+                    totals[(3 * sequence + i) * hidden + column] += expected[place.buffer][place.index(row, column)];
+                }
+            }
+        }
+        bench.compare("attention_backward", "partials", &shape_name, &partials, &totals, TOTALS)?;
+    }
     for ((name, operand), expected) in names.iter().zip(&d_buffers).zip(&expected) {
         bench.compare("attention_backward", name, &shape_name, operand, expected, gradient)?;
     }

@@ -2,6 +2,7 @@
 //! the weight and one for that in the input.
 
 use crate::Error;
+use crate::cuda::op::attention::run::summed_bias;
 use crate::cuda::op::sums::launch::{ColumnSum, column_partials};
 use crate::cuda::operand::{Matrix, Number, Precision};
 use crate::cuda::run::Run;
@@ -42,7 +43,11 @@ pub(in crate::cuda) fn product(
 
 pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, map: &Linear) -> Result<(), Error> {
     let (x, d_out, d_x) = (run.value(op.inputs[0].value), run.gradient(op.out), run.gradient(op.inputs[0].value));
-    if let Some(bias) = map.bias {
+    // Attention has made that of queries, keys and values.
+    let mut ops = run.plan.program.ops[index..].iter().zip(index..);
+    let reader = ops.find(|(reader, _)| reader.inputs.iter().any(|input| input.value == op.out));
+    let made = reader.and_then(|(_, reader)| summed_bias(run, reader));
+    if let (Some(bias), None) = (map.bias, made) {
         bias_backward(run, d_out, bias.first)?;
     }
     let weight = weight(run, map, d_out.width);
