@@ -3,7 +3,7 @@
 // A launch's blocks are dealt to two copies of the kernels' library, each with shared memory of its own, which run side
 // by side: what blocks do to each other's memory is found too. Of many blocks a few are run.
 //
-// usage: replay [--blocks N] RECORDING KERNELS.so COPY-OF-KERNELS.so
+// usage: replay [--blocks N] [--only PART-OF-A-NAME] RECORDING KERNELS.so COPY-OF-KERNELS.so
 //        replay --planted NAME KERNELS.so COPY-OF-KERNELS.so
 // The exit status is ThreadSanitizer's, 66 unless told otherwise, where there is a race.
 
@@ -117,21 +117,28 @@ class Recording {
 };
 
 int main(int count, char** arguments) {
-    if (count < 4) fail("usage: replay [--blocks N | --planted NAME] [RECORDING] KERNELS.so COPY-OF-KERNELS.so");
+    const char *blocks = "4", *only = "", *planted = nullptr;
+    int at = 1;
+    for (; at + 1 < count && strncmp(arguments[at], "--", 2) == 0; at += 2) {
+        const std::string flag = arguments[at];
+        (flag == "--blocks" ? blocks : flag == "--only" ? only : planted) = arguments[at + 1];
+    }
+    if (count - at != (planted ? 2 : 3)) fail("usage: see the top of replay.cpp");
     const RunBlocks kernels[2] = {open(arguments[count - 2]), open(arguments[count - 1])};
-    if (strcmp(arguments[1], "--planted") == 0) {
+    if (planted) {
         std::vector<float> memory(4096);
         const uint64_t address = (reinterpret_cast<uint64_t>(memory.data()) + 255) / 256 * 256;
-        run({arguments[2], {2, 1, 1}, {64, 1, 1}, 1024, {address}}, kernels, 2);
+        run({planted, {2, 1, 1}, {64, 1, 1}, 1024, {address}}, kernels, 2);
         return 0;
     }
-    const unsigned long long blocks = strcmp(arguments[1], "--blocks") == 0 ? strtoull(arguments[2], nullptr, 10) : 4;
-    Recording recording(arguments[count - 3]);
+    Recording recording(arguments[at]);
     std::set<std::string> names;
     size_t launches = 0;
-    for (Launch launch; recording.next(launch); launches++) {
+    for (Launch launch; recording.next(launch);) {
+        if (launch.name.find(only) == std::string::npos) continue;
+        launches++;
         names.insert(launch.name);
-        run(launch, kernels, blocks);
+        run(launch, kernels, strtoull(blocks, nullptr, 10));
     }
     printf("%zu launches of %zu kernels\n", launches, names.size());
 }
