@@ -29,10 +29,16 @@
     extern "C" void name(__VA_ARGS__)
 #define RESIDENT_KERNEL(name, threads, blocks, ...) KERNEL(name, threads, __VA_ARGS__)
 
+// Where a block's threads are threads of the machine (`races`), each has its own number.
+#ifndef EACH_THREAD_S
+#define EACH_THREAD_S
+#endif
+
 struct Index3 {
     unsigned x, y, z;
 };
-extern Index3 threadIdx, blockIdx, blockDim, gridDim;
+extern EACH_THREAD_S Index3 threadIdx;
+extern Index3 blockIdx, blockDim, gridDim;
 
 namespace emulation {
 
@@ -71,6 +77,11 @@ unsigned char* dynamic_shared();
 void block_barrier(Site site);
 /// Waits for the other lanes; the last to come calls `resolve` with every lane's operand.
 void warp_collective(void (*resolve)(void* const* lanes), void* operand, Site site, unsigned mask);
+/// What a copy in the background does when it is asked for and when it is waited for.
+void copy_begins(void* shared, const void* global);
+void copies_arrive();
+/// A lane's row of a matrix is about to be read by its warp.
+void row_is_read(const void* row);
 /// Ends the launch with a message.
 [[noreturn]] void fault(const char* message, Site site);
 
@@ -199,13 +210,13 @@ inline void store8(void* p, unsigned first, unsigned second, const char* file = 
     memcpy(static_cast<unsigned char*>(p) + 4, &second, 4);
 }
 
-/// Copies at once; the device copies in the background until `copies_wait`.
 inline void copy16_async(void* shared, const void* global, const char* file = __builtin_FILE(),
                          int line = __builtin_LINE()) {
-    store16(shared, load16(global, file, line), file, line);
+    if (!aligned16(shared) || !aligned16(global)) emulation::fault("16 bytes copied at an unaligned address", {file, line});
+    emulation::copy_begins(shared, global);
 }
 inline void copies_commit() {}
-inline void copies_wait() {}
+inline void copies_wait() { emulation::copies_arrive(); }
 
 namespace emulation {
 
@@ -260,6 +271,7 @@ struct LoadMatrices {
 template <bool TRANSPOSED>
 void load_matrices(const void* row, unsigned (&result)[4], Site site) {
     if (!aligned16(row)) fault("a matrix row at an unaligned address", site);
+    row_is_read(row);
     LoadMatrices operand{static_cast<const bf16*>(row), result};
     warp_collective(
         [](void* const* lanes) {

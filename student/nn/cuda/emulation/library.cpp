@@ -195,6 +195,11 @@ void warp_collective(void (*resolve)(void* const*), void* operand, Site site, un
     suspend(thread);
 }
 
+// Copies arrive at once.
+void copy_begins(void* shared, const void* global) { memcpy(shared, global, 16); }
+void copies_arrive() {}
+void row_is_read(const void*) {}
+
 void fault(const char* message, Site site) {
     complain(message, running, site);
     for (;;) suspend(threads[running]);

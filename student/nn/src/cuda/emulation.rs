@@ -1,7 +1,8 @@
 //! The emulated device of the tests, built from the kernels' sources when the first test asks for it; `driver` has it
-//! behind the driver's own interface.
+//! behind the driver's own interface, `races` runs kernels with real threads.
 
 mod driver;
+mod races;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,10 +24,14 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+fn compiler() -> String {
+    std::env::var("CXX").unwrap_or_else(|_| "g++".to_string())
+}
+
 /// A library of these very sources; other processes of the same test run find it there.
 #[expect(clippy::print_stderr, reason = "says why a test does nothing")]
 fn build() -> Option<PathBuf> {
-    let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".to_string());
+    let compiler = compiler();
     if !Command::new(&compiler).arg("--version").output().is_ok_and(|output| output.status.success()) {
         eprintln!("skipped: {compiler} compiles the emulated GPU, and is not installed");
         return None;

@@ -16,6 +16,8 @@
 //   fault=KERNEL    this kernel ends in an illegal access
 //   skip=KERNEL     this kernel does nothing
 //   trace           the report counts launches by kernel
+//   record=FILE     launches with all that they need, for `races`: of each kernel the first with a grid and a block
+//   record-each=N   so many of several blocks [4], and one of a single block
 // `cublaslt.cpp` has more. EMULATED_GPU_REPORT names a file for the report; without, it goes to stderr where there is
 // something to complain of.
 
@@ -145,6 +147,41 @@ void catch_faults() {
     // The handler does not return from a kernel's fault, so the signal may come again.
     action.sa_flags = SA_SIGINFO | SA_NODEFER;
     sigaction(SIGSEGV, &action, &previous_action);
+}
+
+/// A launch that is about to run.
+struct Launch {
+    std::string name;
+    unsigned grid[3], block[3], shared;
+    std::vector<uint64_t> slots;
+};
+
+/// Writes launches as `races/replay.cpp` reads them.
+void record(const Launch& launch) {
+    static const std::string path = value_of("record"), each = value_of("record-each");
+    if (path.empty()) return;
+    static FILE* const file = fopen(path.c_str(), "wb");
+    static std::map<std::string, std::set<std::vector<unsigned>>> recorded;
+    const auto& [name, grid, block, shared, slots] = launch;
+    const bool single = grid[0] == 1 && grid[1] == 1 && grid[2] == 1;
+    const size_t most = single ? 1 : each.empty() ? 4 : strtoull(each.c_str(), nullptr, 10);
+    const std::vector<unsigned> size = {grid[0], grid[1], grid[2], block[0], block[1], block[2]};
+    auto& sizes = recorded[name + (single ? " alone" : "")];
+    if (!file || sizes.size() >= most || !sizes.insert(size).second) return;
+    std::map<uint64_t, size_t> memory;
+    for (const uint64_t slot : slots) {
+        if (const auto found = state.device.allocation(slot)) memory.insert(*found);
+    }
+    fprintf(file, "%s", name.c_str());
+    for (const unsigned number : size) fprintf(file, " %u", number);
+    fprintf(file, " %u %zu %zu\n", shared, slots.size(), memory.size());
+    fwrite(slots.data(), 8, slots.size(), file);
+    for (const auto [address, bytes] : memory) {
+        const uint64_t place[2] = {address, bytes};
+        fwrite(place, 1, sizeof place, file);
+        fwrite(reinterpret_cast<const void*>(address), 1, bytes, file);
+    }
+    fflush(file);
 }
 
 std::string report() {
@@ -701,11 +738,6 @@ API Result cuLaunchKernel(Function* function, unsigned grid_x, unsigned grid_y, 
     CALL;
     ALIVE(streams, stream);
     EXPECT(!extra, "parameters in another form");
-    struct Launch {
-        std::string name;
-        unsigned grid[3], block[3], shared;
-        std::vector<uint64_t> slots;
-    };
     auto launch = std::make_shared<Launch>(
         Launch{function->name, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared, {}});
     const std::string wrong = wrong_size(*function, launch->grid, launch->block, shared);
@@ -724,6 +756,7 @@ API Result cuLaunchKernel(Function* function, unsigned grid_x, unsigned grid_y, 
         for (uint64_t& slot : launch->slots) pointers.push_back(&slot);
         const char* name = launch->name.c_str();
         if (launch->name == fault_in) return lose_device(ILLEGAL_ADDRESS, launch->name + ": a fault that was asked for");
+        record(*launch);
         running = name;
         const int failed = emulated_launch(name, launch->grid, launch->block, launch->shared, pointers.data());
         running = nullptr;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <string>
 #include <sys/mman.h>
 
@@ -49,6 +50,13 @@ class Memory {
     bool inside(uint64_t address, size_t bytes) const {
         const auto found = around(address);
         return found != live.end() && address + bytes <= found->first + found->second.bytes;
+    }
+
+    /// Start and size of the allocation that an address lies in.
+    std::optional<std::pair<uint64_t, size_t>> allocation(uint64_t address) const {
+        const auto found = around(address);
+        if (!inside(address, 1)) return std::nullopt;
+        return std::pair(found->first, found->second.bytes);
     }
 
     /// Whether an address lies in the allocation that begins at `start`.

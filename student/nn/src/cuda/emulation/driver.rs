@@ -9,12 +9,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{build_once, library};
+use super::{build_once, library, races};
 use crate::cuda::device::{Backend, Buffer, Device};
 use crate::cuda::op::rows::launch::Cast;
 use crate::cuda::operand::{Matrix, Number, Precision, Vector};
 use crate::cuda::verify::engine::{Rows, weights};
-use crate::cuda::verify::verify;
+use crate::cuda::verify::{Part, verify};
 use crate::cuda::work::{Arguments, Launch};
 use crate::hf::HfConfig;
 use crate::{
@@ -26,8 +26,13 @@ use crate::{
 const MODES: [&str; 2] = ["", "eager,no-pool,other-sizes-refused"];
 
 #[test]
-fn every_check_passes_over_the_driver_as_late_as_allowed() {
-    every_check_passes(MODES[0]);
+fn every_check_passes_over_the_driver_as_late_as_allowed_and_no_kernel_has_a_race() {
+    let recording = std::env::temp_dir().join(format!("distill-launches-{}", std::process::id()));
+    let words = format!("record={},record-each=1", recording.display());
+    if every_check_passes(&words) {
+        races::find_none_in(&recording);
+        std::fs::remove_file(recording).expect("recorded");
+    }
 }
 
 #[test]
@@ -35,11 +40,13 @@ fn every_check_passes_over_the_driver_at_once_and_with_algorithms_refused() {
     every_check_passes(MODES[1]);
 }
 
-fn every_check_passes(mode: &str) {
-    let Some(outcome) = run(mode, "checks") else { return };
+/// Returns whether it could be found out.
+fn every_check_passes(words: &str) -> bool {
+    let Some(outcome) = run(words, "checks") else { return false };
     outcome.assert_clean();
     assert!(outcome.result[0][0] > 1000.0, "{} checks", outcome.result[0][0]);
     assert!(outcome.counted("launches") > 1000 && outcome.counted("products") > 1000);
+    true
 }
 
 #[test]
@@ -139,7 +146,9 @@ fn checks(device: &Device) -> f32 {
             failures.push(format!("{check:?}"));
         }
     };
-    verify(device, report).expect("no call fails");
+    for part in Part::ALL.into_iter().filter(|&part| part != Part::Large) {
+        verify(device, part, report).expect("no call fails");
+    }
     assert!(failures.is_empty(), "{} of {count} checks failed:\n{}", failures.len(), failures.join("\n"));
     count as f32
 }
