@@ -7,7 +7,6 @@ use super::op::optimizer::launch::{
 use super::operand::{Matrix, Number, Ptr, Vector};
 use super::put_off::PutOff;
 use super::transfer::LateReads;
-use super::variant;
 use super::weights::Weights;
 use crate::{Error, StepRates, StepReport};
 
@@ -100,7 +99,7 @@ impl Optimizer {
         let matrices = layout.matrices.clone();
         for (range, decay, clears) in [
             (table..matrices.start, decay, true),
-            (matrices.clone(), decay, variant::given("clear-gradients")),
+            (matrices.clone(), decay, false),
             (matrices.end..layout.len, 1.0, true),
         ] {
             let [p, g, m, v, shadow] = weights.flat(range.start);

@@ -28,8 +28,6 @@ pub(super) struct Run<'a> {
     pub(super) batch: &'a Batch,
     /// None outside training.
     pub(super) masks: Option<&'a DropoutRng>,
-    /// Tokens of a slice of a feed-forward part outside training; 0: all of them.
-    pub(super) slice_tokens: usize,
 }
 
 impl Run<'_> {

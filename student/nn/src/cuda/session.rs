@@ -17,7 +17,6 @@ use super::optimizer::Optimizer;
 use super::put_off::PutOff;
 use super::run::Run;
 use super::transfer::{LateReads, Staging};
-use super::variant;
 use super::walk::{self, CudaHabits, partial_bytes};
 use super::weights::Weights;
 use crate::op::Kind;
@@ -56,8 +55,6 @@ pub(crate) struct CudaSession {
     /// How often the weights were changed.
     changes: u64,
     said_slow: bool,
-    /// Tokens of a slice of a feed-forward part where nothing is kept for a backward pass; 0: all of them.
-    slice_tokens: usize,
 }
 
 /// Where a pass stands in the session's memory.
@@ -104,7 +101,6 @@ impl CudaSession {
             pass: 0,
             changes: 0,
             said_slow: false,
-            slice_tokens: variant::number("slice").unwrap_or(0),
         })
     }
 
@@ -126,10 +122,9 @@ impl CudaSession {
         if pass.number != self.pass {
             return Err(Error::PassIsOver);
         }
-        let Self { device, precision, weights, slice_tokens, .. } = self;
+        let Self { device, precision, weights, .. } = self;
         let CudaPass { plan, places, batch, masks, .. } = pass;
-        let (precision, masks, slice_tokens) = (*precision, masks.as_ref(), *slice_tokens);
-        Ok(Run { device, precision, weights, plan, places, batch, masks, slice_tokens })
+        Ok(Run { device, precision: *precision, weights, plan, places, batch, masks: masks.as_ref() })
     }
 
     /// [`Session::backward`] in ranges of the list that begin at these operations, in ascending order; each range's weights'

@@ -8,7 +8,6 @@ use super::op::norm::launch::norm_partials;
 use super::op::sums::launch::column_partials;
 use super::operand::{Number, Precision};
 use super::run::{Run, is_logits};
-use super::slices::FeedForward;
 use crate::Error;
 use crate::op::{Kind, Op};
 use crate::program::Program;
@@ -16,16 +15,7 @@ use crate::program::places::{Gradient, Habits, Needs, Room};
 use crate::value::{Rows, Tap, Value, ValueId};
 
 pub(super) fn forward(run: &Run<'_>) -> Result<(), Error> {
-    let mut done = 0;
     for (index, op) in run.plan.program.ops.iter().enumerate() {
-        if index < done {
-            continue;
-        }
-        if let Some(feed_forward) = FeedForward::at(run, index) {
-            feed_forward.forward(run, index)?;
-            done = index + FeedForward::OPS;
-            continue;
-        }
         match &op.kind {
             Kind::Embed(embed) => op::embed::run::forward(run, index, op, embed)?,
             Kind::Linear(linear) => op::linear::run::forward(run, index, op, linear)?,

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::device::{Buffer, Device};
 use super::op::rows::launch::Cast;
 use super::operand::{Matrix, Precision, Ptr, Vector};
-use super::variant;
 use crate::op::{Embed, Kind, Op, ResidualNorm};
 use crate::program::Program;
 use crate::{Entry, Error, Layout, Parameters, Slot, Span};
@@ -37,9 +36,7 @@ impl DeviceLayout {
         let mut offsets = HashMap::new();
         let mut len = 0usize;
         let mut decaying = 0;
-        if let Some(table) =
-            host.entry(Slot::WordEmbeddings).filter(|_| !host.ties_words() && !variant::given("dense-words"))
-        {
+        if let Some(table) = host.entry(Slot::WordEmbeddings).filter(|_| !host.ties_words()) {
             offsets.insert(table.slot, 0);
             len = table.range.len().next_multiple_of(ALIGNMENT);
         }
@@ -214,9 +211,7 @@ impl Weights {
 
     /// Lets the gradients of matrices begin anew: a step has read them.
     pub(super) fn begin_gradients(&self) {
-        if !variant::given("clear-gradients") {
-            self.unwritten.borrow_mut().extend(&self.maps);
-        }
+        self.unwritten.borrow_mut().extend(&self.maps);
     }
 
     fn zero_gradient(&self, slot: Slot) -> Result<(), Error> {

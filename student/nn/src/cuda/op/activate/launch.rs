@@ -3,7 +3,6 @@
 use crate::cuda::op::call::{Call, EIGHT};
 use crate::cuda::op::sums::launch::{column_partials, column_rows};
 use crate::cuda::operand::Matrix;
-use crate::cuda::variant;
 use crate::{Activation, Error};
 
 operation! {
@@ -25,7 +24,7 @@ operation! {
         /// Sums for the gradient of the bias; `f32`.
         partials: Matrix = floats[column_partials(rows, width), width],
     } sizes(rows, width, column_rows(rows, width))
-        launch_columns(rows, width, typed!("activation_backward_whole"), "old-activation")
+        launch_columns(rows, width, typed!("activation_backward_whole"))
 }
 
 impl Call<'_> {
@@ -35,7 +34,7 @@ impl Call<'_> {
 
     /// Two vectors a thread where all are whole.
     fn launch_activation(&mut self, count: usize) -> Result<(), Error> {
-        if self.whole(count) && !variant::given("old-activation") {
+        if self.whole(count) {
             self.kernel = self.of_type(typed!("activation_forward_whole"));
             return self.launch([count.div_ceil(512 * EIGHT), 1, 1], 256, 0);
         }

@@ -3,16 +3,11 @@
 use super::launch::{ActivationBackward, ActivationForward};
 use crate::Error;
 use crate::cuda::op::sums::launch::column_partials;
-use crate::cuda::operand::Matrix;
 use crate::cuda::run::Run;
 use crate::op::{Activate, Op};
 
 pub(in crate::cuda) fn forward(run: &Run<'_>, op: &Op, activate: &Activate) -> Result<(), Error> {
-    apply(run, activate, run.value(op.inputs[0].value), run.value(op.out))
-}
-
-/// The same for these rows; `out` may be `pre`.
-pub(in crate::cuda) fn apply(run: &Run<'_>, activate: &Activate, pre: Matrix, out: Matrix) -> Result<(), Error> {
+    let (pre, out) = (run.value(op.inputs[0].value), run.value(op.out));
     ActivationForward { activation: activate.activation, pre, out }.launch(run.device)
 }
 

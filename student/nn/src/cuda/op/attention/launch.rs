@@ -3,7 +3,6 @@
 use crate::Error;
 use crate::cuda::op::call::{Call, Mask};
 use crate::cuda::operand::{Matrix, Number, Words};
-use crate::cuda::variant;
 
 operation! {
     /// Softmax of scores, times values.
@@ -97,7 +96,7 @@ impl Attention {
     fn is_whole(&self) -> bool {
         let knows_mask = self.mask.site.is_none() || self.survivors.is_some();
         let has_kernel = TILE_HEAD_SIZES[..FORWARD_WHOLE.len()].contains(&self.head_size());
-        has_kernel && self.longest <= WHOLE && knows_mask && !variant::given("old-attention")
+        has_kernel && self.longest <= WHOLE && knows_mask
     }
 
     /// Whether the backward pass can leave partial sums, of rows at multiples of 16 bytes.

@@ -5,7 +5,6 @@ use crate::Error;
 use crate::cuda::batch::Batch;
 use crate::cuda::operand::{Number, Precision, Words};
 use crate::cuda::run::Run;
-use crate::cuda::variant;
 use crate::op::{self, Kind, Linear, Op};
 use crate::program::Program;
 use crate::slot::Slot;
@@ -42,7 +41,7 @@ pub(in crate::cuda::op) fn summed_bias(run: &Run<'_>, index: usize) -> Option<Sl
     let bias = joined_bias(&run.plan.program, index)?;
     let op = &run.plan.program.ops[index];
     let Kind::Attention(attention) = &op.kind else { return None };
-    let sums = operands(run, index, op, attention).sums_gradients() && !variant::given("old-qkv-bias");
+    let sums = operands(run, index, op, attention).sums_gradients();
     sums.then_some(bias)
 }
 

@@ -11,18 +11,7 @@ use crate::op::{Kind, Linear, Op};
 use crate::slot::Slot;
 
 pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, map: &Linear) -> Result<(), Error> {
-    product(run, index, op, map, run.value(op.inputs[0].value), run.value(op.out))
-}
-
-/// The same for these rows of the input and the output.
-pub(in crate::cuda) fn product(
-    run: &Run<'_>,
-    index: usize,
-    op: &Op,
-    map: &Linear,
-    x: Matrix,
-    out: Matrix,
-) -> Result<(), Error> {
+    let (x, out) = (run.value(op.inputs[0].value), run.value(op.out));
     // The bias of an activation behind is added here; its gradient is made there.
     let mut readers =
         run.plan.program.ops[index..].iter().filter(|reader| reader.inputs.iter().any(|i| i.value == op.out));

@@ -3,7 +3,6 @@
 use crate::Error;
 use crate::cuda::op::call::{Call, EIGHT, Mask};
 use crate::cuda::operand::{Matrix, Vector, Words};
-use crate::cuda::variant;
 
 /// The most elements of a row that kernels for whole rows keep in registers; `student/nn/cuda/whole_norm.cuh` knows it
 /// too.
@@ -94,11 +93,8 @@ pub(crate) fn norm_partials(rows: usize, width: usize) -> usize {
 /// at a time with 12 warps of each, or an A100 (108) with 15, and never few rows for the sums' sake. By shapes alone, so
 /// that a GPU's size does not change a result.
 pub(in crate::cuda::op) fn norm_rows(rows: usize, width: usize) -> usize {
-    if variant::given("old-norm") {
-        return rows.div_ceil(256).clamp(8, 64);
-    }
     let warps = width.div_ceil(32 * EIGHT).max(1);
-    let blocks = 132 * (variant::number("norm-warps").unwrap_or(12) / warps).max(1);
+    let blocks = 132 * (12 / warps).max(1);
     rows.div_ceil(blocks).clamp(8, 64)
 }
 
@@ -115,7 +111,7 @@ impl Call<'_> {
         width: usize,
         whole: [[&'static str; 2]; 4],
     ) -> Result<(), Error> {
-        if self.whole(width) && width <= WHOLE_WIDTH && !variant::given("old-norm") {
+        if self.whole(width) && width <= WHOLE_WIDTH {
             self.kernel = self.of_type(whole[width.div_ceil(32 * EIGHT) - 1]);
             return self.launch([rows.div_ceil(4), 1, 1], 128, 0);
         }
@@ -131,7 +127,7 @@ impl Call<'_> {
     ) -> Result<(), Error> {
         let blocks = [norm_partials(rows, width), 1, 1];
         // In narrower rows too few threads had a vector.
-        if self.whole(width) && (128..=WHOLE_WIDTH).contains(&width) && !variant::given("old-norm") {
+        if self.whole(width) && (128..=WHOLE_WIDTH).contains(&width) {
             self.kernel = self.of_type(whole);
             return self.launch(blocks, (width / EIGHT).next_multiple_of(32), 0);
         }

@@ -2,7 +2,6 @@
 
 use super::launch::{NormBackward, NormForward, ResidualNormBackward, ResidualNormForward, norm_partials};
 use crate::cuda::run::Run;
-use crate::cuda::variant;
 use crate::op::{NormSlots, Op, ResidualNorm};
 use crate::{Error, Span};
 
@@ -13,7 +12,7 @@ pub(in crate::cuda) fn residual_forward(run: &Run<'_>, index: usize, op: &Op, en
         branch: run.value(op.inputs[0].value),
         branch_bias: run.master(end.bias.into()),
         residual: run.value(op.inputs[1].value),
-        keeps_sum: run.masks.is_some() || variant::given("old-norm"),
+        keeps_sum: run.masks.is_some(),
         norm: run.norm(&end.norm),
         mask: run.mask(end.site),
         row_tokens: run.row_tokens(op.out),

@@ -3,7 +3,6 @@
 use crate::Error;
 use crate::cuda::op::call::{Call, EIGHT};
 use crate::cuda::operand::{Matrix, Vector};
-use crate::cuda::variant;
 
 operation! {
     /// Partial sums of a matrix' columns.
@@ -13,7 +12,7 @@ operation! {
         /// `f32`
         partials: Matrix = floats[column_partials(rows, width), width],
     } sizes(rows, width, column_rows(rows, width))
-        launch_columns(rows, width, typed!("column_sum_whole"), "old-column-sum")
+        launch_columns(rows, width, typed!("column_sum_whole"))
 }
 
 operation! {
@@ -40,11 +39,8 @@ pub(crate) fn column_partials(rows: usize, width: usize) -> usize {
 /// Rows that share one partial sum: blocks for 16 warps on each multiprocessor of an H100, by shapes alone as
 /// [`norm_rows`](crate::cuda::op::norm::launch::norm_rows).
 pub(in crate::cuda::op) fn column_rows(rows: usize, width: usize) -> usize {
-    if variant::given("old-columns") {
-        return rows.div_ceil(128).max(16);
-    }
     let [tiles, threads] = whole_tiles(width);
-    let resident = (32 * variant::number("column-warps").unwrap_or(16) / threads).max(1);
+    let resident = (32 * 16 / threads).max(1);
     rows.div_ceil((132 * resident / tiles).max(1)).max(8)
 }
 
@@ -56,16 +52,15 @@ fn whole_tiles(width: usize) -> [usize; 2] {
 }
 
 impl Call<'_> {
-    /// A thread a vector of columns, rows cut into blocks. `whole`: the kernel for whole rows; `old` forgoes it.
+    /// A thread a vector of columns, rows cut into blocks. `whole`: the kernel for whole rows.
     pub(in crate::cuda::op) fn launch_columns(
         &mut self,
         rows: usize,
         width: usize,
         whole: [&'static str; 2],
-        old: &str,
     ) -> Result<(), Error> {
         let partials = column_partials(rows, width);
-        if self.whole(width) && !variant::given(old) && !variant::given("old-columns") {
+        if self.whole(width) {
             self.kernel = self.of_type(whole);
             let [tiles, threads] = whole_tiles(width);
             return self.launch([tiles, partials, 1], threads, 0);
@@ -78,10 +73,6 @@ impl Call<'_> {
     /// A block 32 columns; a warp for every four rows, within limits.
     fn launch_reduce(&mut self, count: usize, width: usize) -> Result<(), Error> {
         let grid = [width.div_ceil(32), 1, 1];
-        if variant::given("old-reduce") {
-            return self.launch(grid, 256, 0);
-        }
-        self.kernel = "reduce_partials_wide";
         self.launch(grid, 32 * count.div_ceil(4).next_power_of_two().clamp(4, 32), 0)
     }
 }

@@ -1,29 +1,8 @@
 // Sums in a fixed order of what other kernels left: many partial sums, or few columns.
 
-/// destination[n] += the sum of partials[p][n] over p: partials [P, N], destination [N]. 32 columns a block, whose
-/// eight warps share the rows.
-KERNEL(reduce_partials, 256, const float* __restrict__ partials, float* __restrict__ destination, int count,
-       int width) {
-    __shared__ float sums[8][33];
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int column = blockIdx.x * 32 + lane;
-    float sum = 0.0f;
-    if (column < width) {
-#pragma unroll 4
-        for (int p = warp; p < count; p += 8) sum += partials[static_cast<size_t>(p) * width + column];
-    }
-    sums[warp][lane] = sum;
-    __syncthreads();
-    if (warp == 0 && column < width) {
-        sum = 0.0f;
-#pragma unroll
-        for (int w = 0; w < 8; w++) sum += sums[w][lane];
-        destination[column] += sum;
-    }
-}
-
-/// The same with as many warps as rows are worth, up to 32, that have eight rows each under way.
-KERNEL(reduce_partials_wide, 1024, const float* __restrict__ partials, float* __restrict__ destination, int count,
+/// destination[n] += the sum of partials[p][n] over p: partials [P, N], destination [N]. 32 columns a block, whose warps,
+/// up to 32, share the rows and have eight of them under way each.
+KERNEL(reduce_partials, 1024, const float* __restrict__ partials, float* __restrict__ destination, int count,
        int width) {
     __shared__ float sums[32][33];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
