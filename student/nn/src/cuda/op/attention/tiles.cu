@@ -848,8 +848,8 @@ __device__ __forceinline__ void backward_whole(void* shared, Rows query, Rows ke
         if (partials) column_totals<D>(d_queries, at.queries_here(), query_totals);
     }
     if (!partials) return;
-    // The rows of the three gradients, summed up: of each warp, then of the sequence.
-    if (at.busy) {
+    // The rows of the three gradients, summed up: of each warp, then of the sequence. Of 32 columns two lanes have the same.
+    if (at.busy && (D == 64 || group % 2 == 0)) {
         const int column = D == 64 ? 8 * group + pair : 8 * (group / 2) + pair;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
