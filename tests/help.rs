@@ -106,6 +106,11 @@ fn bench_gemm() {
 }
 
 #[test]
+fn bench_kernels() {
+    help("bench_kernels", "bench kernels");
+}
+
+#[test]
 fn run() {
     help("run", "run");
 }

@@ -29,6 +29,7 @@ mod resume; // a stop at any moment, and going on to the same bytes
 
 // What people see.
 mod bench; // figures of `bench` fit together; how fast anything is, no test says
+mod bench_kernels; // a fault in one part of a GPU's checks leaves the others
 mod help; // `--help`, word for word
 
 // The layout.
@@ -37,4 +38,7 @@ mod imports; // who imports whom, read from the sources
 
 // For the tests.
 mod cache_tools; // what a cache holds, whether it is sound
+#[allow(dead_code, reason = "the unit tests open the device, these the library")]
+#[path = "../distill/src/emulated.rs"]
+mod emulated; // the emulated GPU
 mod support; // a folder to work in, and the program run in it

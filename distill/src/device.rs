@@ -78,6 +78,15 @@ impl fmt::Display for PrecisionChoice {
     }
 }
 
+/// Most tokens in one forward pass where nobody says: on the CPU what its caches like, on a GPU as many as keep it busy.
+pub(crate) const CPU_BATCH_TOKENS: usize = 4096;
+const GPU_BATCH_TOKENS: usize = 16_384;
+
+/// Most tokens in one forward pass: as many as asked for, or as suit the device.
+pub(crate) fn batch_tokens(asked: Option<usize>, compute: &Compute) -> usize {
+    asked.unwrap_or(if let Compute::Cpu = compute { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS })
+}
+
 /// Finds the device, or refuses what this machine cannot do.
 pub(crate) fn find(choice: DeviceChoice, precision: PrecisionChoice) -> anyhow::Result<Compute> {
     let device = match choice {

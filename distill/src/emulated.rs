@@ -1,14 +1,19 @@
 //! The emulated GPU, for tests: the kernels' sources, compiled as C++.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nn::cuda::Device;
 
+/// None without a compiler.
+pub(crate) fn emulated_gpu() -> Option<Device> {
+    Some(Device::emulated(&emulated_library()?).expect("the library that was just built"))
+}
+
 /// The library is made once for the same sources, whichever test asks first. None without a compiler.
 #[expect(clippy::print_stderr, reason = "says why a test does nothing")]
-pub(crate) fn emulated_gpu() -> Option<Device> {
+pub(crate) fn emulated_library() -> Option<PathBuf> {
     if Command::new("g++").arg("--version").output().is_err() {
         eprintln!("skipped: g++ compiles the emulated GPU, and is not installed");
         return None;
@@ -36,5 +41,5 @@ pub(crate) fn emulated_gpu() -> Option<Device> {
         let status = Command::new(nn.join("cuda/emulation/build.sh")).arg(&library).status();
         assert!(status.is_ok_and(|status| status.success()), "student/nn/cuda/emulation/build.sh failed");
     }
-    Some(Device::emulated(&library).expect("the library that was just built"))
+    Some(library)
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use datasets::{Encodings, TokenBatch, forward_batches};
 use nn::{Compute, Model, PackedInput};
 
+use crate::device;
 use crate::interrupt;
 use crate::telemetry::Progress;
 use crate::ui;
@@ -17,6 +18,13 @@ pub(crate) struct Running<'a> {
     pub(crate) compute: &'a Compute,
     /// Most tokens in one forward pass.
     pub(crate) batch_tokens: usize,
+}
+
+impl<'a> Running<'a> {
+    /// With as many tokens as asked for, or as suit the device.
+    pub(crate) fn new(compute: &'a Compute, batch_tokens: Option<usize>) -> Self {
+        Self { compute, batch_tokens: device::batch_tokens(batch_tokens, compute) }
+    }
 }
 
 /// Says once that a GPU computes, and how; the CPU needs no word.
@@ -55,19 +63,35 @@ pub(crate) fn predict(
     batch_tokens: usize,
     label: &str,
 ) -> anyhow::Result<Predictions> {
-    let classes = model.config().labels.len();
     let progress = Progress::new(label, encodings.len() as u64, "rows");
     let start = Instant::now();
+    let logits = forward_all(model, encodings, batch_tokens, |rows| progress.inc(rows as u64))?;
+    progress.finish();
+    Ok(Predictions { logits, elapsed: start.elapsed() })
+}
+
+/// Runs the model over all rows, longest first, and puts what it says in their order; `done` hears of each batch's rows.
+///
+/// # Shapes
+/// - the result is `[N, classes]`
+pub(crate) fn forward_all(
+    model: &mut Model,
+    encodings: &Encodings,
+    batch_tokens: usize,
+    mut done: impl FnMut(usize),
+) -> anyhow::Result<Vec<f32>> {
+    let classes = model.config().labels.len();
     let batches = forward_batches(&encodings.lengths(), batch_tokens);
     let batches = batches.iter().map(|rows| TokenBatch::gather(encodings, rows));
     let mut logits = vec![0.0; encodings.len() * classes];
     forward_each(model, batches, |rows, from| {
-        place(rows, from, classes, &mut logits);
-        progress.inc(rows.len() as u64);
+        for (&row, from) in rows.iter().zip(from.chunks_exact(classes)) {
+            logits[row as usize * classes..(row as usize + 1) * classes].copy_from_slice(from);
+        }
+        done(rows.len());
         Ok(())
     })?;
-    progress.finish();
-    Ok(Predictions { logits, elapsed: start.elapsed() })
+    Ok(logits)
 }
 
 /// Runs the model over batches, and hands each batch's rows and logits on, in their order. A GPU computes one batch
@@ -94,29 +118,4 @@ pub(crate) fn forward_each(
             return Ok(());
         }
     }
-}
-
-/// Puts the logits of these rows where they belong.
-fn place(rows: &[u32], from: &[f32], classes: usize, logits: &mut [f32]) {
-    for (&row, from) in rows.iter().zip(from.chunks_exact(classes)) {
-        logits[row as usize * classes..(row as usize + 1) * classes].copy_from_slice(from);
-    }
-}
-
-/// Calls `forward` with batches of all rows, longest first, and puts what it returns in the order of the rows.
-///
-/// # Shapes
-/// - `forward` returns `[B, classes]`; the result is `[N, classes]`
-pub(crate) fn forward_all(
-    encodings: &Encodings,
-    classes: usize,
-    batch_tokens: usize,
-    mut forward: impl FnMut(&TokenBatch) -> anyhow::Result<Vec<f32>>,
-) -> anyhow::Result<Vec<f32>> {
-    let mut logits = vec![0.0; encodings.len() * classes];
-    for rows in forward_batches(&encodings.lengths(), batch_tokens) {
-        let batch = TokenBatch::gather(encodings, &rows);
-        place(&rows, &forward(&batch)?, classes, &mut logits);
-    }
-    Ok(logits)
 }

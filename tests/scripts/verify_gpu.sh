@@ -1,38 +1,47 @@
 #!/usr/bin/env bash
 # Checks a built `distill` on a machine with a GPU: every kernel against its reference, the speeds of capture and training
-# beside PyTorch's, and the loss curves of CPU and GPU. Needs the NVIDIA driver and a CUDA runtime, no Rust, no network;
-# python3 with torch, transformers and tokenizers for the peers alone. Prints a short table last. Exit status 0 if every
-# check that ran has passed, 1 if one failed or none ran; what could not be run, and a speed below its goal, is said and fails nothing.
+# beside PyTorch's and what each launch takes, the loss curves of CPU and GPU, and what NVIDIA's sanitizer and profiler say.
+# Needs the NVIDIA driver and cuBLASLt, no Rust, no network; python3 with torch, transformers and tokenizers for the peers
+# alone, compute-sanitizer and ncu for the parts that are named after them. Prints a short table last. Exit status 0 if every
+# check that ran has passed, 1 if one failed or none ran; what could not be run, and a speed below its goal, is said and
+# fails nothing.
 #
 # usage: verify_gpu.sh [flags]
 #   --distill FILE     the program [distill]
-#   --device DEVICE    [cuda:0]; with cpu, a rehearsal on tiny sizes without a GPU
+#   --device DEVICE    [cuda:0]; with cpu, a rehearsal without a GPU
+#   --rehearsal        tiny sizes, for a driver that is none (student/nn/cuda/emulation)
 #   --model FOLDER     a BERT's config.json and tokenizer.json, for real rows; with its weights, for the loss curves too
 #   --data FILE        rows with labels, such as Banking77; given again, another data set, such as AG News
 #   --peers FOLDER     the repository's benches/peers [beside this script, or in the repository]
 #   --python FILE      [python3]
-#   --parts LIST       of kernels, bench, curves and peers, with commas [all, in this order]
-#   --quick            a few of the cases, and eager PyTorch alone: about three minutes
+#   --kernels FILE     kernels with line numbers (student/nn/cuda/build.sh --lineinfo), for the sanitizer
+#   --parts LIST       of kernels, bench, launches, curves, peers, sanitizer and ncu, with commas [all, in this order: what
+#                      teaches most in a second comes first]
+#   --cases LIST       patterns of cases, with commas, such as 'train-6x768-*' [all]
+#   --quick            four of the cases, and eager PyTorch alone: about four minutes
 #   --budget SECONDS   what has not begun by then is left out, what runs is stopped [570]
 #   --epochs N         of the loss curves [5; with --quick 1]
-#   --output FOLDER    every result, as JSON, and what the programs said [verify-gpu]
+#   --output FOLDER    gets summary.txt and verify-gpu.tar.gz: every result as JSON, and what the programs said [verify-gpu]
+#   --keep             results that stand in --output from an earlier call stay in the table: a machine that is lent for
+#                      minutes is asked part by part, and its folder carried to the next
 #
-# What has to travel: the program (`strip` and `xz` bring it from 40 MB to 17 MB), this script, benches/peers (40 kB), the
+# What has to travel: the program (`strip` and `xz` bring it from 45 MB to 18 MB), this script, benches/peers (40 kB), the
 # data (Banking77 is 1 MB, less with gzip), and of the model config.json and tokenizer.json (0.5 MB) or all of it (90 MB in
-# f32; `distill export --dtype f16` halves it):
+# f32; `distill export --dtype f16` halves it; the demo's teacher, distill/demo/teacher, is 12 MB):
 #   strip -o /tmp/distill target/release/distill && tar -C /tmp -cJf gpu.tar.xz distill
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-usage() { sed -n '2,28s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,37s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-distill=distill device=cuda:0 model='' peers='' python=python3 parts=kernels,bench,curves,peers quick='' budget=570 epochs=''
-output=verify-gpu data=()
+distill=distill device=cuda:0 model='' peers='' python=python3 kernels='' quick='' budget=570 epochs='' keep='' rehearsal=''
+parts=kernels,bench,launches,curves,peers,sanitizer,ncu case_patterns='*' target=verify-gpu data=()
 while [ $# -gt 0 ]; do
-  if [ "$1" = --quick ]; then quick=yes; shift; continue; fi
+  case $1 in --quick) quick=yes; shift; continue ;; --keep) keep=yes; shift; continue ;; --rehearsal) rehearsal=yes; shift; continue ;; esac
   [ $# -ge 2 ] || usage
   case $1 in
     --distill) distill=$2 ;; --device) device=$2 ;; --model) model=$2 ;; --data) data+=("$2") ;; --peers) peers=$2 ;;
-    --python) python=$2 ;; --parts) parts=$2 ;; --budget) budget=$2 ;; --epochs) epochs=$2 ;; --output) output=$2 ;;
+    --python) python=$2 ;; --kernels) kernels=$2 ;; --parts) parts=$2 ;; --cases) case_patterns=$2 ;; --budget) budget=$2 ;;
+    --epochs) epochs=$2 ;; --output) target=$2 ;;
     *) usage ;;
   esac
   shift 2
@@ -40,20 +49,40 @@ done
 if [ -z "$peers" ]; then
   for peers in "$here/peers" "$here/../../benches/peers"; do [ -e "$peers/torch_gpu.py" ] && break; done
 fi
-[ -n "$epochs" ] || epochs=$([ -n "$quick" ] && echo 1 || echo 5)
-rehearsal=''; [ "$device" = cpu ] && rehearsal=yes
-mkdir -p "$output"; rm -f "$output"/*.json "$output"/*.log "$output"/*.status
-export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false TORCHINDUCTOR_CACHE_DIR="$output/inductor"
+[ -n "$epochs" ] || epochs=$([ -n "$quick$rehearsal" ] && echo 1 || echo 5)
+[ "$device" = cpu ] && rehearsal=yes
+
+# All work is done elsewhere: what comes back from a lent machine is small and one file.
+mkdir -p "$target"
+work=$(mktemp -d "${TMPDIR:-/tmp}/verify-gpu.XXXXXX"); output=$work/results; mkdir "$output"
+[ -n "$keep" ] && [ -e "$target/verify-gpu.tar.gz" ] && tar -C "$output" -xzf "$target/verify-gpu.tar.gz"
+pack() {
+  # Logs that are too long keep their end.
+  find "$output" -type f -size +1M | while read -r file; do tail -c 500000 "$file" > "$work/end" && mv "$work/end" "$file"; done
+  tar -C "$output" -czf "$target/verify-gpu.tar.gz" . && rm -rf "$work"
+}
+trap pack EXIT
+trap 'exit 130' INT TERM
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false TORCHINDUCTOR_CACHE_DIR="$work/inductor" CUDA_CACHE_PATH="$work/cuda-cache"
+export CUBLASLT_LOG_LEVEL=1 CUBLASLT_LOG_FILE="$output/cublaslt.log"
 unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
 
 say() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
+wanted_case() { # NAME
+  local pattern patterns; IFS=, read -ra patterns <<< "$case_patterns"
+  # shellcheck disable=SC2053 # a pattern
+  for pattern in "${patterns[@]}"; do [[ $(file_of "$1") == $pattern ]] && return 0; done
+  return 1
+}
+file_of() { echo "${1// /-}"; }
 # The first figure of this name in a result; nothing if there is none.
 field() { grep -oE "\"$1\": *-?[0-9][0-9.eE+-]*" "$2" 2>/dev/null | head -n 1 | grep -oE '[0-9.eE+-]+$'; }
 divide() { awk -v a="$1" -v b="$2" 'BEGIN { if (a != "" && b + 0 > 0) printf "%.2f", a / b; else printf "-" }'; }
 
-# Runs a command within the limit and what is left of the budget. Its stdout goes to OUTPUT/NAME.json; how it ended to
-# OUTPUT/NAME.status: passed, FAILED or skipped, and why.
+# Runs a command within the limit and what is left of the budget. Its stdout goes to NAME.json among the results; how it
+# ended to NAME.status: passed, FAILED or skipped, and why. What failed on a GPU is run once more, for its log: with
+# launches that are waited for, and with all that cuBLASLt has to say.
 try() { # NAME LIMIT COMMAND..
   local name=$1 limit=$2 left=$((budget - SECONDS)) start=$SECONDS code; shift 2
   if [ "$left" -lt 5 ]; then skip "$name" "out of time"; return 1; fi
@@ -65,13 +94,25 @@ try() { # NAME LIMIT COMMAND..
   [ "$code" -ge 124 ] && [ "$code" -le 137 ] && why="stopped after $limit s"
   echo "FAILED: ${why:-exit status $code}" > "$output/$name.status"
   printf '%-34s %s\n' "$name" "$(cat "$output/$name.status")"
+  left=$((budget - SECONDS)); [ "$limit" -gt "$left" ] && limit=$left
+  if [ "$device" != cpu ] && [ "$code" -lt 124 ] && [ "$limit" -ge 5 ] && [[ $name != peer-* ]]; then
+    CUDA_LAUNCH_BLOCKING=1 CUBLASLT_LOG_LEVEL=5 CUBLASLT_LOG_FILE="$output/$name.cublaslt.log" RUST_BACKTRACE=1 \
+      timeout --kill-after=5 "$limit" "$@" > "$output/$name.again.out" 2> "$output/$name.again.log"
+    printf '%-34s again, waiting for each launch: exit status %s\n' '' "$?"
+  fi
   return 1
 }
 skip() { echo "skipped: $2" > "$output/$1.status"; printf '%-34s skipped: %s\n' "$1" "$2"; }
 
-say "$("$distill" --version 2>&1 | head -n 1) on $device"
-command -v nvidia-smi > /dev/null && nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
-nproc | sed 's/$/ CPU cores/'
+{
+  say "$("$distill" --version 2>&1 | head -n 1) on $device"
+  if command -v nvidia-smi > /dev/null; then
+    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem,temperature.gpu,power.draw --format=csv,noheader
+  fi
+  echo "$(nproc) CPU cores, $(uname -sr), $(ldd --version 2>/dev/null | head -n 1)"
+  echo "DISTILL_CUDA_LIBRARIES=${DISTILL_CUDA_LIBRARIES:-} LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}"
+  ldconfig -p 2>/dev/null | grep -E 'libcuda\.so|libcublasLt' | sed 's/^[[:space:]]*//'
+} 2>&1 | tee "$output/machine.txt"
 
 precision() { "$distill" "$@" --help 2>/dev/null | grep -q -- '--precision'; }
 
@@ -109,35 +150,61 @@ cases=(
   "capture bert-base data2|capture|$bert --batch-rows 256|2|compile|1.5"
 )
 if [ -n "$quick" ]; then cases=("${cases[@]:0:3}" "${cases[5]}"); fi
+core=("${cases[@]:0:3}" "${cases[@]:$([ -n "$quick" ] && echo 3 || echo 5):1}")
+
+seconds=(--seconds "$([ -n "$rehearsal" ] && echo 0.5 || echo 2)")
 
 # The flags of a case that ours and the peer share; fails, with the reason, where its rows are not there.
 shared() { # SIZES NUMBER_OF_DATA_SET
   shared=($1)
-  [ -n "$rehearsal" ] && shared=(${1/--length 128/--length 16} --seconds 0.5) || shared+=(--seconds 2)
+  [ -z "$rehearsal" ] || shared=(${1/--length 128/--length 16})
   [ "$2" -eq 0 ] && return 0
   [ -n "$model" ] || { reason="no --model"; return 1; }
   [ "${#data[@]}" -ge "$2" ] || { reason="no --data for data set $2"; return 1; }
   shared+=(--model "$model" --data "${data[$(($2 - 1))]}")
   [ -z "$rehearsal" ] || shared+=(--limit 512)
 }
-file_of() { echo "${1// /-}"; }
+# The flags of a case for our program.
+flags_of() { # SIZES NUMBER_OF_DATA_SET WHAT
+  shared "$1" "$2" || return 1
+  flags=("${shared[@]}" --device "$device" --batch-tokens 65536 --json)
+  precision bench "$3" && [ -z "$rehearsal" ] && flags+=(--precision bf16)
+  return 0
+}
 
 if wanted bench; then
   say "speeds of ours"
   for entry in "${cases[@]}"; do
     IFS='|' read -r name what sizes set _ _ <<< "$entry"
-    shared "$sizes" "$set" || { skip "ours-$(file_of "$name")" "$reason"; continue; }
-    flags=("${shared[@]}" --device "$device" --batch-tokens 65536 --json)
-    precision bench "$what" && [ -z "$rehearsal" ] && flags+=(--precision bf16)
-    try "ours-$(file_of "$name")" 90 "$distill" bench "$what" "${flags[@]}"
+    wanted_case "$name" || continue
+    flags_of "$sizes" "$set" "$what" || { skip "ours-$(file_of "$name")" "$reason"; continue; }
+    try "ours-$(file_of "$name")" 90 "$distill" bench "$what" "${flags[@]}" "${seconds[@]}"
+  done
+  command -v nvidia-smi > /dev/null &&
+    nvidia-smi --query-gpu=clocks.sm,clocks.mem,temperature.gpu,power.draw,clocks_event_reasons.active --format=csv,noheader |
+    tee -a "$output/machine.txt"
+fi
+
+# ---- what each launch takes, by the program's own events
+
+if wanted launches && [ "$device" != cpu ]; then
+  say "what each launch takes"
+  for entry in "${core[@]}"; do
+    IFS='|' read -r name what sizes set _ _ <<< "$entry"
+    wanted_case "$name" || continue
+    flags_of "$sizes" "$set" "$what" || { skip "launches-$(file_of "$name")" "$reason"; continue; }
+    flags=("${flags[@]/--json/--launches}" --repeats 3)
+    [ "$set" -eq 0 ] || [ -n "$rehearsal" ] || flags+=(--limit 2048)
+    try "launches-$(file_of "$name")" 60 "$distill" bench "$what" "${flags[@]}" &&
+      grep -A 12 '^launches' "$output/launches-$(file_of "$name").json"
   done
 fi
 
 # ---- loss curves
 
 train() { # NAME DEVICE PRECISION
-  local flags=(--teacher "$teacher" --cache "$output/cache" --data "${data[0]}" "${student[@]}" --epochs "$epochs"
-    --keep last --device "$2" --output "$output/student-$1" --overwrite --json)
+  local flags=(--teacher "$teacher" --cache "$work/cache" --data "${data[0]}" "${student[@]}" --epochs "$epochs"
+    --keep last --device "$2" --output "$work/student-$1" --overwrite --json)
   precision train && flags+=(--precision "$3")
   try "curve-$1" 300 "$distill" train "${flags[@]}"
 }
@@ -168,25 +235,26 @@ if wanted curves; then
   if [ -z "$weights" ] || [ "${#data[@]}" -eq 0 ]; then
     skip curves "needs --model with its weights, and --data"
   else
-    teacher=$output/teacher student=(--layers uniform --num-layers 3)
+    teacher=$work/teacher student=(--layers uniform --num-layers 3)
     grep -qE '"(hidden_size|dim)": *384' "$model/config.json" ||
       student=(--layers random --num-layers 3 --hidden-size 384 --num-heads 12 --intermediate-size 1536)
     [ -z "$rehearsal" ] || student=(--layers random --num-layers 1 --hidden-size 32 --num-heads 2)
     try curve-teacher 120 "$distill" finetune --model "$model" --data "${data[0]}" --epochs 2 --learning-rate 1e-4 \
       --device "$device" --output "$teacher" --overwrite --json &&
       try curve-cache 60 "$distill" cache --teacher "$teacher" --data "${data[0]}" --device "$device" \
-        --output "$output/cache" --overwrite --force --json
+        --output "$work/cache" --overwrite --force --json
     if [ "$(cat "$output/curve-cache.status" 2>/dev/null)" = passed ]; then
       train gpu-f32 "$device" f32; train gpu-bf16 "$device" bf16; train cpu-f32 cpu f32
-      logs=("$output"/student-{cpu-f32,gpu-f32,gpu-bf16}/metrics.jsonl)
+      logs=("$work"/student-{cpu-f32,gpu-f32,gpu-bf16}/metrics.jsonl)
+      for run in cpu-f32 gpu-f32 gpu-bf16; do cp "$work/student-$run/metrics.jsonl" "$output/metrics-$run.jsonl" 2> /dev/null; done
       if [ -e "${logs[0]}" ] && [ -e "${logs[1]}" ] && [ -e "${logs[2]}" ]; then
         curves "${logs[@]}" | tee "$output/curves.tsv" | awk -F '\t' '{ printf "%6s  %9s  %9s  %9s\n", $1, $2, $3, $4 }'
       fi
       accuracies=(); for run in cpu-f32 gpu-f32 gpu-bf16; do accuracies+=("$(field accuracy "$output/curve-$run.json")"); done
       last=()
       for log in "${logs[@]}"; do
-        grep '"event":"step"' "$log" 2> /dev/null | tail -n 1 > "$output/last-step"
-        last+=("$(field loss "$output/last-step")")
+        grep '"event":"step"' "$log" 2> /dev/null | tail -n 1 > "$work/last-step"
+        last+=("$(field loss "$work/last-step")")
       done
       curve_line=$(awk -v a="${accuracies[0]}" -v b="${accuracies[1]}" -v c="${accuracies[2]}" \
         -v x="${last[0]}" -v y="${last[1]}" -v z="${last[2]}" 'BEGIN {
@@ -215,13 +283,14 @@ if wanted peers; then
   else
     for entry in "${cases[@]}"; do
       IFS='|' read -r name what sizes set modes _ <<< "$entry"
+      wanted_case "$name" || continue
       shared "$sizes" "$set" || { skip "peer-$(file_of "$name")" "$reason"; continue; }
       [ -n "$quick$rehearsal" ] && modes=eager
-      kind=(--device cuda); [ -n "$rehearsal" ] && kind=(--device cpu --precision f32)
+      kind=(--device cuda); [ "$device" = cpu ] && kind=(--device cpu --precision f32)
       for mode in $modes; do
-        flags=("${shared[@]}")
+        flags=("${shared[@]}" "${seconds[@]}")
         # The order that these are measured against has this one at 16 tokens.
-        [ "$mode" = graph ] && [[ $name == "train 3x384"* ]] && flags=(${small} --batch-rows 32 --length 16 --seconds 2)
+        [ "$mode" = graph ] && [[ $name == "train 3x384"* ]] && flags=(${small} --batch-rows 32 --length 16 "${seconds[@]}")
         try "peer-$(file_of "$name")-$mode" 120 "$python" "$peers/torch_gpu.py" "$what" "${flags[@]}" --mode "$mode" \
           "${kind[@]}" --json
       done
@@ -229,8 +298,49 @@ if wanted peers; then
   fi
 fi
 
+# ---- NVIDIA's tools, which slow a program down a hundredfold: small cases
+
+small_case="--layers 2 --hidden-size 128 --heads 2 --intermediate-size 256 --labels 7 --batch-rows 6 --length 70 --repeats 1"
+if wanted sanitizer; then
+  say "compute-sanitizer"
+  if [ "$device" = cpu ] || ! command -v compute-sanitizer > /dev/null; then
+    skip sanitizer "no compute-sanitizer"
+  else
+    [ -z "$kernels" ] || export DISTILL_CUDA_KERNELS=$kernels
+    for tool in memcheck racecheck synccheck initcheck; do
+      # What is never written is read as padding here and there: reported, not counted.
+      verdict=(--error-exitcode 1); [ "$tool" = initcheck ] && verdict=()
+      for precision in bf16 f32; do
+        [ "$tool" != initcheck ] || [ "$precision" = bf16 ] || continue
+        try "sanitizer-$tool-$precision" 90 compute-sanitizer --tool "$tool" "${verdict[@]}" --print-limit 20 \
+          --launch-timeout 60 "$distill" bench train $small_case --device "$device" --precision "$precision"
+        grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$output/sanitizer-$tool-$precision.json"
+      done
+    done
+    unset DISTILL_CUDA_KERNELS
+  fi
+fi
+
+if wanted ncu; then
+  say "ncu: bytes, and how busy the multiprocessors are"
+  if [ "$device" = cpu ] || ! command -v ncu > /dev/null; then
+    skip ncu "no ncu"
+  else
+    metrics=gpu__time_duration.sum,dram__bytes_read.sum,dram__bytes_write.sum
+    metrics+=,sm__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active
+    for entry in "${core[@]}"; do
+      IFS='|' read -r name what sizes set _ _ <<< "$entry"
+      wanted_case "$name" || continue
+      flags_of "$sizes" "$set" "$what" || { skip "ncu-$(file_of "$name")" "$reason"; continue; }
+      try "ncu-$(file_of "$name")" 90 ncu --clock-control none --launch-skip 600 --launch-count 260 --metrics "$metrics" \
+        --csv --page raw "$distill" bench "$what" "${flags[@]}" --seconds 0.1
+    done
+  fi
+fi
+
 # ---- the table
 
+{
 say "summary"
 failed=0 passed=0
 for status in "$output"/*.status; do
@@ -245,6 +355,7 @@ done
 printf '%-28s %10s %7s  %s\n' "rows a second" ours ceiling "PyTorch: rows a second, ratio (goal)"
 for entry in "${cases[@]}"; do
   IFS='|' read -r name _ _ _ modes goals <<< "$entry"
+  wanted_case "$name" || continue
   ours=$(field samples_per_second "$output/ours-$(file_of "$name").json")
   line='' goals=($goals) number=0
   for mode in $modes; do
@@ -266,6 +377,7 @@ for entry in "${cases[@]}"; do
     "$(awk -v n="$share" 'BEGIN { if (n != "") printf "%.0f %%", 100 * n; else printf "-" }')" "${line%; }"
 done
 [ -z "${curve_line:-}" ] || echo "curves: validation accuracy $curve_line"
-echo "$passed passed, $failed failed, in $SECONDS s; details in $output"
+echo "$passed passed, $failed failed, in $SECONDS s; details in $target/verify-gpu.tar.gz"
 # Nothing checked is nothing passed.
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
+} | tee "$target/summary.txt"

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use cache::Dtype;
 use clap::{Args, Subcommand};
+use nn::cuda::Part;
 
 use super::groups::{ColumnArgs, DeviceArgs, HubArgs};
 use super::values::{STORED_DTYPES, at_least_one, number, one_of, stored_name};
 use crate::device::DeviceChoice;
 use crate::jobs::bench::cache::CacheBench;
+use crate::jobs::bench::kernels::KernelsBench;
 use crate::jobs::bench::{Budget, CaptureBench, Measurement, RowsAsked, Shape, TrainBench};
 use crate::jobs::capture::StoredForm;
 use crate::recipe::{ABOVE_ZERO, PROBABILITY, StudentFamily};
@@ -43,11 +45,33 @@ pub(crate) enum BenchCommand {
 
 /// `distill bench kernels`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example:\n  distill bench kernels --device cuda:0")]
+#[command(after_help = "Example:\n  distill bench kernels --device cuda:0 --only attention,products")]
 pub(crate) struct BenchKernelsArgs {
+    /// Parts to check, with commas, each in a process of its own: norm, embed, activation, rows, loss, attention, optimizer,
+    /// products, engine, large [default: all]
+    #[arg(long, value_name = "PART,..", value_delimiter = ',', value_parser = one_of(&Part::ALL, Part::name),
+          hide_possible_values = true)]
+    pub(crate) only: Vec<Part>,
+    /// Stop a part that takes longer
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = number(ABOVE_ZERO))]
+    pub(crate) limit: f64,
     /// The GPU: cuda:N, the N-th from 0
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Cuda(0), help_heading = "Compute")]
     pub(crate) device: DeviceChoice,
+    /// The library of an emulated device, to check in the place of a GPU
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) emulation: Option<PathBuf>,
+    /// Check this part in this process; what the command starts for each
+    #[arg(long, value_name = "PART", value_parser = one_of(&Part::ALL, Part::name), hide = true)]
+    pub(crate) part: Option<Part>,
+}
+
+impl From<BenchKernelsArgs> for KernelsBench {
+    fn from(args: BenchKernelsArgs) -> Self {
+        let BenchKernelsArgs { only, limit, device, emulation, part: _ } = args;
+        // More than a day is as good as for ever, and a bound keeps the conversion from failing.
+        Self { device, emulation, only, limit: Duration::from_secs_f64(limit.min(86_400.0)) }
+    }
 }
 
 /// `distill bench capture`.
@@ -292,9 +316,12 @@ pub(crate) struct MeasurementArgs {
     /// Where weights, made-up rows and dropout come from
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub(crate) seed: u64,
+    /// List what each kernel and each shape of product takes on a GPU, in one more pass over the rows
+    #[arg(long)]
+    pub(crate) launches: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Most tokens in one forward pass [default: 4096, on a GPU 32768, or all of the made-up rows if they are more]
+    /// Most tokens in one forward pass [default: 4096, on a GPU 16384, or all of the made-up rows if they are more]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one, help_heading = "Compute")]
     pub(crate) batch_tokens: Option<usize>,
 }
@@ -306,6 +333,6 @@ impl From<MeasurementArgs> for Measurement {
             // More than a day is as good as for ever, and a bound keeps the conversion from failing.
             None => Budget::Time(Duration::from_secs_f64(args.seconds.min(86_400.0))),
         };
-        Self { budget, seed: args.seed, batch_tokens: args.batch_tokens }
+        Self { budget, seed: args.seed, launches: args.launches, batch_tokens: args.batch_tokens }
     }
 }

@@ -96,9 +96,9 @@ impl DeviceArgs {
 pub(crate) struct ComputeArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Most tokens in one forward pass; lower it to use less memory
-    #[arg(long, value_name = "TOKENS", default_value_t = 4096, value_parser = at_least_one)]
-    pub(crate) batch_tokens: usize,
+    /// Most tokens in one forward pass; lower it to use less memory [default: 4096, on a GPU 16384]
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
+    pub(crate) batch_tokens: Option<usize>,
 }
 
 /// How a model named instead of given as a folder is fetched from the Hugging Face Hub.

@@ -145,7 +145,7 @@ mod tests {
         assert_eq!((train.fitting.max_gradient_norm, train.fitting.dropout), (1.0, 0.1));
         assert_eq!((train.fitting.keep, train.fitting.evaluate_every), (Keep::Best, 1));
         assert_eq!(train.layers, LayerChoice::Uniform);
-        assert_eq!((train.compute.batch_tokens, train.compute.device.device), (4096, DeviceChoice::Auto));
+        assert_eq!((train.compute.batch_tokens, train.compute.device.device), (None, DeviceChoice::Auto));
         assert_eq!(train.columns.max_length, None);
         assert!(train.columns.label_names.is_empty());
     }

@@ -23,7 +23,10 @@ pub(crate) fn run(args: BenchArgs, ui: &Ui) -> anyhow::Result<()> {
             ui.result(&bench::gemm(args.hidden_size, args.intermediate_size, &compute)?, GemmReport::text)?;
         }
         BenchCommand::Kernels(args) => {
-            let report = bench::kernels::check(args.device)?;
+            if let Some(part) = args.part {
+                return bench::kernels::run_part(&args.into(), part);
+            }
+            let report = bench::kernels::check(&args.into())?;
             ui.result(&report, KernelsReport::text)?;
             report.verdict()?;
         }

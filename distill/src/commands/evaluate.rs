@@ -14,7 +14,7 @@ use crate::ui::Ui;
 
 pub(crate) fn run(args: EvaluateArgs, ui: &Ui) -> anyhow::Result<()> {
     let compute = args.compute.device.resolve()?;
-    let how = Running { compute: &compute, batch_tokens: args.compute.batch_tokens };
+    let how = Running::new(&compute, args.compute.batch_tokens);
     let columns = ColumnsRecipe::from(&args.columns);
     let hub = HubOptions::from(args.hub);
     let mut model = single_label::load(&args.model, &hub)?;

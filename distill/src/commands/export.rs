@@ -28,7 +28,7 @@ pub(crate) fn run(args: ExportArgs, ui: &Ui) -> anyhow::Result<()> {
         existing: args.output.existing(false),
         dtype: args.dtype,
         max_length,
-        running: Running { compute: &compute, batch_tokens: args.compute.batch_tokens },
+        running: Running::new(&compute, args.compute.batch_tokens),
         figures: match &data {
             None => Figures::OfTheRun,
             Some((name, split)) => Figures::Measure(name, split),

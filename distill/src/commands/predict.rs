@@ -10,7 +10,7 @@ pub(crate) fn run(args: PredictArgs, ui: &Ui) -> anyhow::Result<()> {
     let compute = args.compute.device.resolve()?;
     let model = single_label::load(&args.model, &args.hub.into())?;
     let max_length = model.max_length(args.max_length)?;
-    let running = Running { compute: &compute, batch_tokens: args.compute.batch_tokens };
+    let running = Running::new(&compute, args.compute.batch_tokens);
     predict(model, args.file.as_deref(), max_length, running, args.logits, |predictions| {
         Ok(ui.results(predictions, Prediction::text_line)?)
     })

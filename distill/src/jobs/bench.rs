@@ -16,11 +16,14 @@ mod subject;
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use datasets::{Sampler, TokenBatch, forward_batches};
+use nn::cuda::Device;
 use nn::{AdamW, Compute, EncoderConfig, Flops, Model};
 use teacher::HubOptions;
 
 use super::capture::{Asked, StoredForm};
+use crate::device;
 use crate::inference::forward_each;
 use crate::interrupt;
 use crate::memory;
@@ -36,10 +39,6 @@ use rows::Rows;
 pub(crate) use rows::RowsAsked;
 pub(crate) use subject::Shape;
 use subject::{Purpose, Subject};
-
-/// Most tokens in a forward pass of real rows: on the CPU as in the other commands, on a GPU as many as keep it busy.
-const BATCH_TOKENS: usize = 4096;
-const GPU_BATCH_TOKENS: usize = 32768;
 
 /// What `train` does unless told otherwise; none of it changes the work.
 const LEARNING_RATE: f64 = 1e-4;
@@ -73,6 +72,8 @@ pub(crate) struct TrainBench {
 pub(crate) struct Measurement {
     pub(crate) budget: Budget,
     pub(crate) seed: u64,
+    /// Whether launches on a GPU are timed one by one.
+    pub(crate) launches: bool,
     /// Most tokens in one forward pass; as many as suit the device where none are given.
     pub(crate) batch_tokens: Option<usize>,
 }
@@ -160,13 +161,14 @@ fn train_case(
 
 fn batch_tokens(args: &Measurement, compute: &Compute, rows: &Rows) -> usize {
     let made_up = if rows.source.is_none() { rows.encodings.tokens() } else { 0 };
-    let least = if let Compute::Cpu = compute { BATCH_TOKENS } else { GPU_BATCH_TOKENS };
-    args.batch_tokens.unwrap_or(least.max(made_up))
+    args.batch_tokens.unwrap_or(device::batch_tokens(None, compute).max(made_up))
 }
 
 /// A measurement in the making.
 struct Bench {
     budget: Budget,
+    /// Where there is one, and whether its launches are timed.
+    gpu: Option<(Device, bool)>,
     report: Report,
 }
 
@@ -201,7 +203,11 @@ impl Bench {
             process_peak_memory_bytes: None,
             writing: None,
         };
-        Ok(Self { budget: args.budget, report })
+        let gpu = if let Compute::Cuda { device, .. } = compute { Some((device.clone(), args.launches)) } else { None };
+        if args.launches && gpu.is_none() {
+            bail!("--launches: the CPU has none; give --device cuda");
+        }
+        Ok(Self { budget: args.budget, gpu, report })
     }
 
     /// Times one model; `passes` goes over all rows as often as it is told, and says what the last loss was.
@@ -216,12 +222,23 @@ impl Bench {
     ) -> anyhow::Result<()> {
         let before = memory::peak();
         let anew = memory::reset_peak();
+        if let Some((device, _)) = &self.gpu {
+            device.reset_peak();
+        }
         let mut loss = None;
         let times = self.budget.time(|count| {
             loss = passes(count)?;
             Ok(())
         })?;
         let peak = memory::peak();
+        let launches = match &self.gpu {
+            Some((device, true)) => {
+                device.time_launches();
+                passes(1)?;
+                Some(device.launch_times()?)
+            }
+            _ => None,
+        };
         let process = &mut self.report.process_peak_memory_bytes;
         *process = (*process).max(before).max(peak);
 
@@ -250,7 +267,9 @@ impl Bench {
             conventional_flops_per_second: per_second(flops.conventional as f64),
             gemm_share: flops_per_second / self.report.gemm.flops_per_second,
             peak_memory_bytes: peak.filter(|_| anew),
+            device_peak_memory_bytes: self.gpu.as_ref().map(|(device, _)| device.peak_bytes() as u64),
             loss,
+            launches,
             times,
         });
         Ok(())

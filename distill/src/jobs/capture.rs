@@ -20,6 +20,7 @@ use nn::Compute;
 use teacher::HubOptions;
 
 use crate::data;
+use crate::device;
 use crate::fingerprint;
 use crate::hint::HintExt;
 use crate::inference::{Running, announce};
@@ -70,8 +71,8 @@ pub(crate) struct Asking {
     pub(crate) columns: ColumnsRecipe,
     pub(crate) task: Task,
     pub(crate) stored: StoredForm,
-    /// Most tokens in one forward pass.
-    pub(crate) batch_tokens: usize,
+    /// Most tokens in one forward pass; as many as suit the device where nobody says.
+    pub(crate) batch_tokens: Option<usize>,
 }
 
 /// The same with the teacher loaded, and every default resolved.
@@ -84,13 +85,13 @@ pub(super) struct Loaded<'a> {
 }
 
 impl Asking {
-    pub(super) fn load(&self) -> anyhow::Result<Loaded<'_>> {
+    pub(super) fn load(&self, compute: &Compute) -> anyhow::Result<Loaded<'_>> {
         let teacher = self.task.load(&self.teacher, &self.hub, &self.columns.label_names)?;
         Ok(Loaded {
             captured: self.stored.captured(self.task, &teacher.config.encoder)?,
             max_length: teacher.max_length(self.columns.max_length)?,
             source: Source::File { path: &self.data, columns: data::columns_of(&self.columns) },
-            batch_tokens: self.task.batch_tokens(self.batch_tokens),
+            batch_tokens: self.task.batch_tokens(device::batch_tokens(self.batch_tokens, compute)),
             teacher,
         })
     }
@@ -104,7 +105,7 @@ pub(crate) fn capture_file(
     force: bool,
     compute: &Compute,
 ) -> anyhow::Result<CacheReport> {
-    let Loaded { teacher, source, captured, max_length, batch_tokens } = asking.load()?;
+    let Loaded { teacher, source, captured, max_length, batch_tokens } = asking.load(compute)?;
     let running = Running { compute, batch_tokens };
     let how = Capturing { output, existing, running, task: asking.task, captured, force };
     capture(teacher, &source, max_length, &how)

@@ -82,7 +82,7 @@ fn write(
         Some((rows, measured)) => Figures::Measured(rows, &measured.scores),
     };
     let max_length = source.max_length(None)?;
-    let running = Running { compute: &Compute::Cpu, batch_tokens: 4096 };
+    let running = Running::new(&Compute::Cpu, None);
     Export { output, existing: Existing::Resume, dtype, max_length, running, figures }.run(source)
 }
 

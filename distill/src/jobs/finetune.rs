@@ -48,6 +48,7 @@ impl Finetuning<'_> {
         let targets = self.task.targets(&model.tokenizer)?;
         let train = fit_rows(&model, train, max_length)?;
         let validation = fit_rows(&model, validation, max_length)?;
+        let fit = self.fit.on(self.compute);
         let inputs = RunInputs {
             command: "finetune".to_string(),
             distill: env!("CARGO_PKG_VERSION").to_string(),
@@ -63,7 +64,7 @@ impl Finetuning<'_> {
             prune_vocabulary: self.prune_vocabulary,
             teacher_logits: None,
             mask_probability: self.task.masks().map(|masks| masks.probability),
-            fit: self.fit.clone(),
+            fit: fit.clone(),
             device: self.compute.kind().to_string(),
             precision: self.compute.precision(),
         };
@@ -77,7 +78,7 @@ impl Finetuning<'_> {
             validation: &validation,
             targets: &targets,
             cache: None,
-            recipe: &self.fit,
+            recipe: &fit,
             inputs: &inputs,
             folder: self.output,
             resume: existing == Existing::Resume,

@@ -80,7 +80,6 @@ impl Pipeline<'_> {
         let teacher = load()?;
         let names = datasets::LabelNames::new(teacher.config.labels.clone())?;
         let max_length = teacher.max_length(recipe.data.max_length)?;
-        let batch_tokens = recipe.train.batch_tokens;
         let labelled = |rows: Vec<Row>, origin: &Path| -> anyhow::Result<Split> {
             let labels = data::labels_of(&rows, &names, origin)?;
             Ok(Split { rows, labels })
@@ -99,7 +98,7 @@ impl Pipeline<'_> {
         }
         let export_folder = self.output.join("export");
         refuse_foreign(&export_folder)?;
-        let running = Running { compute: self.compute, batch_tokens };
+        let running = Running::new(self.compute, recipe.train.batch_tokens);
         let how = Capturing {
             output: &cache_folder,
             existing: ExistingCache::Resume,
@@ -166,7 +165,7 @@ impl Pipeline<'_> {
         test: &Split,
         max_length: usize,
     ) -> anyhow::Result<Evaluation> {
-        let running = Running { compute: self.compute, batch_tokens: self.recipe.train.batch_tokens };
+        let running = Running::new(self.compute, self.recipe.train.batch_tokens);
         let teacher = load()?;
         let labels = teacher.config.labels.clone();
         let encodings = teacher.tokenizer.encode(&test.rows, max_length)?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use datasets::{Row, TextTokenizer};
 use nn::Model;
 
-use crate::inference::{Running, forward_all, packed};
+use crate::inference::{Running, forward_all};
 use crate::interrupt;
 use crate::model::{self, TextModel};
 use crate::scores::Scores;
@@ -68,10 +68,7 @@ impl Classifier {
         let encodings = self.tokenizer.encode(rows, self.max_length)?;
         self.truncated += encodings.truncated_count();
         let classes = self.labels.len();
-        let logits = forward_all(&encodings, classes, self.batch_tokens, |batch| {
-            interrupt::check()?;
-            Ok(self.model.logits(packed(batch))?)
-        })?;
+        let logits = forward_all(&mut self.model, &encodings, self.batch_tokens, |_| ())?;
         // Only for what it refuses: logits that are no numbers.
         Scores::of(&logits, None, &vec![None; rows.len()], classes)?;
         let labels = self.labels.as_slice();

@@ -97,6 +97,7 @@ impl Training<'_> {
         let train = FitRows { encodings, labels: train_rows.labels, keys };
         let encodings = tokenizer.encode(&validation_rows.rows, self.max_length)?;
         let validation = FitRows { encodings, labels: validation_rows.labels, keys: validation_keys };
+        let fit = self.fit.on(self.compute);
         let inputs = RunInputs {
             command: "train".to_string(),
             distill: env!("CARGO_PKG_VERSION").to_string(),
@@ -115,7 +116,7 @@ impl Training<'_> {
                 .filter(|_| objective.needs_teacher())
                 .map(|cache| cache.captured().logits.clone()),
             mask_probability: TASK.masks().map(|masks| masks.probability),
-            fit: self.fit.clone(),
+            fit: fit.clone(),
             device: self.compute.kind().to_string(),
             precision: self.compute.precision(),
         };
@@ -130,7 +131,7 @@ impl Training<'_> {
             validation: &validation,
             targets: &targets,
             cache: cache.as_ref(),
-            recipe: &self.fit,
+            recipe: &fit,
             inputs: &inputs,
             folder: self.output,
             resume: existing == Existing::Resume,

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use nn::Compute;
 use serde::{Deserialize, Serialize};
 
 use super::checks::{ABOVE_ZERO, Check, FRACTION, ZERO_OR_MORE};
+use crate::device;
 
 /// How a model is fitted, whatever it is fitted to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,8 +14,9 @@ use super::checks::{ABOVE_ZERO, Check, FRACTION, ZERO_OR_MORE};
 pub(crate) struct FitRecipe {
     pub(crate) epochs: usize,
     pub(crate) batch_rows: usize,
-    /// Most tokens in one forward pass.
-    pub(crate) batch_tokens: usize,
+    /// Most tokens in one forward pass; as many as suit the device where nobody says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) batch_tokens: Option<usize>,
     pub(crate) learning_rate: f64,
     pub(crate) weight_decay: f64,
     pub(crate) warmup_ratio: f64,
@@ -29,7 +32,7 @@ impl Default for FitRecipe {
         Self {
             epochs: 5,
             batch_rows: 32,
-            batch_tokens: 4096,
+            batch_tokens: None,
             learning_rate: 1e-4,
             weight_decay: 0.01,
             warmup_ratio: 0.06,
@@ -42,12 +45,22 @@ impl Default for FitRecipe {
 }
 
 impl FitRecipe {
+    /// The same with nothing left open, for a training on this device.
+    pub(crate) fn on(&self, compute: &Compute) -> Self {
+        Self { batch_tokens: Some(device::batch_tokens(self.batch_tokens, compute)), ..self.clone() }
+    }
+
+    /// Most tokens in one forward pass.
+    pub(crate) fn batch_tokens(&self) -> usize {
+        self.batch_tokens.unwrap_or(device::CPU_BATCH_TOKENS)
+    }
+
     /// What the values may be.
     pub(super) fn checks(&self) -> Vec<Check> {
         vec![
             Check::Size("train.epochs", Some(self.epochs)),
             Check::Size("train.batch_rows", Some(self.batch_rows)),
-            Check::Size("train.batch_tokens", Some(self.batch_tokens)),
+            Check::Size("train.batch_tokens", self.batch_tokens),
             Check::Size("train.evaluate_every", Some(self.evaluate_every)),
             Check::Number("train.learning_rate", self.learning_rate, ABOVE_ZERO),
             Check::Number("train.max_gradient_norm", self.max_gradient_norm, ABOVE_ZERO),

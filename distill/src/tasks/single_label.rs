@@ -10,7 +10,7 @@ use teacher::HubOptions;
 use super::common::{Questions, Source, Start};
 use crate::data::{self, TaskData};
 use crate::hint::HintExt;
-use crate::inference::{forward_all, packed};
+use crate::inference::forward_all;
 use crate::model::{self, TextModel};
 use crate::objective::LossTermRecipe;
 use crate::scores::Scores;
@@ -138,7 +138,7 @@ pub(super) fn score(
     batch_tokens: usize,
 ) -> anyhow::Result<Scores> {
     let classes = model.config().labels.len();
-    let logits = forward_all(encodings, classes, batch_tokens, |batch| Ok(model.logits(packed(batch))?))?;
+    let logits = forward_all(model, encodings, batch_tokens, |_| ())?;
     Ok(Scores::of(&logits, teacher()?.as_deref(), labels, classes)?)
 }
 

@@ -73,7 +73,7 @@ impl Fit<'_> {
     pub(crate) fn run(&self, student: &mut Model) -> anyhow::Result<Fitted> {
         let recipe = self.recipe;
         let lengths = self.train.encodings.lengths();
-        let sampler = Sampler::new(lengths, recipe.seed, recipe.batch_rows, recipe.batch_tokens)?;
+        let sampler = Sampler::new(lengths, recipe.seed, recipe.batch_rows, recipe.batch_tokens())?;
         let plan = Plan::new(sampler.steps_per_epoch(), recipe)?;
         let start = self.start(student)?;
         let teacher = |rows: &[u32]| {
@@ -116,7 +116,7 @@ impl Fit<'_> {
             }
             if epoch_done && (epoch % recipe.evaluate_every == 0 || ended) {
                 let clock = Instant::now();
-                let batch_tokens = recipe.batch_tokens;
+                let batch_tokens = recipe.batch_tokens();
                 if let Some(scores) = evaluate(learner.model, self.targets, self.validation, self.cache, batch_tokens)?
                 {
                     watch.evaluation(done, epoch, &scores)?;

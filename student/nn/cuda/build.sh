@@ -2,10 +2,21 @@
 # Compiles the kernels to kernels.ptx.gz, which the program embeds and the driver turns into a GPU's own code (compute
 # capability 8.0 or later), and writes the hash of the sources beside it, which a test compares. Prints for Ampere and
 # Hopper what each kernel takes: registers, spills, shared memory.
-# usage: student/nn/cuda/build.sh
+# With --lineinfo it writes kernels.lineinfo.ptx instead, in which instructions know their lines of the sources, for
+# NVIDIA's tools: DISTILL_CUDA_KERNELS=kernels.lineinfo.ptx compute-sanitizer --target-processes all distill bench kernels --only norm
+# usage: student/nn/cuda/build.sh [--lineinfo]
 set -euo pipefail
 cd "$(dirname "$0")"
+case "${1:-}" in
+  '' | --lineinfo) ;;
+  *) echo "usage: student/nn/cuda/build.sh [--lineinfo]" >&2; exit 2 ;;
+esac
 eval "$(./toolkit.sh)"
+if [ "${1:-}" = --lineinfo ]; then
+  python3 compile.py "$NVRTC" compute_80 kernels.lineinfo.ptx --generate-line-info
+  echo "student/nn/cuda/kernels.lineinfo.ptx: name it in DISTILL_CUDA_KERNELS"
+  exit
+fi
 trap "rm -f kernels.ptx.building" EXIT
 python3 compile.py "$NVRTC" compute_80 kernels.ptx.building
 for architecture in sm_80 sm_90; do

@@ -25,3 +25,27 @@ __device__ __forceinline__ void sum_columns(int rows, int width, int rows_per_bl
         if (column + i < width) destination[i] = sums[i];
     }
 }
+
+/// The same where rows are whole vectors of eight elements and aligned: `fetch(row, column)` for AHEAD rows at a time,
+/// then `visit(row, column, fetched, sums)` for each.
+template <int AHEAD, class Fetch, class Visit>
+__device__ __forceinline__ void sum_whole_columns(int rows, int width, int rows_per_block, float* partials,
+                                                  const Fetch& fetch, const Visit& visit) {
+    const int column = (blockIdx.x * blockDim.x + threadIdx.x) * EIGHT;
+    if (column >= width) return;
+    const int first = blockIdx.y * rows_per_block;
+    const int last = min(first + rows_per_block, rows);
+    float sums[EIGHT] = {};
+#pragma unroll 1
+    for (int row = first; row < last; row += AHEAD) {
+        decltype(fetch(0, 0)) fetched[AHEAD];
+#pragma unroll
+        // Beyond the block's rows the last one stands in.
+        for (int r = 0; r < AHEAD; r++) fetched[r] = fetch(min(row + r, last - 1), column);
+#pragma unroll
+        for (int r = 0; r < AHEAD; r++) {
+            if (row + r < last) visit(row + r, column, fetched[r], sums);
+        }
+    }
+    store_whole(partials + static_cast<size_t>(blockIdx.y) * width + column, sums);
+}

@@ -99,11 +99,68 @@ __device__ __forceinline__ void store(E* to, bool whole, int count, const float 
     }
 }
 
+/// Elements that a thread takes at a time where rows are whole and aligned, of either type.
+constexpr int EIGHT = 8;
+
+/// Eight elements as they stand in memory. Fetched first and unpacked later, many are under way at once.
+template <class E>
+struct Packed {
+    Bytes16 parts[sizeof(E) / 2];
+};
+
+template <class E>
+__device__ __forceinline__ Packed<E> fetch(const E* from) {
+    Packed<E> packed;
+#pragma unroll
+    for (int i = 0; i < static_cast<int>(sizeof(E) / 2); i++) packed.parts[i] = load16(from + i * LANES<E>);
+    return packed;
+}
+
+__device__ __forceinline__ void unpack(const Packed<bf16>& packed, float (&to)[8]) {
+    const u32 words[4] = {packed.parts[0].x, packed.parts[0].y, packed.parts[0].z, packed.parts[0].w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        to[2 * i] = bits_to_float(words[i] << 16);
+        to[2 * i + 1] = bits_to_float(words[i] & 0xffff0000u);
+    }
+}
+
+__device__ __forceinline__ void unpack(const Packed<float>& packed, float (&to)[8]) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        to[4 * i] = bits_to_float(packed.parts[i].x);
+        to[4 * i + 1] = bits_to_float(packed.parts[i].y);
+        to[4 * i + 2] = bits_to_float(packed.parts[i].z);
+        to[4 * i + 3] = bits_to_float(packed.parts[i].w);
+    }
+}
+
 /// The sum over the lanes of a warp, in every lane.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll
     for (int bits = 16; bits > 0; bits /= 2) x += __shfl_xor_sync(~0u, x, bits);
     return x;
+}
+
+/// The sums over the lanes of a warp of eight values each: that of value v in lanes 4 v to 4 v + 3. Each exchange
+/// halves the values that a lane still sums, so nine do what forty would one after another.
+__device__ __forceinline__ float warp_sums(const float (&values)[8]) {
+    const int lane = threadIdx.x % 32;
+    float four[4], two[2];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const bool upper = lane & 16;
+        four[i] = (upper ? values[i + 4] : values[i]) + __shfl_xor_sync(~0u, upper ? values[i] : values[i + 4], 16);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const bool upper = lane & 8;
+        two[i] = (upper ? four[i + 2] : four[i]) + __shfl_xor_sync(~0u, upper ? four[i] : four[i + 2], 8);
+    }
+    const bool upper = lane & 4;
+    float one = (upper ? two[1] : two[0]) + __shfl_xor_sync(~0u, upper ? two[0] : two[1], 4);
+    one += __shfl_xor_sync(~0u, one, 2);
+    return one + __shfl_xor_sync(~0u, one, 1);
 }
 
 __device__ __forceinline__ float warp_max(float x) {
@@ -132,7 +189,7 @@ struct Dropout {
         return {key0 ^ high * 0x9e3779b9u, key1 + high * 0x85ebca6bu, static_cast<u32>(number)};
     }
 
-    __device__ __forceinline__ float factor(MaskRow row, u32 column) const {
+    __device__ __forceinline__ bool keeps(MaskRow row, u32 column) const {
         u32 x = (row.first + column) ^ row.key0;
         x = (x ^ (x >> 16)) * 0x7feb352du;
         x = (x ^ (x >> 15)) * 0x846ca68bu;
@@ -140,7 +197,11 @@ struct Dropout {
         x = (x ^ (x >> 16)) * 0x85ebca6bu;
         x = (x ^ (x >> 13)) * 0xc2b2ae35u;
         x ^= x >> 16;
-        return x >= threshold ? scale : 0.0f;
+        return x >= threshold;
+    }
+
+    __device__ __forceinline__ float factor(MaskRow row, u32 column) const {
+        return keeps(row, column) ? scale : 0.0f;
     }
 
     /// Multiplies the elements of a row from `column` on by their factors.
@@ -152,7 +213,8 @@ struct Dropout {
     }
 };
 
-/// The five parameters that make a mask, and the mask of them.
+/// The five parameters that make a mask, handed on, and the mask of them.
 #define DROPOUT_PARAMETERS                                                                                             \
     u32 dropout_key0, u32 dropout_key1, u32 dropout_threshold, float dropout_scale, u64 dropout_first
-#define DROPOUT (Dropout{dropout_key0, dropout_key1, dropout_threshold, dropout_scale, dropout_first})
+#define DROPOUT_ARGUMENTS dropout_key0, dropout_key1, dropout_threshold, dropout_scale, dropout_first
+#define DROPOUT (Dropout{DROPOUT_ARGUMENTS})

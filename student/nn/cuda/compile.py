@@ -1,10 +1,10 @@
-"""Compiles kernels.cu to PTX with NVRTC. usage: compile.py NVRTC_LIBRARY ARCHITECTURE OUT.ptx"""
+"""Compiles kernels.cu to PTX with NVRTC. usage: compile.py NVRTC_LIBRARY ARCHITECTURE OUT.ptx [OPTION..]"""
 
 import ctypes
 import pathlib
 import sys
 
-library, architecture, out = sys.argv[1:]
+library, architecture, out, *more = sys.argv[1:]
 folder = pathlib.Path(__file__).resolve().parent
 operations = folder.parent / "src" / "cuda" / "op"
 
@@ -32,7 +32,7 @@ program = ctypes.c_void_p()
 source = (folder / "kernels.cu").read_bytes()
 check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None))
 options = [f"--gpu-architecture={architecture}", f"--include-path={folder}", f"--include-path={operations}"]
-options += ["--std=c++17", "--fmad=true"]
+options += ["--std=c++17", "--fmad=true", *more]
 failed = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*map(str.encode, options)))
 log = text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog).decode()
 # The log names no path of the machine that built.

@@ -49,9 +49,18 @@ __device__ __forceinline__ float exp2_fast(float x) {
     return result;
 }
 
+/// 1 / x in one instruction, to one unit in the last place.
+__device__ __forceinline__ float reciprocal_fast(float x) {
+    float result;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
+}
+
 __device__ __forceinline__ bool aligned16(const void* p) { return reinterpret_cast<unsigned long long>(p) % 16 == 0; }
 __device__ __forceinline__ Bytes16 load16(const void* p) { return *static_cast<const Bytes16*>(p); }
 __device__ __forceinline__ void store16(void* p, Bytes16 value) { *static_cast<Bytes16*>(p) = value; }
+
+__device__ __forceinline__ void store4(void* p, unsigned value) { *static_cast<unsigned*>(p) = value; }
 
 /// Two words at a multiple of 8.
 __device__ __forceinline__ void store8(void* p, unsigned first, unsigned second) {

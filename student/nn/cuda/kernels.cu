@@ -10,18 +10,22 @@
 
 #define T bf16
 #define TYPED_KERNEL(name, threads, ...) KERNEL(name##_bf16, threads, __VA_ARGS__)
+#define TYPED_RESIDENT_KERNEL(name, threads, blocks, ...) RESIDENT_KERNEL(name##_bf16, threads, blocks, __VA_ARGS__)
 namespace with_bf16 {
 #include "typed.cuh"
 }
 #undef T
 #undef TYPED_KERNEL
+#undef TYPED_RESIDENT_KERNEL
 
 #define T float
 #define TYPED_KERNEL(name, threads, ...) KERNEL(name##_f32, threads, __VA_ARGS__)
+#define TYPED_RESIDENT_KERNEL(name, threads, blocks, ...) RESIDENT_KERNEL(name##_f32, threads, blocks, __VA_ARGS__)
 namespace with_f32 {
 #include "typed.cuh"
 }
 #undef T
 #undef TYPED_KERNEL
+#undef TYPED_RESIDENT_KERNEL
 
 #include "attention/tiles.cu"

@@ -1,6 +1,6 @@
 //! What the measurements of models and of bare products print.
 
-use nn::cuda::Precision;
+use nn::cuda::{LaunchTime, Precision};
 use nn::{Ceiling, Compute, EncoderConfig};
 use serde::Serialize;
 
@@ -71,8 +71,13 @@ pub(crate) struct Case {
     pub(super) gemm_share: f64,
     /// The most memory taken while this was timed, its model, rows and buffers included.
     pub(super) peak_memory_bytes: Option<u64>,
+    /// The most of a GPU's memory that buffers had at once meanwhile; none on the CPU.
+    pub(super) device_peak_memory_bytes: Option<u64>,
     /// Of the last step; none in capture.
     pub(super) loss: Option<f64>,
+    /// What one pass over the rows launched, if that was asked for, the longest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) launches: Option<Vec<LaunchTime>>,
 }
 
 /// What bare products do here: see [`Ceiling`].
@@ -146,6 +151,9 @@ impl Report {
         row("bare products just before", &|_| ui::flops(self.gemm.flops_per_second));
         row("share of these", &|case| ui::percent(case.gemm_share));
         row("peak memory", &|case| case.peak_memory_bytes.map_or("-".to_string(), ui::bytes));
+        if self.cases.iter().any(|case| case.device_peak_memory_bytes.is_some()) {
+            row("peak memory on the device", &|case| case.device_peak_memory_bytes.map_or("-".to_string(), ui::bytes));
+        }
         let model = self.cases.first().map(|case| {
             format!("{} {}x{}, {} heads, ", case.model_type.model_type(), case.layers, case.hidden_size, case.heads)
         });
@@ -153,6 +161,33 @@ impl Report {
         let (device, precision, threads) = (self.device, self.precision, self.threads);
         let model = model.unwrap_or_default();
         let writing = self.writing.as_ref().map_or(String::new(), |writing| format!("{}\n", writing.text()));
-        format!("{table}\n{writing}{model}{device} {precision}, {threads} threads; the process took {process} at most")
+        let launches: String = self.cases.iter().filter_map(Case::launches_text).collect();
+        format!(
+            "{table}\n{launches}{writing}{model}{device} {precision}, {threads} threads; the process took {process} at most"
+        )
+    }
+}
+
+impl Case {
+    /// The launches as a table, per step.
+    fn launches_text(&self) -> Option<String> {
+        let launches = self.launches.as_ref()?;
+        let all: f64 = launches.iter().map(|launch| launch.microseconds).sum();
+        let mut table =
+            Table::new([&format!("launches, {}", self.vocabulary), "a step", "us each", "us a step", "share"]);
+        let steps = self.steps as f64;
+        for LaunchTime { name, launches, microseconds } in launches {
+            table.row([
+                name.clone(),
+                format!("{:.1}", *launches as f64 / steps),
+                format!("{:.1}", microseconds / *launches as f64),
+                format!("{:.1}", microseconds / steps),
+                ui::percent(microseconds / all),
+            ]);
+        }
+        let number: usize = launches.iter().map(|launch| launch.launches).sum();
+        let figures = [format!("{:.1}", number as f64 / steps), String::new(), format!("{:.1}", all / steps)];
+        table.row(std::iter::once("all".to_string()).chain(figures));
+        Some(format!("{table}\n"))
     }
 }

@@ -39,7 +39,7 @@ const FRAME_BYTES: f64 = 9.0;
 
 /// Reads all rows once, runs the teacher for a moment, and extrapolates by tokens.
 pub(crate) fn estimate(asking: &Asking, probe_seconds: f64, compute: &Compute) -> anyhow::Result<Report> {
-    let Loaded { teacher: model, source, captured, max_length, batch_tokens } = asking.load()?;
+    let Loaded { teacher: model, source, captured, max_length, batch_tokens } = asking.load(compute)?;
     let tokenizer = model.tokenizer;
     let names = asking.task.class_names(&model.config)?;
     let targets = asking.task.targets(&tokenizer)?;

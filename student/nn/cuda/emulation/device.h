@@ -180,6 +180,7 @@ inline unsigned float_to_bits(float value) {
 }
 
 inline float exp2_fast(float x) { return exp2f(x); }
+inline float reciprocal_fast(float x) { return 1.0f / x; }
 
 inline bool aligned16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
@@ -191,6 +192,13 @@ inline Bytes16 load16(const void* p, const char* file = __builtin_FILE(), int li
 inline void store16(void* p, Bytes16 value, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
     if (!aligned16(p)) emulation::fault("16 bytes written at an unaligned address", {file, line});
     *static_cast<Bytes16*>(p) = value;
+}
+
+inline void store4(void* p, unsigned value, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    if (reinterpret_cast<uintptr_t>(p) % 4 != 0) {
+        emulation::fault("4 bytes written at an unaligned address", {file, line});
+    }
+    memcpy(p, &value, 4);
 }
 
 inline void store8(void* p, unsigned first, unsigned second, const char* file = __builtin_FILE(),

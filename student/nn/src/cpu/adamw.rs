@@ -83,6 +83,11 @@ impl AdamW {
         (self.steps, &self.first_moment, &self.second_moment)
     }
 
+    /// The rows of the word table that have been looked up.
+    pub(crate) fn looked_up(&self) -> Vec<u32> {
+        (0..).zip(&self.looked_up).filter(|&(_, &looked_up)| looked_up).map(|(row, _)| row).collect()
+    }
+
     /// Brings rows of the word table up to date before a forward pass reads them for training.
     pub fn look_up<'a>(&mut self, parameters: &mut Parameters, input_ids: impl IntoIterator<Item = &'a u32>) {
         let table = WordTable::of(&self.layout);

@@ -4,27 +4,34 @@
 //! is moved.
 #![expect(unsafe_code, reason = "cuBLASLt's interface is C")]
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::ffi::c_void;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{c_int, c_void};
 
-use cudarc::cublaslt::sys::{self, cublasStatus_t as Status};
+use cudarc::cublaslt::sys;
 use cudarc::driver::sys::CUstream;
 
-use super::error::DeviceError;
+use super::cublaslt::{CublasLt, Status};
 use super::operand::{Matrix, Number, Ptr};
 use super::work::Matmul;
 
 /// What cuBLASLt may use for itself; more brings nothing on any GPU so far, by NVIDIA's own advice.
 pub(super) const WORKSPACE_BYTES: usize = 32 << 20;
 
+/// Algorithms that the library is asked for, best first; nearly always the first one serves.
+const ALGORITHMS: usize = 8;
+
 /// The library with its plans.
 pub(super) struct Blas {
+    library: &'static CublasLt,
     handle: sys::cublasLtHandle_t,
     workspace: Ptr,
     stream: CUstream,
-    /// With the number of tokens rounded up, and as it is where the rounded one's algorithm refuses it.
-    plans: HashMap<Shape, Plan>,
+    /// With the number of tokens rounded up, and as it is where the rounded one's algorithm refuses it. Nothing where the
+    /// library knows no algorithm.
+    plans: HashMap<Shape, Result<Plan, Status>>,
+    /// Refused shapes, rounded, that a person has been told of.
+    named: HashSet<Shape>,
 }
 
 // SAFETY: handles of the library serve any thread, one at a time.
@@ -35,82 +42,123 @@ unsafe impl Send for Blas {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Shape(Matmul);
 
-/// Descriptors and algorithm of one shape.
+/// Descriptors and algorithms of one shape.
 struct Plan {
+    library: &'static CublasLt,
     product: sys::cublasLtMatmulDesc_t,
     /// Of `a`, `b` and `c`.
     layouts: [sys::cublasLtMatrixLayout_t; 3],
-    algorithm: sys::cublasLtMatmulAlgo_t,
+    algorithms: Vec<sys::cublasLtMatmulAlgo_t>,
+    /// The first that has not refused the shape itself.
+    next: usize,
+}
+
+/// Which algorithms of a plan are tried. Which one computes a product follows from its shape alone, whatever was computed
+/// before: a run that is resumed must come to the same bits.
+#[derive(Clone, Copy, PartialEq)]
+enum Attempt {
+    /// The first, for a shape that was rounded up to the plan's.
+    First,
+    /// All in turn, for the plan's own shape.
+    Each,
 }
 
 impl Blas {
-    /// Opens the library; the driver's context is current, and the workspace has [`WORKSPACE_BYTES`].
-    pub(super) fn open(stream: CUstream, workspace: Ptr) -> Result<Self, DeviceError> {
-        // SAFETY: looks for the library and opens it, which runs its initialisers and nothing else.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(DeviceError::NoBlas);
-        }
+    /// Takes the library; the driver's context is current, and the workspace has [`WORKSPACE_BYTES`].
+    pub(super) fn open(library: &'static CublasLt, stream: CUstream, workspace: Ptr) -> Result<Self, Status> {
         let mut handle = std::ptr::null_mut();
         // SAFETY: writes a handle to where it is told; `drop` destroys it.
-        done(unsafe { sys::cublasLtCreate(&mut handle) }).map_err(|status| failed("cublasLtCreate", status))?;
-        Ok(Self { handle, workspace, stream, plans: HashMap::new() })
+        unsafe { (library.create)(&mut handle) }.done()?;
+        Ok(Self { library, handle, workspace, stream, plans: HashMap::new(), named: HashSet::new() })
     }
 
-    pub(super) fn matmul(&mut self, matmul: &Matmul) -> Result<(), DeviceError> {
+    /// Version and file.
+    pub(super) fn library(&self) -> String {
+        format!("cuBLASLt {}, {}", self.library.release(), self.library.path.display())
+    }
+
+    /// Computes a product, or says why no algorithm does.
+    pub(super) fn matmul(&mut self, matmul: &Matmul) -> Result<(), Status> {
         let shape = Shape::of(matmul);
-        let planned = if self.plans.contains_key(&shape) { shape } else { shape.rounded() };
-        let result = match self.run(planned, matmul) {
-            // The algorithm was chosen for a somewhat larger shape.
-            Err(Status::CUBLAS_STATUS_NOT_SUPPORTED | Status::CUBLAS_STATUS_INVALID_VALUE) if planned != shape => {
-                self.run(shape, matmul)
+        let rounded = shape.rounded();
+        if rounded != shape && !self.plans.contains_key(&shape) {
+            match self.run(rounded, matmul, Attempt::First) {
+                // The algorithm was chosen for a somewhat larger shape.
+                Err(status) if status.is_refusal() => {}
+                result => return result,
             }
-            result => result,
-        };
-        result.map_err(|status| failed(&format!("the product {matmul}"), status))
+        }
+        self.run(shape, matmul, Attempt::Each)
+    }
+
+    /// Tells a person, once for shapes that round to the same, that the library refuses this one and what is done instead.
+    pub(super) fn name_once(&mut self, matmul: &Matmul, refusal: Status, instead: &str) {
+        if self.named.insert(Shape::of(matmul).rounded()) {
+            let bias = if matmul.bias.is_some() { " with a bias" } else { "" };
+            let release = self.library.release();
+            tracing::warn!("cuBLASLt {release} refuses the product {matmul}{bias} ({refusal}): {instead}");
+        }
     }
 
     /// Computes a product by the plan of this shape.
-    fn run(&mut self, shape: Shape, matmul: &Matmul) -> Result<(), Status> {
+    fn run(&mut self, shape: Shape, matmul: &Matmul, attempt: Attempt) -> Result<(), Status> {
         let plan = match self.plans.entry(shape) {
             Entry::Occupied(plan) => plan.into_mut(),
-            Entry::Vacant(place) => place.insert(Plan::new(self.handle, shape, matmul.bias)?),
+            Entry::Vacant(place) => place.insert(Plan::new(self.library, self.handle, shape, matmul.bias)),
         };
+        let plan = plan.as_mut().map_err(|status| *status)?;
         let Matmul { a, b, c, .. } = *matmul;
         for (layout, matrix) in plan.layouts.into_iter().zip([a, b, c]) {
             let attribute = sys::cublasLtMatrixLayoutAttribute_t::CUBLASLT_MATRIX_LAYOUT_COLS;
             let rows = matrix.rows as u64;
             // SAFETY: the layout is alive, and the attribute one 64-bit number.
-            done(unsafe {
+            unsafe {
                 let value = std::ptr::from_ref(&rows).cast();
-                sys::cublasLtMatrixLayoutSetAttribute(layout, attribute, value, size_of::<u64>())
-            })?;
+                (self.library.set_layout)(layout, attribute, value, size_of::<u64>())
+            }
+            .done()?;
         }
         if let Some(bias) = matmul.bias {
             plan.set(sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.0)?;
         }
         let (alpha, beta) = (1.0f32, if matmul.accumulate { 1.0f32 } else { 0.0 });
         let [layout_a, layout_b, layout_c] = plan.layouts;
-        // SAFETY: all descriptors are alive; the caller answers for the matrices' addresses and sizes.
-        done(unsafe {
-            sys::cublasLtMatmul(
-                self.handle,
-                plan.product,
-                std::ptr::from_ref(&alpha).cast(),
-                b.at.0 as *const c_void,
-                layout_b,
-                a.at.0 as *const c_void,
-                layout_a,
-                std::ptr::from_ref(&beta).cast(),
-                c.at.0 as *const c_void,
-                layout_c,
-                c.at.0 as *mut c_void,
-                layout_c,
-                &plan.algorithm,
-                self.workspace.0 as *mut c_void,
-                WORKSPACE_BYTES,
-                self.stream.cast(),
-            )
-        })
+        let tried = match attempt {
+            Attempt::First => 0..1,
+            Attempt::Each => plan.next..plan.algorithms.len(),
+        };
+        let mut refusal = Status::NOT_SUPPORTED;
+        for index in tried {
+            // SAFETY: all descriptors are alive; the caller answers for the matrices' addresses and sizes.
+            let status = unsafe {
+                (self.library.matmul)(
+                    self.handle,
+                    plan.product,
+                    std::ptr::from_ref(&alpha).cast(),
+                    b.at.0 as *const c_void,
+                    layout_b,
+                    a.at.0 as *const c_void,
+                    layout_a,
+                    std::ptr::from_ref(&beta).cast(),
+                    c.at.0 as *const c_void,
+                    layout_c,
+                    c.at.0 as *mut c_void,
+                    layout_c,
+                    &plan.algorithms[index],
+                    self.workspace.0 as *mut c_void,
+                    WORKSPACE_BYTES,
+                    self.stream.cast(),
+                )
+            };
+            match status.done() {
+                Err(status) if status.is_refusal() => refusal = status,
+                result => return result,
+            }
+            if attempt == Attempt::Each {
+                plan.next = index + 1;
+            }
+        }
+        Err(refusal)
     }
 }
 
@@ -118,7 +166,7 @@ impl Drop for Blas {
     fn drop(&mut self) {
         self.plans.clear();
         // SAFETY: destroyed once; the plans are gone.
-        let _ = unsafe { sys::cublasLtDestroy(self.handle) };
+        let _ = unsafe { (self.library.destroy)(self.handle) };
     }
 }
 
@@ -141,21 +189,22 @@ impl Shape {
 }
 
 impl Plan {
-    fn new(handle: sys::cublasLtHandle_t, shape: Shape, bias: Option<Ptr>) -> Result<Self, Status> {
+    fn new(
+        library: &'static CublasLt,
+        handle: sys::cublasLtHandle_t,
+        shape: Shape,
+        bias: Option<Ptr>,
+    ) -> Result<Self, Status> {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
         let Matmul { a, a_transposed, b, b_transposed, c, tf32, .. } = shape.0;
         let compute = match (a.number, tf32) {
             (Number::F32, true) => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
-        let mut plan = Self {
-            product: std::ptr::null_mut(),
-            layouts: [std::ptr::null_mut(); 3],
-            // SAFETY: plain numbers, for which zero is a value; replaced by the choice below.
-            algorithm: unsafe { std::mem::zeroed() },
-        };
+        let (product, layouts) = (std::ptr::null_mut(), [std::ptr::null_mut(); 3]);
+        let mut plan = Self { library, product, layouts, algorithms: Vec::new(), next: 0 };
         // SAFETY: creates a descriptor where it is told; `drop` destroys it.
-        done(unsafe { sys::cublasLtMatmulDescCreate(&mut plan.product, compute, sys::cudaDataType::CUDA_R_32F) })?;
+        unsafe { (library.create_product)(&mut plan.product, compute, sys::cudaDataType::CUDA_R_32F) }.done()?;
         // CUBLAS_OP_N and CUBLAS_OP_T, which are cuBLAS's own and not in this part of the bindings. The library's first
         // operand is `b`.
         plan.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, i32::from(b_transposed))?;
@@ -173,18 +222,19 @@ impl Plan {
             };
             let (rows, columns, stride) = (matrix.rows as u64, matrix.width as u64, matrix.stride as i64);
             // SAFETY: as above. A stored row is a column to the library.
-            done(unsafe { sys::cublasLtMatrixLayoutCreate(layout, number, columns, rows, stride) })?;
+            unsafe { (library.create_layout)(layout, number, columns, rows, stride) }.done()?;
         }
-        plan.algorithm = choose(handle, &plan, shape)?;
+        plan.algorithms = choose(handle, &plan, shape)?;
         Ok(plan)
     }
 
     fn set<T: Copy>(&self, attribute: sys::cublasLtMatmulDescAttributes_t, value: T) -> Result<(), Status> {
         // SAFETY: each attribute is set with a value of its own type.
-        done(unsafe {
+        unsafe {
             let value = std::ptr::from_ref(&value).cast();
-            sys::cublasLtMatmulDescSetAttribute(self.product, attribute, value, size_of::<T>())
-        })
+            (self.library.set_product)(self.product, attribute, value, size_of::<T>())
+        }
+        .done()
     }
 }
 
@@ -193,30 +243,30 @@ impl Drop for Plan {
         // SAFETY: each descriptor is this plan's own and destroyed once; null where its creation failed.
         unsafe {
             for layout in self.layouts.into_iter().filter(|layout| !layout.is_null()) {
-                let _ = sys::cublasLtMatrixLayoutDestroy(layout);
+                let _ = (self.library.destroy_layout)(layout);
             }
             if !self.product.is_null() {
-                let _ = sys::cublasLtMatmulDescDestroy(self.product);
+                let _ = (self.library.destroy_product)(self.product);
             }
         }
     }
 }
 
-/// The library's first choice for a shape.
-fn choose(handle: sys::cublasLtHandle_t, plan: &Plan, shape: Shape) -> Result<sys::cublasLtMatmulAlgo_t, Status> {
+/// The library's choices for a shape, best first.
+fn choose(handle: sys::cublasLtHandle_t, plan: &Plan, shape: Shape) -> Result<Vec<sys::cublasLtMatmulAlgo_t>, Status> {
     use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
+    let library = plan.library;
     let mut preference = std::ptr::null_mut();
     // SAFETY: creates a preference where it is told, destroyed below.
-    done(unsafe { sys::cublasLtMatmulPreferenceCreate(&mut preference) })?;
+    unsafe { (library.create_preference)(&mut preference) }.done()?;
     let Matmul { a, b, c, bias, .. } = shape.0;
-    // In 16 bits, parts of a sum that is split may not be added up: sums are `f32`.
-    let reductions = match c.number {
-        Number::F32 => sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_MASK as u32,
-        Number::Bf16 => sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32,
-    };
+    // Parts of a sum that is split are written beside each other in `f32` and added up behind in a fixed order, whatever
+    // the output is made of: added in place, their order would be that of their arrival, and in 16 bits they would lose
+    // digits.
+    let reductions = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
     let [layout_a, layout_b, layout_c] = plan.layouts;
     // SAFETY: plain numbers, for which zero is a value.
-    let mut choice: sys::cublasLtMatmulHeuristicResult_t = unsafe { std::mem::zeroed() };
+    let mut choices: [sys::cublasLtMatmulHeuristicResult_t; ALGORITHMS] = unsafe { std::mem::zeroed() };
     let mut found = 0;
     let result = (|| {
         for (attribute, value, bytes) in [
@@ -229,14 +279,15 @@ fn choose(handle: sys::cublasLtHandle_t, plan: &Plan, shape: Shape) -> Result<sy
             (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c.at.0.min(bias.unwrap_or(c.at).0), 4),
         ] {
             // SAFETY: the preference is alive; the value has as many bytes as its attribute takes (little endian).
-            done(unsafe {
+            unsafe {
                 let value = std::ptr::from_ref(&value).cast();
-                sys::cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, bytes)
-            })?;
+                (library.set_preference)(preference, attribute, value, bytes)
+            }
+            .done()?;
         }
-        // SAFETY: all descriptors are alive; at most one choice is written.
-        done(unsafe {
-            sys::cublasLtMatmulAlgoGetHeuristic(
+        // SAFETY: all descriptors are alive; there is room for as many choices as are asked for.
+        unsafe {
+            (library.heuristic)(
                 handle,
                 plan.product,
                 layout_b,
@@ -244,25 +295,23 @@ fn choose(handle: sys::cublasLtHandle_t, plan: &Plan, shape: Shape) -> Result<sy
                 layout_c,
                 layout_c,
                 preference,
-                1,
-                &mut choice,
+                ALGORITHMS as c_int,
+                choices.as_mut_ptr(),
                 &mut found,
             )
-        })
+        }
+        .done()
     })();
     // SAFETY: created above, destroyed once.
-    let _ = unsafe { sys::cublasLtMatmulPreferenceDestroy(preference) };
+    let _ = unsafe { (library.destroy_preference)(preference) };
     result?;
-    done(if found == 0 { Status::CUBLAS_STATUS_NOT_SUPPORTED } else { choice.state })?;
-    Ok(choice.algo)
-}
-
-fn done(status: Status) -> Result<(), Status> {
-    if status == Status::CUBLAS_STATUS_SUCCESS { Ok(()) } else { Err(status) }
-}
-
-fn failed(call: &str, status: Status) -> DeviceError {
-    DeviceError::Blas { call: call.to_string(), reason: format!("{status:?}") }
+    let found = &choices[..(found.max(0) as usize).min(ALGORITHMS)];
+    // SAFETY: a status is a number of as many bytes, read as one since the library may know more of them than the bindings.
+    let serves = |choice: &sys::cublasLtMatmulHeuristicResult_t| unsafe {
+        (&raw const choice.state).cast::<Status>().read().done().is_ok()
+    };
+    let algorithms: Vec<_> = found.iter().filter(|choice| serves(choice)).map(|choice| choice.algo).collect();
+    if algorithms.is_empty() { Err(Status::NOT_SUPPORTED) } else { Ok(algorithms) }
 }
 
 #[cfg(test)]

@@ -5,13 +5,15 @@
 //! `transfer` says so.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
 
 use super::driver::Driver;
 use super::emulated::{Emulated, Extent};
 use super::error::DeviceError;
+use super::meter::Meter;
+use super::op::product::launch as product;
 use super::operand::{Matrix, Ptr};
 use super::work::{Arguments, Launch, Matmul};
 use crate::Error;
@@ -20,6 +22,9 @@ use crate::Error;
 #[derive(Clone)]
 pub struct Device {
     pub(super) backend: Arc<Backend>,
+    pub(super) meter: Arc<Meter>,
+    /// What failed, where that is noted and not returned.
+    faults: Option<Arc<Mutex<Vec<String>>>>,
 }
 
 pub(super) enum Backend {
@@ -31,12 +36,48 @@ pub(super) enum Backend {
 impl Device {
     /// The GPU with this number, from 0.
     pub fn cuda(ordinal: usize) -> Result<Self, Error> {
-        Ok(Self { backend: Arc::new(Backend::Driver(Box::new(Driver::open(ordinal)?))) })
+        Ok(Self::of(Backend::Driver(Box::new(Driver::open(ordinal)?))))
     }
 
     /// An emulation in a library that `student/nn/cuda/emulation/build.sh` made, for tests: it is right, and slow.
     pub fn emulated(library: &Path) -> Result<Self, Error> {
-        Ok(Self { backend: Arc::new(Backend::Emulated(Emulated::open(library)?)) })
+        Ok(Self::of(Backend::Emulated(Emulated::open(library)?)))
+    }
+
+    fn of(backend: Backend) -> Self {
+        Self { backend: Arc::new(backend), meter: Arc::default(), faults: None }
+    }
+
+    /// The same GPU, which takes note of a launch or product that fails and goes on, as long as the GPU itself can: for
+    /// checks, whose results then show what was not computed.
+    pub(super) fn noting_faults(&self) -> Self {
+        Self { faults: Some(Arc::default()), ..self.clone() }
+    }
+
+    /// What failed since this was last asked.
+    pub(super) fn take_faults(&self) -> Vec<String> {
+        self.faults
+            .as_ref()
+            .map(|faults| std::mem::take(&mut *faults.lock().unwrap_or_else(PoisonError::into_inner)))
+            .unwrap_or_default()
+    }
+
+    fn note(&self, result: Result<(), DeviceError>) -> Result<(), Error> {
+        match (result, &self.faults) {
+            (Err(error), Some(faults)) if !error.is_loss() => {
+                faults.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string());
+                Ok(())
+            }
+            (result, _) => Ok(result?),
+        }
+    }
+
+    /// The library that computes products, and where it was found.
+    pub fn library(&self) -> String {
+        match &*self.backend {
+            Backend::Driver(driver) => driver.library(),
+            Backend::Emulated(_) => "the CPU's engine".to_string(),
+        }
     }
 
     /// The GPU's name.
@@ -112,27 +153,40 @@ impl Device {
     pub(crate) fn launch(&self, launch: Launch, arguments: &Arguments) -> Result<(), Error> {
         #[cfg(test)]
         count_launch(launch.kernel);
-        match &*self.backend {
-            Backend::Driver(driver) => driver.launch(launch, arguments)?,
-            Backend::Emulated(emulated) => emulated.launch(launch, arguments)?,
-        }
-        Ok(())
+        let run = || {
+            self.note(match &*self.backend {
+                Backend::Driver(driver) => driver.launch(launch, arguments),
+                Backend::Emulated(emulated) => emulated.launch(launch, arguments),
+            })
+        };
+        self.metered(|| launch.kernel.to_string(), run)
     }
 
-    /// Computes a product: by cuBLASLt on a GPU, by the CPU's engine on the emulated one.
+    /// Computes a product: by cuBLASLt on a GPU, by the CPU's engine on the emulated one, on both with the bias behind it
+    /// where that is not at a multiple of 16 bytes. cuBLASLt promises nothing of a bias' address, and reads it in as wide
+    /// accesses as it writes the result in.
     pub(crate) fn matmul(&self, matmul: Matmul) -> Result<(), Error> {
         // Without elements, or with nothing to add to them: a batch may ask a masked-language model about no token.
         let inner = if matmul.a_transposed { matmul.a.rows } else { matmul.a.width };
         if matmul.c.rows == 0 || matmul.c.width == 0 || inner == 0 && matmul.accumulate {
             return Ok(());
         }
+        if let Some(bias) = matmul.bias.filter(|bias| !bias.0.is_multiple_of(16)) {
+            self.matmul(Matmul { bias: None, ..matmul })?;
+            let row = Extent::from(Matrix::new(matmul.c.number, bias, [1, matmul.c.width]));
+            self.check("add_bias", "bias", row, row)?;
+            let (launch, arguments) = product::add_bias(matmul.c, bias);
+            return self.launch(launch, &arguments);
+        }
         #[cfg(test)]
         count_launch("matmul");
-        match &*self.backend {
-            Backend::Driver(driver) => driver.matmul(&matmul)?,
-            Backend::Emulated(emulated) => emulated.matmul(&matmul)?,
-        }
-        Ok(())
+        let run = || {
+            self.note(match &*self.backend {
+                Backend::Driver(driver) => driver.matmul(&matmul),
+                Backend::Emulated(emulated) => emulated.matmul(&matmul),
+            })
+        };
+        self.metered(|| matmul.to_string(), run)
     }
 
     /// Refuses a kernel's operand that is not what is expected; the emulated device alone looks.
@@ -144,13 +198,16 @@ impl Device {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Ptr, Error> {
-        match &*self.backend {
-            Backend::Driver(driver) => Ok(driver.allocate(bytes)?),
-            Backend::Emulated(emulated) => Ok(emulated.allocate(bytes)),
-        }
+        let at = match &*self.backend {
+            Backend::Driver(driver) => driver.allocate(bytes)?,
+            Backend::Emulated(emulated) => emulated.allocate(bytes),
+        };
+        self.meter.take(bytes);
+        Ok(at)
     }
 
     fn free(&self, at: Ptr, bytes: usize) {
+        self.meter.give_back(bytes);
         match &*self.backend {
             Backend::Driver(driver) => driver.free(at),
             Backend::Emulated(emulated) => emulated.free(at, bytes),

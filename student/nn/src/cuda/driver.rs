@@ -5,17 +5,23 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys::{self, CUresult};
 
 use super::blas::{Blas, WORKSPACE_BYTES};
+use super::cublaslt::{CublasLt, Status};
 use super::error::DeviceError;
+use super::op::product::launch as product;
 use super::operand::Ptr;
 use super::work::{Arguments, Launch, Matmul};
 
 /// The kernels, compiled ahead by `student/nn/cuda/build.sh`; the driver turns them into the GPU's own code once.
 const KERNELS: &[u8] = include_bytes!("../../cuda/kernels.ptx.gz");
+
+/// Names a file of PTX to load in place of the program's own kernels: that of `build.sh --lineinfo`, for NVIDIA's tools.
+const KERNELS_VARIABLE: &str = "DISTILL_CUDA_KERNELS";
 
 /// What the driver must be made for: the version of the kernels' PTX.
 const NEEDED_DRIVER: i32 = 12040;
@@ -61,8 +67,8 @@ impl EventHandle {
 // SAFETY: a handle of the driver, which serves any thread.
 unsafe impl Send for EventHandle {}
 
-/// How many GPUs there are.
-fn count() -> Result<usize, DeviceError> {
+/// How many GPUs there are, and the CUDA that their driver is made for.
+fn count() -> Result<(usize, i32), DeviceError> {
     // SAFETY: looks for the driver's library and opens it, which runs its initialisers and nothing else.
     if !unsafe { sys::is_culib_present() } {
         return Err(DeviceError::NoDriver);
@@ -82,12 +88,12 @@ fn count() -> Result<usize, DeviceError> {
     if version < NEEDED_DRIVER {
         return Err(DeviceError::TooOldDriver { found: version, needed: NEEDED_DRIVER });
     }
-    Ok(count as usize)
+    Ok((count as usize, version))
 }
 
 impl Driver {
     pub(super) fn open(ordinal: usize) -> Result<Self, DeviceError> {
-        let count = count()?;
+        let (count, version) = count()?;
         if count == 0 {
             return Err(DeviceError::NoGpu);
         }
@@ -106,7 +112,8 @@ impl Driver {
         }
         let mut context = std::ptr::null_mut();
         // SAFETY: as above; the context is released in `drop`.
-        unsafe { check(sys::cuDevicePrimaryCtxRetain(&mut context, device), "cuDevicePrimaryCtxRetain")? };
+        let result = unsafe { sys::cuDevicePrimaryCtxRetain(&mut context, device) };
+        check(room_for("its context", &name, result)?, "cuDevicePrimaryCtxRetain")?;
         let mut driver = Self {
             name,
             context,
@@ -120,18 +127,38 @@ impl Driver {
         driver.bind()?;
         let kind = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: the context is current; the stream is destroyed in `drop`.
-        unsafe { check(sys::cuStreamCreate(&mut driver.stream, kind), "cuStreamCreate")? };
+        let result = unsafe { sys::cuStreamCreate(&mut driver.stream, kind) };
+        check(room_for("a stream", &driver.name, result)?, "cuStreamCreate")?;
         if driver.pooled {
             driver.keep_freed_memory()?;
         }
-        driver.module = load_kernels()?;
+        driver.module = load_kernels(&driver.name)?;
+        let library = CublasLt::open(version)?;
         // Freed with the context: it lives exactly as long.
-        driver.blas = Some(Mutex::new(Blas::open(driver.stream, driver.allocate(WORKSPACE_BYTES)?)?));
+        let workspace = driver.allocate(WORKSPACE_BYTES).map_err(|error| match error {
+            DeviceError::OutOfMemory { .. } => no_room("cuBLASLt's workspace", &driver.name),
+            error => error,
+        })?;
+        driver.blas =
+            Some(Mutex::new(Blas::open(library, driver.stream, workspace).map_err(|status| match status {
+                Status::ALLOC_FAILED => no_room("cuBLASLt", &driver.name),
+                status => DeviceError::Blas {
+                    call: format!("cublasLtCreate, {} of {}", library.path.display(), library.release()),
+                    reason: status.to_string(),
+                },
+            })?));
         Ok(driver)
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// cuBLASLt's version, and the file that it was found in.
+    pub(super) fn library(&self) -> String {
+        self.blas
+            .as_ref()
+            .map_or_else(String::new, |blas| blas.lock().unwrap_or_else(PoisonError::into_inner).library())
     }
 
     fn memory(&self) -> Result<(usize, usize), DeviceError> {
@@ -243,11 +270,37 @@ impl Driver {
         check(result, format_args!("kernel {} (or one before it)", launch.kernel))
     }
 
+    /// A product by cuBLASLt; what that refuses, without the bias, which is added behind it; what it refuses then too, by a
+    /// kernel of our own.
     pub(super) fn matmul(&self, matmul: &Matmul) -> Result<(), DeviceError> {
         self.bind()?;
-        match &self.blas {
-            Some(blas) => blas.lock().unwrap_or_else(PoisonError::into_inner).matmul(matmul),
-            None => Err(DeviceError::NoBlas),
+        let Some(blas) = &self.blas else {
+            return Err(DeviceError::Blas { call: matmul.to_string(), reason: "it is not open yet".to_string() });
+        };
+        let mut blas = blas.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(refusal) = self.refusal(&mut blas, matmul)? else { return Ok(()) };
+        if let Some(bias) = matmul.bias
+            && self.refusal(&mut blas, &Matmul { bias: None, ..*matmul })?.is_none()
+        {
+            blas.name_once(matmul, refusal, "its bias is added by a kernel of its own");
+            let (launch, arguments) = product::add_bias(matmul.c, bias);
+            return self.launch(launch, &arguments);
+        }
+        blas.name_once(matmul, refusal, "a kernel of this program computes it, slowly");
+        let (launch, arguments) = product::product(matmul);
+        self.launch(launch, &arguments)
+    }
+
+    /// Asks cuBLASLt for a product, and returns why it does not compute it.
+    fn refusal(&self, blas: &mut Blas, matmul: &Matmul) -> Result<Option<Status>, DeviceError> {
+        match blas.matmul(matmul) {
+            Ok(()) => Ok(None),
+            Err(status) if status.is_refusal() => Ok(Some(status)),
+            Err(status) => {
+                // What went wrong on the GPU before says more.
+                self.synchronize()?;
+                Err(DeviceError::Blas { call: format!("the product {matmul}"), reason: status.to_string() })
+            }
         }
     }
 
@@ -258,6 +311,32 @@ impl Driver {
         // SAFETY: writes a handle to where it is told; its owner destroys it.
         unsafe { check(sys::cuEventCreate(&mut event, flags), "cuEventCreate")? };
         Ok(EventHandle(event))
+    }
+
+    /// An event that remembers when it was passed.
+    pub(super) fn timing_event(&self) -> Result<EventHandle, DeviceError> {
+        self.bind()?;
+        let mut version = 0;
+        // SAFETY: writes one number.
+        unsafe { check(sys::cuDriverGetVersion(&mut version), "cuDriverGetVersion")? };
+        // Before there is no call of this name that reads the time.
+        if version < 12080 {
+            let reason = "needs a driver made for CUDA 12.8 or later; update it, or time without launches".to_string();
+            return Err(DeviceError::Driver { call: "timing launches".to_string(), reason });
+        }
+        let mut event = std::ptr::null_mut();
+        // SAFETY: writes a handle to where it is told; its owner destroys it.
+        unsafe { check(sys::cuEventCreate(&mut event, 0), "cuEventCreate")? };
+        Ok(EventHandle(event))
+    }
+
+    /// The time between two such events, both passed.
+    pub(super) fn milliseconds_between(&self, before: EventHandle, behind: EventHandle) -> Result<f64, DeviceError> {
+        self.bind()?;
+        let mut milliseconds = 0.0;
+        // SAFETY: both events are alive, and timed; writes a number to where it is told.
+        unsafe { check(sys::cuEventElapsedTime_v2(&mut milliseconds, before.0, behind.0), "cuEventElapsedTime")? };
+        Ok(f64::from(milliseconds))
     }
 
     pub(super) fn record(&self, event: EventHandle) -> Result<(), DeviceError> {
@@ -356,13 +435,47 @@ impl Drop for Driver {
     }
 }
 
-fn load_kernels() -> Result<sys::CUmodule, DeviceError> {
-    use sys::CUjit_option_enum as JitOption;
+/// Passes on what a call returned while the GPU was made ready, unless its memory was full.
+fn room_for(what: &'static str, name: &str, result: CUresult) -> Result<CUresult, DeviceError> {
+    if result == CUresult::CUDA_ERROR_OUT_OF_MEMORY { Err(no_room(what, name)) } else { Ok(result) }
+}
+
+fn no_room(what: &'static str, name: &str) -> DeviceError {
+    DeviceError::NoRoomToStart { name: name.to_string(), what }
+}
+
+/// The PTX of the kernels: the program's own, or that in the file which [`KERNELS_VARIABLE`] names.
+fn kernels(named: Option<&Path>) -> Result<Vec<u8>, DeviceError> {
     let mut image = Vec::new();
-    let unpacked = std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(KERNELS), &mut image);
-    unpacked
-        .map_err(|error| DeviceError::Driver { call: "unpacking the kernels".into(), reason: error.to_string() })?;
+    let read = match named {
+        None => gunzip(KERNELS, &mut image),
+        Some(file) => std::fs::read(file).and_then(|bytes| match bytes.starts_with(&[0x1f, 0x8b]) {
+            true => gunzip(&bytes, &mut image),
+            false => {
+                image = bytes;
+                Ok(())
+            }
+        }),
+    };
+    read.map_err(|error| {
+        let call = match named {
+            None => "unpacking the kernels".to_string(),
+            Some(file) => format!("reading the kernels from {KERNELS_VARIABLE}={}", file.display()),
+        };
+        DeviceError::Driver { call, reason: error.to_string() }
+    })?;
     image.push(0);
+    Ok(image)
+}
+
+fn gunzip(bytes: &[u8], to: &mut Vec<u8>) -> std::io::Result<()> {
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(bytes), to).map(|_| ())
+}
+
+fn load_kernels(name: &str) -> Result<sys::CUmodule, DeviceError> {
+    use sys::CUjit_option_enum as JitOption;
+    let named = std::env::var_os(KERNELS_VARIABLE).filter(|file| !file.is_empty());
+    let image = kernels(named.as_ref().map(Path::new))?;
     let mut module = std::ptr::null_mut();
     let mut log = vec![0u8; 8192];
     let mut options = [JitOption::CU_JIT_ERROR_LOG_BUFFER, JitOption::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
@@ -380,6 +493,7 @@ fn load_kernels() -> Result<sys::CUmodule, DeviceError> {
         return Err(DeviceError::TooOldDriver { found, needed: NEEDED_DRIVER });
     }
     let log = String::from_utf8_lossy(&log);
+    let result = room_for("the kernels", name, result)?;
     check(result, format_args!("loading the kernels {}", log.trim_end_matches('\0').trim()))?;
     Ok(module)
 }
@@ -408,5 +522,63 @@ fn check(result: CUresult, call: impl std::fmt::Display) -> Result<(), DeviceErr
         let _ = sys::cuGetErrorString(result, &mut text);
         if text.is_null() { "unknown error".into() } else { CStr::from_ptr(text).to_string_lossy() }
     };
-    Err(DeviceError::Driver { call: call.to_string(), reason: format!("{text} ({result:?})") })
+    let (call, reason) = (call.to_string(), format!("{text} ({result:?})"));
+    Err(if is_lost(result) { DeviceError::Lost { call, reason } } else { DeviceError::Driver { call, reason } })
+}
+
+/// Whether every later call of this process returns this error too.
+fn is_lost(result: CUresult) -> bool {
+    use CUresult::*;
+    matches!(
+        result,
+        CUDA_ERROR_ILLEGAL_ADDRESS
+            | CUDA_ERROR_LAUNCH_TIMEOUT
+            | CUDA_ERROR_CONTEXT_IS_DESTROYED
+            | CUDA_ERROR_ASSERT
+            | CUDA_ERROR_HARDWARE_STACK_ERROR
+            | CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | CUDA_ERROR_MISALIGNED_ADDRESS
+            | CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | CUDA_ERROR_INVALID_PC
+            | CUDA_ERROR_LAUNCH_FAILED
+            | CUDA_ERROR_ECC_UNCORRECTABLE
+            | CUDA_ERROR_NVLINK_UNCORRECTABLE
+            | CUDA_ERROR_DEVICE_UNAVAILABLE
+            | CUDA_ERROR_EXTERNAL_DEVICE
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_come_from_the_program_or_from_a_file_that_is_named() {
+        let own = kernels(None).expect("the program's own");
+        assert!(own.starts_with(b"//") && own.ends_with(&[0]));
+        let folder = std::env::temp_dir().join(format!("distill-kernels-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        for (name, bytes) in [("packed", KERNELS), ("plain", &own[..own.len() - 1])] {
+            let file = folder.join(name);
+            std::fs::write(&file, bytes).expect("a file");
+            assert!(kernels(Some(&file)).expect("reads") == own, "{name}");
+        }
+        let error = kernels(Some(&folder.join("none"))).expect_err("no such file").to_string();
+        assert!(error.contains("DISTILL_CUDA_KERNELS=") && error.contains("none"), "{error}");
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn full_memory_at_the_start_says_so() {
+        let full = room_for("the kernels", "a GPU", CUresult::CUDA_ERROR_OUT_OF_MEMORY).expect_err("full").to_string();
+        assert!(full.starts_with("a GPU has no memory left for the kernels; others use it (nvidia-smi"), "{full}");
+        let other = CUresult::CUDA_ERROR_INVALID_VALUE;
+        assert_eq!(room_for("the kernels", "a GPU", other).expect("passed on"), other);
+    }
+
+    #[test]
+    fn what_ends_all_work_is_told_from_what_does_not() {
+        assert!(is_lost(CUresult::CUDA_ERROR_MISALIGNED_ADDRESS) && is_lost(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS));
+        assert!(!is_lost(CUresult::CUDA_ERROR_INVALID_VALUE) && !is_lost(CUresult::CUDA_ERROR_OUT_OF_MEMORY));
+    }
 }

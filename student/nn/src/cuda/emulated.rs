@@ -121,6 +121,10 @@ impl Emulated {
             0 => return Ok(()),
             1 => "no such kernel".to_string(),
             2 => "a fault in the kernel, printed above".to_string(),
+            3 => {
+                let (call, reason) = (format!("kernel {}", launch.kernel), "the library says so".to_string());
+                return Err(DeviceError::Lost { call, reason });
+            }
             other => format!("unknown code {other}"),
         };
         Err(DeviceError::Emulation { call: format!("kernel {}", launch.kernel), reason })

@@ -41,12 +41,20 @@ pub enum DeviceError {
         /// Likewise.
         needed: i32,
     },
-    /// cuBLASLt is not installed.
+    /// cuBLASLt is not installed, or not where it is looked for.
     #[error(
-        "cuBLASLt was not found (libcublasLt.so.12 or .13); install it (NVIDIA's package libcublas, or `pip install \
-         nvidia-cublas-cu12`) and name its folder in LD_LIBRARY_PATH, or give --device cpu"
+        "cuBLASLt was not found ({names}); looked in: {looked}.{} Install it (NVIDIA's package libcublas, or `pip install \
+         nvidia-cublas-cu12`), or name its folder in DISTILL_CUDA_LIBRARIES, or give --device cpu",
+        sentence(refused)
     )]
-    NoBlas,
+    NoBlas {
+        /// The files that would do.
+        names: String,
+        /// The folders.
+        looked: String,
+        /// Files that are there and could not be opened, and why.
+        refused: Vec<String>,
+    },
     /// The GPU's memory is used up.
     #[error(
         "the GPU has no room for {}: {} of {} are free; a lower --batch-tokens or --batch-rows needs less",
@@ -60,7 +68,26 @@ pub enum DeviceError {
         /// Bytes.
         total: usize,
     },
-    /// A call of the driver that failed; what a kernel did wrong is reported by a later call.
+    /// The GPU's memory is used up, by others, before anything was computed.
+    #[error(
+        "{name} has no memory left for {what}; others use it (nvidia-smi lists them): wait for them, name another GPU \
+         with --device cuda:N, or give --device cpu"
+    )]
+    NoRoomToStart {
+        /// The GPU.
+        name: String,
+        /// What did not fit.
+        what: &'static str,
+    },
+    /// A kernel or a copy did something that ends all work of this process on the GPU; a call reports it that comes later.
+    #[error("the GPU failed for good at {call}: {reason}")]
+    Lost {
+        /// What was called, and for what.
+        call: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// A call of the driver that failed.
     #[error("the GPU failed at {call}: {reason}")]
     Driver {
         /// What was called, and for what.
@@ -100,10 +127,19 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
+    /// Whether nothing more can be computed on the GPU by this process.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::Lost { .. })
+    }
+
     /// Whether there is simply no GPU, as opposed to one that cannot be used.
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::NoDriver | Self::NoGpu)
     }
+}
+
+fn sentence(refused: &[String]) -> String {
+    if refused.is_empty() { String::new() } else { format!(" Could not be opened: {}.", refused.join("; ")) }
 }
 
 fn bytes(count: usize) -> String {

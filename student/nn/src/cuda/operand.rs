@@ -110,6 +110,12 @@ impl Matrix {
         [self.rows, self.width]
     }
 
+    /// Some rows, all of their columns.
+    pub(crate) fn some_rows(self, rows: Range<usize>) -> Self {
+        let at = self.at.offset_bytes(rows.start * self.stride * self.number.bytes());
+        Self { at, rows: rows.len(), ..self }
+    }
+
     /// Some columns of all rows.
     pub(crate) fn columns(self, columns: Range<usize>) -> Self {
         let at = self.at.offset_bytes(columns.start * self.number.bytes());

@@ -1,9 +1,13 @@
 //! The end of a step: norm, clip and AdamW without a word from the host, and what the host learns of it later.
 
 use super::device::{Buffer, Device};
-use super::op::optimizer::launch::{AdamWStep, GradientScale, SUM_PARTIALS, SumOfSquares};
+use super::op::optimizer::launch::{
+    AdamWStep, AdamWStepMarked, GradientScale, SUM_PARTIALS, SumOfSquares, SumOfSquaresMarked,
+};
 use super::operand::{Matrix, Number, Ptr, Vector};
+use super::put_off::PutOff;
 use super::transfer::LateReads;
+use super::variant;
 use super::weights::Weights;
 use crate::{Error, StepRates, StepReport};
 
@@ -30,7 +34,7 @@ impl Optimizer {
             device: device.clone(),
             steps: 0,
             report: Buffer::zeroed(device, REPORT * 4)?,
-            partials: Buffer::zeroed(device, SUM_PARTIALS * 4)?,
+            partials: Buffer::zeroed(device, 2 * SUM_PARTIALS * 4)?,
             reads: LateReads::new(device),
         })
     }
@@ -40,10 +44,11 @@ impl Optimizer {
         self.report.ptr()
     }
 
-    /// Takes a step and sets the gradients to zero. `number` is what its report will be known by.
+    /// Takes a step, behind which gradients begin anew. `number` is what its report will be known by.
     pub(super) fn step(
         &mut self,
         weights: &Weights,
+        put_off: &mut PutOff,
         number: u64,
         rates: StepRates,
         weight_decay: f64,
@@ -52,14 +57,52 @@ impl Optimizer {
         let exponent = self.steps.min(i32::MAX as u64) as i32;
         let step = (rates.learning_rate / (1.0 - BETA_1.powi(exponent))) as f32;
         let root_correction = (1.0 / (1.0 - BETA_2.powi(exponent)).sqrt()) as f32;
+        let decay = (1.0 - rates.learning_rate * weight_decay) as f32;
         let layout = &weights.layout;
         let control = Vector { at: self.report.ptr().offset_bytes(CONTROL * 4), len: CONTROL };
-        let partials = Vector { at: self.partials.ptr(), len: SUM_PARTIALS };
-        let [_, gradients, ..] = weights.flat(0);
-        SumOfSquares { x: Vector { at: gradients, len: layout.len }, partials }.launch(&self.device)?;
-        GradientScale { partials, max_norm: rates.max_gradient_norm as f32, control }.launch(&self.device)?;
-        let decay = (1.0 - rates.learning_rate * weight_decay) as f32;
-        for (range, decay) in [(0..layout.decaying, decay), (layout.decaying..layout.len, 1.0)] {
+        let partials =
+            |index: usize| Vector { at: self.partials.ptr().offset_bytes(index * SUM_PARTIALS * 4), len: SUM_PARTIALS };
+        let words = put_off.words(weights)?;
+        let table = layout.words.len();
+        let [_, gradients, ..] = weights.flat(table);
+        weights.finish_gradients()?;
+        SumOfSquares { x: Vector { at: gradients, len: layout.len - table }, partials: partials(0) }
+            .launch(&self.device)?;
+        let mut sums = partials(0);
+        if let Some(words) = &words {
+            SumOfSquaresMarked { x: words.gradients, marks: words.marks, partials: partials(1) }
+                .launch(&self.device)?;
+            sums.len = 2 * SUM_PARTIALS;
+        }
+        let next_factor = put_off.next_factor(weights, decay)?;
+        GradientScale {
+            partials: sums,
+            max_norm: rates.max_gradient_norm as f32,
+            control,
+            put_off: next_factor,
+            decay,
+        }
+        .launch(&self.device)?;
+        if let Some(words) = words {
+            AdamWStepMarked {
+                parameters: words.parameters,
+                gradients: words.gradients,
+                first_moment: words.moments[0],
+                second_moment: words.moments[1],
+                marks: words.marks,
+                control,
+                step,
+                decay,
+                root_correction,
+            }
+            .launch(&self.device)?;
+        }
+        let matrices = layout.matrices.clone();
+        for (range, decay, clears) in [
+            (table..matrices.start, decay, true),
+            (matrices.clone(), decay, variant::given("clear-gradients")),
+            (matrices.end..layout.len, 1.0, true),
+        ] {
             let [p, g, m, v, shadow] = weights.flat(range.start);
             let count = range.len();
             let [parameters, gradients, first_moment, second_moment] = [p, g, m, v].map(|at| Vector { at, len: count });
@@ -74,9 +117,11 @@ impl Optimizer {
                 step,
                 decay,
                 root_correction,
+                clears,
             }
             .launch(&self.device)?;
         }
+        weights.begin_gradients();
         self.reads.request(number, self.report.ptr(), REPORT)?;
         self.device.zero(self.report.ptr(), REPORT * 4)
     }

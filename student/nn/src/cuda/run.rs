@@ -1,6 +1,7 @@
 //! What the operations of a pass find on the device: values, gradients, weights and masks in their places.
 //!
-//! Every weight's gradient is added to what stands there, so micro-batches add up without further work.
+//! Every weight's gradient is added to what stands there, so micro-batches add up without further work; the first product
+//! of a step that makes a matrix' gradient overwrites it instead.
 
 use super::batch::Batch;
 use super::device::Device;
@@ -27,6 +28,8 @@ pub(super) struct Run<'a> {
     pub(super) batch: &'a Batch,
     /// None outside training.
     pub(super) masks: Option<&'a DropoutRng>,
+    /// Tokens of a slice of a feed-forward part outside training; 0: all of them.
+    pub(super) slice_tokens: usize,
 }
 
 impl Run<'_> {

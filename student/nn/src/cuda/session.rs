@@ -14,8 +14,10 @@ use super::op::attention::launch::{LONGEST, TILE_HEAD_SIZES};
 use super::op::sums::launch::SumRows;
 use super::operand::{Matrix, Number, Precision, Ptr, Vector};
 use super::optimizer::Optimizer;
+use super::put_off::PutOff;
 use super::run::Run;
 use super::transfer::{LateReads, Staging};
+use super::variant;
 use super::walk::{self, CudaHabits, partial_bytes};
 use super::weights::Weights;
 use crate::op::Kind;
@@ -45,6 +47,7 @@ pub(crate) struct CudaSession {
     /// Labels and teacher's logits on their way to the device.
     targets: Staging,
     optimizer: Optimizer,
+    put_off: PutOff,
     weight_decay: f64,
     /// Logits that were asked for.
     logits: LateReads,
@@ -53,6 +56,8 @@ pub(crate) struct CudaSession {
     /// How often the weights were changed.
     changes: u64,
     said_slow: bool,
+    /// Tokens of a slice of a feed-forward part where nothing is kept for a backward pass; 0: all of them.
+    slice_tokens: usize,
 }
 
 /// Where a pass stands in the session's memory.
@@ -86,6 +91,7 @@ impl CudaSession {
             config: config.clone(),
             precision,
             parameters,
+            put_off: PutOff::new(device, &weights),
             weights,
             program,
             plans: Plans::new(),
@@ -98,6 +104,7 @@ impl CudaSession {
             pass: 0,
             changes: 0,
             said_slow: false,
+            slice_tokens: variant::number("slice").unwrap_or(0),
         })
     }
 
@@ -119,9 +126,10 @@ impl CudaSession {
         if pass.number != self.pass {
             return Err(Error::PassIsOver);
         }
-        let Self { device, precision, weights, .. } = self;
+        let Self { device, precision, weights, slice_tokens, .. } = self;
         let CudaPass { plan, places, batch, masks, .. } = pass;
-        Ok(Run { device, precision: *precision, weights, plan, places, batch, masks: masks.as_ref() })
+        let (precision, masks, slice_tokens) = (*precision, masks.as_ref(), *slice_tokens);
+        Ok(Run { device, precision, weights, plan, places, batch, masks, slice_tokens })
     }
 
     /// [`Session::backward`] in ranges of the list that begin at these operations, in ascending order; each range's weights'
@@ -184,6 +192,7 @@ impl Session for CudaSession {
     }
 
     fn settle(&mut self) -> Result<&Parameters, Error> {
+        self.put_off.settle(&self.weights)?;
         self.weights.download(&mut self.parameters)?;
         Ok(&self.parameters)
     }
@@ -191,6 +200,7 @@ impl Session for CudaSession {
     fn set_parameters(&mut self, flat: &[f32]) -> Result<(), Error> {
         self.changes += 1;
         self.parameters.flat_mut().copy_from_slice(flat);
+        self.put_off.forget();
         self.weights.upload(&self.parameters)
     }
 
@@ -201,6 +211,9 @@ impl Session for CudaSession {
         let plan = self.plan(taps, training)?;
         if training {
             self.weights.prepare_training()?;
+            self.put_off.look_up(&self.weights, input.input_ids)?;
+        } else {
+            self.put_off.settle(&self.weights)?;
         }
         self.say_if_attention_is_slow();
         // The memory is no longer that of the pass before.
@@ -296,6 +309,8 @@ impl Session for CudaSession {
         self.optimizer = Optimizer::new(&self.device)?;
         self.optimizer.steps = steps;
         self.weight_decay = optimizer.weight_decay();
+        // Rows that this session has looked up stay so: whether a row is put off changes no bits.
+        self.put_off.look_up(&self.weights, &optimizer.looked_up())?;
         self.weights.upload_moment(0, first)?;
         self.weights.upload_moment(1, second)?;
         self.clear_gradients()
@@ -304,7 +319,7 @@ impl Session for CudaSession {
     fn step(&mut self, number: u64, rates: StepRates) -> Result<(), Error> {
         self.changes += 1;
         self.weights.prepare_training()?;
-        self.optimizer.step(&self.weights, number, rates, self.weight_decay)
+        self.optimizer.step(&self.weights, &mut self.put_off, number, rates, self.weight_decay)
     }
 
     fn reports(&mut self, behind: usize) -> Result<Vec<StepReport>, Error> {

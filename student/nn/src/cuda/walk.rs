@@ -3,10 +3,12 @@
 use std::ops::Range;
 
 use super::op;
+use super::op::attention::launch::SURVIVOR_WORDS;
 use super::op::norm::launch::norm_partials;
 use super::op::sums::launch::column_partials;
 use super::operand::{Number, Precision};
 use super::run::{Run, is_logits};
+use super::slices::FeedForward;
 use crate::Error;
 use crate::op::{Kind, Op};
 use crate::program::Program;
@@ -14,7 +16,16 @@ use crate::program::places::{Gradient, Habits, Needs, Room};
 use crate::value::{Rows, Tap, Value, ValueId};
 
 pub(super) fn forward(run: &Run<'_>) -> Result<(), Error> {
+    let mut done = 0;
     for (index, op) in run.plan.program.ops.iter().enumerate() {
+        if index < done {
+            continue;
+        }
+        if let Some(feed_forward) = FeedForward::at(run, index) {
+            feed_forward.forward(run, index)?;
+            done = index + FeedForward::OPS;
+            continue;
+        }
         match &op.kind {
             Kind::Embed(embed) => op::embed::run::forward(run, index, op, embed)?,
             Kind::Linear(linear) => op::linear::run::forward(run, index, op, linear)?,
@@ -75,13 +86,18 @@ impl Habits for CudaHabits {
             },
             Kind::Linear(_) | Kind::Decode(_) => Needs { keeps: &[0], gradients: &[Gradient::Own], ..Needs::default() },
             Kind::Activate(_) => Needs { keeps: &[0], gradients: &[Gradient::Takes], ..Needs::default() },
-            Kind::Attention(attention) => Needs {
-                keeps: &[0, 1, 2],
-                keeps_output: true,
-                gradients: &[Gradient::Own; 3],
-                states: vec![floats(attention.heads)],
-                ..Needs::default()
-            },
+            Kind::Attention(attention) => {
+                // Log-sum-exps, and for the kernels on tensor cores what the mask leaves.
+                let masked = self.0 == Precision::Bf16 && attention.site.is_some();
+                let survivors = masked.then(|| floats(attention.heads * SURVIVOR_WORDS));
+                Needs {
+                    keeps: &[0, 1, 2],
+                    keeps_output: true,
+                    gradients: &[Gradient::Own; 3],
+                    states: std::iter::once(floats(attention.heads)).chain(survivors).collect(),
+                    ..Needs::default()
+                }
+            }
             Kind::Norm(_) => Needs {
                 keeps: &[0],
                 gradients: &[Gradient::Takes],
@@ -122,7 +138,7 @@ impl Habits for CudaHabits {
 pub(super) fn partial_bytes(program: &Program, count: impl Fn(Rows) -> usize) -> usize {
     let of_op = |op: &Op| {
         let Value { rows, width } = program.values[op.out.0];
-        let (norms, columns) = (norm_partials(count(rows)), column_partials(count(rows)));
+        let (norms, columns) = (norm_partials(count(rows), width), column_partials(count(rows), width));
         match &op.kind {
             Kind::Embed(_) | Kind::Norm(_) => norms * 2 * width,
             Kind::ResidualNorm(_) => norms * 3 * width,

@@ -1,14 +1,17 @@
 //! Parameters on the device: masters, gradients, moments and what products read, one flat buffer each.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::device::{Buffer, Device};
 use super::op::rows::launch::Cast;
 use super::operand::{Matrix, Precision, Ptr, Vector};
+use super::variant;
 use crate::op::{Embed, Kind, Op, ResidualNorm};
 use crate::program::Program;
-use crate::{Error, Layout, Parameters, Slot, Span};
+use crate::{Entry, Error, Layout, Parameters, Slot, Span};
 
 /// Scalars to whose multiples a parameter, or a group of neighbours, starts: what vector loads and products like.
 const ALIGNMENT: usize = 64;
@@ -20,19 +23,34 @@ const ALIGNMENT: usize = 64;
 pub(super) struct DeviceLayout {
     pub(super) host: Arc<Layout>,
     offsets: HashMap<Slot, usize>,
-    /// Scalars that decay, gaps included.
-    pub(super) decaying: usize,
+    /// The word table, in front of all others, if a step's gradient is in some of its rows alone; else empty.
+    pub(super) words: Range<usize>,
+    /// The matrices of linear maps, which products make the gradients of: the end of what decays.
+    pub(super) matrices: Range<usize>,
     pub(super) len: usize,
 }
 
 impl DeviceLayout {
     pub(super) fn new(host: Arc<Layout>, program: &Program) -> Self {
         let neighbours = neighbours(&host, program);
+        let maps = maps(&host, program);
         let mut offsets = HashMap::new();
         let mut len = 0usize;
         let mut decaying = 0;
-        for decays in [true, false] {
-            for entry in host.entries().iter().filter(|entry| entry.decays() == decays) {
+        if let Some(table) =
+            host.entry(Slot::WordEmbeddings).filter(|_| !host.ties_words() && !variant::given("dense-words"))
+        {
+            offsets.insert(table.slot, 0);
+            len = table.range.len().next_multiple_of(ALIGNMENT);
+        }
+        let words = 0..len;
+        let mut matrices = 0;
+        for (decays, is_map) in [(true, false), (true, true), (false, false)] {
+            if is_map {
+                matrices = len;
+            }
+            let wanted = |entry: &&Entry| entry.decays() == decays && maps.contains(&entry.slot) == is_map;
+            for entry in host.entries().iter().filter(wanted) {
                 if offsets.contains_key(&entry.slot) {
                     continue;
                 }
@@ -49,7 +67,7 @@ impl DeviceLayout {
                 decaying = len;
             }
         }
-        Self { host, offsets, decaying, len }
+        Self { host, offsets, words, matrices: matrices..decaying, len }
     }
 
     fn offset(&self, slot: Slot) -> usize {
@@ -76,14 +94,22 @@ impl DeviceLayout {
     }
 }
 
+/// The matrices of linear maps.
+fn maps(host: &Layout, program: &Program) -> HashSet<Slot> {
+    let of_op = |op: &Op| if let Kind::Linear(linear) = &op.kind { between(host, linear.weight) } else { Vec::new() };
+    program.ops.iter().flat_map(of_op).collect()
+}
+
+fn between(host: &Layout, span: Span) -> Vec<Slot> {
+    let entries = &host.entries()[host.index(span.first)..=host.index(span.last)];
+    entries.iter().map(|entry| entry.slot).collect()
+}
+
 /// The parameters that stand together: what one product reads, and what one backward kernel sums the gradients of.
 fn neighbours(host: &Layout, program: &Program) -> Vec<Vec<Slot>> {
     let mut program = program.clone();
     program.join(host, |_, _| true);
-    let between = |span: Span| {
-        let entries = &host.entries()[host.index(span.first)..=host.index(span.last)];
-        entries.iter().map(|entry| entry.slot).collect::<Vec<_>>()
-    };
+    let between = |span: Span| between(host, span);
     let of_op = |op: &Op| match &op.kind {
         Kind::Linear(linear) => [Some(linear.weight), linear.bias].into_iter().flatten().map(between).collect(),
         Kind::Embed(Embed { norm: Some(norm), .. }) | Kind::Norm(norm) => vec![vec![norm.weight, norm.bias]],
@@ -104,6 +130,11 @@ pub(super) struct Weights {
     /// These three are empty until training begins.
     gradients: Buffer,
     moments: [Buffer; 2],
+    /// The matrices of linear maps.
+    maps: HashSet<Slot>,
+    /// Those whose gradients have not begun: what stands in their place is of the step before, and the first product
+    /// overwrites it.
+    unwritten: RefCell<HashSet<Slot>>,
 }
 
 impl Weights {
@@ -113,6 +144,7 @@ impl Weights {
         layout: Arc<Layout>,
         program: &Program,
     ) -> Result<Self, Error> {
+        let maps = maps(&layout, program);
         let layout = DeviceLayout::new(layout, program);
         let shadow_bytes = if precision == Precision::Bf16 { layout.len * 2 } else { 0 };
         Ok(Self {
@@ -122,6 +154,8 @@ impl Weights {
             shadow: Buffer::zeroed(device, shadow_bytes)?,
             gradients: Buffer::empty(device),
             moments: [Buffer::empty(device), Buffer::empty(device)],
+            maps,
+            unwritten: RefCell::default(),
             layout,
         })
     }
@@ -155,12 +189,43 @@ impl Weights {
         self.read(&self.masters, parameters.flat_mut())
     }
 
-    /// Sets the gradients to zero, as a step does.
+    /// Sets the gradients to zero.
     pub(super) fn clear_gradients(&mut self) -> Result<(), Error> {
+        self.unwritten.get_mut().clear();
         self.device.zero(self.gradients.ptr(), self.gradients.bytes())
     }
 
+    /// Whether the gradient of matrices that one product makes is added to what stands there; from now on it is.
+    pub(super) fn adds_gradient(&self, span: Span) -> Result<bool, Error> {
+        let slots = between(&self.layout.host, span);
+        let mut unwritten = self.unwritten.borrow_mut();
+        let new: Vec<Slot> = slots.iter().copied().filter(|slot| unwritten.remove(slot)).collect();
+        if new.len() == slots.len() {
+            return Ok(false);
+        }
+        new.into_iter().try_for_each(|slot| self.zero_gradient(slot))?;
+        Ok(true)
+    }
+
+    /// Sets the gradients to zero that have not begun: they are read.
+    pub(super) fn finish_gradients(&self) -> Result<(), Error> {
+        self.unwritten.borrow_mut().drain().try_for_each(|slot| self.zero_gradient(slot))
+    }
+
+    /// Lets the gradients of matrices begin anew: a step has read them.
+    pub(super) fn begin_gradients(&self) {
+        if !variant::given("clear-gradients") {
+            self.unwritten.borrow_mut().extend(&self.maps);
+        }
+    }
+
+    fn zero_gradient(&self, slot: Slot) -> Result<(), Error> {
+        let len = self.layout.host.entry(slot).map_or(0, |entry| entry.range.len());
+        self.device.zero(self.gradient(slot), len * 4)
+    }
+
     pub(super) fn download_gradients(&self, flat: &mut [f32]) -> Result<(), Error> {
+        self.finish_gradients()?;
         self.read(&self.gradients, flat)
     }
 
@@ -237,7 +302,7 @@ mod tests {
             layout.gather(&layout.spread(&flat), &mut back);
             assert_eq!(flat, back);
             for entry in host.entries() {
-                assert_eq!(layout.offset(entry.slot) < layout.decaying, entry.decays(), "{}", entry.name);
+                assert_eq!(layout.offset(entry.slot) < layout.matrices.end, entry.decays(), "{}", entry.name);
             }
             let offset = |part| layout.offset(Slot::Layer(1, part));
             assert_eq!(offset(LayerSlot::KeyWeight) - offset(LayerSlot::QueryWeight), 20 * 20);

@@ -14,7 +14,7 @@ use crate::cuda::device::{Backend, Buffer, Device};
 use crate::cuda::op::rows::launch::Cast;
 use crate::cuda::operand::{Matrix, Number, Precision, Vector};
 use crate::cuda::verify::engine::{Rows, weights};
-use crate::cuda::verify::verify;
+use crate::cuda::verify::{Part, verify};
 use crate::cuda::work::{Arguments, Launch};
 use crate::hf::HfConfig;
 use crate::{
@@ -98,9 +98,9 @@ fn an_upload_reads_the_host_s_memory_when_it_is_waited_for() {
 
 /// Of what [`train_and_capture`] gives.
 const PARTS: [&str; 3] = ["losses and norms", "changes of weights", "logits"];
-/// Distance of a part from the emulated device's, whose products add up in another order. Measured: 2.4e-6 and 4.9e-3.
+/// Distance of a part from the emulated device's, whose products add up in another order. Measured: 2.4e-6 and 1.9e-2.
 const F32: f64 = 7.2e-6;
-const BF16: f64 = 1.5e-2;
+const BF16: f64 = 5.7e-2;
 
 fn distance(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
@@ -137,16 +137,18 @@ fn task() {
     std::fs::write(path, serde_json::to_vec(&result).expect("numbers")).expect("the folder is there");
 }
 
-/// Runs all of them and returns how many there are.
+/// Runs all that are not for a real GPU alone, and returns how many there are.
 fn checks(device: &Device) -> f32 {
     let (mut count, mut failures) = (0, Vec::new());
-    let report = &mut |check: crate::cuda::KernelCheck| {
-        count += 1;
-        if !check.passed {
-            failures.push(format!("{check:?}"));
-        }
-    };
-    verify(device, report).expect("no call fails");
+    for part in Part::ALL.into_iter().filter(|&part| part != Part::Large) {
+        let report = &mut |check: crate::cuda::KernelCheck| {
+            count += 1;
+            if !check.passed {
+                failures.push(format!("{check:?}"));
+            }
+        };
+        verify(device, part, report).expect("no call fails");
+    }
     assert!(failures.is_empty(), "{} of {count} checks failed:\n{}", failures.len(), failures.join("\n"));
     count as f32
 }

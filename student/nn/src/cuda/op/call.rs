@@ -13,6 +13,21 @@ macro_rules! typed {
     ($name:literal) => {
         [concat!($name, "_f32"), concat!($name, "_bf16")]
     };
+    (concat_name $name:literal, $suffix:literal) => {
+        [concat!($name, $suffix, "_f32"), concat!($name, $suffix, "_bf16")]
+    };
+}
+
+/// The names of a kernel for rows that are whole vectors, by how many vectors of 16 bytes in `bf16` a lane takes.
+macro_rules! by_vectors {
+    ($name:literal) => {
+        [
+            typed!(concat_name $name, "_1"),
+            typed!(concat_name $name, "_2"),
+            typed!(concat_name $name, "_3"),
+            typed!(concat_name $name, "_4"),
+        ]
+    };
 }
 
 /// Declares a kernel's operands and its launch. `over x as [rows, width]` takes the sizes, and with the first one the
@@ -45,6 +60,9 @@ macro_rules! operation {
         }
     };
 }
+
+/// Elements that a thread takes at a time where rows are whole vectors, of either type.
+pub(super) const EIGHT: usize = 8;
 
 /// What a kernel drops: nothing without a site.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +106,8 @@ pub(super) struct Call<'a> {
     refusal: Option<DeviceError>,
     /// Whether all activations' rows stand at multiples of 16 bytes.
     pub(super) aligned: bool,
+    /// Whether all operands but words start at multiples of 16 bytes.
+    aligned_starts: bool,
     /// Whether there is nothing to do.
     idle: bool,
 }
@@ -96,7 +116,8 @@ impl<'a> Call<'a> {
     /// Of a kernel for `f32` and one for `bf16`.
     pub(super) fn new(device: &'a Device, number: Number, kernels: [&'static str; 2]) -> Self {
         let (arguments, refusal) = (Arguments::new(), None);
-        let mut call = Self { device, kernel: "", number, arguments, refusal, aligned: true, idle: false };
+        let (aligned, aligned_starts) = (true, true);
+        let mut call = Self { device, kernel: "", number, arguments, refusal, aligned, aligned_starts, idle: false };
         call.kernel = call.of_type(kernels);
         call
     }
@@ -149,6 +170,7 @@ impl<'a> Call<'a> {
         stride: usize,
     ) -> Self {
         let at = found.map_or(Ptr::NULL, |found| found.at);
+        self.aligned_starts &= element == "u32" || at.0.is_multiple_of(16);
         if let (Some(found), None) = (found, &self.refusal) {
             let expected = Extent { at, element, rows, width, stride };
             self.refusal = self.device.check(self.kernel, name, found, expected).err();
@@ -183,6 +205,11 @@ impl<'a> Call<'a> {
     /// Adds 64 bits, of which a narrower parameter is the lower ones.
     fn push(self, bits: u64) -> Self {
         Self { arguments: self.arguments.push(bits), ..self }
+    }
+
+    /// Whether all that stands in rows of this width is whole vectors of [`EIGHT`] elements, aligned.
+    pub(super) fn whole(&self, width: usize) -> bool {
+        self.aligned && self.aligned_starts && width > 0 && width.is_multiple_of(EIGHT)
     }
 
     /// Elements of 16 bytes of activations.

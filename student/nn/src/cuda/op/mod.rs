@@ -43,6 +43,9 @@ pub(crate) mod optimizer {
     pub(crate) mod launch;
     pub(crate) mod verify;
 }
+pub(crate) mod product {
+    pub(crate) mod launch;
+}
 pub(crate) mod rows {
     pub(crate) mod launch;
     pub(crate) mod run;

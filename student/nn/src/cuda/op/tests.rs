@@ -4,7 +4,7 @@ use super::call::Mask;
 use super::embed::launch::{EmbedSum, Lookup};
 use super::norm::launch::{NormWeights, ResidualNormForward};
 use crate::Error;
-use crate::cuda::device::Buffer;
+use crate::cuda::device::{Buffer, take_launches};
 use crate::cuda::emulation;
 use crate::cuda::operand::{Matrix, Number, Vector, Words};
 use crate::cuda::work::Matmul;
@@ -22,6 +22,7 @@ fn launch(at: &[Buffer; 6]) -> ResidualNormForward {
         branch: matrix(0),
         branch_bias: vector(3, SHAPE[1]),
         residual: matrix(1),
+        keeps_sum: true,
         norm: NormWeights { weight: vector(3, SHAPE[1]), bias: vector(3, SHAPE[1]), epsilon: Some(1e-5) },
         mask: Mask { site: None, first: 0 },
         row_tokens: None,
@@ -98,4 +99,28 @@ fn operands_beyond_their_memory_are_refused_by_name() {
     assert_eq!(error, "matmul was given b as f32 [3, 60]; it needs f32 [3, 64]");
     let error = refusal(device.matmul(Matmul { c: Matrix { stride: 2, ..product.c }, ..product }));
     assert_eq!(error, "matmul was given c as f32 [3, 3], rows 2 apart; it needs f32 [3, 3]");
+}
+
+#[test]
+fn a_bias_at_an_odd_address_never_comes_to_the_product() {
+    let Some(device) = emulation::device() else { return };
+    let at: [Buffer; 4] = std::array::from_fn(|_| Buffer::zeroed(&device, BYTES).expect("memory"));
+    let matrix = |index: usize, shape| Matrix::new(Number::F32, at[index].ptr(), shape);
+    let product = |bias_at: usize| Matmul {
+        a: matrix(0, [3, 64]),
+        a_transposed: false,
+        b: matrix(1, [3, 64]),
+        b_transposed: true,
+        c: matrix(2, [3, 3]),
+        accumulate: false,
+        bias: Some(at[3].ptr().offset_bytes(bias_at)),
+        tf32: false,
+    };
+    for (bias_at, expected) in [(0, &["matmul"][..]), (4, &["matmul", "add_bias_f32"]), (16, &["matmul"])] {
+        take_launches();
+        device.matmul(product(bias_at)).expect("all fits");
+        assert_eq!(take_launches(), expected, "at byte {bias_at}");
+    }
+    let error = refusal(device.matmul(product(BYTES - 8)));
+    assert!(error.starts_with("add_bias was given bias as 12 bytes from byte 760 on of 768"), "{error}");
 }

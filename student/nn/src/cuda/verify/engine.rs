@@ -45,7 +45,7 @@ pub(super) fn verify(device: &Device, report: &mut dyn FnMut(KernelCheck)) -> Re
     for config in [config(Family::DISTILBERT, 64), config(Family::BERT, 128), masked, thin] {
         for (precision, limits) in [(Precision::F32, F32), (Precision::Tf32, TF32), (Precision::Bf16, BF16)] {
             let shape = format!("{:?}, {:?}, heads of {}", config.family, config.head, config.head_size());
-            engine(device, &config, precision, limits, &mut |kernel, worst: Worst, tolerance| {
+            let result = engine(device, &config, precision, limits, &mut |kernel, worst: Worst, tolerance| {
                 report(KernelCheck {
                     kernel: format!("engine {kernel} ({precision})"),
                     shape: format!("{shape}: {}", worst.name),
@@ -53,8 +53,10 @@ pub(super) fn verify(device: &Device, report: &mut dyn FnMut(KernelCheck)) -> Re
                     tolerance,
                     element: worst.element,
                     passed: worst.distance <= tolerance,
+                    fault: None,
                 });
-            })?;
+            });
+            super::go_on(result, &format!("engine ({precision})"), &shape, report)?;
         }
     }
     Ok(())

@@ -2,14 +2,19 @@
 
 use super::launch::{ActivationBackward, ActivationForward};
 use crate::cuda::op::sums::launch::{ReducePartials, column_partials};
-use crate::cuda::verify::bench::{Bench, FLOATS, ROUNDED, SHAPES, column_sums};
+use crate::cuda::verify::bench::{Bench, FLOATS, PRODUCTION_ROWS, ROUNDED, SHAPES, column_sums};
 use crate::{Activation, Error};
 
 pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
-    for (rows, width) in SHAPES.into_iter().chain([(130, 40)]) {
+    for (rows, width) in SHAPES.into_iter().chain([(130, 40), (7, 1032)]) {
         activation(bench, rows, width)?;
     }
     Ok(())
+}
+
+/// Over as many rows as training has.
+pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    activation(bench, PRODUCTION_ROWS, 192)
 }
 
 fn activation(bench: &mut Bench<'_>, rows: usize, width: usize) -> Result<(), Error> {
@@ -22,13 +27,11 @@ fn activation(bench: &mut Bench<'_>, rows: usize, width: usize) -> Result<(), Er
         bench.compare("activation_forward", "out", &shape, &out, &expected, ROUNDED)?;
 
         let d = bench.activations("d", rows * width)?;
-        let sums = bench.output_floats(column_partials(rows) * width)?;
+        let sums = bench.output_floats(column_partials(rows, width) * width)?;
         let partials = sums.matrix(width);
         ActivationBackward { activation: kind, pre: pre.matrix(width), d: d.matrix(width), partials }
             .launch(bench.device)?;
-        // The derivative as a difference quotient; exact where the function is straight.
-        let slope = |x: f64| (value(kind, x + 1e-5) - value(kind, x - 1e-5)) / 2e-5;
-        let expected: Vec<f64> = pre.values.iter().zip(&d.values).map(|(&x, d)| d * slope(x)).collect();
+        let expected: Vec<f64> = pre.values.iter().zip(&d.values).map(|(&x, d)| d * slope(kind, x)).collect();
         bench.compare("activation_backward", "d_pre", &shape, &d, &expected, ROUNDED)?;
         let destination = bench.floats("destination", width, 1.0)?;
         ReducePartials { partials, destination: destination.vector() }.launch(bench.device)?;
@@ -50,6 +53,14 @@ fn value(kind: Activation, x: f64) -> f64 {
     }
 }
 
+/// The derivative as a difference quotient, except where there is a corner, which a quotient would cut off.
+fn slope(kind: Activation, x: f64) -> f64 {
+    match kind {
+        Activation::Relu => f64::from(x > 0.0),
+        _ => (value(kind, x + 1e-5) - value(kind, x - 1e-5)) / 2e-5,
+    }
+}
+
 /// The error function by its series, exact enough on what random activations reach.
 fn erf(x: f64) -> f64 {
     let (mut term, mut total) = (x, x);
@@ -58,4 +69,15 @@ fn erf(x: f64) -> f64 {
         total += term / f64::from(2 * n + 1);
     }
     total * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slope_of_relu_is_right_beside_its_corner() {
+        assert_eq!([-1e-7, 0.0, 1e-7].map(|x| slope(Activation::Relu, x)), [0.0, 0.0, 1.0]);
+        assert!((slope(Activation::Tanh, 0.0) - 1.0).abs() < 1e-9);
+    }
 }

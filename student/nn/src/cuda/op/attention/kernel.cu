@@ -5,14 +5,15 @@
 // query [Q, heads * D]; key, value [T, heads * D]; all of these and their gradients with rows a stride of their own
 // apart; context, d_context [Q, heads * D]; lse [Q, heads]. Sequence b has the keys from starts[b] to starts[b + 1] and
 // the queries from query_starts[b] to query_starts[b + 1]; query_tokens [Q] says which tokens of the batch these are, for
-// the mask; null: query q is token q.
+// the mask; null: query q is token q. survivors is for tiles.cu alone.
 
 /// What both passes read, in elements of type E.
 #define ATTENTION_PARAMETERS(E)                                                                                        \
     const E *__restrict__ query, int query_stride, const E *__restrict__ key, int key_stride,                          \
         const E *__restrict__ value, int value_stride, const u32 *__restrict__ starts,                                 \
         const u32 *__restrict__ query_starts, const u32 *__restrict__ query_tokens, int sequences, int queries,        \
-        int tokens, int heads, int head_size, int longest, float scale, DROPOUT_PARAMETERS, int max_length
+        int tokens, int heads, int head_size, int longest, float scale, DROPOUT_PARAMETERS, int max_length,            \
+        u32 *__restrict__ survivors
 
 /// What all kernels of the backward pass take: each writes some of the gradients.
 #define ATTENTION_BACKWARD_PARAMETERS(E)                                                                               \

@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::cuda::op::call::{Call, Mask};
 use crate::cuda::operand::{Matrix, Number, Words};
+use crate::cuda::variant;
 
 operation! {
     /// Softmax of scores, times values.
@@ -46,6 +47,8 @@ pub(crate) struct Attention {
     pub(crate) mask: Mask,
     /// Longest sequence the model takes, for the mask.
     pub(crate) max_length: usize,
+    /// `[Q * heads * SURVIVOR_WORDS]`: what the mask leaves, which some forward kernels write down for the backward pass.
+    pub(crate) survivors: Option<Words>,
 }
 
 /// Some of the tokens as queries.
@@ -69,6 +72,13 @@ const FORWARD_TILES: [&str; 3] =
 const BACKWARD_TILES: [&str; 3] =
     ["attention_backward_tiles_32", "attention_backward_tiles_64", "attention_backward_tiles_128"];
 
+/// The longest sequence that one block of some kernels holds as a whole, for the first two sizes of heads.
+const WHOLE: usize = 128;
+/// Words for which of a query's probabilities a mask leaves, in one head of such a sequence.
+pub(crate) const SURVIVOR_WORDS: usize = WHOLE / 32;
+const FORWARD_WHOLE: [&str; 2] = ["attention_forward_whole_32", "attention_forward_whole_64"];
+const BACKWARD_WHOLE: [&str; 2] = ["attention_backward_whole_32", "attention_backward_whole_64"];
+
 impl Attention {
     pub(in crate::cuda::op) fn shape(&self) -> [usize; 4] {
         [self.query.rows, self.key.rows, self.query.width, self.heads]
@@ -89,7 +99,7 @@ impl Attention {
 
 impl Call<'_> {
     fn attention(self, _name: &str, attention: Attention, _shape: [usize; 0]) -> Self {
-        let Attention { query, key, value, starts, queries, heads, longest, mask, max_length } = attention;
+        let Attention { query, key, value, starts, queries, heads, longest, mask, max_length, survivors } = attention;
         let (sequences, head_size) = (attention.sequences(), attention.head_size());
         let tokens = if queries.is_some() { key.rows } else { query.rows };
         self.strided("query", query, [query.rows, heads * head_size])
@@ -102,10 +112,16 @@ impl Call<'_> {
             .scalar("scale", 1.0 / (head_size as f32).sqrt(), [])
             .mask("mask", mask, [])
             .sizes([max_length])
+            .words("survivors", survivors, [query.rows * heads * SURVIVOR_WORDS])
     }
 
     fn launch_attention_forward(&mut self, attention: Attention) -> Result<(), Error> {
         let ([queries, _, _, heads], longest) = (attention.shape(), attention.longest);
+        if let Some((kernel, row_bytes)) = self.whole_sequences(attention, FORWARD_WHOLE) {
+            self.kernel = kernel;
+            // Queries, keys, values.
+            return self.launch_whole(attention, 16 * 3 * row_bytes);
+        }
         let Some((kernel, row_bytes)) = self.tiles(attention, FORWARD_TILES) else {
             return self.launch_row_warps(queries, heads, (attention.head_size() + longest) * 4);
         };
@@ -119,6 +135,12 @@ impl Call<'_> {
 
     fn launch_attention_backward(&mut self, attention: Attention) -> Result<(), Error> {
         let ([queries, tokens, _, heads], longest) = (attention.shape(), attention.longest);
+        if let Some((kernel, row_bytes)) = self.whole_sequences(attention, BACKWARD_WHOLE) {
+            self.kernel = kernel;
+            // Keys, queries and their gradients; gradients of scores; two words a query, survivors, and what a warp does.
+            let strip = 16 * (3 * row_bytes + (WHOLE + 8) * 2 + 2 * 4 + SURVIVOR_WORDS * 4) + 48;
+            return self.launch_whole(attention, strip);
+        }
         let head_size = attention.head_size();
         let Some((kernel, row_bytes)) = self.tiles(attention, BACKWARD_TILES) else {
             self.launch_row_warps(queries, heads, (2 * head_size + longest) * 4)?;
@@ -130,6 +152,24 @@ impl Call<'_> {
         let grid = [longest.div_ceil(rows), heads, attention.sequences()];
         // Keys, values, queries and their gradients; three words a query.
         self.launch(grid, 2 * rows, rows * (4 * row_bytes + 3 * 4))
+    }
+
+    /// The kernel whose blocks hold whole sequences, if there is one for these, and the bytes of a row in its memory.
+    fn whole_sequences(&self, attention: Attention, kernels: [&'static str; 2]) -> Option<(&'static str, usize)> {
+        let [first, second] = kernels;
+        let (kernel, row_bytes) = self.tiles(attention, [first, second, ""])?;
+        let fits = !kernel.is_empty() && attention.longest <= WHOLE;
+        let knows_mask = attention.mask.site.is_none() || attention.survivors.is_some();
+        (fits && knows_mask && !variant::given("old-attention")).then_some((kernel, row_bytes))
+    }
+
+    /// A warp for 16 tokens of the longest sequence, with a strip of memory each. Of a shorter one a block takes several
+    /// heads, so even where all are short it has some warps.
+    fn launch_whole(&mut self, attention: Attention, strip_bytes: usize) -> Result<(), Error> {
+        let steps = attention.longest.div_ceil(16).max(1);
+        let warps = steps.max(4);
+        let grid = [1, attention.heads.div_ceil(warps / steps), attention.sequences()];
+        self.launch(grid, 32 * warps, warps * strip_bytes)
     }
 
     /// The kernel on tensor cores, if there is one for these heads and operands, and the bytes of a row in its memory.

@@ -5,8 +5,9 @@
 // longer than they need to be, so that eight of them lie in different banks. The forward pass goes over tiles of 64
 // keys and rescales what it has when it meets a larger score. In the backward pass a block is first the owner of keys,
 // with scores transposed so that they are at once the left operand of d_key and d_value, then the owner of queries, for
-// d_query: scores are computed twice, and in return no block adds to what another one writes. A sequence that fits one
-// block, as nearly all text does, is loaded once for both.
+// d_query: scores are computed twice, and in return no block adds to what another one writes. Where one block holds a
+// whole sequence, as it does of nearly all text, scores are computed once, and their gradients go through shared memory
+// from the owners of keys to those of queries.
 //
 // Fragments of mma_16x8x16: with group = lane / 4 and pair = lane % 4 * 2, element i of an accumulator stands in row
 // group + 8 (i / 2) and column pair + i % 2; two neighbouring accumulators, packed, are a left operand.
@@ -455,6 +456,366 @@ __device__ __forceinline__ void backward_tiles(bf16* shared, Rows query, Rows ke
     }
 }
 
+/// A sequence that one block holds as a whole, a warp each 16 of its rows. A block has warps for the batch's longest
+/// sequence; of a shorter one it takes as many heads as they are enough for, and blocks without a head end at once.
+struct alignas(16) WholeSequence {
+    u32 first, first_query;
+    /// `row`: the first one of this warp; `first_strip`: which warp has the first ones of its head.
+    int length, queries, first_head, head, row, first_strip, steps;
+    bool busy;
+
+    __device__ __forceinline__ WholeSequence(const u32* starts, const u32* query_starts, int heads) {
+        first = starts[blockIdx.z];
+        length = starts[blockIdx.z + 1] - first;
+        first_query = query_starts[blockIdx.z];
+        queries = query_starts[blockIdx.z + 1] - first_query;
+        steps = max(1, whole_steps(length) / 16);
+        const int warp = threadIdx.x / 32, together = blockDim.x / 32 / steps, which = warp / steps;
+        first_head = blockIdx.y * together;
+        head = first_head + which;
+        busy = which < together && head < heads;
+        first_strip = which * steps;
+        row = (warp - first_strip) * 16;
+    }
+
+    /// Keys, or queries, of this warp.
+    __device__ __forceinline__ int keys_here() const { return min(16, length - row); }
+    __device__ __forceinline__ int queries_here() const { return min(16, queries - row); }
+};
+
+/// A warp's 16 rows of a head begin to travel to shared memory, `count` of them, zeros for the others.
+template <int D>
+__device__ __forceinline__ void load_strip(bf16* strip, Rows matrix, size_t first, int head, int count) {
+    constexpr int CHUNKS = D / 8;
+    const int lane = threadIdx.x % 32, column = lane % CHUNKS * 8;
+    const bf16* from = matrix.at + first * matrix.stride + head * D + column;
+#pragma unroll
+    for (int i = 0; i < CHUNKS / 2; i++) {
+        const int row = i * (32 / CHUNKS) + lane / CHUNKS;
+        bf16* to = strip + row * (D + 8) + column;
+        if (row < count) {
+            copy16_async(to, from + static_cast<size_t>(row) * matrix.stride);
+        } else {
+            store16(to, {0, 0, 0, 0});
+        }
+    }
+}
+
+/// Tokens of the longest sequence that one block holds, and elements from row to row of its scores in shared memory.
+constexpr int WHOLE = 128, SCORE_STRIDE = WHOLE + 8;
+/// The forward pass leaves the mask of such sequences for the backward pass, four words for each query and head: in the
+/// order that a warp computes probabilities in, key k is bit k / 8 * 2 + k % 2 of word k % 8 / 2.
+constexpr int SURVIVOR_WORDS = WHOLE / 32;
+
+/// What a block of the forward pass keeps of the 16 rows of each warp.
+template <int D>
+struct alignas(16) ForwardStrip {
+    static constexpr int TILE = 16 * (D + 8);
+    bf16 queries[TILE], keys[TILE], values[TILE];
+};
+
+/// The forward pass of sequences that one block holds: all of it is asked for at once.
+template <int D>
+__device__ __forceinline__ void forward_whole(void* shared, Rows query, Rows key, Rows value, const WholeSequence& at,
+                                              const u32* query_tokens, int heads, float scale, const Dropout& dropout,
+                                              int max_length, bf16* context, float* lse, u32* survivors) {
+    if (at.first_head >= heads) return;
+    const int lane = threadIdx.x % 32, group = lane / 4, pair = lane % 4 * 2;
+    const float to_log2 = scale * LOG2_E;
+    ForwardStrip<D>* strips = static_cast<ForwardStrip<D>*>(shared) + at.first_strip;
+    ForwardStrip<D>& mine = strips[at.row / 16];
+    const int rows = at.queries_here();
+    const size_t first_query = at.first_query + at.row;
+    if (at.busy) {
+        if (rows > 0) load_strip<D>(mine.queries, query, first_query, at.head, rows);
+        load_strip<D>(mine.keys, key, at.first + at.row, at.head, at.keys_here());
+        load_strip<D>(mine.values, value, at.first + at.row, at.head, at.keys_here());
+    }
+    // While it travels, which probabilities the mask leaves.
+    u32 bits[2] = {0, 0};
+    if (dropout.threshold && at.busy && rows > 0) {
+        MaskRow mask[2];
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int row = min(group + 8 * half, rows - 1);
+            const u32 token = query_tokens ? query_tokens[first_query + row] : static_cast<u32>(first_query) + row;
+            mask[half] = dropout.row(token, max_length, heads, at.head);
+        }
+#pragma unroll 2
+        for (int n = 0; 8 * n < at.length; n++) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const u32 low = dropout.keeps(mask[half], 8 * n + pair);
+                const u32 high = dropout.keeps(mask[half], 8 * n + pair + 1);
+                bits[half] |= (low | high << 1) << 2 * n;
+            }
+        }
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int row = group + 8 * half;
+            if (survivors && row < rows) {
+                survivors[((first_query + row) * heads + at.head) * SURVIVOR_WORDS + lane % 4] = bits[half];
+            }
+        }
+    }
+    tiles_arrive();
+    if (!at.busy || rows <= 0) return;
+
+    unsigned left[D / 16][4];
+#pragma unroll
+    for (int k = 0; k < D / 16; k++) load_left<D>(mine.queries, 16 * k, left[k]);
+    float out[D / 8][4] = {};
+    float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
+#pragma unroll 1
+    for (int base = 0; base < at.length; base += KEY_TILE) {
+        const ForwardStrip<D>* from = strips + base / 16;
+        const int count = at.length - base;
+        float scores[KEY_TILE / 8][4];
+        float tile_largest[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+        for (int j = 0; j < KEY_TILE / 16; j++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) scores[2 * j][i] = scores[2 * j + 1][i] = 0.0f;
+            if (16 * j < count) {
+#pragma unroll
+                for (int k = 0; k < D / 16; k++) {
+                    unsigned low[2], high[2];
+                    load_right<D>(from[j].keys, 16 * k, low, high);
+                    mma_16x8x16(scores[2 * j], left[k], low);
+                    mma_16x8x16(scores[2 * j + 1], left[k], high);
+                }
+            }
+            if (16 * j + 16 > count) {
+#pragma unroll
+                for (int n = 2 * j; n < 2 * j + 2; n++) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        if (8 * n + pair + i % 2 >= count) scores[n][i] = -INFINITY;
+                    }
+                }
+            }
+#pragma unroll
+            for (int n = 2 * j; n < 2 * j + 2; n++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) tile_largest[i / 2] = fmaxf(tile_largest[i / 2], scores[n][i]);
+            }
+        }
+        float offset[2];
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float most = tile_largest[half];
+            most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+            most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+            most = fmaxf(most, largest[half]);
+            const float correction = exp2_fast((largest[half] - most) * to_log2);
+            largest[half] = most;
+            offset[half] = most * to_log2;
+            sum[half] *= correction;
+#pragma unroll
+            for (int d = 0; d < D / 8; d++) out[d][2 * half] *= correction, out[d][2 * half + 1] *= correction;
+        }
+#pragma unroll
+        for (int j = 0; j < KEY_TILE / 16; j++) {
+            if (16 * j >= count) break;
+#pragma unroll
+            for (int n = 2 * j; n < 2 * j + 2; n++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    scores[n][i] = exp2_fast(scores[n][i] * to_log2 - offset[i / 2]);
+                    sum[i / 2] += scores[n][i];
+                }
+            }
+            if (dropout.threshold) {
+#pragma unroll
+                for (int n = 2 * j; n < 2 * j + 2; n++) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        if (!(bits[i / 2] & 1u << (2 * n + i % 2))) scores[n][i] = 0.0f;
+                    }
+                }
+            }
+            unsigned probabilities[4];
+            pack_left(scores[2 * j], scores[2 * j + 1], probabilities);
+            add_product<D>(out, probabilities, from[j].values);
+        }
+#pragma unroll
+        for (int half = 0; half < 2; half++) bits[half] >>= KEY_TILE / 4;
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        sum[half] += __shfl_xor_sync(~0u, sum[half], 1);
+        sum[half] += __shfl_xor_sync(~0u, sum[half], 2);
+        const int row = group + 8 * half;
+        if (lane % 4 == 0 && row < rows) {
+            lse[(first_query + row) * heads + at.head] = largest[half] * scale + logf(sum[half]);
+        }
+    }
+    const int hidden = heads * D;
+    store_tile<D>(context + first_query * hidden + at.head * D, hidden, rows, out, dropout.scale / sum[0],
+                  dropout.scale / sum[1]);
+}
+
+/// What a block of the backward pass keeps of the 16 rows of each warp.
+template <int D>
+struct alignas(16) BackwardStrip {
+    static constexpr int TILE = 16 * (D + 8);
+    bf16 keys[TILE], queries[TILE], d_contexts[TILE];
+    /// Values, which the warp itself alone reads, and then in their place the gradients of its keys' scores.
+    bf16 values[16 * SCORE_STRIDE];
+    /// Of each query the log-sum-exp in powers of two, and what softmax's backward pass subtracts.
+    float sums[2 * 16];
+    /// Of each query which probabilities dropout left.
+    u32 survivors[16 * SURVIVOR_WORDS];
+    /// Here, since the loop over queries takes all registers.
+    WholeSequence at;
+};
+static_assert(sizeof(BackwardStrip<64>) == 16 * (3 * (64 + 8) + SCORE_STRIDE) * 2 + 432, "as launch.rs counts");
+
+/// Of a warp's queries d_context, sums and mask. Rows up to the 16th get values that make their probabilities zero.
+template <int D>
+__device__ __forceinline__ void load_query_terms(BackwardStrip<D>& mine, const bf16* context, const bf16* d_context,
+                                                 const float* lse, const u32* survivors, const WholeSequence& at,
+                                                 int heads) {
+    constexpr int CHUNKS = D / 8, LOADS = CHUNKS / 2;
+    const int count = at.queries_here();
+    const int lane = threadIdx.x % 32, column = lane % CHUNKS * 8;
+    const size_t first = at.first_query + at.row;
+    Bytes16 a[LOADS], b[LOADS];
+#pragma unroll
+    for (int i = 0; i < LOADS; i++) {
+        const int row = i * (32 / CHUNKS) + lane / CHUNKS;
+        a[i] = b[i] = {0, 0, 0, 0};
+        if (row < count) {
+            const size_t from = ((first + row) * heads + at.head) * D + column;
+            a[i] = load16(context + from);
+            b[i] = load16(d_context + from);
+        }
+    }
+    if (lane < 16) {
+        const bool there = lane < count;
+        const size_t place = (first + lane) * heads + at.head;
+        mine.sums[2 * lane] = there ? lse[place] * LOG2_E : INFINITY;
+        u32* to = mine.survivors + lane * SURVIVOR_WORDS;
+        if (survivors && there) {
+            copy16_async(to, survivors + place * SURVIVOR_WORDS);
+        } else {
+            store16(to, {~0u, ~0u, ~0u, ~0u});
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < LOADS; i++) {
+        const int row = i * (32 / CHUNKS) + lane / CHUNKS;
+        store16(mine.d_contexts + row * (D + 8) + column, b[i]);
+        const u32 left[4] = {a[i].x, a[i].y, a[i].z, a[i].w}, right[4] = {b[i].x, b[i].y, b[i].z, b[i].w};
+        float projection = 0.0f;
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            projection += bits_to_float(left[j] << 16) * bits_to_float(right[j] << 16);
+            projection += bits_to_float(left[j] & 0xffff0000u) * bits_to_float(right[j] & 0xffff0000u);
+        }
+#pragma unroll
+        for (int bits = CHUNKS / 2; bits > 0; bits /= 2) projection += __shfl_xor_sync(~0u, projection, bits);
+        if (lane % CHUNKS == 0) mine.sums[2 * row + 1] = projection;
+    }
+}
+
+/// The backward pass of sequences that one block holds: scores, transposed, are computed once, by the owner of the
+/// keys. Their gradients then stand in shared memory, from where the owner of the queries sums up d_query.
+template <int D>
+__device__ __forceinline__ void backward_whole(void* shared, Rows query, Rows key, Rows value,
+                                               const WholeSequence& begin, int heads, float scale,
+                                               float dropout_scale, const bf16* context, const bf16* d_context,
+                                               const float* lse, const u32* survivors,
+                                               bf16* d_query, int d_query_stride, bf16* d_key, int d_key_stride,
+                                               bf16* d_value, int d_value_stride) {
+    if (begin.first_head >= heads) return;
+    const int lane = threadIdx.x % 32, group = lane / 4, pair = lane % 4 * 2;
+    const float to_log2 = scale * LOG2_E;
+    BackwardStrip<D>* strips = static_cast<BackwardStrip<D>*>(shared);
+    BackwardStrip<D>& mine = strips[threadIdx.x / 32];
+    strips += begin.first_strip;
+    if (lane == 0) mine.at = begin;
+    if (begin.busy) {
+        const size_t first = begin.first + begin.row, first_query = begin.first_query + begin.row;
+        load_strip<D>(mine.keys, key, first, begin.head, begin.keys_here());
+        load_strip<D>(mine.values, value, first, begin.head, begin.keys_here());
+        if (begin.queries_here() > 0) {
+            load_strip<D>(mine.queries, query, first_query, begin.head, begin.queries_here());
+            load_query_terms<D>(mine, context, d_context, lse, survivors, begin, heads);
+        }
+    }
+    tiles_arrive();
+    const WholeSequence& at = mine.at;
+    if (at.busy) {
+        LeftRows<D> my_keys, my_values;
+        my_keys.begin(mine.keys);
+        my_values.begin(mine.values);
+        __syncwarp();
+        float d_values[D / 8][4] = {};
+        const int keys = at.keys_here(), first_bit = at.row / 4 + group % 2;
+#pragma unroll 1
+        for (int step = 0; step < at.queries; step += 16) {
+            const BackwardStrip<D>* from = strips + step / 16;
+            float scores[2][4], d_scores[2][4];
+            my_keys.times(from->queries, scores);
+            my_values.times(from->d_contexts, d_scores);
+#pragma unroll
+            for (int n = 0; n < 2; n++) {
+                const int column = 8 * n + pair;
+                const Bytes16 sums = load16(from->sums + 2 * column);
+                const float log_sums[2] = {bits_to_float(sums.x), bits_to_float(sums.z)};
+                const float projections[2] = {bits_to_float(sums.y), bits_to_float(sums.w)};
+                u32 bits[2];
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    bits[i] = from->survivors[(column + i) * SURVIVOR_WORDS + group / 2] >> first_bit;
+                }
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const float probability = exp2_fast(scores[n][i] * to_log2 - log_sums[i % 2]);
+                    const float factor = bits[i % 2] & (i / 2 ? 4 : 1) ? dropout_scale : 0.0f;
+                    scores[n][i] = probability * factor;
+                    d_scores[n][i] = probability * (d_scores[n][i] * factor - projections[i % 2]);
+                }
+            }
+            unsigned left[4];
+            pack_left(d_scores[0], d_scores[1], left);
+            // What is computed of keys that there are not may be anything.
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int row = group + i % 2 * 8;
+                store4(mine.values + row * SCORE_STRIDE + step + i / 2 * 8 + pair, row < keys ? left[i] : 0);
+            }
+            pack_left(scores[0], scores[1], left);
+            add_product<D>(d_values, left, from->d_contexts);
+        }
+        const size_t row = at.first + at.row;
+        store_tile<D>(d_value + row * d_value_stride + at.head * D, d_value_stride, keys, d_values, 1.0f, 1.0f);
+        __syncwarp();
+        float d_keys[D / 8][4] = {};
+#pragma unroll 2
+        for (int step = 0; step < at.queries; step += 16) {
+            unsigned left[4];
+            load_matrices(mine.values + lane % 16 * SCORE_STRIDE + step + lane / 16 * 8, left);
+            add_product<D>(d_keys, left, strips[step / 16].queries);
+        }
+        store_tile<D>(d_key + row * d_key_stride + at.head * D, d_key_stride, keys, d_keys, scale, scale);
+    }
+    __syncthreads();
+    if (at.busy && at.queries_here() > 0) {
+        float d_queries[D / 8][4] = {};
+        const int place = (lane / 16 * 8 + lane % 8) * SCORE_STRIDE + at.row + lane / 8 % 2 * 8;
+#pragma unroll 2
+        for (int step = 0; step < at.steps; step++) {
+            unsigned left[4];
+            load_matrices_transposed(strips[step].values + place, left);
+            add_product<D>(d_queries, left, strips[step].keys);
+        }
+        bf16* to = d_query + (at.first_query + at.row) * static_cast<size_t>(d_query_stride) + at.head * D;
+        store_tile<D>(to, d_query_stride, at.queries_here(), d_queries, scale, scale);
+    }
+}
+
 /// context and lse of every query. blockIdx.x counts tiles of a sequence's queries, blockIdx.y heads, blockIdx.z
 /// sequences; a block has a warp for each 16 queries of a tile. Shared memory: the queries of a tile, and twice
 /// key_rows: 64, or the longest sequence up to a multiple of 16.
@@ -478,9 +839,34 @@ __device__ __forceinline__ void backward_tiles(bf16* shared, Rows query, Rows ke
                           d_value, d_value_stride);                                                                    \
     }
 
+/// d_query, d_key and d_value of sequences of at most 128 tokens; survivors as the forward pass left them, null without
+/// a mask. blockIdx.y counts groups of heads, blockIdx.z sequences; a block has a warp for each 16 tokens of the
+/// longest, or more. Shared memory: a strip a warp.
+#define BACKWARD_WHOLE(D, BLOCKS)                                                                                      \
+    RESIDENT_KERNEL(attention_backward_whole_##D, 256, BLOCKS, ATTENTION_BACKWARD_PARAMETERS(bf16)) {                  \
+        DYNAMIC_SHARED(shared);                                                                                        \
+        backward_whole<D>(shared, {query, query_stride}, {key, key_stride}, {value, value_stride},                     \
+                          WholeSequence(starts, query_starts, heads), heads, scale, dropout_scale, context, d_context, \
+                          lse, survivors, d_query, d_query_stride, d_key, d_key_stride, d_value, d_value_stride);      \
+    }
+
+/// context, lse and, under a mask, survivors of sequences of at most 128 tokens; grid and shared memory as below.
+#define FORWARD_WHOLE(D, BLOCKS)                                                                                       \
+    RESIDENT_KERNEL(attention_forward_whole_##D, 256, BLOCKS, ATTENTION_PARAMETERS(bf16), bf16* __restrict__ context,  \
+                    float* __restrict__ lse) {                                                                         \
+        DYNAMIC_SHARED(shared);                                                                                        \
+        forward_whole<D>(shared, {query, query_stride}, {key, key_stride}, {value, value_stride},                      \
+                         WholeSequence(starts, query_starts, heads), query_tokens, heads, scale, DROPOUT, max_length,  \
+                         context, lse, survivors);                                                                     \
+    }
+
 FORWARD_TILES(32, 5)
 FORWARD_TILES(64, 4)
 FORWARD_TILES(128, 2)
 BACKWARD_TILES(32, 5)
 BACKWARD_TILES(64, 3)
 BACKWARD_TILES(128, 2)
+BACKWARD_WHOLE(32, 2)
+BACKWARD_WHOLE(64, 2)
+FORWARD_WHOLE(32, 2)
+FORWARD_WHOLE(64, 2)

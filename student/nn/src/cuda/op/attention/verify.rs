@@ -1,6 +1,6 @@
 //! Attention, forward and backward, over packed sequences.
 
-use super::launch::{Attention, AttentionBackward, AttentionForward, Queries};
+use super::launch::{Attention, AttentionBackward, AttentionForward, Queries, SURVIVOR_WORDS};
 use crate::Error;
 use crate::cuda::operand::Matrix;
 use crate::cuda::verify::bench::{Bench, Operand, Tolerance, describe, factor, masks, normal};
@@ -115,6 +115,16 @@ pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
             attention(bench, &Shape { lengths, heads: 2, head_size, mask, asked, layout, opposed: false })?;
         }
     }
+    // What one block holds as a whole, of a short sequence with several heads, and what it no longer does.
+    let whole: [(&[usize], usize); 4] =
+        [(&[1, 15, 16, 17, 63, 64, 65, 127, 128], 3), (&[70, 3, 33, 20], 5), (&[16, 1, 9], 5), (&[129, 17, 128], 2)];
+    for (head_size, (lengths, heads)) in [32, 64].into_iter().flat_map(|size| whole.map(|shape| (size, shape))) {
+        for (mask, asked, layout) in
+            [(0, Asked::All, Layout::Fused), (3, Asked::All, Layout::Fused), (4, Asked::Some, Layout::Pairs)]
+        {
+            attention(bench, &Shape { lengths, heads, head_size, mask, asked, layout, opposed: false })?;
+        }
+    }
     let long: [(&[usize], usize); 4] = [(&[65, 100, 128], 64), (&[130, 200], 32), (&[512], 64), (&[257], 128)];
     for (lengths, head_size) in long {
         attention(
@@ -153,6 +163,15 @@ pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Over as many sequences as training has, of as many heads.
+pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    let layout = Layout::Fused;
+    let shape =
+        Shape { lengths: &[128; 24], heads: 12, head_size: 64, mask: 3, asked: Asked::All, layout, opposed: false };
+    attention(bench, &shape)?;
+    attention(bench, &Shape { lengths: &[17; 500], mask: 1, ..shape })
+}
+
 fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
     let &Shape { lengths, heads, head_size, mask, asked, layout, opposed } = shape;
     let hidden = heads * head_size;
@@ -174,8 +193,9 @@ fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
     let longest = *lengths.iter().max().unwrap_or(&0);
     let max_length = longest + 5;
     let mask = masks(tokens, heads * max_length)[mask];
+    let texts = if lengths.len() > 16 { format!("{} of {longest}", lengths.len()) } else { format!("{lengths:?}") };
     let shape_name = format!(
-        "lengths {lengths:?}, {heads} heads of {head_size}, {}, queries {asked:?}, {layout:?}, opposed {opposed}",
+        "lengths {texts}, {heads} heads of {head_size}, {}, queries {asked:?}, {layout:?}, opposed {opposed}",
         describe(mask)
     );
     let words = |values: &[usize]| values.iter().map(|&value| value as u32).collect::<Vec<_>>();
@@ -197,6 +217,7 @@ fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
         buffers.push(bench.operand(&values, bench.number())?);
     }
     let [query, key, value] = places.map(|place| place.matrix(&buffers, hidden));
+    let survivors = bench.words(&vec![0x5555_5555; queries * heads * SURVIVOR_WORDS])?;
     let attention = Attention {
         query,
         key,
@@ -211,6 +232,7 @@ fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
         longest,
         mask,
         max_length,
+        survivors: mask.site.map(|_| survivors.words()),
     };
     let context = bench.output(queries * hidden)?;
     let lse = bench.output_floats(queries * heads)?;

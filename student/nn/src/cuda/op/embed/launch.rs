@@ -20,11 +20,13 @@ operation! {
         lookups: [Option<Lookup>; 3] = lookups[tokens, width],
         norm: NormWeights = norm[width],
         mask: Mask = mask[],
+        /// Whether a backward pass will want the sum.
+        keeps_sum: bool = flag[],
         sum: Matrix = activations[tokens, width],
         mean: Vector = vector[tokens],
         rstd: Vector = vector[tokens],
         out: Matrix = activations[tokens, width],
-    } sizes(tokens, width) launch_norm(tokens, width)
+    } sizes(tokens, width) launch_norm(tokens, width, by_vectors!("embed_norm_forward"))
 }
 
 operation! {
@@ -41,8 +43,9 @@ operation! {
         /// `f32`
         d_sum: Matrix = floats[tokens, width],
         /// Sums for the gradients of the norm's weight and bias; `f32`.
-        partials: Matrix = floats[norm_partials(tokens), 2 * width],
-    } sizes(tokens, width, norm_rows(tokens)) launch_norm_backward(tokens, width)
+        partials: Matrix = floats[norm_partials(tokens, width), 2 * width],
+    } sizes(tokens, width, norm_rows(tokens, width))
+        launch_norm_backward(tokens, width, typed!("embed_norm_backward_whole"))
 }
 
 operation! {

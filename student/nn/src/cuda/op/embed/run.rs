@@ -27,6 +27,7 @@ pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, embed: &Emb
         lookups,
         norm: run.norm(norm),
         mask,
+        keeps_sum: run.masks.is_some(),
         sum: run.state(index, 0, out.shape(), out.number),
         mean: run.column(index, 1, out.rows),
         rstd: run.column(index, 2, out.rows),
@@ -53,7 +54,7 @@ pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, embed: &Em
 fn norm_backward(run: &Run<'_>, index: usize, op: &Op, embed: &Embed, norm: &NormSlots) -> Result<Matrix, Error> {
     let d_out = run.gradient(op.out);
     let d_sum = Matrix::new(Number::F32, run.scratch(index, 0), d_out.shape());
-    let partials = run.partials([norm_partials(d_out.rows), 2 * d_out.width]);
+    let partials = run.partials([norm_partials(d_out.rows, d_out.width), 2 * d_out.width]);
     EmbedNormBackward {
         d_out,
         sum: run.state(index, 0, d_out.shape(), d_out.number),

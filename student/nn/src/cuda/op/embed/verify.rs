@@ -4,10 +4,10 @@ use super::launch::{EmbedNormBackward, EmbedNormForward, EmbedSum, Lookup, Looku
 use crate::Error;
 use crate::cuda::op::call::Mask;
 use crate::cuda::op::norm::launch::{NormWeights, norm_partials};
-use crate::cuda::op::norm::verify::{EPSILONS, norm_backward, normed, statistics};
+use crate::cuda::op::norm::verify::{EPSILONS, WHOLE, norm_backward, normed, statistics};
 use crate::cuda::op::sums::launch::ReducePartials;
 use crate::cuda::verify::bench::{
-    Bench, FLOATS, Operand, ROUNDED, SHAPES, WordOperand, column_sums, describe, factor_at, masks,
+    Bench, FLOATS, Operand, PRODUCTION_ROWS, ROUNDED, SHAPES, WordOperand, column_sums, describe, factor_at, masks,
 };
 
 /// Rows of the table of words, which is looked up first.
@@ -26,7 +26,22 @@ pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
         }
         lookup_gradient(bench, &words(tokens), VOCABULARY, width)?;
     }
+    for (tokens, width) in WHOLE {
+        for (tables, epsilon) in [(1, EPSILONS[0]), (2, EPSILONS[1]), (3, EPSILONS[0])] {
+            let mask = masks(tokens, width)[tables - 1];
+            embed_norm(bench, &Looked::new(bench, tokens, width, tables)?, mask, epsilon)?;
+        }
+    }
     Ok(())
+}
+
+/// Over as many tokens as training has.
+pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    let (tokens, width) = (PRODUCTION_ROWS, 768);
+    let looked = Looked::new(bench, tokens, width, 3)?;
+    embed_sum(bench, &looked)?;
+    embed_norm(bench, &looked, masks(tokens, width)[3], EPSILONS[0])?;
+    lookup_gradient(bench, &words(tokens), VOCABULARY, width)
 }
 
 /// The rows that tokens look up in the table of words.
@@ -82,16 +97,17 @@ fn embed_norm(bench: &mut Bench<'_>, looked: &Looked, mask: Mask, epsilon: Optio
     let count = tokens * width;
     let (sum, out) = (bench.output(count)?, bench.output(count)?);
     let (mean, rstd) = (bench.output_floats(tokens)?, bench.output_floats(tokens)?);
-    EmbedNormForward {
+    let forward = EmbedNormForward {
         lookups: looked.lookups(),
         norm: NormWeights { weight: norm_weight.vector(), bias: norm_bias.vector(), epsilon },
         mask,
+        keeps_sum: true,
         sum: sum.matrix(width),
         mean: mean.vector(),
         rstd: rstd.vector(),
         out: out.matrix(width),
-    }
-    .launch(bench.device)?;
+    };
+    forward.launch(bench.device)?;
     bench.compare("embed_norm_forward", "sum", &shape, &sum, &looked.sum, ROUNDED)?;
     let (stored, _) = bench.read(&sum)?;
     let (means, rstds): (Vec<f64>, Vec<f64>) = stored.chunks_exact(width).map(|row| statistics(row, epsilon)).unzip();
@@ -100,10 +116,15 @@ fn embed_norm(bench: &mut Bench<'_>, looked: &Looked, mask: Mask, epsilon: Optio
     let mut expected = normed(&stored, &norm_weight.values, &norm_bias.values, epsilon);
     expected.iter_mut().enumerate().for_each(|(i, x)| *x *= factor_at(mask, i, width));
     bench.compare("embed_norm_forward", "out", &shape, &out, &expected, ROUNDED)?;
+    let elsewhere = bench.activations("untouched", count)?;
+    EmbedNormForward { keeps_sum: false, sum: elsewhere.matrix(width), ..forward }.launch(bench.device)?;
+    let untouched = &elsewhere.values;
+    bench.compare("embed_norm_forward", "sum where it is not kept", &shape, &elsewhere, untouched, ROUNDED)?;
+    bench.compare("embed_norm_forward", "out where the sum is not kept", &shape, &out, &expected, ROUNDED)?;
 
     let d_out = bench.activations("d", count)?;
     let d_sum = bench.output_floats(count)?;
-    let partials = bench.output_floats(norm_partials(tokens) * 2 * width)?;
+    let partials = bench.output_floats(norm_partials(tokens, width) * 2 * width)?;
     EmbedNormBackward {
         d_out: d_out.matrix(width),
         sum: sum.matrix(width),

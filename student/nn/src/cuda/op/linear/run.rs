@@ -10,7 +10,18 @@ use crate::op::{Kind, Linear, Op};
 use crate::slot::Slot;
 
 pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, map: &Linear) -> Result<(), Error> {
-    let (x, out) = (run.value(op.inputs[0].value), run.value(op.out));
+    product(run, index, op, map, run.value(op.inputs[0].value), run.value(op.out))
+}
+
+/// The same for these rows of the input and the output.
+pub(in crate::cuda) fn product(
+    run: &Run<'_>,
+    index: usize,
+    op: &Op,
+    map: &Linear,
+    x: Matrix,
+    out: Matrix,
+) -> Result<(), Error> {
     // The bias of an activation behind is added here; its gradient is made there.
     let mut readers =
         run.plan.program.ops[index..].iter().filter(|reader| reader.inputs.iter().any(|i| i.value == op.out));
@@ -43,7 +54,7 @@ pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, map: &Line
         b: x,
         b_transposed: false,
         c: gradient,
-        accumulate: true,
+        accumulate: run.weights.adds_gradient(map.weight)?,
         bias: None,
         tf32,
     };
@@ -54,7 +65,7 @@ pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, map: &Line
 
 /// The gradient of biases, from this one on: the sums of that in the output.
 pub(in crate::cuda::op) fn bias_backward(run: &Run<'_>, d_out: Matrix, first: Slot) -> Result<(), Error> {
-    let partials = run.partials([column_partials(d_out.rows), d_out.width]);
+    let partials = run.partials([column_partials(d_out.rows, d_out.width), d_out.width]);
     ColumnSum { x: d_out, partials }.launch(run.device)?;
     run.reduce(partials, first)
 }

@@ -17,6 +17,11 @@ pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Over as many rows as training has.
+pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    loss(bench, 4096, 77)
+}
+
 fn log_softmax(logits: &[f64], temperature: f64) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let log_sum = logits.iter().map(|x| ((x - largest) / temperature).exp()).sum::<f64>().ln();

@@ -2,16 +2,18 @@
 
 use super::launch::{NormBackward, NormForward, ResidualNormBackward, ResidualNormForward, norm_partials};
 use crate::cuda::run::Run;
+use crate::cuda::variant;
 use crate::op::{NormSlots, Op, ResidualNorm};
 use crate::{Error, Span};
 
-/// Leaves what is normalised in the place of the branch.
+/// Leaves what is normalised in the place of the branch, for a backward pass.
 pub(in crate::cuda) fn residual_forward(run: &Run<'_>, index: usize, op: &Op, end: &ResidualNorm) -> Result<(), Error> {
     let out = run.value(op.out);
     ResidualNormForward {
         branch: run.value(op.inputs[0].value),
         branch_bias: run.master(end.bias.into()),
         residual: run.value(op.inputs[1].value),
+        keeps_sum: run.masks.is_some() || variant::given("old-norm"),
         norm: run.norm(&end.norm),
         mask: run.mask(end.site),
         row_tokens: run.row_tokens(op.out),
@@ -29,7 +31,7 @@ pub(in crate::cuda) fn residual_backward(
     end: &ResidualNorm,
 ) -> Result<(), Error> {
     let d_out = run.gradient(op.out);
-    let partials = run.partials([norm_partials(d_out.rows), 3 * d_out.width]);
+    let partials = run.partials([norm_partials(d_out.rows, d_out.width), 3 * d_out.width]);
     ResidualNormBackward {
         d_out,
         sum: run.value(op.inputs[0].value),
@@ -56,7 +58,7 @@ pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, norm: &Norm
 
 pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, norm: &NormSlots) -> Result<(), Error> {
     let d_out = run.gradient(op.out);
-    let partials = run.partials([norm_partials(d_out.rows), 2 * d_out.width]);
+    let partials = run.partials([norm_partials(d_out.rows, d_out.width), 2 * d_out.width]);
     NormBackward {
         d_out,
         x: run.value(op.inputs[0].value),

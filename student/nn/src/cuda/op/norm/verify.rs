@@ -4,14 +4,23 @@ use super::launch::{NormBackward, NormForward, NormWeights, ResidualNormBackward
 use crate::Error;
 use crate::cuda::op::call::Mask;
 use crate::cuda::op::sums::launch::ReducePartials;
-use crate::cuda::verify::bench::{Bench, FLOATS, ROUNDED, SHAPES, column_sums, describe, factor_at, masks};
+use crate::cuda::verify::bench::{
+    Bench, FLOATS, PRODUCTION_ROWS, ROUNDED, SHAPES, column_sums, describe, factor_at, masks,
+};
 
 /// What is added to the variance; none where nothing is normalised.
 pub(in crate::cuda) const EPSILONS: [Option<f32>; 2] = [Some(1e-5), None];
 
+/// Rows and widths of whole vectors, for the kernels that keep rows in registers: each number of vectors a lane, the last
+/// of them there for all lanes and for some.
+pub(in crate::cuda) const WHOLE: [(usize, usize); 8] =
+    [(3, 256), (2, 136), (21, 384), (9, 512), (35, 768), (1, 776), (5, 1024), (6, 1000)];
+
 pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
+    // Blocks of more than two tiles, the last one not full.
+    residual_norm(bench, 13_000, 128, masks(13_000, 128)[3], EPSILONS[0])?;
     for epsilon in EPSILONS {
-        for (rows, width) in SHAPES {
+        for (rows, width) in SHAPES.into_iter().chain(WHOLE) {
             for mask in masks(rows, width) {
                 residual_norm(bench, rows, width, mask, epsilon)?;
             }
@@ -21,6 +30,13 @@ pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
         norm(bench, 300, 64, epsilon)?;
     }
     Ok(())
+}
+
+/// Over as many rows as training has.
+pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    let (rows, width) = (PRODUCTION_ROWS, 768);
+    residual_norm(bench, rows, width, masks(rows, width)[3], EPSILONS[0])?;
+    norm(bench, rows, width, EPSILONS[0])
 }
 
 fn residual_norm(
@@ -43,18 +59,29 @@ fn residual_norm(
     let tokens_buffer = bench.words(&tokens)?;
     let row_tokens = mask.site.map(|_| tokens_buffer.words());
     let norm = NormWeights { weight: norm_weight.vector(), bias: norm_bias.vector(), epsilon };
-    ResidualNormForward {
+    let forward = ResidualNormForward {
         branch: branch.matrix(width),
         branch_bias: branch_bias.vector(),
         residual: residual.matrix(width),
+        keeps_sum: true,
         norm,
         mask,
         row_tokens,
         mean: mean.vector(),
         rstd: rstd.vector(),
         out: out.matrix(width),
-    }
-    .launch(bench.device)?;
+    };
+    let unkept = bench.output(count)?;
+    ResidualNormForward { keeps_sum: false, out: unkept.matrix(width), ..forward }.launch(bench.device)?;
+    bench.compare(
+        "residual_norm_forward",
+        "branch where the sum is not kept",
+        &shape,
+        &branch,
+        &branch.values,
+        ROUNDED,
+    )?;
+    forward.launch(bench.device)?;
     let factors: Vec<f64> =
         (0..count).map(|i| factor_at(mask, tokens[i / width] as usize * width + i % width, width)).collect();
     let sum: Vec<f64> = (0..count)
@@ -68,10 +95,11 @@ fn residual_norm(
     bench.compare("residual_norm_forward", "rstd", &shape, &rstd, &rstds, FLOATS)?;
     let expected = normed(&sum, &norm_weight.values, &norm_bias.values, epsilon);
     bench.compare("residual_norm_forward", "out", &shape, &out, &expected, ROUNDED)?;
+    bench.compare("residual_norm_forward", "out where the sum is not kept", &shape, &unkept, &expected, ROUNDED)?;
 
     let d_out = bench.activations("d", count)?;
     let d_branch = bench.output(count)?;
-    let partials = bench.output_floats(norm_partials(rows) * 3 * width)?;
+    let partials = bench.output_floats(norm_partials(rows, width) * 3 * width)?;
     ResidualNormBackward {
         d_out: d_out.matrix(width),
         sum: branch.matrix(width),
@@ -124,7 +152,7 @@ fn norm(bench: &mut Bench<'_>, rows: usize, width: usize, epsilon: Option<f32>) 
     bench.compare("norm_forward", "out", &shape, &out, &expected, ROUNDED)?;
 
     let d = bench.activations("d", rows * width)?;
-    let sums = bench.output_floats(norm_partials(rows) * 2 * width)?;
+    let sums = bench.output_floats(norm_partials(rows, width) * 2 * width)?;
     let partials = sums.matrix(2 * width);
     NormBackward {
         d_out: d.matrix(width),

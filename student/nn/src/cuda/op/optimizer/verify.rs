@@ -1,6 +1,9 @@
 //! The gradient's norm and the optimiser.
 
-use super::launch::{AdamWStep, GradientScale, SUM_PARTIALS, SumOfSquares};
+use super::launch::{
+    AdamWStep, AdamWStepMarked, CatchUpAndMark, CatchUpUnmarked, GradientScale, SUM_PARTIALS, SumOfSquares,
+    SumOfSquaresMarked,
+};
 use crate::Error;
 use crate::cuda::operand::{Matrix, Number, Vector};
 use crate::cuda::verify::bench::{Bench, Operand, Tolerance, normal};
@@ -20,7 +23,93 @@ pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
         }
     }
     // More elements than threads.
-    norm(bench, 300_007)
+    norm(bench, 300_007)?;
+    // More rows than warps, and rows that vectors do not divide.
+    for (rows, width) in [(1, 8), (13, 30), (9000, 12), (70, 384), (11, 1030)] {
+        marked(bench, rows, width)?;
+    }
+    Ok(())
+}
+
+/// Every third row has a mark.
+fn marked(bench: &mut Bench<'_>, rows: usize, width: usize) -> Result<(), Error> {
+    let shape = format!("[{rows}, {width}]");
+    let is_marked = |row: usize| row % 3 == 0;
+    let marks = bench.words(&(0..rows).map(|row| u32::from(is_marked(row))).collect::<Vec<_>>())?;
+    let [p, g, m] = [("p", 1.0), ("g", 1.0), ("m", 0.1)].map(|(name, size)| bench.floats(name, rows * width, size));
+    let (p, g, m) = (p?, g?, m?);
+    let squares: Vec<f32> = normal("v", rows * width, 0.1).iter().map(|x| x * x).collect();
+    let v = bench.operand(&squares, Number::F32)?;
+    let partials = bench.output_floats(SUM_PARTIALS)?;
+    SumOfSquaresMarked { x: g.matrix(width), marks: marks.words(), partials: partials.vector() }
+        .launch(bench.device)?;
+    let control = bench.output_floats(4)?;
+    let factor = bench.output_floats(1)?;
+    let (max_norm, decay) = (0.5, 0.99f32);
+    let put_off = Some(factor.matrix(1));
+    GradientScale { partials: partials.vector(), max_norm, control: control.vector(), put_off, decay }
+        .launch(bench.device)?;
+    let of_marked = |index: usize| is_marked(index / width);
+    let squares = g.values.iter().enumerate().filter(|&(index, _)| of_marked(index)).map(|(_, g)| g * g);
+    let norm = squares.sum::<f64>().sqrt();
+    let scale = f64::from(max_norm) / (norm + 1e-6);
+    let found = bench.read(&control)?.0;
+    let [norm_found, scale_found] = [0, 1].map(|index: usize| bench.operand(&[found[index] as f32], Number::F32));
+    bench.compare("sum_of_squares_marked", "norm", &shape, &norm_found?, &[norm], FLOATS)?;
+    bench.compare("sum_of_squares_marked", "scale", &shape, &scale_found?, &[scale.min(1.0)], FLOATS)?;
+    bench.compare("gradient_scale", "factor put off", &shape, &factor, &[f64::from(decay)], FLOATS)?;
+
+    let (step, root_correction) = (0.01f32, 1.5f32);
+    AdamWStepMarked {
+        parameters: p.matrix(width),
+        gradients: g.matrix(width),
+        first_moment: m.matrix(width),
+        second_moment: v.matrix(width),
+        marks: marks.words(),
+        control: control.vector(),
+        step,
+        decay,
+        root_correction,
+    }
+    .launch(bench.device)?;
+    let mut expected = [p.values.clone(), g.values.clone(), m.values.clone(), v.values.clone()];
+    for index in (0..rows * width).filter(|&index| of_marked(index)) {
+        let gradient = expected[1][index] * scale.min(1.0);
+        expected[1][index] = 0.0;
+        expected[2][index] += (gradient - expected[2][index]) * 0.1;
+        expected[3][index] = expected[3][index] * 0.999 + gradient * gradient * 0.001;
+        let root = expected[3][index].sqrt() * f64::from(root_correction) + 1e-8;
+        expected[0][index] = expected[0][index] * f64::from(decay) - f64::from(step) * expected[2][index] / root;
+    }
+    for (name, found, expected) in
+        [("parameters", &p, 0), ("gradients", &g, 1), ("first moments", &m, 2), ("second moments", &v, 3)]
+            .map(|(name, found, index)| (name, found, &expected[index]))
+    {
+        bench.compare("adamw_marked", name, &shape, found, expected, FLOATS)?;
+    }
+
+    let factors = bench.operand(&[0.9, 1.0, 0.75], Number::F32)?;
+    let named: Vec<u32> = (0..rows as u32).filter(|row| row % 3 == 1).rev().collect();
+    let which = bench.words(&named)?;
+    let (x, marks) = (p.matrix(width), marks.words());
+    CatchUpAndMark { x, which: which.words(), marks, factors: factors.vector() }.launch(bench.device)?;
+    let mut values = expected[0].clone();
+    let multiply = |values: &mut [f64], remainder: usize| {
+        for index in (0..rows * width).filter(|index| index / width % 3 == remainder) {
+            values[index] *= factors.values.iter().product::<f64>();
+        }
+    };
+    multiply(&mut values, 1);
+    bench.compare("catch_up_and_mark", "x", &shape, &p, &values, FLOATS)?;
+    CatchUpUnmarked { x, marks, factors: factors.vector() }.launch(bench.device)?;
+    multiply(&mut values, 2);
+    bench.compare("catch_up_unmarked", "x", &shape, &p, &values, FLOATS)
+}
+
+/// Over as many parameters as a student has.
+pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    norm(bench, 20_000_003)?;
+    adamw(bench, 20_000_003, 1, true)
 }
 
 fn norm(bench: &mut Bench<'_>, count: usize) -> Result<(), Error> {
@@ -49,7 +138,7 @@ fn gradient_scale(bench: &Bench<'_>, x: &Operand, max_norm: f32, control: &Opera
     let sums = bench.output_floats(SUM_PARTIALS)?;
     let partials = sums.vector();
     SumOfSquares { x: x.vector(), partials }.launch(bench.device)?;
-    GradientScale { partials, max_norm, control: control.vector() }.launch(bench.device)
+    GradientScale { partials, max_norm, control: control.vector(), put_off: None, decay: 1.0 }.launch(bench.device)
 }
 
 fn adamw(bench: &mut Bench<'_>, count: usize, first: usize, finite: bool) -> Result<(), Error> {
@@ -66,7 +155,7 @@ fn adamw(bench: &mut Bench<'_>, count: usize, first: usize, finite: bool) -> Res
     let (step, decay, root_correction) = (0.01f32, 0.999f32, 1.5f32);
     let from = |operand: &Operand| Vector { at: operand.at(first), len: count };
     let shadow_matrix = Matrix::new(Number::Bf16, shadow.at(first), [1, count]);
-    let has_shadow = count != 5;
+    let (has_shadow, clears) = (count != 5, count != 1000);
     AdamWStep {
         parameters: from(&p),
         gradients: from(&g),
@@ -77,13 +166,16 @@ fn adamw(bench: &mut Bench<'_>, count: usize, first: usize, finite: bool) -> Res
         step,
         decay,
         root_correction,
+        clears,
     }
     .launch(bench.device)?;
     let mut expected = [p.values.clone(), g.values.clone(), m.values.clone(), v.values.clone(), shadow.values.clone()];
     #[expect(clippy::needless_range_loop, reason = "one index into five buffers")]
     for i in first..total {
         let gradient = expected[1][i] * f64::from(scale);
-        expected[1][i] = 0.0;
+        if clears {
+            expected[1][i] = 0.0;
+        }
         if !finite {
             continue;
         }

@@ -3,13 +3,18 @@
 use super::launch::{Cast, DropoutRows, GatherRows, ScatterAddRows, Widen};
 use crate::Error;
 use crate::cuda::operand::Vector;
-use crate::cuda::verify::bench::{Bench, FLOATS, ROUNDED, SHAPES, describe, factor_at, masks};
+use crate::cuda::verify::bench::{Bench, FLOATS, PRODUCTION_ROWS, ROUNDED, SHAPES, describe, factor_at, masks};
 
 pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
     for (rows, width) in SHAPES {
         moves(bench, rows, width)?;
     }
     Ok(())
+}
+
+/// Over as many rows as training has.
+pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    moves(bench, PRODUCTION_ROWS, 96)
 }
 
 fn moves(bench: &mut Bench<'_>, rows: usize, width: usize) -> Result<(), Error> {

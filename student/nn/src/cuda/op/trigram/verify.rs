@@ -2,7 +2,7 @@
 
 use super::launch::{TrigramBackward, TrigramForward};
 use crate::Error;
-use crate::cuda::verify::bench::{Bench, ROUNDED, SHAPES};
+use crate::cuda::verify::bench::{Bench, PRODUCTION_ROWS, ROUNDED, SHAPES};
 
 pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
     for (tokens, width) in SHAPES {
@@ -11,6 +11,11 @@ pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Over as many tokens as training has.
+pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
+    trigram(bench, PRODUCTION_ROWS, 128, true)
 }
 
 fn trigram(bench: &mut Bench<'_>, tokens: usize, width: usize, adds: bool) -> Result<(), Error> {
