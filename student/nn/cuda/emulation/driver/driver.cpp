@@ -18,8 +18,8 @@
 //   trace           the report counts launches by kernel
 //   record=FILE     launches with all that they need, for `races`: of each kernel the first with a grid and a block
 //   record-each=N   so many of several blocks [4], and one of a single block
-// `cublaslt.cpp` has more. EMULATED_GPU_REPORT names a file for the report; without, it goes to stderr where there is
-// something to complain of.
+// `cublaslt.cpp` has more. EMULATED_GPU_REPORT names a file that each process adds its report to; without, it goes to
+// stderr where there is something to complain of. Recordings are added to, too.
 
 #include "driver.h"
 
@@ -160,7 +160,7 @@ struct Launch {
 void record(const Launch& launch) {
     static const std::string path = value_of("record"), each = value_of("record-each");
     if (path.empty()) return;
-    static FILE* const file = fopen(path.c_str(), "wb");
+    static FILE* const file = fopen(path.c_str(), "ab");
     static std::map<std::string, std::set<std::vector<unsigned>>> recorded;
     const auto& [name, grid, block, shared, slots] = launch;
     const bool single = grid[0] == 1 && grid[1] == 1 && grid[2] == 1;
@@ -210,7 +210,7 @@ std::string report() {
 
 __attribute__((destructor)) void write_report() {
     if (const char* path = getenv("EMULATED_GPU_REPORT")) {
-        if (FILE* file = fopen(path, "w")) {
+        if (FILE* file = fopen(path, "a")) {
             fputs(report().c_str(), file);
             fclose(file);
         }

@@ -22,8 +22,11 @@ use crate::{
     SoftHardLoss, StepRates, Tap,
 };
 
-/// What a driver may do: run work at once, have no pools, and refuse an algorithm for sizes that it was not chosen for.
-const MODES: [&str; 2] = ["", "eager,no-pool,other-sizes-refused"];
+/// What is allowed: work may run late or at once; a driver may have no pools; cuBLASLt may refuse an algorithm that it
+/// named, for sizes that it was not chosen for or for all, and read a bias in accesses of 16 bytes.
+const MODES: [&str; 2] = ["", "eager,no-pool,other-sizes-refused,first-refused,misaligned-bias"];
+/// No product is cuBLASLt's.
+const NO_PRODUCTS: &str = "no-algorithm";
 
 #[test]
 fn every_check_passes_over_the_driver_as_late_as_allowed_and_no_kernel_has_a_race() {
@@ -54,22 +57,20 @@ fn a_training_and_a_capture_over_the_driver_are_the_emulated_device_s() {
     let Some(device) = super::device() else { return };
     for (precision, task, limit) in [(Precision::F32, "train-f32", F32), (Precision::Bf16, "train-bf16", BF16)] {
         let expected = train_and_capture(&device, precision).expect("no launch fails");
-        let Some([late, early]) = MODES.map(|mode| run(mode, task)).into_iter().collect::<Option<Vec<_>>>().map(two)
-        else {
-            return;
-        };
+        let [late, early, alone] = [MODES[0], MODES[1], NO_PRODUCTS].map(|mode| {
+            let outcome = run(mode, task).expect("a compiler, as for the emulated device");
+            outcome.assert_clean();
+            outcome
+        });
         assert_eq!(late.result, early.result, "{task}: when work runs changes what it computes");
-        for ((what, ours), theirs) in PARTS.iter().zip(&late.result).zip(&expected) {
-            let distance = distance(ours, theirs);
-            assert!(distance <= limit, "{task}, {what}: {distance:e} from the emulated device's, at most {limit:e}");
+        assert!(early.counted("products") > 0 && alone.counted("products") == 0);
+        for outcome in [late, alone] {
+            for ((what, ours), theirs) in PARTS.iter().zip(&outcome.result).zip(&expected) {
+                let distance = distance(ours, theirs);
+                assert!(distance <= limit, "{task}, {what}: {distance:e} from the emulated device's, over {limit:e}");
+            }
         }
-        late.assert_clean();
-        early.assert_clean();
     }
-}
-
-fn two<T>(list: Vec<T>) -> [T; 2] {
-    list.try_into().unwrap_or_else(|_| panic!("two"))
 }
 
 #[test]
@@ -98,9 +99,9 @@ fn an_upload_reads_the_host_s_memory_when_it_is_waited_for() {
 
 /// Of what [`train_and_capture`] gives.
 const PARTS: [&str; 3] = ["losses and norms", "changes of weights", "logits"];
-/// Distance of a part from the emulated device's, whose products add up in another order. Measured: 2.4e-6 and 4.9e-3.
+/// Distance of a part from the emulated device's, whose products add up in another order. Measured: 2.4e-6 and 1.9e-2.
 const F32: f64 = 7.2e-6;
-const BF16: f64 = 1.5e-2;
+const BF16: f64 = 5.7e-2;
 
 fn distance(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
@@ -137,7 +138,7 @@ fn task() {
     std::fs::write(path, serde_json::to_vec(&result).expect("numbers")).expect("the folder is there");
 }
 
-/// Runs all of them and returns how many there are.
+/// Runs all that are not for a real GPU alone, and returns how many there are.
 fn checks(device: &Device) -> f32 {
     let (mut count, mut failures) = (0, Vec::new());
     let report = &mut |check: crate::cuda::KernelCheck| {

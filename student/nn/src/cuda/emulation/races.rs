@@ -27,7 +27,7 @@ fn planted_races_are_found_and_nothing_else() {
 /// Runs recorded launches, in which no race may be found.
 pub(super) fn find_none_in(recording: &Path) {
     let recording = recording.to_str().expect("a path of ours");
-    let Some(output) = replay(&["--blocks", "3", recording]) else { return };
+    let Some(output) = replay(&["--blocks", "2", recording]) else { return };
     let [found, log] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
     assert!(output.status.success(), "{}: {found}\n{log}", output.status);
     let launches = found.split(' ').next().and_then(|number| number.parse::<usize>().ok());
