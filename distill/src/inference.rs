@@ -101,18 +101,33 @@ pub(crate) fn forward_each(
     batches: impl Iterator<Item = TokenBatch>,
     mut then: impl FnMut(&[u32], &[f32]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let submit = |model: &mut Model, batch: &TokenBatch| model.submit(packed(batch));
+    let collect = |model: &mut Model, behind: usize| model.collect(behind);
+    forward_ahead(model, batches, submit, collect, |batch, logits| then(&batch.rows, &logits))
+}
+
+/// The same with whatever is asked of each batch, and what comes of it.
+pub(crate) fn forward_ahead<T>(
+    model: &mut Model,
+    batches: impl Iterator<Item = TokenBatch>,
+    submit: impl Fn(&mut Model, &TokenBatch) -> Result<(), nn::Error>,
+    collect: impl Fn(&mut Model, usize) -> Result<Option<T>, nn::Error>,
+    mut then: impl FnMut(TokenBatch, T) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut submitted = VecDeque::new();
     let mut batches = batches.fuse();
     loop {
         let batch = batches.next();
         if let Some(batch) = &batch {
             interrupt::check()?;
-            model.submit(packed(batch))?;
+            submit(model, batch)?;
         }
         let behind = usize::from(batch.is_some());
-        submitted.extend(batch.map(|batch| batch.rows));
-        while let Some(logits) = model.collect(behind)? {
-            then(&submitted.pop_front().unwrap_or_default(), &logits)?;
+        submitted.extend(batch);
+        while let Some(collected) = collect(model, behind)? {
+            if let Some(batch) = submitted.pop_front() {
+                then(batch, collected)?;
+            }
         }
         if behind == 0 {
             return Ok(());

@@ -8,6 +8,8 @@ mod asked;
 mod report;
 mod stages;
 mod stored;
+#[cfg(test)]
+mod tests;
 mod windows;
 mod writing;
 

@@ -7,6 +7,7 @@
 #include "embed/lookup.cu"
 #include "optimizer/kernel.cu"
 #include "sums/partials.cu"
+#include "top_k/kernel.cu"
 
 #define T bf16
 #define TYPED_KERNEL(name, threads, ...) KERNEL(name##_bf16, threads, __VA_ARGS__)

@@ -69,6 +69,31 @@ pub struct SoftHardLoss<'a> {
     pub hard_weight: f64,
 }
 
+/// What is wanted of each row of logits where not all of them are: the largest, and what the others add to the softmax.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopK {
+    /// How many.
+    pub k: usize,
+    /// At which the others are summed up.
+    pub temperatures: Vec<f64>,
+}
+
+/// The largest logits of some rows. Logits that are not finite come first.
+///
+/// # Shapes
+/// - `values`, `columns`: `[B, k]`, falling, of equal logits the first first
+/// - `rest`: `[B, 1 + 2 temperatures]`: the largest of the others, then at each temperature the sums of `e^x` and of
+///   `x e^x` over them, `x = (logit - that largest) / temperature`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TopLogits {
+    /// The logits.
+    pub values: Vec<f32>,
+    /// Which of their row they are.
+    pub columns: Vec<u32>,
+    /// What the others add to the softmax.
+    pub rest: Vec<f32>,
+}
+
 /// What a step found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
@@ -117,6 +142,23 @@ pub trait Session: Send {
     /// The logits of the oldest request, once more than `behind` are open. With 1 the host does not wait for the device's
     /// latest work.
     fn collect(&mut self, behind: usize) -> Result<Option<Vec<f32>>, Error>;
+
+    /// As [`submit`](Self::submit), for [`collect_top`](Self::collect_top): all logits of a vocabulary would take longer to
+    /// the host than the pass takes. False, and nothing is run, where the device does not do that and the host has to.
+    fn submit_top(&mut self, _input: PackedInput<'_>, _top: &TopK) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    /// As [`collect`](Self::collect), of what was submitted for this.
+    fn collect_top(&mut self, _behind: usize) -> Result<Option<TopLogits>, Error> {
+        Ok(None)
+    }
+
+    /// The largest logits of a pass that was asked for them, in the place of [`read`](Self::read). None where the device does
+    /// not do that and the host has to.
+    fn read_top(&mut self, _pass: &mut Pass, _top: &TopK) -> Result<Option<TopLogits>, Error> {
+        Ok(None)
+    }
 
     /// Computes a loss on the pass's logits, adds its terms to the step's, and lets its gradient enter there. False where
     /// the device does not do that and the host has to.

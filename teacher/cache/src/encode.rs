@@ -7,6 +7,7 @@ mod top_k;
 mod vector;
 
 pub(crate) use hidden::decode as decode_hidden;
+pub use top_k::TopLogits;
 
 use half::{bf16, f16};
 
@@ -19,10 +20,35 @@ use crate::{Error, Key, key_hex};
 pub struct NewRow<'a> {
     /// The hash of what it read.
     pub key: Key,
-    /// `[outputs, width]`, before softmax, finite.
-    pub logits: &'a [f32],
+    /// Before softmax, finite.
+    pub logits: NewLogits<'a>,
     /// `[layers, tokens, width]` of the layers and tokens that are to be stored, or empty where none are.
     pub hidden_states: &'a [f32],
+}
+
+/// The logits of a row's outputs.
+#[derive(Clone, Copy, Debug)]
+pub enum NewLogits<'a> {
+    /// `[outputs, width]`
+    All(&'a [f32]),
+    /// What a cache of the largest stores, selected and summed up by whoever computed them.
+    Top(TopLogits<'a>),
+}
+
+impl<'a, T: AsRef<[f32]> + ?Sized> From<&'a T> for NewLogits<'a> {
+    fn from(logits: &'a T) -> Self {
+        Self::All(logits.as_ref())
+    }
+}
+
+impl NewLogits<'_> {
+    /// How many are there.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::All(logits) => logits.len(),
+            Self::Top(top) => top.values.len(),
+        }
+    }
 }
 
 /// The bytes of rows, each part of all rows side by side.
@@ -73,25 +99,32 @@ impl<'a> Encoder<'a> {
 
     /// Appends a row, or refuses it.
     pub(crate) fn push(&mut self, row: &NewRow<'_>) -> Result<(), Error> {
-        let width = self.captured.width;
+        let expected = match (row.logits, &self.captured.logits) {
+            (NewLogits::All(_), _) => self.captured.width,
+            (NewLogits::Top(_), LogitForm::TopK { k, .. }) => *k,
+            (NewLogits::Top(_), _) => {
+                return Err(Error::Captured {
+                    finding: "the largest logits alone, where others are stored".to_owned(),
+                });
+            }
+        };
+        let found = row.logits.len();
         let whole = match self.captured.outputs {
-            Outputs::Row => row.logits.len() == width,
-            Outputs::Token => row.logits.len().is_multiple_of(width) && !row.logits.is_empty(),
+            Outputs::Row => found == expected,
+            Outputs::Token => found.is_multiple_of(expected) && found > 0,
         };
         if !whole {
-            return Err(Error::Width { key: key_hex(&row.key), found: row.logits.len(), expected: width });
+            return Err(Error::Width { key: key_hex(&row.key), found, expected });
         }
         let values = row.hidden_states.len();
         if let Some(expected) = self.captured.hidden_states.as_ref().and_then(|form| form.misfit(values)) {
             return Err(Error::HiddenWidth { key: key_hex(&row.key), found: values, expected });
         }
         check_finite(row, "hidden value", row.hidden_states, 0)?;
-        let outputs = row.logits.len() / width;
-        for (output, logits) in row.logits.chunks_exact(width).enumerate() {
-            // Here and not before, so that those of a vocabulary come from memory once.
-            check_finite(row, "logit", logits, output * width)?;
-            let ahead = row.logits.get((output + 1) * width..(output + 2) * width).unwrap_or_default();
-            self.output(&row.key, output, logits, ahead);
+        let outputs = found / expected;
+        match row.logits {
+            NewLogits::All(logits) => self.all_outputs(row, logits)?,
+            NewLogits::Top(top) => self.top_outputs(row, &top, outputs)?,
         }
         let before = self.parts.hidden_states.len();
         if self.captured.hidden_states.is_some() {
@@ -100,6 +133,43 @@ impl<'a> Encoder<'a> {
         }
         let hidden_bytes = (self.parts.hidden_states.len() - before) as u32;
         self.parts.sizes.push((outputs as u32, hidden_bytes));
+        Ok(())
+    }
+
+    fn all_outputs(&mut self, row: &NewRow<'_>, all: &[f32]) -> Result<(), Error> {
+        let width = self.captured.width;
+        for (output, logits) in all.chunks_exact(width).enumerate() {
+            // Here and not before, so that those of a vocabulary come from memory once.
+            check_finite(row, "logit", logits, output * width)?;
+            let ahead = all.get((output + 1) * width..(output + 2) * width).unwrap_or_default();
+            self.output(&row.key, output, logits, ahead);
+        }
+        Ok(())
+    }
+
+    /// Appends outputs that come as they are stored, or refuses them. Of those that were not selected nobody asks here.
+    fn top_outputs(&mut self, row: &NewRow<'_>, top: &TopLogits<'_>, outputs: usize) -> Result<(), Error> {
+        let LogitForm::TopK { k, dtype, temperatures } = &self.captured.logits else { return Ok(()) };
+        let form = top_k::Form { k: *k, dtype: *dtype, temperatures, short: self.captured.short_indices() };
+        let (width, sides) = (self.captured.width, form.sides());
+        if top.columns.len() != outputs * k || top.rest.len() != outputs * sides {
+            let (columns, rest) = (top.columns.len(), top.rest.len());
+            let finding = format!("{columns} columns and {rest} sums for {outputs} outputs of {k} logits");
+            return Err(Error::Captured { finding });
+        }
+        if let Some(column) = top.columns.iter().find(|&&column| column as usize >= width) {
+            return Err(Error::Captured { finding: format!("column {column} of {width} logits") });
+        }
+        for output in 0..outputs {
+            let one = top.output(output, *k, sides);
+            if let Some(at) = one.values.iter().position(|value| !value.is_finite()) {
+                let (position, value) = (output * width + one.columns[at] as usize, one.values[at]);
+                return Err(Error::NotFinite { key: key_hex(&row.key), what: "logit", position, value });
+            }
+            check_finite(row, "sum over logits", one.rest, output * sides)?;
+            self.error.outputs += 1;
+            top_k::append_selected(&form, &one, width, &mut self.parts, &mut self.error);
+        }
         Ok(())
     }
 

@@ -20,7 +20,7 @@ mod verify;
 mod writer;
 
 pub use captured::{Captured, Dtype, HiddenStates, HiddenTokens, LogitForm, Outputs};
-pub use encode::NewRow;
+pub use encode::{NewLogits, NewRow, TopLogits};
 pub use error::Error;
 pub use fingerprint::{Difference, Fingerprint, Masks, Preprocessing, Stale};
 pub use merge::{Merge, merge};

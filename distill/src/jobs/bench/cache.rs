@@ -205,7 +205,8 @@ fn write(dir: &Path, made_up: &MadeUp, args: &CacheBench) -> anyhow::Result<Writ
             made_up.logits(row, &mut logits);
         }
         let logits_of = logits.chunks_exact(made_up.labels);
-        let rows = keys.iter().zip(logits_of).map(|(&key, logits)| NewRow { key, logits, hidden_states: &[] });
+        let rows =
+            keys.iter().zip(logits_of).map(|(&key, logits)| NewRow { key, logits: logits.into(), hidden_states: &[] });
         let rows: Vec<NewRow<'_>> = rows.collect();
         let clock = Instant::now();
         writer.push(&rows)?;

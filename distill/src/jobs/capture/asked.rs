@@ -1,18 +1,20 @@
 //! The teacher of a capture, and what is read of each of its passes.
 
-use cache::{Captured, HiddenStates, HiddenTokens, Outputs};
+use cache::{Captured, HiddenStates, HiddenTokens, LogitForm, Outputs};
 use datasets::TokenBatch;
 use nn::hf::HfConfig;
-use nn::{Compute, Mode, Model, PackedInput, Parameters, Tap};
+use nn::{Compute, Mode, Model, PackedInput, Parameters, Tap, TopK};
 
-use super::writing::Answers;
-use crate::inference::{forward_each, packed};
+use super::writing::{Answers, Logits};
+use crate::inference::{forward_ahead, packed};
 use crate::interrupt;
 
 /// A teacher, and what is asked of it.
 pub(crate) struct Asked {
     pub(crate) teacher: Model,
     captured: Captured,
+    /// Where the largest logits alone are stored: a device that can, finds them itself.
+    top: Option<TopK>,
 }
 
 impl Asked {
@@ -27,7 +29,11 @@ impl Asked {
         parameters: Parameters,
         captured: &Captured,
     ) -> anyhow::Result<Self> {
-        Ok(Self { teacher: Model::on(compute, config, parameters)?, captured: captured.clone() })
+        let top = match &captured.logits {
+            LogitForm::TopK { k, temperatures, .. } => Some(TopK { k: *k, temperatures: temperatures.clone() }),
+            LogitForm::Dense { .. } | LogitForm::Sample { .. } => None,
+        };
+        Ok(Self { teacher: Model::on(compute, config, parameters)?, captured: captured.clone(), top })
     }
 
     /// Runs batches and hands on what is to be stored of each.
@@ -36,28 +42,41 @@ impl Asked {
         batches: impl Iterator<Item = TokenBatch>,
         mut then: impl FnMut(Answers) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        match (self.captured.outputs, self.captured.hidden_states.clone()) {
-            (Outputs::Row, None) => forward_each(&mut self.teacher, batches, |rows, logits| {
-                then(Answers { rows: rows.to_vec(), logits: logits.to_vec(), ..Answers::default() })
-            }),
-            (Outputs::Row, Some(form)) => batches.into_iter().try_for_each(|batch| {
-                interrupt::check()?;
-                let (logits, states) = self.logits_and_states(packed(&batch), &form.layers)?;
-                let (hidden, hidden_sizes) = gather_hidden(&states, &batch, &form);
-                then(Answers { rows: batch.rows, logits, hidden, hidden_sizes, ..Answers::default() })
-            }),
-            (Outputs::Token, form) => batches.into_iter().try_for_each(|batch| {
-                interrupt::check()?;
-                let positions: Vec<u32> = (0..batch.input_ids.len() as u32).collect();
-                let input = PackedInput { positions: Some(&positions), ..packed(&batch) };
-                let layers = form.as_ref().map_or(&[][..], |form| form.layers.as_slice());
-                let (logits, states) = self.logits_and_states(input, layers)?;
-                let outputs = batch.starts.windows(2).map(|bounds| (bounds[1] - bounds[0]) as usize).collect();
-                let (hidden, hidden_sizes) =
-                    form.as_ref().map_or_else(Default::default, |form| gather_hidden(&states, &batch, form));
-                then(Answers { rows: batch.rows, logits, outputs, hidden, hidden_sizes, ..Answers::default() })
-            }),
-        }
+        let Captured { outputs, hidden_states, .. } = self.captured.clone();
+        let of_tokens = outputs == Outputs::Token;
+        let answers = |batch: &TokenBatch, logits: Logits| {
+            let outputs = if of_tokens { lengths(batch) } else { Vec::new() };
+            Answers { rows: batch.rows.clone(), logits, outputs, ..Answers::default() }
+        };
+        let Some(form) = hidden_states else {
+            let top = self.top.as_ref();
+            let submit = |model: &mut Model, batch: &TokenBatch| {
+                let positions = positions(batch, of_tokens);
+                let input = PackedInput { positions: positions.as_deref(), ..packed(batch) };
+                match top {
+                    Some(top) if model.submit_top(input, top)? => Ok(()),
+                    _ => model.submit(input),
+                }
+            };
+            let collect = |model: &mut Model, behind: usize| {
+                Ok(match model.collect_top(behind)? {
+                    Some(top) => Some(Logits::Top(top)),
+                    // Of a vocabulary's, one batch is enough to keep.
+                    None => model.collect(if of_tokens { 0 } else { behind })?.map(Logits::All),
+                })
+            };
+            return forward_ahead(&mut self.teacher, batches, submit, collect, |batch, logits| {
+                then(answers(&batch, logits))
+            });
+        };
+        batches.into_iter().try_for_each(|batch| {
+            interrupt::check()?;
+            let positions = positions(&batch, of_tokens);
+            let input = PackedInput { positions: positions.as_deref(), ..packed(&batch) };
+            let (logits, states) = self.logits_and_states(input, &form.layers)?;
+            let (hidden, hidden_sizes) = gather_hidden(&states, &batch, &form);
+            then(Answers { hidden, hidden_sizes, ..answers(&batch, logits) })
+        })
     }
 
     /// What the teacher says of a batch, and the hidden states of these layers.
@@ -65,13 +84,27 @@ impl Asked {
         &mut self,
         input: PackedInput<'_>,
         layers: &[usize],
-    ) -> anyhow::Result<(Vec<f32>, Vec<Vec<f32>>)> {
+    ) -> anyhow::Result<(Logits, Vec<Vec<f32>>)> {
         let taps: Vec<Tap> = layers.iter().map(|&layer| Tap::Hidden(layer)).collect();
         let mut pass = self.teacher.forward(input, &[&[Tap::Logits], taps.as_slice()].concat(), Mode::Eval)?;
-        let logits = self.teacher.read(&mut pass, Tap::Logits)?;
+        let top = self.top.as_ref().map(|top| self.teacher.read_top(&mut pass, top)).transpose()?.flatten();
+        let logits = match top {
+            Some(top) => Logits::Top(top),
+            None => Logits::All(self.teacher.read(&mut pass, Tap::Logits)?),
+        };
         let states = taps.into_iter().map(|tap| self.teacher.read(&mut pass, tap));
         Ok((logits, states.collect::<Result<_, _>>()?))
     }
+}
+
+/// The tokens of a batch that are asked about: each, or no token by itself.
+fn positions(batch: &TokenBatch, of_tokens: bool) -> Option<Vec<u32>> {
+    of_tokens.then(|| (0..batch.input_ids.len() as u32).collect())
+}
+
+/// Tokens of each row.
+fn lengths(batch: &TokenBatch) -> Vec<usize> {
+    batch.starts.windows(2).map(|bounds| (bounds[1] - bounds[0]) as usize).collect()
 }
 
 /// The hidden states of a batch, one layer to store after another, to be stored row by row `[layers, tokens, width]`, and

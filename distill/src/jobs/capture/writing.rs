@@ -1,11 +1,13 @@
 //! The last stage of a capture: answers are encoded as they come, and committed window by window.
 
+use std::ops::Range;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cache::{CacheReader, CacheWriter, Captured, Dtype, LogitForm, NewRow, Outputs};
+use cache::{CacheReader, CacheWriter, Captured, Dtype, LogitForm, NewLogits, NewRow, Outputs};
 use datasets::Key;
 use half::{bf16, f16};
+use nn::TopLogits;
 
 use crate::scores;
 
@@ -20,8 +22,7 @@ pub(crate) struct Answers {
     /// Rows of the window.
     pub(super) rows: Vec<u32>,
     pub(super) keys: Vec<Key>,
-    /// `[outputs of all rows, width]`
-    pub(super) logits: Vec<f32>,
+    pub(super) logits: Logits,
     /// Outputs of each row, where it has not one.
     pub(super) outputs: Vec<usize>,
     /// Hidden states to store, of one row after the other, and how many values each row has; empty where none are.
@@ -29,6 +30,39 @@ pub(crate) struct Answers {
     pub(super) hidden_sizes: Vec<usize>,
     /// Whether the window ends here.
     pub(super) end: bool,
+}
+
+/// The logits of a batch's outputs.
+pub(super) enum Logits {
+    /// `[outputs of all rows, width]`
+    All(Vec<f32>),
+    /// Of each output what is stored: selected where they were computed.
+    Top(TopLogits),
+}
+
+impl Default for Logits {
+    fn default() -> Self {
+        Self::All(Vec::new())
+    }
+}
+
+impl Logits {
+    /// Those of some outputs.
+    fn of(&self, outputs: Range<usize>, captured: &Captured) -> NewLogits<'_> {
+        let Range { start, end } = outputs;
+        match (self, &captured.logits) {
+            (Self::Top(top), LogitForm::TopK { k, temperatures, .. }) => {
+                let sides = 1 + 2 * temperatures.len();
+                NewLogits::Top(cache::TopLogits {
+                    values: &top.values[start * k..end * k],
+                    columns: &top.columns[start * k..end * k],
+                    rest: &top.rest[start * sides..end * sides],
+                })
+            }
+            (Self::Top(_), _) => NewLogits::All(&[]),
+            (Self::All(logits), _) => NewLogits::All(&logits[start * captured.width..end * captured.width]),
+        }
+    }
 }
 
 impl Answers {
@@ -47,24 +81,31 @@ impl Answers {
         };
         let mut start = 0;
         let choice = |row: usize| {
-            let logits: Vec<f32> = self.logits[start..start + width].iter().map(rounded).collect();
-            start += width * self.outputs.get(row).copied().unwrap_or(1);
-            scores::predictions(&logits, width).first().copied().unwrap_or_default()
+            let first = self.logits.of(start..start + 1, captured);
+            start += self.outputs.get(row).copied().unwrap_or(1);
+            let choice = match first {
+                NewLogits::All(logits) => {
+                    let logits: Vec<f32> = logits.iter().map(rounded).collect();
+                    scores::predictions(&logits, width).first().copied()
+                }
+                NewLogits::Top(top) => top.columns.first().copied(),
+            };
+            choice.unwrap_or_default()
         };
         (0..self.rows.len()).map(choice).collect()
     }
 
     fn push_to(&self, writer: &mut CacheWriter) -> Result<(), cache::Error> {
         let captured = writer.reader().captured();
-        let (width, single) = (captured.width, captured.outputs == Outputs::Row);
-        let (mut logits, mut hidden) = (self.logits.as_slice(), self.hidden.as_slice());
+        let single = captured.outputs == Outputs::Row;
+        let (mut first, mut hidden) = (0, self.hidden.as_slice());
         let mut rows = Vec::with_capacity(self.keys.len());
         for (position, &key) in self.keys.iter().enumerate() {
             let outputs = if single { 1 } else { self.outputs[position] };
-            let (mine, rest) = logits.split_at(outputs * width);
-            let (states, hidden_rest) = hidden.split_at(self.hidden_sizes.get(position).copied().unwrap_or(0));
-            (logits, hidden) = (rest, hidden_rest);
-            rows.push(NewRow { key, logits: mine, hidden_states: states });
+            let logits = self.logits.of(first..first + outputs, captured);
+            let (states, rest) = hidden.split_at(self.hidden_sizes.get(position).copied().unwrap_or(0));
+            (first, hidden) = (first + outputs, rest);
+            rows.push(NewRow { key, logits, hidden_states: states });
         }
         writer.push(&rows)?;
         Ok(())

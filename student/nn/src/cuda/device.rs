@@ -120,6 +120,7 @@ impl Device {
 
     /// Asks for a copy from the device; nobody may look at the bytes until it is done.
     pub(super) fn download_later(&self, from: Ptr, bytes: &mut [u8]) -> Result<(), Error> {
+        self.meter.download(bytes.len());
         match &*self.backend {
             Backend::Driver(driver) => driver.download(from, bytes)?,
             Backend::Emulated(emulated) => emulated.download(from, bytes),

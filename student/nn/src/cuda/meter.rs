@@ -15,6 +15,7 @@ use crate::Error;
 pub(super) struct Meter {
     taken: AtomicUsize,
     most: AtomicUsize,
+    downloaded: AtomicUsize,
     timing: AtomicBool,
     launches: Mutex<Vec<(String, [Mark; 2])>>,
 }
@@ -47,6 +48,10 @@ impl Meter {
     pub(super) fn give_back(&self, bytes: usize) {
         self.taken.fetch_sub(bytes, Ordering::Relaxed);
     }
+
+    pub(super) fn download(&self, bytes: usize) {
+        self.downloaded.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Device {
@@ -54,6 +59,11 @@ impl Device {
     /// driver's own, the kernels' code and what cuBLASLt keeps beside its workspace are not in it.
     pub fn peak_bytes(&self) -> usize {
         self.meter.most.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were copied to the host since the device was opened.
+    pub fn downloaded_bytes(&self) -> usize {
+        self.meter.downloaded.load(Ordering::Relaxed)
     }
 
     /// Counts the most bytes from what is taken now.

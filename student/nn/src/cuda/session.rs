@@ -12,6 +12,7 @@ use super::device::{Buffer, Device};
 use super::op;
 use super::op::attention::launch::{LONGEST, TILE_HEAD_SIZES};
 use super::op::sums::launch::SumRows;
+use super::op::top_k::run::{TopMemory, takes};
 use super::operand::{Matrix, Number, Precision, Ptr, Vector};
 use super::optimizer::Optimizer;
 use super::put_off::PutOff;
@@ -27,7 +28,7 @@ use crate::session::{Plans, Session, SoftHardLoss, next_number};
 use crate::value::{Rows, Tap};
 use crate::{
     AdamW, Compute, DropoutRng, EncoderConfig, Error, Gradients, Layout, Mode, PackedInput, Parameters, Pass,
-    StepRates, StepReport,
+    StepRates, StepReport, TopK, TopLogits,
 };
 
 /// A model at work on one device, which has its weights.
@@ -50,6 +51,8 @@ pub(crate) struct CudaSession {
     weight_decay: f64,
     /// Logits that were asked for.
     logits: LateReads,
+    /// The largest of them, where those alone were asked for.
+    top: TopMemory,
     /// The number of the last pass, whose the memory is.
     pass: u64,
     /// How often the weights were changed.
@@ -98,6 +101,7 @@ impl CudaSession {
             optimizer: Optimizer::new(device)?,
             weight_decay: 0.0,
             logits: LateReads::new(device),
+            top: TopMemory::new(device),
             pass: 0,
             changes: 0,
             said_slow: false,
@@ -125,6 +129,14 @@ impl CudaSession {
         let Self { device, precision, weights, .. } = self;
         let CudaPass { plan, places, batch, masks, .. } = pass;
         Ok(Run { device, precision: *precision, weights, plan, places, batch, masks: masks.as_ref() })
+    }
+
+    /// Where the logits of a pass stand that was asked for them.
+    fn logits_of(&self, pass: &Pass) -> Result<Matrix, Error> {
+        let pass: &CudaPass = pass.kept()?;
+        let mut taps = pass.plan.program.taps();
+        let (_, op) = taps.find(|(tap, _)| *tap == Tap::Logits).ok_or(Error::NoForward)?;
+        Ok(self.run(pass)?.value(op.inputs[0].value))
     }
 
     /// [`Session::backward`] in ranges of the list that begin at these operations, in ascending order; each range's weights'
@@ -344,15 +356,36 @@ impl Session for CudaSession {
 
     fn submit(&mut self, input: PackedInput<'_>) -> Result<(), Error> {
         let pass = self.forward(input, &[Tap::Logits], Mode::Eval)?;
-        let pass: &CudaPass = pass.kept()?;
-        let Some((_, op)) = pass.plan.program.taps().next() else { return Err(Error::NoForward) };
-        let logits = self.run(pass)?.value(op.inputs[0].value);
+        let logits = self.logits_of(&pass)?;
         self.logits.request(0, logits.at, logits.rows * logits.width)
     }
 
     fn collect(&mut self, behind: usize) -> Result<Option<Vec<f32>>, Error> {
         let words = self.logits.take(behind)?;
         Ok(words.map(|(_, words)| words.into_iter().map(f32::from_bits).collect()))
+    }
+
+    fn submit_top(&mut self, input: PackedInput<'_>, top: &TopK) -> Result<bool, Error> {
+        if !takes(top, self.config.outputs()) {
+            return Ok(false);
+        }
+        let pass = self.forward(input, &[Tap::Logits], Mode::Eval)?;
+        let logits = self.logits_of(&pass)?;
+        self.top.submit(logits, top)?;
+        Ok(true)
+    }
+
+    fn collect_top(&mut self, behind: usize) -> Result<Option<TopLogits>, Error> {
+        self.top.collect(behind)
+    }
+
+    fn read_top(&mut self, pass: &mut Pass, top: &TopK) -> Result<Option<TopLogits>, Error> {
+        if !takes(top, self.config.outputs()) {
+            return Ok(None);
+        }
+        pass.read(Tap::Logits)?;
+        let logits = self.logits_of(pass)?;
+        self.top.read(logits, top).map(Some)
     }
 }
 

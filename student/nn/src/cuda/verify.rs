@@ -12,7 +12,7 @@ mod matmul;
 use bench::{Bench, KernelCheck, PRODUCTION_SLACK};
 
 use super::device::Device;
-use super::op::{activate, attention, embed, loss, norm, optimizer, rows, sums, trigram};
+use super::op::{activate, attention, embed, loss, norm, optimizer, rows, sums, top_k, trigram};
 use super::operand::Precision;
 use crate::Error;
 
@@ -27,7 +27,7 @@ pub enum Part {
     Activation,
     /// Whole rows: gathered, dropped from, rounded, added up, in threes.
     Rows,
-    /// The loss.
+    /// The loss, and the largest logits.
     Loss,
     /// Attention.
     Attention,
@@ -84,7 +84,7 @@ impl Part {
             Self::Embed => (&[F32, Bf16], &[embed::verify::verify]),
             Self::Activation => (&[F32, Bf16], &[activate::verify::verify]),
             Self::Rows => (&[F32, Bf16], &[rows::verify::verify, sums::verify::verify, trigram::verify::verify]),
-            Self::Loss => (&[F32, Bf16], &[loss::verify::verify]),
+            Self::Loss => (&[F32, Bf16], &[loss::verify::verify, top_k::verify::verify]),
             Self::Attention => (&[F32, Bf16], &[attention::verify::verify]),
             Self::Optimizer => (&[F32], &[optimizer::verify::verify]),
             Self::Products => (&[F32, Tf32, Bf16], &[matmul::verify]),
@@ -100,6 +100,7 @@ impl Part {
                     rows::verify::large,
                     trigram::verify::large,
                     loss::verify::large,
+                    top_k::verify::large,
                     attention::verify::large,
                     optimizer::verify::large,
                 ],

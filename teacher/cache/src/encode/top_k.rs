@@ -7,6 +7,31 @@ use super::{Parts, append_indices, append_numbers, numbers};
 use crate::captured::Dtype;
 use crate::recorded::RecordedError;
 
+/// The largest logits of outputs, and what the others add to the softmax.
+///
+/// # Shapes
+/// - `values`, `columns`: `[outputs, k]`, falling, of equal logits the first first
+/// - `rest`: `[outputs, 1 + 2 temperatures]`: the largest of the others, then at each temperature the sums of `e^x` and of
+///   `x e^x` over them, `x = (logit - that largest) / temperature`
+#[derive(Clone, Copy, Debug)]
+pub struct TopLogits<'a> {
+    /// The logits.
+    pub values: &'a [f32],
+    /// Which of their output they are.
+    pub columns: &'a [u32],
+    /// What the others add.
+    pub rest: &'a [f32],
+}
+
+impl TopLogits<'_> {
+    /// One output; `sides` are numbers of the rest of each.
+    pub(super) fn output(&self, output: usize, k: usize, sides: usize) -> Self {
+        let values = &self.values[output * k..(output + 1) * k];
+        let columns = &self.columns[output * k..(output + 1) * k];
+        Self { values, columns, rest: &self.rest[output * sides..(output + 1) * sides] }
+    }
+}
+
 /// What is stored of each output.
 pub(super) struct Form<'a> {
     /// Below the number of logits.
@@ -14,6 +39,13 @@ pub(super) struct Form<'a> {
     pub(super) dtype: Dtype,
     pub(super) temperatures: &'a [f64],
     pub(super) short: bool,
+}
+
+impl Form<'_> {
+    /// Numbers that say what the other logits of an output add.
+    pub(super) fn sides(&self) -> usize {
+        1 + 2 * self.temperatures.len()
+    }
 }
 
 /// Buffers that are kept from output to output.
@@ -38,24 +70,14 @@ impl Scratch {
         error: &mut RecordedError,
     ) {
         let rest_top = self.select(logits, form.k);
-        let kept: Vec<f32> = self.candidates.iter().map(|(logit, _)| *logit).collect();
-        let start = parts.logits.len();
-        append_numbers(form.dtype, &kept, &mut parts.logits);
-        append_indices(form.short, self.candidates.iter().map(|(_, index)| *index), &mut parts.indices);
-
         self.kept.clear();
         self.kept.extend(self.candidates.iter().map(|(_, index)| *index as usize));
         self.kept.sort_unstable();
         // Sums are taken against the rest's own largest: against the largest of all, a rest far below would vanish.
         tails::sums(between(logits, &self.kept), rest_top, form.temperatures, ahead, &mut self.sums);
-        let stored: Vec<f32> = numbers(form.dtype, &parts.logits[start..]).collect();
-        error.compare(&kept, &stored);
-        let others = (logits.len() - form.k) as f64;
-        for ((sums, at), &temperature) in self.sums.iter().zip(&mut error.divergences).zip(form.temperatures) {
-            let tail = f64::from(rest_top) / temperature + sums.mass.ln();
-            parts.tails.extend((tail as f32).to_le_bytes());
-            at.add(lost(&kept, &stored, *sums, tail, others, temperature));
-        }
+        let (values, columns): (Vec<f32>, Vec<u32>) = self.candidates.iter().copied().unzip();
+        let found = Found { values: &values, columns: &columns, width: logits.len(), rest_top };
+        found.append(form, self.sums.iter().copied(), parts, error);
     }
 
     /// Leaves the `k` largest logits in `candidates`, falling, of equal ones the first first; returns the largest of the
@@ -86,6 +108,45 @@ impl Scratch {
         let top = others.fold(f32::MIN, f32::max);
         self.candidates.sort_unstable_by(falling);
         top
+    }
+}
+
+/// Appends an output that was selected and summed up elsewhere.
+pub(super) fn append_selected(
+    form: &Form<'_>,
+    top: &TopLogits<'_>,
+    width: usize,
+    parts: &mut Parts,
+    error: &mut RecordedError,
+) {
+    let sums = top.rest[1..].chunks_exact(2);
+    let sums = sums.map(|sums| Sums { mass: sums[0].into(), weighted: sums[1].into() });
+    let found = Found { values: top.values, columns: top.columns, width, rest_top: top.rest[0] };
+    found.append(form, sums, parts, error);
+}
+
+/// The largest logits of one of `width`, and the largest of the others.
+struct Found<'a> {
+    values: &'a [f32],
+    columns: &'a [u32],
+    width: usize,
+    rest_top: f32,
+}
+
+impl Found<'_> {
+    /// Appends them; `sums` are the others', at each temperature.
+    fn append(&self, form: &Form<'_>, sums: impl Iterator<Item = Sums>, parts: &mut Parts, error: &mut RecordedError) {
+        let start = parts.logits.len();
+        append_numbers(form.dtype, self.values, &mut parts.logits);
+        append_indices(form.short, self.columns.iter().copied(), &mut parts.indices);
+        let stored: Vec<f32> = numbers(form.dtype, &parts.logits[start..]).collect();
+        error.compare(self.values, &stored);
+        let others = (self.width - form.k) as f64;
+        for ((sums, at), &temperature) in sums.zip(&mut error.divergences).zip(form.temperatures) {
+            let tail = f64::from(self.rest_top) / temperature + sums.mass.ln();
+            parts.tails.extend((tail as f32).to_le_bytes());
+            at.add(lost(self.values, &stored, sums, tail, others, temperature));
+        }
     }
 }
 

@@ -224,7 +224,7 @@ fn a_file_of_another_teacher_s_cache_is_refused() {
     for range in [0..8, 8..10] {
         for n in range {
             let given = given(n + 50, &captured);
-            let row = cache::NewRow { key: key(n + 20), logits: &given.logits, hidden_states: &[] };
+            let row = cache::NewRow { key: key(n + 20), logits: (&given.logits).into(), hidden_states: &[] };
             writer.push(&[row]).unwrap();
         }
         writer.commit().unwrap();

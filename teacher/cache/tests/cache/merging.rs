@@ -50,7 +50,7 @@ fn rows_that_differ_are_counted_and_the_first_one_s_taken() {
     for n in 5..15 {
         let mut row = given(n, &captured);
         row.logits[2] += if n < 8 { 0.25 * (n - 4) as f32 } else { 0.0 };
-        writer.push(&[NewRow { key: row.key, logits: &row.logits, hidden_states: &[] }]).unwrap();
+        writer.push(&[NewRow { key: row.key, logits: (&row.logits).into(), hidden_states: &[] }]).unwrap();
     }
     writer.commit().unwrap();
     let found = merge(&[one.path(), other.path()], merged.path()).unwrap();

@@ -44,7 +44,7 @@ proptest! {
             match step {
                 Step::Push(rows) => {
                     let new: Vec<NewRow<'_>> =
-                        rows.iter().map(|(n, logits)| NewRow { key: key(*n), logits, hidden_states: &[] }).collect();
+                        rows.iter().map(|(n, logits)| NewRow { key: key(*n), logits: logits.into(), hidden_states: &[] }).collect();
                     let before = waiting.len();
                     for (n, row) in &rows {
                         if !committed.contains_key(n) {

@@ -67,7 +67,7 @@ fn what_is_no_number_is_refused_with_its_row() {
             let (mut logits, mut hidden_states) = (vec![0.0; 5], vec![0.0; 8]);
             (logits[3], hidden_states[3]) = (logit, hidden);
             let key = 258_u128.to_be_bytes();
-            let bad = NewRow { key, logits: &logits, hidden_states: &hidden_states };
+            let bad = NewRow { key, logits: (&logits).into(), hidden_states: &hidden_states };
             // In one push with good rows: none of them is taken, and none is lost to the next push.
             let error = writer.push(&[good.row(), bad]).unwrap_err();
             assert!(matches!(error, Error::NotFinite { position: 3, .. }));
@@ -82,12 +82,39 @@ fn what_is_no_number_is_refused_with_its_row() {
 }
 
 #[test]
+fn the_largest_logits_alone_are_refused_where_they_are_not_what_is_stored() {
+    let refused = |captured: &Captured, values: &[f32], columns: &[u32], rest: &[f32]| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path(), captured);
+        let logits = cache::NewLogits::Top(cache::TopLogits { values, columns, rest });
+        let error = writer.push(&[NewRow { key: key(0), logits, hidden_states: &[] }]).err();
+        assert_eq!(writer.pending(), usize::from(error.is_none()));
+        error.map(|error| error.to_string()).unwrap_or_default()
+    };
+    let (good, columns, rest) = ([3.0, 2.0, 1.0], [4, 0, 9], [0.5, 1.0, 0.0, 1.5, -0.5, 2.0, -1.0]);
+    let captured = top_k(Dtype::F32);
+    assert_eq!(refused(&captured, &good, &columns, &rest), "");
+    for (error, expected) in [
+        (refused(&captured, &good[..2], &columns, &rest), "has 2 logits, this cache holds 3 an output"),
+        (refused(&captured, &good, &columns[..2], &rest), "2 columns and 7 sums for 1 outputs of 3 logits"),
+        (refused(&captured, &good, &columns, &rest[..5]), "3 columns and 5 sums for 1 outputs of 3 logits"),
+        (refused(&captured, &good, &[4, 11, 9], &rest), "column 11 of 11 logits"),
+        (refused(&captured, &[f32::NAN, 2.0, 1.0], &columns, &rest), "logit 4 of the row with key"),
+        (refused(&captured, &good, &columns, &[f32::INFINITY; 7]), "sum over logits 0 of the row with key"),
+        (refused(&dense(Dtype::F32), &good, &columns, &rest), "the largest logits alone, where others are stored"),
+    ] {
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn a_row_of_another_length_is_refused() {
     let refused = |captured: &Captured, logits: usize, hidden: usize| {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = writer(dir.path(), captured);
         let (logits, hidden_states) = (vec![0.0; logits], vec![0.0; hidden]);
-        let error = writer.push(&[NewRow { key: key(0), logits: &logits, hidden_states: &hidden_states }]).err();
+        let error =
+            writer.push(&[NewRow { key: key(0), logits: (&logits).into(), hidden_states: &hidden_states }]).err();
         assert_eq!(writer.pending(), usize::from(error.is_none()));
         writer.commit().unwrap();
         assert_sound(dir.path());

@@ -109,7 +109,7 @@ pub(crate) fn given(n: u64, captured: &Captured) -> Given {
 
 impl Given {
     pub(crate) fn row(&self) -> NewRow<'_> {
-        NewRow { key: self.key, logits: &self.logits, hidden_states: &self.hidden }
+        NewRow { key: self.key, logits: (&self.logits).into(), hidden_states: &self.hidden }
     }
 }
 

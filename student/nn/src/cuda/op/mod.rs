@@ -55,6 +55,11 @@ pub(crate) mod sums {
     pub(crate) mod launch;
     pub(crate) mod verify;
 }
+pub(crate) mod top_k {
+    pub(crate) mod launch;
+    pub(crate) mod run;
+    pub(crate) mod verify;
+}
 pub(crate) mod trigram {
     pub(crate) mod launch;
     pub(crate) mod run;

@@ -801,3 +801,58 @@ fn submitted_batches_come_back_in_their_order() {
     assert_eq!(found, expected);
     assert_eq!(gpu.collect(0).expect("collect"), None);
 }
+
+/// Where the largest `k` of these logits stand, falling, of equal ones the first first.
+fn largest(logits: &[f32], k: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    order.truncate(k);
+    order
+}
+
+#[test]
+fn the_largest_logits_come_alone_where_they_alone_are_asked_for() {
+    let positions: Vec<u32> = (0..LENGTHS.iter().sum()).collect();
+    for (config, k) in [(masked_lm(Family::BERT, 24, 2), 7), (config(Family::BERT, 24, 2), 2), (trial(), 3)] {
+        let Some([mut cpu, mut gpu]) = both(&config, Precision::F32) else { return };
+        let top = TopK { k, temperatures: vec![1.0, 2.0, 3.0] };
+        let width = config.outputs();
+        let mut batches = [Rows::new(&config, &LENGTHS, 2), Rows::new(&config, &LENGTHS[1..], 3)];
+        if config.head == Head::MaskedLm {
+            batches.iter_mut().for_each(|rows| rows.asked = Some(positions[..rows.ids.len()].to_vec()));
+        }
+        let mut found = Vec::new();
+        for rows in &batches {
+            assert!(gpu.submit_top(rows.input(), &top).expect("submit"));
+            found.extend(gpu.collect_top(1).expect("collect"));
+        }
+        assert_eq!(found.len(), 1);
+        found.extend(gpu.collect_top(0).expect("collect"));
+        assert_eq!(gpu.collect_top(0).expect("collect"), None);
+        for (rows, found) in batches.iter().zip(&found) {
+            let logits = gpu.logits(rows.input()).expect("forward");
+            for (row, logits) in logits.chunks_exact(width).enumerate() {
+                let order = largest(logits, width);
+                let columns: Vec<usize> = found.columns[row * k..][..k].iter().map(|&column| column as usize).collect();
+                assert_eq!(columns, order[..k]);
+                assert!(columns.iter().zip(&found.values[row * k..]).all(|(&column, value)| logits[column] == *value));
+                let rest = &found.rest[row * 7..][..7];
+                assert_eq!(rest[0], logits[order[k]]);
+                for (sums, temperature) in rest[1..].chunks_exact(2).zip(&top.temperatures) {
+                    let mass: f64 =
+                        order[k..].iter().map(|&x| (f64::from(logits[x] - rest[0]) / temperature).exp()).sum();
+                    // Measured: at most 1.2e-7.
+                    assert!((f64::from(sums[0]) / mass - 1.0).abs() < 4e-7, "{} {mass}", sums[0]);
+                }
+            }
+            let mut pass = gpu.forward(rows.input(), &[Tap::Logits, Tap::Hidden(0)], Mode::Eval).expect("forward");
+            assert_eq!(gpu.read_top(&mut pass, &top).expect("asked for").as_ref(), Some(found));
+            assert!(matches!(gpu.read(&mut pass, Tap::Logits), Err(Error::AlreadyRead { .. })));
+        }
+        // The CPU has them at hand, and nobody gets all of them by this, or more than the device sorts.
+        assert!(!cpu.submit_top(batches[0].input(), &top).expect("no work"));
+        assert!(!gpu.submit_top(batches[0].input(), &TopK { k: width, ..top.clone() }).expect("no work"));
+        assert!(!gpu.submit_top(batches[0].input(), &TopK { k: 0, ..top }).expect("no work"));
+        assert_eq!(gpu.collect_top(0).expect("collect"), None);
+    }
+}

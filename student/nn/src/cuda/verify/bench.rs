@@ -172,7 +172,7 @@ impl Bench<'_> {
     }
 
     /// Reports whether two outputs are the same, bit for bit; by how many elements they differ.
-    pub(super) fn same(
+    pub(in crate::cuda) fn same(
         &mut self,
         kernel: &str,
         output: &str,
