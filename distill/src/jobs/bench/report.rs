@@ -72,6 +72,7 @@ pub(crate) struct Case {
     /// The most memory taken while this was timed, its model, rows and buffers included.
     pub(super) peak_memory_bytes: Option<u64>,
     /// The most of a GPU's memory that buffers had at once meanwhile; none on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) device_peak_memory_bytes: Option<u64>,
     /// Of the last step; none in capture.
     pub(super) loss: Option<f64>,

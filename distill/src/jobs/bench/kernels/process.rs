@@ -87,8 +87,17 @@ pub(super) struct Ran {
     pub(super) ended: Option<String>,
 }
 
+/// Ends this process once nobody holds the other end of its stdin, however the parent came to its end.
+fn end_with_the_parent() {
+    thread::spawn(|| {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        std::process::exit(1);
+    });
+}
+
 /// Checks a part in this process, which its parent started for that.
 pub(crate) fn run_part(bench: &KernelsBench, part: Part) -> anyhow::Result<()> {
+    end_with_the_parent();
     let device = match bench.open() {
         Ok(device) => device,
         Err(error) => return say(&Line::Ended(Some(format!("{error:#}")))),
@@ -171,7 +180,8 @@ fn start(bench: &KernelsBench, part: Part) -> anyhow::Result<Child> {
         (None, device) => command.arg("--device").arg(device.to_string()),
     };
     command.arg(format!("--threads={}", rayon::current_num_threads()));
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    // It ends when this process does: see `end_with_the_parent`.
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     command.spawn().context("cannot start a part's process")
 }
 
