@@ -120,6 +120,9 @@ pub(crate) struct RunFigures {
     pub(crate) bytes: u64,
     /// On the validation rows; absent where there are none.
     pub(crate) validation: Option<Scores>,
+    /// The most of a GPU's memory that buffers had at once, since the run was last begun or resumed; absent on the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device_peak_memory_bytes: Option<u64>,
 }
 
 impl RunRecord {

@@ -14,7 +14,7 @@ use crate::recipe::ABOVE_ZERO;
 #[derive(Debug, Clone)]
 pub(crate) enum CacheArgs {
     /// Without a subcommand.
-    Capture(CaptureArgs),
+    Capture(Box<CaptureArgs>),
     /// With one.
     Stored(CacheCommand),
 }
@@ -35,7 +35,7 @@ impl Args for CacheArgs {
 impl FromArgMatches for CacheArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         Ok(match matches.subcommand() {
-            None => Self::Capture(CaptureArgs::from_arg_matches(matches)?),
+            None => Self::Capture(Box::new(CaptureArgs::from_arg_matches(matches)?)),
             Some(_) => Self::Stored(CacheCommand::from_arg_matches(matches)?),
         })
     }
@@ -54,7 +54,7 @@ pub(crate) enum CacheCommand {
     /// Check every byte of a cache and say which file and block is damaged
     Verify(VerifyArgs),
     /// Say how many bytes and how much time a capture will take, from a short probe
-    Estimate(EstimateArgs),
+    Estimate(Box<EstimateArgs>),
     /// Make one cache of several, captured by several machines
     Merge(MergeArgs),
     /// Write a cache as Parquet, for pandas and polars

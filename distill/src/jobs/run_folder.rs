@@ -92,6 +92,7 @@ pub(super) fn finish(
         parameters: student.parameters().flat().len(),
         bytes,
         validation: fitted.scores.clone(),
+        device_peak_memory_bytes: fitted.device_peak_bytes,
     };
     RunRecord::new(inputs, figures.clone()).write(folder)?;
     checkpoint::remove(folder)?;

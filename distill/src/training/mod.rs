@@ -19,7 +19,7 @@ use std::time::Instant;
 use anyhow::Context;
 use cache::CacheReader;
 use datasets::{Key, Sampler};
-use nn::{AdamW, Model};
+use nn::{AdamW, Compute, Model};
 
 use crate::hint::HintExt;
 use crate::interrupt;
@@ -66,6 +66,8 @@ pub(crate) struct Fitted {
     /// Of the weights that were kept, on the validation rows.
     pub(crate) scores: Option<Scores>,
     pub(crate) speed: Speed,
+    /// The most of a GPU's memory that buffers had at once; none on the CPU.
+    pub(crate) device_peak_bytes: Option<u64>,
 }
 
 impl Fit<'_> {
@@ -136,7 +138,11 @@ impl Fit<'_> {
         }
         let speed = watch.finish(feed.waited());
         let (kept_epoch, scores) = kept.settle(student, recipe.epochs)?;
-        Ok(Fitted { steps: total_steps, kept_epoch, scores, speed })
+        let device_peak_bytes = match student.compute() {
+            Compute::Cuda { device, .. } => Some(device.peak_bytes() as u64),
+            Compute::Cpu => None,
+        };
+        Ok(Fitted { steps: total_steps, kept_epoch, scores, speed, device_peak_bytes })
     }
 
     /// From the checkpoint of a run that goes on, or from the beginning.

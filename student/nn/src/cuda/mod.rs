@@ -26,6 +26,7 @@ mod products;
 mod put_off;
 mod run;
 mod session;
+mod timing;
 mod transfer;
 mod verify;
 mod walk;

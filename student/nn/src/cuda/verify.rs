@@ -25,9 +25,9 @@ pub enum Part {
     Embed,
     /// Activation functions.
     Activation,
-    /// Whole rows: gathered, dropped from, rounded, added up, in threes.
+    /// Whole rows: gathered, dropped from, rounded, added up, in threes, and the largest of each.
     Rows,
-    /// The loss, and the largest logits.
+    /// The loss.
     Loss,
     /// Attention.
     Attention,
@@ -83,8 +83,11 @@ impl Part {
             Self::Norm => (&[F32, Bf16], &[norm::verify::verify]),
             Self::Embed => (&[F32, Bf16], &[embed::verify::verify]),
             Self::Activation => (&[F32, Bf16], &[activate::verify::verify]),
-            Self::Rows => (&[F32, Bf16], &[rows::verify::verify, sums::verify::verify, trigram::verify::verify]),
-            Self::Loss => (&[F32, Bf16], &[loss::verify::verify, top_k::verify::verify]),
+            Self::Rows => (
+                &[F32, Bf16],
+                &[rows::verify::verify, sums::verify::verify, trigram::verify::verify, top_k::verify::verify],
+            ),
+            Self::Loss => (&[F32, Bf16], &[loss::verify::verify]),
             Self::Attention => (&[F32, Bf16], &[attention::verify::verify]),
             Self::Optimizer => (&[F32], &[optimizer::verify::verify]),
             Self::Products => (&[F32, Tf32, Bf16], &[matmul::verify]),

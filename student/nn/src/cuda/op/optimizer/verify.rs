@@ -34,7 +34,7 @@ pub(in crate::cuda) fn verify(bench: &mut Bench<'_>) -> Result<(), Error> {
 /// Every third row has a mark.
 fn marked(bench: &mut Bench<'_>, rows: usize, width: usize) -> Result<(), Error> {
     let shape = format!("[{rows}, {width}]");
-    let is_marked = |row: usize| row % 3 == 0;
+    let is_marked = |row: usize| row.is_multiple_of(3);
     let marks = bench.words(&(0..rows).map(|row| u32::from(is_marked(row))).collect::<Vec<_>>())?;
     let [p, g, m] = [("p", 1.0), ("g", 1.0), ("m", 0.1)].map(|(name, size)| bench.floats(name, rows * width, size));
     let (p, g, m) = (p?, g?, m?);

@@ -32,7 +32,7 @@ __device__ __forceinline__ u32 warp_count(u32 x) {
 /// logits [R, C], K < C; temperatures [N]; values, columns [R, K] out; rest [R, 1 + 2 N] out. One block a row.
 ///
 /// The place of the K + 1st in the order is narrowed down digit by digit, by counts of each thread's own, until so few are
-/// left at or in front of it that they can be sorted. Usually that takes two digits; equal logits are told apart by their
+/// left at or in front of it that they can be sorted. Of normal logits that takes two digits; equal logits are told apart by their
 /// columns' digits.
 KERNEL(top_k, 256, const float* __restrict__ logits, const float* __restrict__ temperatures,
        float* __restrict__ values, u32* __restrict__ columns, float* __restrict__ rest, int width, int k, int count) {
