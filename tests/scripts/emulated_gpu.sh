@@ -2,7 +2,7 @@
 # Runs a built `distill` on a GPU that is none: every kernel's checks, a capture and a training through the driver's own
 # interface, with work run as late as allowed and at once, with and without what a driver or cuBLASLt may lack; then the
 # launches that were made, with a thread for each of theirs, under ThreadSanitizer. Prints a line for each part. Exit
-# status 0 if all of them passed. Four minutes of CPU; the tests have a smaller version.
+# status 0 if all of them passed. About six minutes on two cores; the tests have a smaller version.
 #
 # usage: tests/scripts/emulated_gpu.sh [DISTILL [MODE..]]
 #   DISTILL   the program [target/release/distill]
@@ -41,7 +41,7 @@ part 0 "the emulated GPU is built" "$emulation/driver/build.sh" "$work/gpu"
 for mode in "${modes[@]}"; do
   title=${mode:-as late as allowed} words=$mode
   # Launches are the same in every mode.
-  [ -e "$work/launches" ] || words=${mode:+$mode,}record=$work/launches
+  [ -e "$work/launches" ] || words=${mode:+$mode,}record=$work/launches,record-each=2
   part 0 "checks: $title" on_gpu "$words" bench kernels --only "$parts"
   tail -n 1 "$work/out"
   part 0 "capture: $title" on_gpu "$mode" cache --teacher "$fixture/teacher" --data "$fixture/train.tsv" \
@@ -63,7 +63,7 @@ if part 0 "what looks for races is built" "$emulation/races/build.sh" "$work/rac
   done
   part 66 "a planted race: early copy" replay --planted planted_early_copy
   part 66 "a planted race: between blocks" replay --planted planted_between_blocks
-  part 0 "races" replay "$work/launches"
+  part 0 "races" replay --blocks 3 "$work/launches"
   tail -n 1 "$work/out"
 fi
 [ "$failed" -eq 0 ] && echo "all passed, in $SECONDS s" || { echo "$failed failed, in $SECONDS s"; exit 1; }

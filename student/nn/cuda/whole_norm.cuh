@@ -167,6 +167,9 @@ __device__ __forceinline__ void whole_norm_backward(WholeNormScratch& scratch, c
                 }
             }
             parity ^= 1;
+        } else {
+            // Threads beyond the row have read its end, which another of their warp writes below where d_sum is d_out.
+            __syncwarp();
         }
 #pragma unroll
         for (int r = 0; r < NORM_TILE; r++) {

@@ -17,7 +17,7 @@
 //   skip=KERNEL     this kernel does nothing
 //   trace           the report counts launches by kernel
 //   record=FILE     launches with all that they need, for `races`: of each kernel the first with a grid and a block
-//   record-each=N   so many of several blocks [4], and one of a single block
+//   record-each=N   so many of several blocks [4], and one of a single block, for each setting of its flags
 // `cublaslt.cpp` has more. EMULATED_GPU_REPORT names a file that each process adds its report to; without, it goes to
 // stderr where there is something to complain of. Recordings are added to, too.
 
@@ -154,6 +154,8 @@ struct Launch {
     std::string name;
     unsigned grid[3], block[3], shared;
     std::vector<uint64_t> slots;
+    /// Parameters of one byte.
+    std::string flags;
 };
 
 /// Writes launches as `races/replay.cpp` reads them.
@@ -162,11 +164,11 @@ void record(const Launch& launch) {
     if (path.empty()) return;
     static FILE* const file = fopen(path.c_str(), "ab");
     static std::map<std::string, std::set<std::vector<unsigned>>> recorded;
-    const auto& [name, grid, block, shared, slots] = launch;
+    const auto& [name, grid, block, shared, slots, flags] = launch;
     const bool single = grid[0] == 1 && grid[1] == 1 && grid[2] == 1;
     const size_t most = single ? 1 : each.empty() ? 4 : strtoull(each.c_str(), nullptr, 10);
     const std::vector<unsigned> size = {grid[0], grid[1], grid[2], block[0], block[1], block[2]};
-    auto& sizes = recorded[name + (single ? " alone" : "")];
+    auto& sizes = recorded[name + (single ? " alone " : " ") + flags];
     if (!file || sizes.size() >= most || !sizes.insert(size).second) return;
     std::map<uint64_t, size_t> memory;
     for (const uint64_t slot : slots) {
@@ -739,7 +741,7 @@ API Result cuLaunchKernel(Function* function, unsigned grid_x, unsigned grid_y, 
     ALIVE(streams, stream);
     EXPECT(!extra, "parameters in another form");
     auto launch = std::make_shared<Launch>(
-        Launch{function->name, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared, {}});
+        Launch{function->name, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared, {}, {}});
     const std::string wrong = wrong_size(*function, launch->grid, launch->block, shared);
     if (!wrong.empty()) return refuse(INVALID_VALUE, function->name + ": " + wrong);
     state.launches++;
@@ -750,6 +752,7 @@ API Result cuLaunchKernel(Function* function, unsigned grid_x, unsigned grid_y, 
         uint64_t slot = 0;
         memcpy(&slot, parameters[i], function->parameters[i]);
         launch->slots.push_back(slot);
+        if (function->parameters[i] == 1) launch->flags += slot ? '1' : '0';
     }
     add(*stream, [launch] {
         std::vector<void*> pointers;

@@ -53,6 +53,8 @@ __device__ __forceinline__ void whole_residual_norm_forward(RESIDUAL_NORM_PARAME
     lanes.fetch_row(branch + first, branches);
     lanes.fetch_row(residual + first, residuals);
     lanes.fetch_row(branch_bias, biases);
+    // Lanes beyond the row have read its end, which another lane writes below.
+    __syncwarp();
     const Dropout dropout = DROPOUT;
     const MaskRow mask = dropout.row(row_tokens ? row_tokens[row] : row, width);
     float sum[V][EIGHT];
