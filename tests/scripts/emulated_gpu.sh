@@ -27,6 +27,7 @@ part() { # STATUS NAME COMMAND..
   complaints=$(awk '/^complaints / { sum += $2 } END { print sum + 0 }' "$work/report" 2> /dev/null)
   [ "$found" -eq "$status" ] || result="FAILED with status $found"
   [ "${complaints:-0}" -eq 0 ] || result="FAILED with $complaints complaints"
+  [ "$1" != on_gpu ] || [ -s "$work/report" ] || result="FAILED: nobody has reported"
   printf '%-58s %4d s  %s\n' "$name" "$((SECONDS - start))" "$result"
   [ "$result" = passed ] && return
   failed=$((failed + 1)); grep -v '^train:' "$work/log" | tail -n 20

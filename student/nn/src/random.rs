@@ -38,11 +38,11 @@ impl DropoutRng {
 
     /// The masks at one place in the model; `None` where nothing is dropped.
     pub(crate) fn site(&self, site: u64, rate: f32) -> Option<DropoutSite> {
-        if rate <= 0.0 {
+        let threshold = (f64::from(rate) * 4294967296.0) as u32;
+        if rate <= 0.0 || threshold == 0 {
             return None;
         }
         let key = mix(self.key ^ mix(site.wrapping_add(1)));
-        let threshold = (f64::from(rate) * 4294967296.0) as u32;
         Some(DropoutSite { key: [key as u32, (key >> 32) as u32], threshold, scale: 1.0 / (1.0 - rate) })
     }
 }

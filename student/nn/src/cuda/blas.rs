@@ -154,7 +154,8 @@ impl Blas {
                 Err(status) if status.is_refusal() => refusal = status,
                 result => return result,
             }
-            if attempt == Attempt::Each {
+            // What may pass leaves the choice as it is: it follows from the shape.
+            if attempt == Attempt::Each && refusal.is_lasting() && plan.next == index {
                 plan.next = index + 1;
             }
         }

@@ -26,6 +26,11 @@ impl Status {
         matches!(self.0, 3 | 7 | 8 | 14 | 15)
     }
 
+    /// Whether a refusal has to do with the product alone: not for want of memory, or of something within.
+    pub(super) fn is_lasting(self) -> bool {
+        matches!(self.0, 7 | 8 | 15)
+    }
+
     pub(super) fn done(self) -> Result<(), Self> {
         if self.0 == 0 { Ok(()) } else { Err(self) }
     }

@@ -169,8 +169,12 @@ impl Device {
     pub(crate) fn matmul(&self, matmul: Matmul) -> Result<(), Error> {
         // Without elements, or with nothing to add to them: a batch may ask a masked-language model about no token.
         let inner = if matmul.a_transposed { matmul.a.rows } else { matmul.a.width };
-        if matmul.c.rows == 0 || matmul.c.width == 0 || inner == 0 && matmul.accumulate {
+        let Matrix { at, number, rows, width, stride } = matmul.c;
+        if rows == 0 || width == 0 || inner == 0 && matmul.accumulate {
             return Ok(());
+        }
+        if inner == 0 && matmul.bias.is_none() && stride == width {
+            return self.zero(at, rows * width * number.bytes());
         }
         if let Some(bias) = matmul.bias.filter(|bias| !bias.0.is_multiple_of(16)) {
             self.matmul(Matmul { bias: None, ..matmul })?;

@@ -85,12 +85,22 @@ impl PutOff {
                 new.push(word);
             }
         }
+        let result = self.mark(weights, &new);
+        if result.is_err() {
+            // The device has not marked them.
+            new.iter().for_each(|&word| self.looked_up[word as usize] = false);
+        }
+        result
+    }
+
+    /// Brings these rows up to date and marks them.
+    fn mark(&mut self, weights: &Weights, new: &[u32]) -> Result<(), Error> {
         if new.is_empty() {
             return Ok(());
         }
         let Some(WordTable { parameters: x, marks, .. }) = self.words(weights)? else { return Ok(()) };
         self.rows.begin(1, new.len())?;
-        let which = self.rows.put(new);
+        let which = self.rows.put(new.iter().copied());
         self.rows.send()?;
         CatchUpAndMark { x, which, marks, factors: self.factors() }.launch(&self.device)
     }

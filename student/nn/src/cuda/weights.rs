@@ -17,7 +17,7 @@ const ALIGNMENT: usize = 64;
 
 /// Where each parameter stands in the device's buffers, in scalars.
 ///
-/// What decays stands before what does not, so that the optimiser is two launches. Some parameters stand side by side
+/// What decays stands before what does not, so that the optimiser is a launch for each of a few ranges. Some parameters stand side by side
 /// without a gap: query, key and value make one product, and what one backward kernel sums one reduction.
 pub(super) struct DeviceLayout {
     pub(super) host: Arc<Layout>,
@@ -206,7 +206,10 @@ impl Weights {
 
     /// Sets the gradients to zero that have not begun: they are read.
     pub(super) fn finish_gradients(&self) -> Result<(), Error> {
-        self.unwritten.borrow_mut().drain().try_for_each(|slot| self.zero_gradient(slot))
+        let mut unwritten = self.unwritten.borrow_mut();
+        unwritten.iter().try_for_each(|&slot| self.zero_gradient(slot))?;
+        unwritten.clear();
+        Ok(())
     }
 
     /// Lets the gradients of matrices begin anew: a step has read them.

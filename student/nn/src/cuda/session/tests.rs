@@ -556,6 +556,41 @@ fn what_a_step_has_read_is_not_in_the_next_one_s_gradients() {
     }
 }
 
+#[test]
+fn micro_batches_of_other_kernels_and_taps_add_up() {
+    // Sequences that one block holds and longer ones; then queries, keys and values by one product and by fewer.
+    let bert = with_dropout(EncoderConfig { max_positions: 200, ..config(Family::BERT, 128, 2) });
+    let small = with_dropout(config(Family::BERT, 24, 2));
+    let logits = [Tap::Logits];
+    let cases = [
+        (&bert, Precision::Bf16, [(&[129, 5][..], &logits[..]), (&[40, 5], &logits)]),
+        (&small, Precision::F32, [(&LENGTHS, &logits), (&LENGTHS, &[Tap::Query(1), Tap::Hidden(0)])]),
+        (&small, Precision::F32, [(&LENGTHS, &[Tap::Key(1)]), (&[3, 9], &logits)]),
+    ];
+    for (config, precision, passes) in cases {
+        let Some(mut models) = both(config, precision) else { return };
+        let all: Vec<Tap> = passes.iter().flat_map(|(_, taps)| taps.iter().copied()).collect();
+        for step in 0..2 {
+            let [theirs, ours] = models.each_mut().map(|model| {
+                let rng = DropoutRng::new(1, step, 0);
+                for (lengths, taps) in passes {
+                    let rows = Rows::new(config, lengths, 0);
+                    let mut pass = model.forward(rows.input(), taps, Mode::Train(&rng)).expect("forward");
+                    for &tap in taps {
+                        let len = pass.tapped(tap).map(|tapped| tapped.rows * tapped.width).expect("asked for");
+                        pass.enter(tap, gradient(tap, len)).expect("enter");
+                    }
+                    model.backward(pass).expect("backward");
+                }
+                let gradients = model.gradients().expect("gradients");
+                model.step(step, StepRates { learning_rate: 1e-6, max_gradient_norm: 1.0 }).expect("step");
+                gradients
+            });
+            compare_gradients(&ours, &theirs, &all, tolerance(config, precision));
+        }
+    }
+}
+
 /// Steps whose decay is put off, read in between, against steps that update every row: equal bits.
 #[test]
 fn decay_that_is_put_off_gives_the_same_bits() {

@@ -101,7 +101,9 @@ impl Attention {
 
     /// Whether the backward pass can leave partial sums, of rows at multiples of 16 bytes.
     pub(in crate::cuda) fn sums_gradients(&self) -> bool {
-        self.number() == Number::Bf16 && self.sequences() <= MOST_SEQUENCES && self.is_whole()
+        let aligned = |x: Matrix| x.at.0.is_multiple_of(16) && x.stride.is_multiple_of(8);
+        let all_aligned = [self.query, self.key, self.value].into_iter().all(aligned);
+        self.number() == Number::Bf16 && self.sequences() <= MOST_SEQUENCES && self.is_whole() && all_aligned
     }
 
     pub(in crate::cuda) fn sequences(&self) -> usize {

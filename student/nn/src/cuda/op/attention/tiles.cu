@@ -904,7 +904,7 @@ __device__ __forceinline__ void backward_whole(void* shared, Rows query, Rows ke
                           partials);                                                                                   \
     }
 
-/// context, lse and, under a mask, survivors of sequences of at most 128 tokens; grid and shared memory as below.
+/// context, lse and, under a mask, survivors of sequences of at most 128 tokens; grid and shared memory as above.
 #define FORWARD_WHOLE(D, BLOCKS)                                                                                       \
     RESIDENT_KERNEL(attention_forward_whole_##D, 256, BLOCKS, ATTENTION_PARAMETERS(bf16), bf16* __restrict__ context,  \
                     float* __restrict__ lse) {                                                                         \

@@ -121,7 +121,7 @@ struct AdamW {
 };
 
 /// One step over p [n] with moments m and v along control[1] g; sets g to zero where it clears, and writes p to shadow, if
-/// there is one, as bfloat16. Where control[2] says so only sets g to zero.
+/// there is one, as bfloat16. Where control[2] says so, leaves all but g as it is.
 KERNEL(adamw, 256, float* __restrict__ p, float* __restrict__ g, float* __restrict__ m, float* __restrict__ v,
        bf16* __restrict__ shadow, const float* __restrict__ control, float step, float decay, float root_correction,
        bool clears, long long n) {
