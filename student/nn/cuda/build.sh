@@ -27,9 +27,12 @@ for architecture in sm_80 sm_90; do
       match($0, /[0-9]+ registers/); registers = substr($0, RSTART, RLENGTH)
       shared = match($0, /[0-9]+ bytes smem/) ? substr($0, RSTART, RLENGTH) : "0 bytes smem"
       printf "%s %-42s %s, %s static, stack %d, spilled %d + %d bytes\n", architecture, kernel, registers, shared, stack, stores, loads
+      if (stores + loads > 0) spills = 1
     }
-    /error|warning/ { print }'
-  [ "${PIPESTATUS[0]}" = 0 ] || { echo "ptxas refuses the kernels" >&2; exit 1; }
+    /error|warning/ { print }
+    END { exit spills }' && ended=("${PIPESTATUS[@]}") || ended=("${PIPESTATUS[@]}")
+  [ "${ended[0]}" = 0 ] || { echo "ptxas refuses the kernels" >&2; exit 1; }
+  [ "${ended[1]}" = 0 ] || { echo "a kernel spills registers" >&2; exit 1; }
 done
 gzip -9nc kernels.ptx.building > kernels.ptx.gz
 (cd .. && find cuda src/cuda/op -name '*.cu' -o -name '*.cuh' | LC_ALL=C sort | while read -r file; do echo "$file"; cat "$file"; done) |
