@@ -233,7 +233,7 @@ impl Bench {
         let peak = memory::peak();
         let launches = match &self.gpu {
             Some((device, true)) => {
-                device.time_launches();
+                device.time_launches()?;
                 passes(1)?;
                 Some(device.launch_times()?)
             }

@@ -313,17 +313,21 @@ impl Driver {
         Ok(EventHandle(event))
     }
 
-    /// An event that remembers when it was passed.
-    pub(super) fn timing_event(&self) -> Result<EventHandle, DeviceError> {
-        self.bind()?;
+    /// Refuses a driver without the call that reads the time between two events.
+    pub(super) fn check_timing(&self) -> Result<(), DeviceError> {
         let mut version = 0;
         // SAFETY: writes one number.
         unsafe { check(sys::cuDriverGetVersion(&mut version), "cuDriverGetVersion")? };
-        // Before there is no call of this name that reads the time.
         if version < 12080 {
             let reason = "needs a driver made for CUDA 12.8 or later; update it, or time without launches".to_string();
             return Err(DeviceError::Driver { call: "timing launches".to_string(), reason });
         }
+        Ok(())
+    }
+
+    /// An event that remembers when it was passed.
+    pub(super) fn timing_event(&self) -> Result<EventHandle, DeviceError> {
+        self.bind()?;
         let mut event = std::ptr::null_mut();
         // SAFETY: writes a handle to where it is told; its owner destroys it.
         unsafe { check(sys::cuEventCreate(&mut event, 0), "cuEventCreate")? };

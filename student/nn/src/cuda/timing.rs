@@ -27,8 +27,15 @@ impl Device {
     }
 
     /// Times every launch from now on, until [`launch_times`](Self::launch_times).
-    pub fn time_launches(&self) {
+    ///
+    /// # Errors
+    /// A driver that is made for a CUDA before 12.8.
+    pub fn time_launches(&self) -> Result<(), Error> {
+        if let Backend::Driver(driver) = &*self.backend {
+            driver.check_timing()?;
+        }
         self.meter.timing.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Waits for the device and says how long each kernel took since [`time_launches`](Self::time_launches), the longest
@@ -118,7 +125,7 @@ mod tests {
             SumRows { x, sums }.launch(&device).expect("a launch");
         };
         sum();
-        device.time_launches();
+        device.time_launches().expect("nothing to refuse");
         sum();
         sum();
         let times = device.launch_times().expect("times");

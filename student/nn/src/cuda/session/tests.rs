@@ -146,6 +146,14 @@ fn gradient(tap: Tap, len: usize) -> Vec<f32> {
     gradient
 }
 
+/// Enters made-up gradients at these taps.
+fn enter(pass: &mut Pass, taps: &[Tap]) {
+    for &tap in taps {
+        let len = pass.tapped(tap).map(|tapped| tapped.rows * tapped.width).expect("asked for");
+        pass.enter(tap, gradient(tap, len)).expect("enter");
+    }
+}
+
 /// Values and gradients of both engines, where gradients enter at each of these groups of taps.
 fn check_taps(config: &EncoderConfig, lengths: &[u32], precision: Precision, groups: &[Vec<Tap>]) {
     let Some([mut cpu, mut gpu]) = both(config, precision) else { return };
@@ -169,10 +177,7 @@ fn check_taps(config: &EncoderConfig, lengths: &[u32], precision: Precision, gro
         for asked in [group, &taps] {
             let [ours, theirs] = [&mut gpu, &mut cpu].map(|model| {
                 let mut pass = model.forward(rows.input(), asked, Mode::Train(&rng)).expect("forward");
-                for &tap in group {
-                    let len = pass.tapped(tap).map(|tapped| tapped.rows * tapped.width).expect("asked for");
-                    pass.enter(tap, gradient(tap, len)).expect("enter");
-                }
+                enter(&mut pass, group);
                 model.backward(pass).expect("backward");
                 let gradients = model.gradients().expect("gradients");
                 model.clear_gradients().expect("clear");
@@ -249,10 +254,7 @@ fn a_batch_that_asks_about_no_token_makes_no_logits_and_no_gradient_of_them() {
             let [theirs, ours] = models.each_mut().map(|model| {
                 let mut pass = model.forward(rows.input(), &taps, Mode::Train(&rng)).expect("forward");
                 assert!(model.read(&mut pass, Tap::Logits).expect("asked for").is_empty());
-                for &tap in entered {
-                    let len = pass.tapped(tap).map(|tapped| tapped.rows * tapped.width).expect("asked for");
-                    pass.enter(tap, gradient(tap, len)).expect("enter");
-                }
+                enter(&mut pass, entered);
                 model.backward(pass).expect("backward");
                 let gradients = model.gradients().expect("gradients");
                 model.clear_gradients().expect("clear");
@@ -282,10 +284,7 @@ fn a_backward_pass_in_ranges_is_the_whole_one() {
     let taps = [Tap::Logits, Tap::Hidden(1)];
     let [whole, parts] = [&[][..], &[3, 8, 9, 14]].map(|cuts| {
         let mut pass = gpu.forward(rows.input(), &taps, Mode::Train(&rng)).expect("forward");
-        for tap in taps {
-            let len = pass.tapped(tap).map(|tapped| tapped.rows * tapped.width).expect("asked for");
-            pass.enter(tap, gradient(tap, len)).expect("enter");
-        }
+        enter(&mut pass, &taps);
         gpu.backward_in_ranges(pass, cuts).expect("backward");
         let gradients = gpu.gradients().expect("gradients");
         gpu.clear_gradients().expect("clear");
@@ -536,8 +535,7 @@ fn what_a_step_has_read_is_not_in_the_next_one_s_gradients() {
                 let rng = DropoutRng::new(1, step, 0);
                 for &tap in taps {
                     let mut pass = model.forward(rows.input(), &[tap], Mode::Train(&rng)).expect("forward");
-                    let len = pass.tapped(tap).map(|tapped| tapped.rows * tapped.width).expect("asked for");
-                    pass.enter(tap, gradient(tap, len)).expect("enter");
+                    enter(&mut pass, &[tap]);
                     model.backward(pass).expect("backward");
                 }
                 let gradients = if step == 1 { Some(model.gradients().expect("gradients")) } else { None };
@@ -576,10 +574,7 @@ fn micro_batches_of_other_kernels_and_taps_add_up() {
                 for (lengths, taps) in passes {
                     let rows = Rows::new(config, lengths, 0);
                     let mut pass = model.forward(rows.input(), taps, Mode::Train(&rng)).expect("forward");
-                    for &tap in taps {
-                        let len = pass.tapped(tap).map(|tapped| tapped.rows * tapped.width).expect("asked for");
-                        pass.enter(tap, gradient(tap, len)).expect("enter");
-                    }
+                    enter(&mut pass, taps);
                     model.backward(pass).expect("backward");
                 }
                 let gradients = model.gradients().expect("gradients");
