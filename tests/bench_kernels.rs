@@ -5,8 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::emulated::emulated_library;
-use crate::support::{Finished, Workplace};
+use crate::emulated;
+use crate::support::{Finished, Workplace, repository};
 
 /// A library that passes launches on to the emulated GPU, except of kernels that `FAULTS` names, as `KERNEL=WHAT,..`:
 /// 2 fails, 3 loses the GPU, a ends the process, h hangs.
@@ -37,7 +37,7 @@ int emulated_launch(const char* name, const unsigned* grid, const unsigned* bloc
 
 /// The library's path; none without a compiler.
 fn faulty(place: &Workplace) -> Option<PathBuf> {
-    let real = emulated_library()?;
+    let real = emulated::library(&repository().join("student/nn"))?;
     place.write("faulty.c", FAULTY);
     let (source, library) = (place.path("faulty.c"), place.path("faulty.so"));
     let mut compile = Command::new("g++");

@@ -6,6 +6,7 @@
 // The whole job.
 mod commands; // command by command: JSON printed, files left
 mod masked_lm; // a masked-language model from texts alone, and what it says of every token
+mod pretrained; // students that were trained before, teachers that are not here
 mod recipes; // `run` and `demo`: one folder, each stage done once
 mod students; // what a student starts from, and its sizes
 
@@ -38,7 +39,6 @@ mod imports; // who imports whom, read from the sources
 
 // For the tests.
 mod cache_tools; // what a cache holds, whether it is sound
-#[allow(dead_code, reason = "the unit tests open the device, these the library")]
-#[path = "../distill/src/emulated.rs"]
-mod emulated; // the emulated GPU
+#[path = "../student/nn/src/cuda/emulation/library.rs"]
+mod emulated; // the emulated GPU's library
 mod support; // a folder to work in, and the program run in it

@@ -1,23 +1,23 @@
-//! Packed batches of tokens, and how to cut a data set into them where the order is free.
+//! Packed batches of tokens, and the batching of a whole data set for inference.
 
 use crate::Encodings;
 use crate::sampler::cut;
 
-/// Some rows side by side, without padding.
+/// A batch of `B` rows with `T` tokens in all, concatenated without padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenBatch {
     /// The tokens of all rows, `[T]`.
     pub input_ids: Vec<u32>,
-    /// The segment of each token, 0 or 1 in BERT, `[T]`.
+    /// The token type (segment) of each token, 0 or 1 in BERT, `[T]`.
     pub token_type_ids: Vec<u32>,
-    /// Where each row starts, and `T` at the end, `[B + 1]`.
+    /// The offset of each row, then `T`, `[B + 1]`: row `b` is `starts[b]..starts[b + 1]`.
     pub starts: Vec<u32>,
-    /// Which rows of the data set these are, `[B]`.
+    /// The index of each row in the data set, `[B]`.
     pub rows: Vec<u32>,
 }
 
 impl TokenBatch {
-    /// Packs the given rows, in the given order; every one must be a row of `encodings`.
+    /// Packs these rows of `encodings`, in this order. Panics if an index is out of range.
     pub fn gather(encodings: &Encodings, rows: &[u32]) -> Self {
         let tokens = rows.iter().map(|row| encodings.length(*row as usize) as usize).sum();
         let mut batch = Self {
@@ -36,9 +36,9 @@ impl TokenBatch {
     }
 }
 
-/// Batches for a forward pass over all rows, as in capture and evaluation: each row once, longest first, so that
-/// a batch holds rows of like length and the largest need for memory shows at once. Rows of equal length keep their
-/// order. A batch has at most `batch_tokens` tokens, or a single row that is longer.
+/// Batches for a forward pass over all rows, as in capture and evaluation: each row once, longest first, so that rows
+/// of a batch have similar lengths and the first batch needs the most memory. Rows of equal length keep their order. A
+/// batch has at most `batch_tokens` tokens, unless it is a single row that is longer.
 pub fn forward_batches(lengths: &[u32], batch_tokens: usize) -> Vec<Vec<u32>> {
     let mut rows: Vec<u32> = (0..lengths.len() as u32).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(lengths[*row as usize]));

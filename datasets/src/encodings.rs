@@ -1,11 +1,11 @@
-//! A tokenised data set: all tokens in one flat buffer, so that ten million rows stay a few gigabytes.
+//! A tokenised data set: all tokens in one flat buffer, so that ten million rows fit in a few gigabytes.
 
 use std::collections::BTreeSet;
 
-/// The first 128 bits of a hash over exactly what a teacher reads of a row: see [`Encodings::key`].
+/// The cache key of a row: the first 128 bits of a hash of its token ids and type ids. See [`Encodings::key`].
 pub type Key = [u8; 16];
 
-/// The tokens of every row, truncated, with special tokens and without padding.
+/// The token ids and type ids of every row: truncated, with special tokens, without padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encodings {
     ids: Vec<u32>,
@@ -24,12 +24,12 @@ impl Default for Encodings {
 }
 
 impl Encodings {
-    /// No rows.
+    /// An empty data set.
     pub fn new() -> Self {
         Self { ids: Vec::new(), type_ids: Vec::new(), starts: vec![0], truncated: Vec::new(), weighed: BTreeSet::new() }
     }
 
-    /// Rows of these ids, each a single text that was not truncated.
+    /// Rows with these token ids and type ids of 0, as of single texts that were not truncated.
     pub fn of_ids<R: AsRef<[u32]>>(rows: &[R]) -> Self {
         let mut encodings = Self::new();
         for row in rows {
@@ -49,7 +49,7 @@ impl Encodings {
         self.weighed.extend(ids);
     }
 
-    /// Adds the rows of others behind these.
+    /// Appends the rows of `other`.
     pub fn append(&mut self, other: &Self) {
         let offset = self.ids.len() as u64;
         self.ids.extend_from_slice(&other.ids);
@@ -59,7 +59,7 @@ impl Encodings {
         self.weighed.extend(&other.weighed);
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.truncated.len()
     }
@@ -74,39 +74,39 @@ impl Encodings {
         &self.ids[self.span(row)]
     }
 
-    /// The segment of each token of a row.
+    /// The token type (segment) of each token of a row.
     pub fn type_ids(&self, row: usize) -> &[u8] {
         &self.type_ids[self.span(row)]
     }
 
-    /// How many tokens a row has.
+    /// The number of tokens of a row.
     pub fn length(&self, row: usize) -> u32 {
         self.span(row).len() as u32
     }
 
-    /// How many tokens each row has.
+    /// The number of tokens of each row.
     pub fn lengths(&self) -> Vec<u32> {
         (0..self.len()).map(|row| self.length(row)).collect()
     }
 
-    /// How many tokens all rows have together.
+    /// The number of tokens of all rows together.
     pub fn tokens(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether a row was longer than the limit and lost its end.
+    /// Whether a row was longer than the limit and has been truncated.
     pub fn truncated(&self, row: usize) -> bool {
         self.truncated[row]
     }
 
-    /// How many rows were truncated.
+    /// The number of truncated rows.
     pub fn truncated_count(&self) -> usize {
         self.truncated.iter().filter(|truncated| **truncated).count()
     }
 
-    /// The distinct token ids that these rows depend on, ascending: what to keep of a vocabulary so that each row
-    /// stays as it is. Besides the rows' own ids these are the ones that truncated pairs lost, since where a pair is
-    /// cut depends on how many tokens each of its texts had.
+    /// The distinct token ids that a pruned vocabulary must keep so that every row is tokenised as before, ascending.
+    /// Besides the ids of the rows these are the ids truncated from pairs, since where a pair is cut depends on the
+    /// number of tokens of both texts.
     pub fn used_ids(&self) -> Vec<u32> {
         let all = || self.ids.iter().chain(&self.weighed).copied();
         let mut used = vec![false; all().max().map_or(0, |largest| largest as usize + 1)];
@@ -119,8 +119,8 @@ impl Encodings {
     /// The key of a row in a cache of teacher outputs.
     ///
     /// The first 16 bytes of the BLAKE3 hash of, all little-endian and in this order: the number of tokens as a
-    /// u32, each token id as a u32, each type id as a u32. Rows that a model cannot tell apart thus share a key,
-    /// and where a row stands in a file has no part in it.
+    /// u32, each token id as a u32, each type id as a u32. So rows that are the same to a model share a key, and the
+    /// position of a row in its file does not matter.
     pub fn key(&self, row: usize) -> Key {
         let span = self.span(row);
         let mut bytes = Vec::with_capacity(4 + 8 * span.len());

@@ -1,8 +1,8 @@
-//! What can be wrong with data, labels and tokenizers, each message with the place, the finding and the way out.
+//! Errors in data, labels and tokenizers. Each message says where, what was found and how to fix it.
 
 use std::io;
 
-/// A refusal by this crate.
+/// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages say what the fields are
 pub enum Error {
@@ -89,7 +89,7 @@ pub enum Error {
     Zero { what: &'static str },
 }
 
-/// `a`, `b` and so on in a message.
+/// The names in backticks with commas between them, for messages.
 fn listed(names: &[String]) -> String {
     if names.is_empty() {
         return "none".to_owned();

@@ -1,13 +1,12 @@
-//! Holds a tenth of the rows out for validation, by what they say and not by where they stand.
+//! Holds out a tenth of the rows for validation, by a hash of the text and not by position.
 
 use crate::Row;
 
-/// Splits rows into those to train on and those to validate on, both in file order.
+/// Splits rows into training and validation rows, returned in that order; both keep the order of the file.
 ///
-/// A row is held out when the BLAKE3 hash of its text, or of its pair of texts, is a multiple of ten, so that
-/// a text always falls on the same side, however the file is shuffled, filtered or extended, and never on both.
-/// Should this leave one side without rows, the text with the smallest hash is held out alone; where all rows say
-/// the same, nothing is.
+/// A row is held out if the BLAKE3 hash of its text, or of its pair of texts, is a multiple of ten. So a text is always
+/// on the same side, however the file is shuffled, filtered or extended, and never on both. If one side would be empty,
+/// only the text with the smallest hash is held out; if all rows have the same text, nothing is.
 pub fn hold_out(rows: Vec<Row>) -> (Vec<Row>, Vec<Row>) {
     let hashes: Vec<u64> = rows.iter().map(hash).collect();
     let is_tenth = |hash: u64| hash.is_multiple_of(10);

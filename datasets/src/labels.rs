@@ -1,4 +1,4 @@
-//! Settles which class each label stands for: by name, never by the position of a name in a file.
+//! Maps labels to class ids: by name, never by position in a file.
 
 use crate::{Error, RawLabel, Row};
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 /// So that one stray number does not make a model of a billion classes.
 const MOST_CLASSES_FROM_NUMBERS: u32 = 65_536;
 
-/// The names of the classes, in the order of their ids. Written as a plain list of strings.
+/// The class names, in the order of their ids. Serialised as a plain list of strings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct LabelNames {
@@ -15,11 +15,12 @@ pub struct LabelNames {
     ids: HashMap<String, u32>,
 }
 
-/// Settles the class of every row: `known` are the classes of a model, or of `--label-names`.
+/// Returns the class names, and the class id of every row; a row without a label gets `None`.
 ///
-/// With `known`, a label is a class of that name; else an integer below the number of classes (a JSON integer, or
-/// digits that name no class) is a class id. Without, the classes are the distinct names in the data in byte order,
-/// or `LABEL_0` to the largest if all labels are integers. A row without a label stays without.
+/// `known` are the classes of a model, or those of `--label-names`. With them, a label is the class of that name; an
+/// integer (a JSON integer, or digits that are not a class name) is a class id, if it is below the number of classes.
+/// Without them, the classes are the distinct names in the data, in byte order, or `LABEL_0` up to the largest id if
+/// all labels are integers.
 pub fn reconcile(rows: &[Row], known: Option<&LabelNames>) -> Result<(LabelNames, Vec<Option<u32>>), Error> {
     let names = match known {
         Some(known) => known.clone(),
@@ -36,7 +37,7 @@ pub fn reconcile(rows: &[Row], known: Option<&LabelNames>) -> Result<(LabelNames
 }
 
 impl LabelNames {
-    /// Class names in the order of their ids; a name may not be empty or stand twice.
+    /// Class names in the order of their ids. An error if one is empty or occurs twice.
     pub fn new(names: Vec<String>) -> Result<Self, Error> {
         let mut ids = HashMap::with_capacity(names.len());
         for (id, name) in names.iter().enumerate() {
@@ -50,7 +51,7 @@ impl LabelNames {
         Ok(Self { names, ids })
     }
 
-    /// `LABEL_0` to `LABEL_<count - 1>`, what `transformers` calls classes whose names nobody told it.
+    /// `LABEL_0` to `LABEL_<count - 1>`, the default class names of `transformers`.
     pub fn generic(count: usize) -> Self {
         let names: Vec<String> = (0..count).map(generic_name).collect();
         let ids = names.iter().cloned().zip(0..).collect();
@@ -62,7 +63,7 @@ impl LabelNames {
         &self.names
     }
 
-    /// How many classes there are.
+    /// The number of classes.
     pub fn len(&self) -> usize {
         self.names.len()
     }
@@ -72,12 +73,12 @@ impl LabelNames {
         self.names.is_empty()
     }
 
-    /// The id of the class of this name.
+    /// The id of the class with this name.
     pub fn id(&self, name: &str) -> Option<u32> {
         self.ids.get(name).copied()
     }
 
-    /// Whether every class is only known by its number, as `LABEL_<i>`.
+    /// Whether all class names are the default `LABEL_<i>`.
     pub fn are_generic(&self) -> bool {
         self.names.iter().enumerate().all(|(id, name)| *name == generic_name(id))
     }
@@ -132,14 +133,14 @@ fn generic_name(id: usize) -> String {
     format!("LABEL_{id}")
 }
 
-/// The number that a string spells out. `007` does not: it is a name that happens to be made of digits.
+/// The number that a string spells. `None` for `007`, which is a name made of digits.
 fn digits(name: &str) -> Option<u32> {
     let canonical = name == "0" || (name.starts_with(|c: char| ('1'..='9').contains(&c)));
     let id = name.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.parse().ok()).flatten();
     id.filter(|_| canonical)
 }
 
-/// The classes of data that comes without a model.
+/// The classes of data without a model.
 fn discover(rows: &[Row]) -> Result<LabelNames, Error> {
     let labelled = || rows.iter().filter_map(|row| row.label.as_ref().map(|label| (label, row.line)));
     let first_name = labelled().find_map(|(label, line)| match label {

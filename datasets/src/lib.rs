@@ -1,6 +1,6 @@
-//! Text rows to token batches: reads labelled text, settles its labels, tokenises it once and cuts it into batches.
+//! Text rows to token batches: reads labelled text, maps labels to class ids, tokenises once and makes batches.
 //!
-//! This crate knows no tensor and no device. What a teacher or a student makes of a [`TokenBatch`] is theirs.
+//! This crate knows nothing of tensors, devices and models.
 //!
 //! ```no_run
 //! use datasets::{Columns, TextTokenizer, TokenBatch, hold_out, read_rows, reconcile};

@@ -1,48 +1,48 @@
 //! Masks tokens for a masked-language model to predict, as BERT does (Devlin et al., 2018, section 3.1): of the tokens
 //! chosen, 80 % become the mask token, 10 % another piece and 10 % stay.
 //!
-//! What is masked in a row is a function of the seed, the pass over the data and what the row says, so a training that
-//! goes on needs no state of a generator, and teacher and student see the same masks wherever the row stands.
+//! The masks are a function of the seed, the pass over the data and the row's content. So a resumed training run needs
+//! no generator state, and teacher and student see the same masks, wherever the row is in its file.
 
 use crate::{Encodings, Error, Key, TextTokenizer, TokenBatch};
 
-/// How rows are masked.
+/// Masks rows; see [`Masking::new`].
 #[derive(Debug, Clone)]
 pub struct Masking {
     seed: u64,
     probability: f64,
     mask_id: u32,
-    /// By id: whether a token may be chosen.
+    /// By token id: whether it may be masked.
     is_ordinary: Vec<bool>,
-    /// What a chosen token may be replaced by.
+    /// The ids that a chosen token may be replaced by.
     ordinary: Vec<u32>,
 }
 
-/// A row with some tokens to predict.
+/// A row with `P` masked tokens to predict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaskedRow {
-    /// What the model reads.
+    /// The token ids after masking.
     pub ids: Vec<u32>,
-    /// Which tokens it is to predict, ascending, `[P]`.
+    /// The positions of the masked tokens in the row, ascending, `[P]`.
     pub positions: Vec<u32>,
-    /// What stood there, `[P]`.
+    /// The original ids of the masked tokens, `[P]`.
     pub originals: Vec<u32>,
 }
 
-/// Masked rows side by side.
+/// A packed batch of masked rows, with `P` tokens to predict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaskedBatch {
-    /// What the model reads.
+    /// The batch after masking.
     pub batch: TokenBatch,
-    /// Which tokens of the batch it is to predict, ascending, `[P]`.
+    /// The positions of the masked tokens in the batch, ascending, `[P]`.
     pub positions: Vec<u32>,
-    /// What stood there, `[P]`.
+    /// The original ids of the masked tokens, `[P]`.
     pub originals: Vec<u32>,
 }
 
 impl Masking {
-    /// Masking for texts of this tokenizer, which must have a mask token: `probability` of a row's tokens, special
-    /// tokens aside, but at least one of a row that has any.
+    /// Masks a fraction `probability` of each row's tokens, special tokens excluded, but at least one per row that has
+    /// any. An error if the tokenizer has no mask token.
     pub fn new(tokenizer: &TextTokenizer, probability: f64, seed: u64) -> Result<Self, Error> {
         let mask_id =
             tokenizer.mask_id().ok_or_else(|| Error::NoMaskToken { token: tokenizer.mask_name().to_owned() })?;
@@ -53,7 +53,8 @@ impl Masking {
         Ok(Self { seed, probability, mask_id, is_ordinary, ordinary })
     }
 
-    /// Masks one row. `key` is [`Encodings::key`] of the row as it is.
+    /// Masks one row. `key` is [`Encodings::key`] of the row before masking, `pass` the number of the pass over the
+    /// data.
     pub fn mask(&self, pass: u64, key: &Key, ids: &[u32]) -> MaskedRow {
         let mut draws = Draws::new(self.seed, pass, key);
         let is_ordinary = |&position: &u32| self.is_ordinary.get(ids[position as usize] as usize) == Some(&true);
@@ -79,7 +80,7 @@ impl Masking {
         MaskedRow { ids: masked, positions, originals }
     }
 
-    /// All rows as the model reads them in this pass.
+    /// All rows, masked for this pass.
     pub fn masked(&self, pass: u64, encodings: &Encodings) -> Encodings {
         let mut masked = Encodings::new();
         for row in 0..encodings.len() {
@@ -89,7 +90,7 @@ impl Masking {
         masked
     }
 
-    /// Packs the given rows, as [`TokenBatch::gather`] does, masked for this pass.
+    /// Packs these rows like [`TokenBatch::gather`], masked for this pass.
     pub fn gather(&self, pass: u64, encodings: &Encodings, rows: &[u32]) -> MaskedBatch {
         let mut batch = TokenBatch::gather(encodings, rows);
         let (mut positions, mut originals) = (Vec::new(), Vec::new());

@@ -1,17 +1,17 @@
 //! Cuts a WordPiece vocabulary to the pieces that a data set uses.
 //!
-//! In a small student the embedding table is most of the model. WordPiece takes, at each place of a word, the longest
-//! piece of the vocabulary that fits. If that piece is kept it is still the longest, so a text whose pieces are all
-//! kept is tokenised as before; and since every single-character piece is kept, any other text still falls apart into
-//! pieces. One thing can change: a word that was unknown because a character of it had no piece of its own, while some
-//! longer piece has it inside, may now be known. BERT's own vocabularies have no such character.
+//! In a small student most of the parameters are word embeddings. At each position of a word, WordPiece takes the
+//! longest piece of the vocabulary that matches. If that piece is kept it is still the longest, so a text whose pieces
+//! are all kept is tokenised as before; and since every single-character piece is kept, any other text can still be
+//! split into pieces. One thing can change: a word that was unknown because one of its characters has no piece of its
+//! own, but occurs inside a longer piece, may now be known. BERT's own vocabularies have no such character.
 
 use crate::tokenizer::bad;
 use crate::{Error, TextTokenizer};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A tokenizer with a smaller vocabulary, and where its ids come from.
+/// A tokenizer with a smaller vocabulary, and the old id of each new one.
 #[derive(Debug, Clone)]
 pub struct PrunedVocabulary {
     /// The tokenizer with the new ids.
@@ -22,8 +22,8 @@ pub struct PrunedVocabulary {
 
 /// Keeps the `used` ids, every single-character piece (`x` and `##x`) and all special and added tokens.
 ///
-/// `used` is meant to be [`Encodings::used_ids`](crate::Encodings::used_ids) of all data that is to stay as it is.
-/// New ids are in the order of the old ones, so the first stay first: `[PAD]` is 0 if it was.
+/// Pass [`Encodings::used_ids`](crate::Encodings::used_ids) of all data that must be tokenised as before. New ids keep
+/// the order of the old ones, so `[PAD]` stays 0 if it was. An error for tokenizers other than WordPiece.
 pub fn prune_vocabulary(tokenizer: &TextTokenizer, used: impl Iterator<Item = u32>) -> Result<PrunedVocabulary, Error> {
     if tokenizer.kind() != "WordPiece" {
         return Err(Error::NotWordPiece { kind: tokenizer.kind() });
@@ -64,7 +64,7 @@ pub fn prune_vocabulary(tokenizer: &TextTokenizer, used: impl Iterator<Item = u3
     Ok(PrunedVocabulary { tokenizer: pruned, kept: kept.into_iter().collect() })
 }
 
-/// Single characters, the unknown token, and every token that another part of the tokenizer names.
+/// Single characters, the unknown token, and every token that another part of the tokenizer refers to.
 fn always_kept(json: &mut Value) -> BTreeSet<u32> {
     let mut kept = BTreeSet::new();
     each_special_id(json, &mut |special| kept.extend(id(special)));

@@ -1,11 +1,11 @@
-//! Which rows make up which optimiser step, and how a step is cut into micro-batches.
+//! Shuffles the rows of an epoch, and splits them into optimiser steps and steps into micro-batches.
 //!
-//! All of it follows from the data, the seed, the epoch and the two sizes: no state is carried from step to step,
-//! so a run resumes at any `(epoch, step)` with the batches it would have had.
+//! The result is a function of the data, the seed, the epoch and the two sizes. There is no state from step to step, so
+//! a run can resume at any `(epoch, step)` with the same batches.
 
 use crate::Error;
 
-/// Seeded order and batches of a training set.
+/// Shuffles and batches a training set, by a seed.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     lengths: Vec<u32>,
@@ -22,8 +22,8 @@ pub struct Epoch<'a> {
 }
 
 impl Sampler {
-    /// `lengths` are the tokens of each row, `batch_rows` the rows of an optimiser step, and `batch_tokens` the
-    /// budget of one micro-batch.
+    /// `lengths` is the number of tokens of each row, `batch_rows` the number of rows per optimiser step, and
+    /// `batch_tokens` the maximum number of tokens per micro-batch.
     pub fn new(lengths: Vec<u32>, seed: u64, batch_rows: usize, batch_tokens: usize) -> Result<Self, Error> {
         for (size, what) in
             [(lengths.len(), "the number of rows"), (batch_rows, "--batch-rows"), (batch_tokens, "--batch-tokens")]
@@ -35,33 +35,33 @@ impl Sampler {
         Ok(Self { lengths, seed, batch_rows, batch_tokens })
     }
 
-    /// How many optimiser steps an epoch has. The last one takes the rows that are left, and may be smaller.
+    /// The number of optimiser steps per epoch. The last one has the remaining rows and may be smaller.
     pub fn steps_per_epoch(&self) -> usize {
         self.lengths.len().div_ceil(self.batch_rows)
     }
 
-    /// The rows of one epoch in their order; computed once, then asked for its steps.
+    /// Shuffles the rows for one epoch.
     pub fn epoch(&self, epoch: u64) -> Epoch<'_> {
         Epoch { sampler: self, order: order(self.seed, epoch, self.lengths.len()) }
     }
 }
 
 impl Epoch<'_> {
-    /// The rows of this epoch, each once.
+    /// The shuffled rows, each once.
     pub fn order(&self) -> &[u32] {
         &self.order
     }
 
-    /// The micro-batches of a step, each with at most `batch_tokens` tokens or a single row that is longer.
-    /// Their rows together are those of the step, in its order. No micro-batches past the last step.
+    /// The micro-batches of a step, in order. Each has at most `batch_tokens` tokens, unless it is a single row that is
+    /// longer. Empty for a step past the last one.
     pub fn step(&self, step: usize) -> Vec<Vec<u32>> {
         let rows = self.order.chunks(self.sampler.batch_rows).nth(step).unwrap_or_default();
         cut(rows, &self.sampler.lengths, self.sampler.batch_tokens)
     }
 }
 
-/// A permutation of `0..rows` that depends on the seed and the epoch alone: Fisher-Yates with the bytes of a BLAKE3
-/// stream, so that no change of a random-number library can change a run.
+/// A permutation of `0..rows` that depends only on the seed and the epoch: Fisher-Yates on a BLAKE3 stream, so that
+/// runs stay the same when a random-number library changes.
 pub fn order(seed: u64, epoch: u64, rows: usize) -> Vec<u32> {
     let mut hasher = blake3::Hasher::new_derive_key("distill 2026 datasets: order of the rows in an epoch");
     hasher.update(&seed.to_le_bytes()).update(&epoch.to_le_bytes());

@@ -1,6 +1,6 @@
 //! The model card of an export: `README.md` with the front matter that the Hugging Face Hub reads.
 //!
-//! It says nothing that depends on the machine, the time or the place, so that equal exports have equal cards.
+//! It contains nothing that depends on the machine, the time or the folder, so that equal exports have equal cards.
 
 use std::fmt::Write;
 
@@ -13,26 +13,26 @@ use crate::scores::Scores;
 use crate::tasks::single_label::CardText;
 use crate::ui;
 
-/// What a card is written from.
+/// The contents of a card.
 pub(crate) struct ModelCard<'a> {
     pub(crate) config: &'a HfConfig,
     pub(crate) dtype: ExportDtype,
     pub(crate) parameters: usize,
     /// Of the weights' file.
     pub(crate) bytes: u64,
-    /// Tokens kept of a text.
+    /// Maximum length of a text in tokens; longer ones are truncated.
     pub(crate) max_length: usize,
     pub(crate) figures: Option<&'a CardFigures>,
-    /// How the model was made, where that is known.
+    /// The record of the training run, if there is one.
     pub(crate) run: Option<&'a RunRecord>,
 }
 
-/// Measured quality, with what it was measured on.
+/// Scores, with the data they were measured on.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct CardFigures {
-    /// What the rows are called: `validation rows`.
+    /// Name of the data, such as `validation rows`.
     pub(crate) measured_on: String,
-    /// Whether the weights had the exported number format when they were measured, and not f32 still.
+    /// Whether the scores were measured with weights in the exported number format, rather than in f32.
     pub(crate) as_exported: bool,
     #[serde(flatten)]
     pub(crate) scores: Scores,
@@ -110,7 +110,7 @@ impl ModelCard<'_> {
         text + &table(["figure", ""], &rows)
     }
 
-    /// The recipe as resolved.
+    /// The resolved recipe.
     fn how(&self) -> String {
         let Some(RunRecord { inputs, figures, .. }) = self.run else { return String::new() };
         let mut rows =
@@ -119,7 +119,10 @@ impl ModelCard<'_> {
         match &inputs.student {
             Some(student) => {
                 row("teacher (BLAKE3 of its weights)", format!("`{}`", inputs.model));
-                row("started from the teacher's layers", student.layers.to_string());
+                match &inputs.student_weights {
+                    Some(weights) => row("started from (BLAKE3 of its weights)", format!("`{weights}`")),
+                    None => row("started from the teacher's layers", student.layers.to_string()),
+                }
                 row("dropout", student.dropout.to_string());
             }
             None => row("started from (BLAKE3 of its weights)", format!("`{}`", inputs.model)),
@@ -157,7 +160,7 @@ impl ModelCard<'_> {
     }
 }
 
-/// The terms of the objective as a sum.
+/// The loss as a sum of its terms.
 fn objective(inputs: &RunInputs) -> String {
     let terms = inputs.objective.iter().map(|term| match term {
         LossTermRecipe::SoftTarget { weight, temperature } => {
@@ -174,7 +177,7 @@ fn table(headings: [&str; 2], rows: &[(String, String)]) -> String {
     format!("| {left} | {right} |\n| --- | --- |\n{rows}\n")
 }
 
-/// Text from outside, made harmless in a table and a paragraph.
+/// Escapes text from outside for use in tables and paragraphs.
 fn inline(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

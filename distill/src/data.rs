@@ -1,4 +1,4 @@
-//! The rows of a command with their labels: read, split and matched with class names.
+//! Reads rows, splits them, and matches labels with class names.
 
 use std::path::Path;
 
@@ -15,21 +15,22 @@ pub(crate) struct Split {
 }
 
 impl Split {
-    /// Rows whose labels do not matter.
+    /// Rows without labels, for tasks that do not use them.
     pub(crate) fn unlabelled(rows: Vec<Row>) -> Self {
         let labels = vec![None; rows.len()];
         Self { rows, labels }
     }
 }
 
-/// Rows to learn from and rows to validate on.
+/// Training and validation rows.
 pub(crate) struct TaskData {
     pub(crate) train: Split,
     pub(crate) validation: Split,
     pub(crate) names: LabelNames,
 }
 
-/// Reads a file and matches its labels with class names; without any known, the file's labels are the classes.
+/// Reads a file and matches its labels with the known class names; without them, the labels in the file are the
+/// classes.
 pub(crate) fn read(path: &Path, columns: &ColumnsRecipe, known: Option<&LabelNames>) -> anyhow::Result<Split> {
     let rows = read_rows(path, &columns_of(columns))?;
     let (_, labels) = reconcile(&rows, known).with_context(|| path.display().to_string())?;
@@ -48,7 +49,7 @@ pub(crate) fn read_split(
     split(rows, validation_rows, known, [data, validation.unwrap_or(data)])
 }
 
-/// As [`read_split`], of rows in memory; `origins` says where they are from, in messages.
+/// As [`read_split`], for rows in memory; `origins` are the file names for messages.
 pub(crate) fn split(
     rows: Vec<Row>,
     validation: Option<Vec<Row>>,
@@ -68,7 +69,7 @@ pub(crate) fn split(
     })
 }
 
-/// Rows to learn from and rows to validate on: a tenth of the others where there are none.
+/// Training and validation rows; without validation rows, a tenth of `rows` is held out.
 pub(crate) fn split_rows(rows: Vec<Row>, validation: Option<Vec<Row>>) -> anyhow::Result<(Vec<Row>, Vec<Row>)> {
     let (train, validation) = match validation {
         Some(validation) => (rows, validation),
@@ -93,8 +94,8 @@ pub(crate) fn columns_of(columns: &ColumnsRecipe) -> Columns {
     }
 }
 
-/// Refuses a teacher that the labels show to be no better than chance: accuracy at most 1/K plus two standard errors,
-/// over at least 50 labelled rows.
+/// Refuses a teacher that is no better than chance: its accuracy on at least 50 labelled rows is at most 1/K plus two
+/// standard errors, for K classes.
 pub(crate) fn refuse_chance(accuracy: f64, labelled: usize, classes: usize) -> anyhow::Result<()> {
     let chance = 1.0 / classes as f64;
     let limit = chance + 2.0 * (chance * (1.0 - chance) / labelled as f64).sqrt();

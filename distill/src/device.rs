@@ -1,4 +1,4 @@
-//! Where to compute, and in which number formats: as asked for, and as this machine has it.
+//! Resolves `--device` and `--precision` to what this machine has.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,14 +9,14 @@ use nn::cuda::{Device, Precision};
 
 use crate::ui;
 
-/// Where to compute, as asked for; what the machine has is looked up later.
+/// The value of `--device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeviceChoice {
-    /// A GPU where there is one that can be used, the CPU otherwise.
+    /// A GPU if there is a usable one, else the CPU.
     Auto,
     /// The CPU.
     Cpu,
-    /// The CUDA GPU of this number, from 0.
+    /// The CUDA GPU with this number, counted from 0.
     Cuda(usize),
 }
 
@@ -44,16 +44,16 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
-/// The number formats to compute in, as asked for.
+/// The value of `--precision`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PrecisionChoice {
     /// bf16 on a GPU, f32 on the CPU.
     Auto,
     /// Everything in f32.
     F32,
-    /// f32 whose matrix products read 10 bits of the mantissa; GPU alone.
+    /// f32, with TF32 matrix products (10 bits of mantissa); GPU only.
     Tf32,
-    /// bf16 with f32 weights and sums; GPU alone.
+    /// bf16, with f32 master weights and accumulation; GPU only.
     Bf16,
 }
 
@@ -78,16 +78,16 @@ impl fmt::Display for PrecisionChoice {
     }
 }
 
-/// Most tokens in one forward pass where nobody says: on the CPU what its caches like, on a GPU as many as keep it busy.
+/// Default of `--batch-tokens`: on the CPU what suits its caches, on a GPU enough to keep it busy.
 pub(crate) const CPU_BATCH_TOKENS: usize = 4096;
 const GPU_BATCH_TOKENS: usize = 16_384;
 
-/// Most tokens in one forward pass: as many as asked for, or as suit the device.
+/// Maximum tokens per forward pass: the requested number, or the device's default.
 pub(crate) fn batch_tokens(asked: Option<usize>, compute: &Compute) -> usize {
     asked.unwrap_or(if let Compute::Cpu = compute { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS })
 }
 
-/// Finds the device, or refuses what this machine cannot do.
+/// Finds the device; an error if it is missing or cannot compute in this precision.
 pub(crate) fn find(choice: DeviceChoice, precision: PrecisionChoice) -> anyhow::Result<Compute> {
     let device = match choice {
         DeviceChoice::Cpu => None,

@@ -1,20 +1,20 @@
-//! Files of the person who runs us: written whole or not at all, read and refused with their path in the message.
+//! Files of the user: written atomically; errors have the path in the message.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tempfile::Builder;
 
-/// Names of files that are still being written begin and end so; one can only stay behind when the program is killed.
+/// Prefix and suffix of files that are being written; one is left behind only if the program is killed.
 const PARTIAL: (&str, &str) = (".distill-", ".partial");
 
-/// Writes a file whole: into a temporary one beside it, then flushed to the disk and renamed, so that whoever opens
-/// `path` meets the old content or the new, never half of it.
+/// Writes a file atomically: to a temporary one in the same folder, which is flushed to disk and renamed. So `path`
+/// always has either the old content or the new.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write_whole_with(path, |file| file.write_all(bytes)).map_err(|source| FileError::writing(path, source))
 }
 
-/// As [`write_whole`], of a file that `write` fills piece by piece.
+/// As [`write_whole`], with `write` producing the content.
 pub(crate) fn write_whole_with<E: From<io::Error>>(
     path: &Path,
     write: impl FnOnce(&mut File) -> Result<(), E>,
@@ -46,11 +46,11 @@ pub(crate) fn read_to_string(path: &Path) -> Result<String, FileError> {
     })
 }
 
-/// Makes the folder that a command will write into, and refuses one that already holds something.
+/// Creates the output folder of a command, and refuses one that is not empty.
 ///
-/// With `overwrite` the files named in `written` (paths within the folder: what the command writes) are removed, so
-/// that none of an earlier run survives beside the new ones. Nothing else is ever removed: other files stay, and a
-/// subfolder goes only if that left it empty. Call it when everything refusable has been refused.
+/// With `overwrite`, the files named in `written` (paths in the folder that the command writes) are removed, so that
+/// none of an earlier run remains. Nothing else is ever removed, except for subfolders that this leaves empty. Call it
+/// after all other checks.
 pub(crate) fn prepare_output(folder: &Path, overwrite: bool, written: &[&str]) -> Result<(), FileError> {
     fs::create_dir_all(folder).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => FileError::NotAFolder(folder.to_owned()),
@@ -65,7 +65,7 @@ pub(crate) fn prepare_output(folder: &Path, overwrite: bool, written: &[&str]) -
     }
 }
 
-/// Refuses an output that is a folder which the command reads: it would be gone before there is another in its place.
+/// Refuses an output folder that the command also reads from, since it would be removed first.
 pub(crate) fn refuse_source(source: &Path, output: &Path) -> Result<(), FileError> {
     match (source.canonicalize(), output.canonicalize()) {
         (Ok(source), Ok(folder)) if source == folder => Err(FileError::IsSource(output.to_owned())),
@@ -73,7 +73,7 @@ pub(crate) fn refuse_source(source: &Path, output: &Path) -> Result<(), FileErro
     }
 }
 
-/// Removes what a killed program left half-written in a folder; returns the other names in it.
+/// Removes half-written files of a killed program from a folder; returns the names of the other files.
 pub(crate) fn remove_partial(folder: &Path) -> Result<Vec<String>, FileError> {
     let unread = |source| FileError::Read { path: folder.to_owned(), source };
     let mut others = Vec::new();
@@ -89,8 +89,8 @@ pub(crate) fn remove_partial(folder: &Path) -> Result<Vec<String>, FileError> {
     Ok(others)
 }
 
-/// Makes a write beyond the limit on file sizes (`ulimit -f`) an error as any other. By default the system ends the
-/// program there, without a word and with the temporary file left behind. Called once, before any file is written.
+/// Makes a write beyond the limit on file sizes (`ulimit -f`) an ordinary error. By default it would kill the program
+/// silently and leave the temporary file behind. Call it once, before writing any file.
 pub(crate) fn report_size_limit() {
     #[cfg(unix)]
     // SAFETY: SIGXFSZ is a signal that may be ignored, no handler of ours is involved, and no other thread has started.
@@ -111,12 +111,12 @@ pub(crate) enum FileError {
         /// What the system says.
         source: io::Error,
     },
-    /// The file is not text.
+    /// The file is not valid UTF-8.
     #[error("{}: line {line} is not UTF-8; convert the file, with `iconv -t UTF-8` for example", path.display())]
     NotUtf8 {
         /// Which one.
         path: PathBuf,
-        /// The line of the first byte that is wrong, from 1.
+        /// The line of the first invalid byte, counted from 1.
         line: usize,
     },
     /// The file cannot be written.
@@ -127,21 +127,21 @@ pub(crate) enum FileError {
         /// What the system says.
         source: io::Error,
     },
-    /// There is no room for the file.
+    /// The disk is full, or a limit is exceeded.
     #[error("cannot write {}: {limit}; make room, or choose another folder", path.display())]
     NoSpace {
         /// Which file.
         path: PathBuf,
-        /// What is used up.
+        /// What is full or exceeded.
         limit: &'static str,
     },
-    /// The output is what the command reads.
+    /// The output is also an input of the command.
     #[error("{}: the result would replace what it is made of; choose another --output", .0.display())]
     IsSource(PathBuf),
-    /// The output names a file.
+    /// The output is a file, not a folder.
     #[error("{} is not a folder; choose another --output", .0.display())]
     NotAFolder(PathBuf),
-    /// The output holds something.
+    /// The output folder is not empty.
     #[error("{} is not empty: it holds {first}{}; choose another --output, or give --overwrite",
         folder.display(), if *held > 1 { format!(" and {} more", held - 1) } else { String::new() })]
     NotEmpty {
@@ -149,13 +149,13 @@ pub(crate) enum FileError {
         folder: PathBuf,
         /// The first name in it.
         first: String,
-        /// How many names are in it.
+        /// The number of names in it.
         held: usize,
     },
 }
 
 impl FileError {
-    /// A failed write, with the cases told apart in which the person can make room.
+    /// A failed write; a full disk and exceeded limits get errors of their own.
     pub(crate) fn writing(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {

@@ -1,4 +1,4 @@
-//! What decides what a teacher says of a row, and what decides what a training gives: hashes of models and data.
+//! Hashes of models and data, for the fingerprint of a cache and the record of a run.
 
 use cache::{Captured, Fingerprint};
 use datasets::{Encodings, TextTokenizer};
@@ -7,7 +7,7 @@ use nn::{EncoderConfig, hf};
 use crate::model::TextModel;
 use crate::tasks::Task;
 
-/// The fingerprint of what this teacher gives at this length.
+/// The fingerprint of a cache of this teacher with this maximum length.
 pub(crate) fn of_teacher(
     teacher: &TextModel,
     max_length: usize,
@@ -30,17 +30,17 @@ pub(crate) fn of_teacher(
     }
 }
 
-/// Hash of a model's configuration. Class names are not part of it, nor how the weights are stored.
+/// Hash of a model's configuration, without class names and the number format of its files.
 pub(crate) fn of_config(config: &EncoderConfig) -> String {
     hash(hf::write_config(config, &[], "float32").to_string().as_bytes())
 }
 
-/// Hash of everything that decides how a text is tokenised.
+/// Hash of everything that affects how a text is tokenised.
 pub(crate) fn of_tokenizer(tokenizer: &TextTokenizer) -> String {
     hash(tokenizer.canonical_json().as_bytes())
 }
 
-/// Hash of rows in their order: what a model reads of each, and its class id.
+/// Hash of rows in their order: token ids, type ids and class id of each.
 pub(crate) fn of_rows(encodings: &Encodings, labels: &[Option<u32>]) -> String {
     let mut hasher = blake3::Hasher::new();
     for (row, label) in labels.iter().enumerate() {

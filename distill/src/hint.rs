@@ -1,8 +1,9 @@
-//! Errors as the person reads them: what went wrong and why on one line, and the way out, where known, on another.
+//! Error messages: what went wrong and why on one line, and a hint on another, if there is one.
 
 use std::fmt;
 
-/// The way out of an error, as anyhow context: `load(..).hint("give --revision")?`. `main` prints it on its own line.
+/// A hint on how to fix an error, as anyhow context: `load(..).hint("give --revision")?`. `main` prints it on its own
+/// line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hint(pub(crate) String);
 
@@ -12,12 +13,12 @@ impl fmt::Display for Hint {
     }
 }
 
-/// How a hint is told from the causes between which it stands.
+/// Marks a hint among the causes of an error.
 const HINT: &str = "hint: ";
 
-/// Adds a way out to an error.
+/// Adds a hint to an error.
 pub(crate) trait HintExt<T> {
-    /// On failure, adds the way out.
+    /// On failure, adds the hint.
     fn hint(self, way_out: impl Into<String>) -> anyhow::Result<T>;
 }
 
@@ -28,7 +29,7 @@ impl<T, E: Into<anyhow::Error>> HintExt<T> for Result<T, E> {
 }
 
 /// An error and its causes on one line, outermost first, then each hint on its own line.
-/// A cause that the message before it already quotes is not said twice.
+/// A cause that the preceding message already contains is not repeated.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
     let (mut message, mut hints) = (String::new(), String::new());
     for text in error.chain().map(ToString::to_string) {

@@ -1,4 +1,4 @@
-//! A frozen model over a whole data set.
+//! Runs a frozen model over a whole data set.
 
 use std::collections::VecDeque;
 use std::sync::Once;
@@ -12,22 +12,22 @@ use crate::interrupt;
 use crate::telemetry::Progress;
 use crate::ui;
 
-/// Where a model runs, and in what portions.
+/// Device and batch size.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Running<'a> {
     pub(crate) compute: &'a Compute,
-    /// Most tokens in one forward pass.
+    /// Maximum tokens per forward pass.
     pub(crate) batch_tokens: usize,
 }
 
 impl<'a> Running<'a> {
-    /// With as many tokens as asked for, or as suit the device.
+    /// With the requested batch size, or the device's default.
     pub(crate) fn new(compute: &'a Compute, batch_tokens: Option<usize>) -> Self {
         Self { compute, batch_tokens: device::batch_tokens(batch_tokens, compute) }
     }
 }
 
-/// Says once that a GPU computes, and how; the CPU needs no word.
+/// Reports once which GPU is used and with which precision; says nothing for the CPU.
 pub(crate) fn announce(compute: &Compute) {
     static SAID: Once = Once::new();
     if let Compute::Cuda { device, precision } = compute {
@@ -35,11 +35,11 @@ pub(crate) fn announce(compute: &Compute) {
     }
 }
 
-/// What a model said of every row.
+/// The logits of every row.
 pub(crate) struct Predictions {
     /// `[N, K]`, in the order of the rows.
     pub(crate) logits: Vec<f32>,
-    /// Time spent in the model.
+    /// Time spent in the model, without tokenising.
     pub(crate) elapsed: Duration,
 }
 
@@ -50,7 +50,7 @@ impl Predictions {
     }
 }
 
-/// A packed batch as the engine takes it.
+/// A packed batch as input for the engine.
 pub(crate) fn packed(batch: &TokenBatch) -> PackedInput<'_> {
     let TokenBatch { input_ids, token_type_ids, starts, .. } = batch;
     PackedInput { input_ids, token_type_ids, starts, positions: None }
@@ -70,7 +70,8 @@ pub(crate) fn predict(
     Ok(Predictions { logits, elapsed: start.elapsed() })
 }
 
-/// Runs the model over all rows, longest first, and puts what it says in their order; `done` hears of each batch's rows.
+/// Runs the model over all rows, longest first, and returns logits in the order of the rows; `done` is called with the
+/// number of rows of each batch.
 ///
 /// # Shapes
 /// - the result is `[N, classes]`
@@ -94,8 +95,7 @@ pub(crate) fn forward_all(
     Ok(logits)
 }
 
-/// Runs the model over batches, and hands each batch's rows and logits on, in their order. A GPU computes one batch
-/// ahead.
+/// Runs the model over batches, and passes on each batch's rows and logits, in order. A GPU computes one batch ahead.
 pub(crate) fn forward_each(
     model: &mut Model,
     batches: impl Iterator<Item = TokenBatch>,
@@ -106,7 +106,7 @@ pub(crate) fn forward_each(
     forward_ahead(model, batches, submit, collect, |batch, logits| then(&batch.rows, &logits))
 }
 
-/// The same with whatever is asked of each batch, and what comes of it.
+/// The same with other ways to submit a batch and collect its result.
 pub(crate) fn forward_ahead<T>(
     model: &mut Model,
     batches: impl Iterator<Item = TokenBatch>,

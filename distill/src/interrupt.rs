@@ -1,15 +1,15 @@
-//! Ctrl-C: the first signal asks the work to stop at the next safe point, the second stops the program at once.
+//! Ctrl-C: the first signal stops the work at the next safe point, the second ends the program at once.
 //!
-//! Files are written whole, so either way none is left half-written.
+//! Files are written atomically, so neither leaves a half-written one.
 
 use crate::ui;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a shell reports for a program that a Ctrl-C ended.
+/// The exit status after Ctrl-C, by convention of shells.
 pub(crate) const EXIT_CODE: u8 = 130;
 
-/// The work was stopped by a signal. `main` answers it with [`EXIT_CODE`].
+/// The work was stopped by a signal; `main` exits with [`EXIT_CODE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("interrupted")]
 pub(crate) struct Interrupted;
@@ -28,7 +28,7 @@ pub(crate) fn listen() -> Result<(), ctrlc::Error> {
     })
 }
 
-/// Whether the work has been asked to stop. Cheap: loops ask it every step.
+/// Whether the work should stop. Cheap enough to be called in every step.
 pub(crate) fn requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
 }

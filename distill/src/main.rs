@@ -1,5 +1,5 @@
-//! Distils text encoders: the program `distill`. Reads the command line, hands over to the command, and turns what
-//! comes back into an exit status: 0, 1 for an error, 2 for a command line that cannot be read, 130 for Ctrl-C.
+//! The program `distill`: knowledge distillation for text classifiers. Parses the command line, runs the command, and
+//! returns its exit status: 0, 1 for an error, 2 for an invalid command line, 130 for Ctrl-C.
 
 mod card;
 mod cli;
@@ -80,14 +80,14 @@ fn log_to_stderr() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sizes the thread pool; without `--threads` rayon asks `RAYON_NUM_THREADS`, then the machine.
+/// Starts the thread pool; without `--threads`, rayon uses `RAYON_NUM_THREADS` or one thread per core.
 fn start_threads(threads: Option<usize>) -> anyhow::Result<()> {
     let builder = rayon::ThreadPoolBuilder::new();
     let builder = threads.into_iter().fold(builder, rayon::ThreadPoolBuilder::num_threads);
     builder.build_global().context("cannot start the worker threads")
 }
 
-/// Tells the person how it ended.
+/// Prints the error and returns the exit status.
 fn conclude(error: &anyhow::Error) -> ExitCode {
     if matches!(error.downcast_ref(), Some(OutputError::Closed)) {
         return ExitCode::SUCCESS;

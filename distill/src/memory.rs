@@ -1,10 +1,9 @@
-//! How large buffers are allocated, and how much memory this process took at its worst, as Linux counts it: the resident
-//! set's high-water mark.
+//! Allocation of large buffers, and the peak memory of this process: on Linux, the high-water mark of its resident set.
 
 use std::fs;
 
-/// Has buffers of a megabyte and more given back to the system when they are freed. glibc raises that size with the
-/// buffers that it sees, up to 32 MB, and would keep what a model's tensors were read into.
+/// Returns buffers of a megabyte and more to the system when they are freed. By default glibc raises this threshold
+/// with the sizes it sees, up to 32 MB, and would keep the buffers that a model's tensors were read into.
 pub(crate) fn return_large_buffers() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -16,20 +15,20 @@ pub(crate) fn return_large_buffers() {
     }
 }
 
-/// The most bytes that were resident at once since the process started, or since [`reset_peak`]. Includes what files are
-/// mapped from and read of. None where the system does not say.
+/// Peak resident memory in bytes since the process started, or since [`reset_peak`]; includes pages of mapped files.
+/// `None` if the system does not report it.
 pub(crate) fn peak() -> Option<u64> {
     parse(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
-/// The bytes that are resident now and belong to no file. None where the system does not say.
+/// Resident memory in bytes that belongs to no file. `None` if the system does not report it.
 pub(crate) fn anonymous() -> Option<u64> {
     parse(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
 }
 
-/// Starts the high-water mark anew from what is resident now. False where the system does not let us.
+/// Resets the high-water mark to the current resident memory. False if the system does not allow it.
 ///
-/// What `getrusage` and `/usr/bin/time` say of this process afterwards starts anew too.
+/// This also resets what `getrusage` and `/usr/bin/time` report for this process.
 pub(crate) fn reset_peak() -> bool {
     fs::write("/proc/self/clear_refs", "5").is_ok()
 }

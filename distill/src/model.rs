@@ -20,41 +20,34 @@ use crate::recipe::ExportDtype;
 use crate::telemetry::Progress;
 use crate::ui;
 
-/// A model as its folder or the Hub has it.
+/// A model with its configuration and tokenizer, as loaded.
 pub(crate) struct TextModel {
     pub(crate) config: HfConfig,
     pub(crate) parameters: Parameters,
     pub(crate) tokenizer: TextTokenizer,
-    /// Parameters of the head that the checkpoint does not have.
+    /// Parameters of the head that are not in the checkpoint.
     pub(crate) missing_head: Vec<Slot>,
 }
 
-/// The files that [`save`] writes, whatever the tokenizer.
+/// The files that [`save`] writes for every tokenizer.
 pub(crate) const MODEL_FILES: [&str; 6] =
     [WEIGHTS, "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"];
 
 /// The name of the weights' file.
 pub(crate) const WEIGHTS: &str = "model.safetensors";
 
-/// Finds and loads a model with this head, whether it has it or not.
+/// Finds and loads a model for use with this head, even if the checkpoint does not have it.
 pub(crate) fn load_for(name: &str, hub: &HubOptions, head: Head) -> anyhow::Result<TextModel> {
     let files = locate(name, hub)?;
     let loaded = teacher::load_for(&files, head).with_context(|| format!("cannot load the model `{name}`"))?;
     if !loaded.unused.is_empty() {
         tracing::debug!("{name}: tensors that the encoder has no use for: {}", loaded.unused.join(", "));
     }
-    let tokenizer = load_tokenizer(&files)?;
-    let (pieces, rows) = (tokenizer.vocab_size(), loaded.config.encoder.vocab_size);
-    if pieces > rows {
-        bail!(
-            "{name}: the tokenizer has {pieces} tokens, the model embeddings for {rows}; \
-             they do not belong together: copy or download the model again"
-        );
-    }
+    let tokenizer = load_tokenizer(name, &files, &loaded.config)?;
     Ok(TextModel { config: loaded.config, parameters: loaded.parameters, tokenizer, missing_head: loaded.missing_head })
 }
 
-/// What a model is, and its tokenizer. Reads no weights; a folder need not have any.
+/// The configuration and tokenizer of a model. Does not read weights; a local folder need not have any.
 pub(crate) fn describe(name: &str, hub: &HubOptions) -> anyhow::Result<(HfConfig, TextTokenizer)> {
     let folder = Path::new(name);
     let files = match folder.is_dir() {
@@ -62,10 +55,11 @@ pub(crate) fn describe(name: &str, hub: &HubOptions) -> anyhow::Result<(HfConfig
         false => locate(name, hub)?,
     };
     let config = teacher::read_config(&files).with_context(|| format!("cannot load the model `{name}`"))?;
-    Ok((config, load_tokenizer(&files)?))
+    let tokenizer = load_tokenizer(name, &files, &config)?;
+    Ok((config, tokenizer))
 }
 
-/// Finds a model's files, with a bar for each that is fetched from the Hub.
+/// Finds a model's files, with a progress bar for each download from the Hub.
 fn locate(name: &str, options: &HubOptions) -> anyhow::Result<ModelFiles> {
     let bar: Mutex<Option<(String, u64, Progress)>> = Mutex::new(None);
     let on_download = move |download: &Download| {
@@ -82,7 +76,7 @@ fn locate(name: &str, options: &HubOptions) -> anyhow::Result<ModelFiles> {
     Ok(teacher::locate_with_progress(name, options, Arc::new(on_download))?)
 }
 
-/// Loads a model that has this head; `what` is the head's name, and `way_out` says where to get one.
+/// Loads a model; an error with the hint `way_out` if it does not have this head, which messages call `what`.
 pub(crate) fn load_with_head(
     name: &str,
     hub: &HubOptions,
@@ -98,10 +92,19 @@ pub(crate) fn load_with_head(
     Ok(model)
 }
 
-fn load_tokenizer(files: &ModelFiles) -> anyhow::Result<TextTokenizer> {
+/// The model's tokenizer; refuses one whose ids its embeddings do not have.
+fn load_tokenizer(name: &str, files: &ModelFiles, config: &HfConfig) -> anyhow::Result<TextTokenizer> {
     // All files of a model lie side by side, in a local folder as in the Hub's cache.
     let folder = files.config.parent().unwrap_or(Path::new("."));
-    Ok(TextTokenizer::from_folder(folder)?)
+    let tokenizer = TextTokenizer::from_folder(folder)?;
+    let (pieces, rows) = (tokenizer.vocab_size(), config.encoder.vocab_size);
+    if pieces > rows {
+        bail!(
+            "{name}: the tokenizer has {pieces} tokens, the model embeddings for {rows}; \
+             they do not belong together: copy or download the model again"
+        );
+    }
+    Ok(tokenizer)
 }
 
 impl TextModel {
@@ -111,7 +114,7 @@ impl TextModel {
     }
 }
 
-/// Tokens kept of a text: what was asked for, or 128, or the model's limit if that is lower.
+/// Maximum length of a text in tokens: the requested one, else 128 or the model's limit if that is lower.
 pub(crate) fn max_length(encoder: &EncoderConfig, asked: Option<usize>) -> anyhow::Result<usize> {
     let limit = encoder.max_length();
     match asked {
@@ -121,7 +124,7 @@ pub(crate) fn max_length(encoder: &EncoderConfig, asked: Option<usize>) -> anyho
     }
 }
 
-/// Reports how many texts were cut.
+/// Reports how many texts were truncated.
 pub(crate) fn report_truncated(truncated: usize, rows: usize, max_length: usize) {
     if truncated > 0 {
         ui::say(format!(
@@ -132,7 +135,7 @@ pub(crate) fn report_truncated(truncated: usize, rows: usize, max_length: usize)
     }
 }
 
-/// Writes weights, configuration and tokenizer, each file whole; returns the bytes of the weights' file.
+/// Writes weights, configuration and tokenizer, each file atomically; returns the size of the weights' file in bytes.
 pub(crate) fn save(
     folder: &Path,
     config: &HfConfig,
@@ -163,7 +166,7 @@ pub(crate) fn save(
     Ok(bytes.len() as u64)
 }
 
-/// Bytes of a model's weights on disk, all shards together.
+/// Size of a model's weights on disk in bytes, over all shards.
 pub(crate) fn weights_bytes(name: &str, hub: &HubOptions) -> anyhow::Result<u64> {
     let files = teacher::locate(name, hub)?;
     let sizes = files.weights.iter().map(|path| {

@@ -1,8 +1,8 @@
-//! Parity with Hugging Face `transformers`: forward pass, objective, every gradient and ten optimiser steps of a tiny
-//! random model of each family, against the golden files that `tests/fixtures/make_golden.py` wrote.
+//! Tests of parity with Hugging Face `transformers`: forward pass, loss, every gradient and ten optimiser steps of a
+//! tiny random model of each family, against golden files written by `tests/fixtures/make_golden.py`.
 //!
-//! The tolerances stand in one place, [`within_tolerance`]: about three times the largest difference measured, which is
-//! what f32 rounding gives (golden.json says how far PyTorch's own f32 is from f64).
+//! The tolerances are all in [`within_tolerance`]: about three times the largest difference measured, which is due to
+//! f32 rounding (golden.json has the difference between PyTorch's own f32 and f64).
 
 mod golden;
 mod real;

@@ -1,6 +1,6 @@
-//! `distill.json`, the record beside a trained model: the recipe as resolved, what went in, and the figures.
+//! `distill.json`, the record of a trained model: resolved recipe, inputs and results.
 //!
-//! Nothing in it depends on the time, the place or the machine's name.
+//! It contains nothing that depends on the time, the folder or the machine's name.
 
 use std::path::Path;
 
@@ -29,41 +29,47 @@ pub(crate) struct RunRecord {
     pub(crate) figures: RunFigures,
 }
 
-/// All that a run's result follows from: two runs of equal inputs give equal models.
+/// Everything that determines the result of a run: equal inputs give equal models.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RunInputs {
     /// `finetune` or `train`.
     pub(crate) command: String,
     /// The program's version.
     pub(crate) distill: String,
-    /// Hash of the weights that teach, or that are fine-tuned.
+    /// Hash of the weights of the teacher, or of the model to fine-tune.
     pub(crate) model: String,
     /// Hash of that model's configuration.
     pub(crate) config: String,
     /// Hash of the trained model's tokenizer.
     pub(crate) tokenizer: String,
-    /// Hash of the training rows: what the model reads of them, and their class ids.
+    /// Hash of the training rows: token ids and class ids.
     pub(crate) train: String,
     /// Hash of the validation rows.
     pub(crate) validation: String,
     /// Class names, by id.
     pub(crate) labels: Vec<String>,
     pub(crate) max_length: usize,
+    /// Tokens that the teacher read of a text, where that is another number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) teacher_max_length: Option<usize>,
     pub(crate) objective: Vec<LossTermRecipe>,
-    /// Absent where the model itself is fine-tuned.
+    /// `None` for fine-tuning.
     pub(crate) student: Option<StudentRecipe>,
+    /// Hash of the pretrained model that a student starts from; absent where it starts from its teacher or at random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) student_weights: Option<String>,
     pub(crate) prune_vocabulary: bool,
-    /// In which form the teacher's logits were stored; absent where none are read.
+    /// The form in which the teacher's logits were stored; `None` if none are used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) teacher_logits: Option<cache::LogitForm>,
-    /// Of a masked-language model.
+    /// For a masked-language model only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mask_probability: Option<f64>,
     pub(crate) fit: FitRecipe,
-    /// `cpu` or `cuda`; records of before there was a choice have none.
+    /// `cpu` or `cuda`; missing in older records.
     #[serde(default = "cpu")]
     pub(crate) device: String,
-    /// The number formats.
+    /// The precision.
     #[serde(default = "f32")]
     pub(crate) precision: Precision,
 }
@@ -85,7 +91,7 @@ impl RunInputs {
     }
 }
 
-/// Where two JSON values first differ, and what stands there.
+/// The path at which two JSON values first differ, and both values there.
 fn first_difference(ours: &Value, theirs: &Value) -> Option<(Vec<String>, Value, Value)> {
     let parts: Vec<(String, &Value, &Value)> = match (ours, theirs) {
         (ours, theirs) if ours == theirs => return None,
@@ -108,7 +114,7 @@ fn first_difference(ours: &Value, theirs: &Value) -> Option<(Vec<String>, Value,
     Some(within.unwrap_or_else(|| (Vec::new(), ours.clone(), theirs.clone())))
 }
 
-/// What came out.
+/// The results of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RunFigures {
     /// Optimiser steps taken in all.
@@ -116,11 +122,11 @@ pub(crate) struct RunFigures {
     /// The epoch whose weights were kept, from 1.
     pub(crate) kept_epoch: usize,
     pub(crate) parameters: usize,
-    /// Of `model.safetensors`.
+    /// Size of `model.safetensors` in bytes.
     pub(crate) bytes: u64,
-    /// On the validation rows; absent where there are none.
+    /// Scores on the validation rows; `None` if there are none.
     pub(crate) validation: Option<Scores>,
-    /// The most of a GPU's memory that buffers had at once, since the run was last begun or resumed; absent on the CPU.
+    /// Peak GPU memory of buffers in bytes, since the run was started or last resumed; `None` on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) device_peak_memory_bytes: Option<u64>,
 }
@@ -130,7 +136,7 @@ impl RunRecord {
         Self { schema_version: SCHEMA_VERSION, inputs, figures }
     }
 
-    /// The record in a run's folder; `None` where there is none, an error where it cannot be read.
+    /// The record in a run's folder; `None` if there is none, an error if it cannot be read.
     pub(crate) fn read(folder: &Path) -> anyhow::Result<Option<Self>> {
         let path = folder.join(RECORD);
         if !path.exists() {
@@ -150,7 +156,7 @@ impl RunRecord {
         Ok(Some(record))
     }
 
-    /// Writes the record: the last file of a run, whose presence says that the run is complete.
+    /// Writes the record. It is the last file of a run: if it exists, the run is complete.
     pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
         let mut json = serde_json::to_string_pretty(self)?;
         json.push('\n');

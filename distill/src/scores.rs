@@ -1,17 +1,16 @@
-//! How good predictions are: figures computed from logits and labels, without a model.
+//! Metrics, computed from logits and labels.
 
 use serde::{Deserialize, Serialize};
 
 /// Bins of equal width into which [`expected_calibration_error`] sorts predictions by confidence.
 const CALIBRATION_BINS: usize = 15;
 
-/// The quality of one model's predictions on one data set. What cannot be told without labels or without a teacher
-/// is absent.
+/// The scores of one model on one data set. Scores that need labels or a teacher are `None` without them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Scores {
-    /// Rows predicted; of a masked-language model, masked tokens.
+    /// Number of predicted rows; for a masked-language model, of masked tokens.
     pub(crate) rows: usize,
-    /// Rows of these that have a label; accuracy, macro-F1 and ECE are over them.
+    /// Number of these with a label; accuracy, macro-F1 and ECE are over them.
     pub(crate) labelled: usize,
     /// See [`accuracy`].
     pub(crate) accuracy: Option<f64>,
@@ -54,14 +53,14 @@ impl Scores {
 }
 
 impl Scores {
-    /// Of a masked-language model: how many tokens it was to tell, and how many of them it did.
+    /// The scores of a masked-language model: accuracy on `masked` tokens, of which `right` were predicted correctly.
     pub(crate) fn of_tokens(right: usize, masked: usize) -> Self {
         let accuracy = (masked > 0).then(|| share(right, masked));
         Self { rows: masked, labelled: masked, accuracy, macro_f1: None, agreement: None, ece: None }
     }
 }
 
-/// A model gave a logit that is no number, so that nothing can be said about its predictions.
+/// A logit is infinite or not a number, so the predictions are meaningless.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("row {row}: the logit of class {class} is {value}; the weights are damaged, or the training diverged")]
 pub(crate) struct NotFinite {
@@ -78,7 +77,7 @@ pub(crate) fn predictions(logits: &[f32], classes: usize) -> Vec<u32> {
     logits.chunks_exact(classes).map(|row| largest(row) as u32).collect()
 }
 
-/// The share of labelled rows whose predicted class is the label; 0 without any.
+/// The fraction of labelled rows whose predicted class is the label; 0 if there are none.
 pub(crate) fn accuracy(predicted: &[u32], labels: &[Option<u32>]) -> f64 {
     let labelled = labels.iter().flatten().count();
     let right = predicted.iter().zip(labels).filter(|&(&predicted, &label)| label == Some(predicted)).count();
@@ -86,7 +85,7 @@ pub(crate) fn accuracy(predicted: &[u32], labels: &[Option<u32>]) -> f64 {
 }
 
 /// The mean over all `K` classes of `F1 = 2 TP / (2 TP + FP + FN)`, over labelled rows.
-/// A class that is neither predicted nor a label counts 0, so that the divisor is `K` whatever the rows hold.
+/// A class that is neither predicted nor a label counts as 0, so the divisor is always `K`.
 pub(crate) fn macro_f1(predicted: &[u32], labels: &[Option<u32>], classes: usize) -> f64 {
     let mut hits = vec![0_usize; classes];
     // Per class: times predicted plus times labelled, which is 2 TP + FP + FN.
@@ -103,7 +102,7 @@ pub(crate) fn macro_f1(predicted: &[u32], labels: &[Option<u32>], classes: usize
     sum / classes.max(1) as f64
 }
 
-/// The share of rows for which two models predict the same class.
+/// The fraction of rows for which two models predict the same class.
 pub(crate) fn agreement(predicted: &[u32], teacher_predicted: &[u32]) -> f64 {
     let same = predicted.iter().zip(teacher_predicted).filter(|(ours, theirs)| ours == theirs).count();
     share(same, predicted.len())

@@ -1,7 +1,7 @@
-//! What ships: a small encoder that is trained, and the ways in which it starts.
+//! Initial weights of a student.
 //!
-//! [`start`] makes a student's first weights from chosen layers of a teacher or at random; [`prune`] cuts its vocabulary.
-//! A student runs as any [`nn::Model`] does.
+//! [`start`] makes them from chosen layers of a teacher or at random; [`prune`] cuts the word embeddings to a pruned
+//! vocabulary. A student then runs and trains like any [`nn::Model`].
 
 mod narrow;
 pub mod prune;

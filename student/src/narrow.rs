@@ -1,27 +1,29 @@
-//! Which hidden dimensions, attention heads and feed-forward neurons of a teacher a narrower student starts from.
+//! Selects the hidden dimensions, attention heads and feed-forward neurons of a teacher from which a narrower student
+//! is initialised.
 //!
-//! Magnitudes of weights decide, no data is needed: a hidden dimension counts by what the layers make of it, a head by
-//! its values times its share of the output projection, a neuron by its ingoing times its outgoing weights. This is the
-//! idea of structured pruning before distillation (Muralidharan et al., 2024), with weights in place of activations.
+//! The selection uses only the magnitudes of weights, no data: a hidden dimension is scored by the weights that read
+//! it, a head by its value weights times its part of the output projection, a neuron by its incoming times its outgoing
+//! weights. This is structured pruning before distillation (Muralidharan et al., 2024), with weights instead of
+//! activations.
 
 use nn::{EncoderConfig, LayerSlot, Parameters, Slot};
 
-/// The teacher's parts that a student is made of, each in the teacher's order.
+/// The selected indices, each list in the teacher's order.
 pub(crate) struct Selection {
-    /// Of the residual stream, the same in all layers.
+    /// Hidden dimensions, the same in all layers.
     pub(crate) hidden: Vec<usize>,
     pub(crate) layers: Vec<LayerSelection>,
 }
 
 pub(crate) struct LayerSelection {
-    /// Rows of query, key and value: whole heads.
+    /// Rows of query, key and value; whole heads.
     pub(crate) attention: Vec<usize>,
-    /// Rows of the feed-forward part.
+    /// Neurons of the feed-forward layers.
     pub(crate) neurons: Vec<usize>,
 }
 
 impl Selection {
-    /// Everything where the sizes are equal, else what matters most.
+    /// Selects everything where the sizes are equal, else the indices with the largest scores.
     pub(crate) fn new(
         config: &EncoderConfig,
         teacher_config: &EncoderConfig,

@@ -1,13 +1,13 @@
-//! Cuts a model's word embeddings to the pieces that a pruned tokenizer kept.
+//! Cuts a model's word embeddings to the pieces that a pruned tokenizer keeps.
 //!
-//! Rows move and do not change, so on texts of kept pieces every output is the same, bit for bit.
+//! Rows are only moved, so on texts made of kept pieces every output is the same, bit for bit.
 
 use nn::hf::HfConfig;
 use nn::{Layout, Parameters, Slot};
 
-/// The model with the vocabulary that `kept` describes: the old id of each new one, the padding piece among them.
+/// The model with a smaller vocabulary: `kept[i]` is the old id of the new id `i`.
 ///
-/// `None` if an id is beyond the vocabulary or the padding piece is missing.
+/// `None` if an id is beyond the vocabulary or the padding token is not kept.
 pub fn prune(config: &HfConfig, parameters: &Parameters, kept: &[u32]) -> Option<(HfConfig, Parameters)> {
     let old = &config.encoder;
     if kept.iter().any(|&id| id as usize >= old.vocab_size) {

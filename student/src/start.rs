@@ -1,28 +1,28 @@
-//! The weights that a student starts from: chosen layers of its teacher, whole or narrowed, or random ones.
+//! The initial weights of a student: chosen layers of its teacher, at full width or narrowed, or random ones.
 //!
 //! Turning a BERT into a DistilBERT (Sanh et al., 2019): embeddings and chosen layers are copied, the pooler is dropped,
-//! and the first token type's embedding, which every token of a single text has, is added to the positions.
+//! and the embedding of token type 0, which every token of a single text has, is added to the position embeddings.
 //!
-//! A narrower student starts from the parts of them that matter most: see `narrow.rs`.
+//! For a narrower student, `narrow.rs` selects the dimensions, heads and neurons to copy.
 
 use nn::{Blocks, EncoderConfig, Family, LayerSlot, Layout, Parameters, Slot, names};
 
 use crate::narrow::Selection;
 
-/// Which teacher layers a student is made of.
+/// The teacher layers that a student is initialised from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Layers {
-    /// Evenly spread, first and last included: `round(i * (teacher - 1) / (student - 1))`.
+    /// Evenly spaced, including the first and the last: `round(i * (teacher - 1) / (student - 1))`.
     Uniform,
-    /// From the bottom.
+    /// The first ones, closest to the embeddings.
     First,
-    /// From the top.
+    /// The last ones.
     Last,
-    /// These, from the bottom up.
+    /// These, counted from 0, in this order.
     Listed(Vec<usize>),
 }
 
-/// Why a student cannot start from a teacher.
+/// Why a student cannot be initialised from a teacher.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A listed layer that the teacher does not have.
@@ -30,9 +30,9 @@ pub enum Error {
     NoSuchLayer {
         /// The layer asked for.
         layer: usize,
-        /// How many there are.
+        /// The number of layers of the teacher.
         layers: usize,
-        /// The last one.
+        /// The index of its last layer.
         last: usize,
     },
     /// More layers than the teacher has.
@@ -40,18 +40,18 @@ pub enum Error {
     TooManyLayers {
         /// The number asked for.
         wanted: usize,
-        /// The number there is.
+        /// The number of layers of the teacher.
         layers: usize,
     },
-    /// A list of another length than the number of layers.
+    /// The list has another length than the student has layers.
     #[error("{listed} layers are listed for a student of {wanted}")]
     OtherCount {
-        /// How many are listed.
+        /// The length of the list.
         listed: usize,
-        /// The student's number.
+        /// The number of layers of the student.
         wanted: usize,
     },
-    /// A size that the teacher's cannot be cut to.
+    /// The teacher's size cannot be reduced to the student's.
     #[error("a student with {field} {student} cannot start from a teacher with {teacher}; start it at random")]
     OtherSize {
         /// The field.
@@ -61,7 +61,7 @@ pub enum Error {
         /// The teacher's.
         teacher: usize,
     },
-    /// Layers of another form than the teacher's.
+    /// The student's layers have another structure than the teacher's.
     #[error("a {student} cannot start from the layers of this {teacher}; start it at random")]
     OtherForm {
         /// The student's family.
@@ -69,25 +69,25 @@ pub enum Error {
         /// The teacher's.
         teacher: &'static str,
     },
-    /// A size that models of this family do not have.
+    /// A size that this model family does not have.
     #[error("a {family} has no {what}")]
     NotOfFamily {
         /// The family.
         family: &'static str,
-        /// What it lacks.
+        /// The size.
         what: &'static str,
     },
-    /// A width that heads of the width wanted do not fill.
+    /// The width is not a multiple of the head size.
     #[error("the size {inner} is no multiple of the head width {width}")]
     HeadWidth {
         /// Width inside a layer.
         inner: usize,
-        /// Width of a head.
+        /// Head size.
         width: usize,
     },
 }
 
-/// The teacher layer that each student layer starts from.
+/// The index of the teacher layer that each student layer is initialised from.
 pub fn choose_layers(layers: &Layers, teacher: usize, student: usize) -> Result<Vec<usize>, Error> {
     if student > teacher && !matches!(layers, Layers::Listed(_)) {
         return Err(Error::TooManyLayers { wanted: student, layers: teacher });
@@ -109,8 +109,8 @@ pub fn choose_layers(layers: &Layers, teacher: usize, student: usize) -> Result<
     }
 }
 
-/// Weights for a student from its teacher's embeddings and these layers, narrowed where the student is narrower; the
-/// head starts at random.
+/// Initial weights of a student: its teacher's embeddings and these layers, narrowed if the student is narrower, and a
+/// random head.
 pub fn from_teacher(
     config: &EncoderConfig,
     teacher_config: &EncoderConfig,
@@ -185,7 +185,7 @@ pub fn from_teacher(
     Ok(parameters)
 }
 
-/// Embeddings and layers as the teacher's are, the head random.
+/// Copies embeddings and layers from the teacher; the head is random.
 fn copy(config: &EncoderConfig, teacher: &Parameters, layers: &[usize], seed: u64) -> Parameters {
     let mut parameters = Parameters::random(Layout::new(config), config.pad_token_id, seed);
     for entry in parameters.layout().clone().entries().iter().filter(|entry| !names::is_head(entry.slot)) {
@@ -232,7 +232,7 @@ fn selected<'a>(
     }
 }
 
-/// Sizes that a model is asked to have in place of those that another has.
+/// Sizes to change in a model's configuration; `None` leaves the default of [`Sizes::of`].
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(missing_docs, reason = "as in `EncoderConfig`")]
 pub struct Sizes {
@@ -240,15 +240,15 @@ pub struct Sizes {
     pub hidden_size: Option<usize>,
     pub num_heads: Option<usize>,
     pub intermediate_size: Option<usize>,
-    /// Inside a layer's bottleneck.
+    /// Width inside the bottleneck of a layer.
     pub bottleneck_size: Option<usize>,
-    /// Feed-forward parts of a layer.
+    /// Feed-forward blocks per layer.
     pub feed_forwards: Option<usize>,
 }
 
 impl Sizes {
-    /// The model with these sizes. Where they are not given, heads stay as wide as they are and the feed-forward parts in
-    /// proportion to the width.
+    /// The configuration with these sizes. By default the head size stays the same, and the width of the feed-forward
+    /// layers stays in proportion to the hidden size.
     pub fn of(&self, model: &EncoderConfig) -> Result<EncoderConfig, Error> {
         let mut blocks = model.blocks;
         match &mut blocks.bottleneck {
@@ -283,7 +283,7 @@ impl Sizes {
     }
 }
 
-/// The configuration of a student in its teacher's likeness.
+/// The configuration of a student of this family: its teacher's, except for these sizes and the dropout rate.
 pub fn configure(family: Family, teacher: &EncoderConfig, sizes: &Sizes, dropout: f32) -> Result<EncoderConfig, Error> {
     let (hidden_dropout, attention_dropout, classifier_dropout) = (dropout, dropout, dropout);
     let student = sizes.of(&family.student_of(teacher))?;

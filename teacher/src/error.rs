@@ -1,18 +1,18 @@
-//! What can go wrong before a teacher answers, each with the file or the model, the finding and the way out.
+//! Errors of finding and loading a model. Each message names the file or model, what was found and how to fix it.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why a teacher could not be found or loaded.
+/// Why a model could not be found or loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Neither a folder nor a name that the Hub could know.
+    /// Neither a folder nor a valid name on the Hub.
     #[error("`{name}`: no such folder, and no name of a Hub model (`owner/name`); check the spelling")]
     NoSuchFolder {
         /// What was asked for.
         name: String,
     },
-    /// A file where a folder belongs.
+    /// A file where a folder was expected.
     #[error("{path}: a file; give the folder that holds it together with config.json and the tokenizer")]
     NotAFolder {
         /// What was asked for.
@@ -28,7 +28,7 @@ pub enum Error {
         /// The revision asked for.
         revision: String,
     },
-    /// A revision that no repository can have.
+    /// Not a valid name of a branch, tag or commit.
     #[error("revision `{revision}`: not the name of a branch, a tag or a commit")]
     BadRevision {
         /// The revision asked for.
@@ -65,7 +65,7 @@ pub enum Error {
         /// The Hub that was asked.
         endpoint: String,
     },
-    /// The Hub wants to know who asks, or does not like who does.
+    /// The Hub denies access: the token is missing or not authorised.
     #[error(
         "`{name}`: {endpoint} refuses it ({status}{message}): it does not exist, or is private or gated; check the \
          spelling, accept the model's terms on its page, and set HF_TOKEN to a valid token that may read it"
@@ -80,7 +80,7 @@ pub enum Error {
         /// What the Hub says, after `: `; may be empty.
         message: String,
     },
-    /// The Hub answers, but not with what was asked for.
+    /// The Hub answered with an error or an invalid response.
     #[error("`{name}`: {endpoint} failed on {file}: {finding}; try again later, or give a local folder")]
     HubFailed {
         /// The model's name.
@@ -92,7 +92,7 @@ pub enum Error {
         /// The status or the flaw in the answer.
         finding: String,
     },
-    /// The Hub does not answer.
+    /// The Hub could not be reached.
     #[error(
         "`{name}`: {endpoint} cannot be reached for {file}: {finding}; check the network and HF_ENDPOINT, or use what is \
          in the cache with --offline, or give a local folder"
@@ -107,7 +107,7 @@ pub enum Error {
         /// What the network says.
         finding: String,
     },
-    /// Every try at a file broke off, or brought another number of bytes than was announced.
+    /// Every attempt to download a file was interrupted, or returned another number of bytes than announced.
     #[error(
         "`{name}`: {file} from {endpoint} came incomplete {attempts} times ({finding}), nothing of it was kept; try again, \
          or give a local folder"
@@ -119,12 +119,12 @@ pub enum Error {
         endpoint: String,
         /// The file asked for.
         file: String,
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: usize,
-        /// What went wrong last.
+        /// The last failure.
         finding: String,
     },
-    /// Asked to stay offline, and the cache does not have it.
+    /// Offline, and not in the local cache.
     #[error(
         "`{name}`: offline, and the cache at {cache} has no {wanted} of revision `{revision}`; run it once without \
          --offline and with HF_HUB_OFFLINE unset, or give a local folder"
@@ -163,7 +163,7 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
-    /// The settings do not make a client.
+    /// Invalid settings for the Hub client.
     #[error("the Hub's settings: {finding}; check HF_ENDPOINT")]
     HubSettings {
         /// What is wrong with them.
@@ -177,7 +177,7 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
-    /// The list of a model's shards makes no sense.
+    /// The index of a model's shards is invalid.
     #[error("{path}: {finding}; copy or download the file again")]
     ShardIndex {
         /// The index.
@@ -185,7 +185,7 @@ pub enum Error {
         /// What is wrong with it.
         finding: String,
     },
-    /// A weights file is truncated, hostile or of another kind.
+    /// A weights file is truncated, malformed or of another kind.
     #[error("{path}: no readable weights: {finding}; copy or download the file again")]
     Weights {
         /// The file.
@@ -193,7 +193,7 @@ pub enum Error {
         /// What is wrong with it.
         finding: String,
     },
-    /// A clone made without Git LFS.
+    /// A Git LFS pointer instead of the weights: cloned without Git LFS.
     #[error("{path}: a Git LFS pointer instead of the weights; run `git lfs pull` in its folder")]
     LfsPointer {
         /// The file.
@@ -208,7 +208,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A tensor of a type that cannot become f32.
+    /// A tensor of a type that cannot be converted to f32.
     #[error(
         "{path}: tensor `{tensor}` is {dtype}, expected f32, f16, bf16 or f64; use the model's unquantised weights"
     )]
@@ -220,7 +220,7 @@ pub enum Error {
         /// Its type, as the file calls it.
         dtype: String,
     },
-    /// Two shards hold a tensor of one name.
+    /// Two shards have a tensor of the same name.
     #[error("{path}: tensor `{tensor}` is in an earlier shard too; copy or download the model again")]
     TensorTwice {
         /// The later file.
@@ -228,7 +228,7 @@ pub enum Error {
         /// The tensor's name.
         tensor: String,
     },
-    /// A `config.json` that is no JSON.
+    /// `config.json` is not valid JSON.
     #[error("{path}: no JSON: {source}; copy or download the model again")]
     BadJson {
         /// The file.
@@ -236,7 +236,7 @@ pub enum Error {
         /// What the parser says.
         source: serde_json::Error,
     },
-    /// A configuration that is not understood, or that contradicts the weights.
+    /// A configuration that is not supported, or that contradicts the weights.
     #[error("{path}: {source}")]
     Model {
         /// `config.json` or the weights.
@@ -244,7 +244,7 @@ pub enum Error {
         /// What does not fit.
         source: nn::Error,
     },
-    /// The checkpoint lacks a part of the encoder.
+    /// The checkpoint lacks a parameter of the encoder.
     #[error("{path}: no tensor `{name}`, which config.json asks for; is it a model of that type and number of layers?")]
     MissingTensor {
         /// The weights.
@@ -252,7 +252,7 @@ pub enum Error {
         /// The tensor's name.
         name: String,
     },
-    /// A masked-language model with an output matrix of its own.
+    /// A masked-language model whose output matrix is not tied to its word embeddings.
     #[error(
         "{path}: tensor `{name}` differs from `{original}`; only masked-language models that share the two are read"
     )]
@@ -261,7 +261,7 @@ pub enum Error {
         path: PathBuf,
         /// The tensor of the output.
         name: String,
-        /// The tensor that it is to be equal to.
+        /// The tensor that it should equal.
         original: String,
     },
     /// The checkpoint has more layers than the configuration.
@@ -274,7 +274,7 @@ pub enum Error {
         /// Layers in `config.json`.
         layers: usize,
     },
-    /// The checkpoint has more feed-forward parts in a layer than the configuration.
+    /// A layer in the checkpoint has more feed-forward blocks than the configuration.
     #[error("{path}: tensor `{name}` belongs to a feed-forward part beyond the {parts} that config.json gives")]
     ExtraPart {
         /// The weights.

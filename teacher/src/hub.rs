@@ -3,25 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use self::remote::HubModel;
+use self::source::{CONFIG_FILE, HubEnvironment, Source};
 use crate::Error;
 
 mod remote;
+mod source;
 
 pub use remote::{Download, OnDownload};
-
-/// How to look for a model.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HubOptions {
-    /// Branch, tag or commit; `main` when none is given.
-    pub revision: Option<String>,
-    /// Use the cache alone, as the variable HF_HUB_OFFLINE also asks.
-    pub offline: bool,
-}
+pub use source::HubOptions;
 
 /// Where the files of a model lie.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,24 +58,7 @@ pub fn locate_with_progress(
     HubEnvironment::from_env().locate(name_or_path, options, Some(on_download))
 }
 
-/// What the environment says about the Hub. A field that is none is left to `hf-hub`, which reads HF_ENDPOINT, HF_HOME,
-/// HF_HUB_CACHE, HF_TOKEN and their like itself.
-#[derive(Clone, Default)]
-struct HubEnvironment {
-    endpoint: Option<String>,
-    cache: Option<PathBuf>,
-    token: Option<String>,
-    /// Before a request is repeated for the first time; it doubles each time after.
-    pause: Option<Duration>,
-    offline: bool,
-}
-
 impl HubEnvironment {
-    fn from_env() -> Self {
-        let offline = std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| is_yes(&value));
-        Self { offline, ..Self::default() }
-    }
-
     fn locate(
         &self,
         name_or_path: &str,
@@ -106,16 +82,6 @@ impl HubEnvironment {
     }
 }
 
-/// Somewhere the files of one model are.
-trait Source {
-    /// The file of this name, or none when there is none.
-    fn find(&self, file: &str) -> Result<Option<PathBuf>, Error>;
-    /// What to say when something that is needed is not there.
-    fn missing(&self, wanted: &str, way_out: &'static str) -> Error;
-    fn folder(&self) -> Option<PathBuf>;
-    fn commit(&self) -> Option<String>;
-}
-
 struct Folder<'a>(&'a Path);
 
 impl Source for Folder<'_> {
@@ -136,8 +102,6 @@ impl Source for Folder<'_> {
         None
     }
 }
-
-const CONFIG_FILE: &str = "config.json";
 
 /// The forms that weights come in, the better one first: one file, or an index of several.
 const WEIGHTS: [(&str, &str); 2] =
@@ -198,11 +162,6 @@ fn shards(index: &Path) -> Result<BTreeSet<String>, Error> {
         Some(shard) => Err(wrong(format!("`weight_map` names `{shard}`, expected the plain name of a weights file"))),
         None => Ok(shards),
     }
-}
-
-/// How `huggingface_hub` reads a switch.
-fn is_yes(value: &str) -> bool {
-    ["1", "ON", "YES", "TRUE"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
 }
 
 /// `owner/name`, or `name` alone, in the letters that the Hub allows.

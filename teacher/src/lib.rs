@@ -1,7 +1,7 @@
-//! A frozen model: found on the Hub or in a folder, and loaded.
+//! Finds pretrained models on the Hugging Face Hub or in a folder, and loads them.
 //!
-//! [`locate`] finds a model's files and [`load`] reads them; an [`nn::Model`] runs what was loaded. What a teacher said is
-//! stored by the crate `cache`.
+//! [`locate`] finds a model's files and [`load`] reads them; an [`nn::Model`] runs what was loaded. The crate `cache`
+//! stores a teacher's outputs.
 
 mod error;
 mod hub;
@@ -15,19 +15,20 @@ pub use weights::{RawTensor, read_tensors};
 
 use nn::{Parameters, Slot};
 
-/// A hash of names, shapes and values of all weights, as hexadecimal: the same model gives the same hash, whatever file
-/// format or number format without loss it was stored in.
+/// A BLAKE3 hash, in hexadecimal, of the names, shapes and `f32` values of all weights. It does not depend on the file
+/// format, nor on the number format as long as that loses nothing.
 pub fn weights_hash(parameters: &Parameters) -> String {
     hash_of(parameters, |_| true)
 }
 
-/// As [`weights_hash`], of the weights before the last linear map, and a hash for each of that map's rows, in the order of
-/// the logits: two models that differ in the order of their classes alone have the same ones in another order.
+/// [`weights_hash`] of all weights but the last linear layer's, and one hash per row of that layer (weight and bias),
+/// in the order of the logits: models that differ only in the order of their classes have the same hashes in another
+/// order. A masked-language model has no such rows: the hash is of all weights, and the list is empty.
 pub fn weights_and_head_hashes(parameters: &Parameters) -> (String, Vec<String>) {
     let is_last = |slot| matches!(slot, Slot::HeadOutputWeight | Slot::HeadOutputBias);
     let body = hash_of(parameters, |slot| !is_last(slot));
     let layout = parameters.layout();
-    // A masked-language model has no rows of its own there: its words' embeddings serve.
+    // The output matrix of a masked-language model is its word embeddings.
     if layout.entry(Slot::HeadOutputWeight).is_none() {
         return (hash_of(parameters, |_| true), Vec::new());
     }

@@ -1,7 +1,7 @@
-//! From the tensors of a checkpoint to an encoder's parameters, whatever the family calls them.
+//! Maps the tensors of a checkpoint to an encoder's parameters.
 //!
-//! Checkpoints differ: with the family's prefix or without, `gamma`/`beta` for norms, heads of other tasks, position ids
-//! stored as tensors. The names come from [`nn::names`].
+//! Checkpoints differ: with or without the family's prefix, `gamma`/`beta` for norms, heads of other tasks, position
+//! ids stored as tensors. The parameter names come from [`nn::names`].
 
 use std::collections::BTreeMap;
 
@@ -13,29 +13,30 @@ use crate::Error;
 use crate::hub::ModelFiles;
 use crate::weights::{RawTensor, read_tensors};
 
-/// A model as its files describe it.
+/// A model as read from its files.
 #[derive(Clone, Debug)]
 pub struct LoadedModel {
-    /// What `config.json` says.
+    /// The contents of `config.json`.
     pub config: HfConfig,
-    /// The weights; those of [`missing_head`](Self::missing_head) are zero.
+    /// The weights; those listed in [`missing_head`](Self::missing_head) are zero.
     pub parameters: Parameters,
-    /// Parameters of the head that the checkpoint does not have.
+    /// Parameters of the head that are not in the checkpoint.
     pub missing_head: Vec<Slot>,
-    /// Tensors of the checkpoint that the encoder has no use for.
+    /// Names of tensors in the checkpoint that the model does not use.
     pub unused: Vec<String>,
 }
 
-/// [`load_for`] a classification head.
+/// [`load_for`] with a classification head.
 pub fn load(files: &ModelFiles) -> Result<LoadedModel, Error> {
     load_for(files, Head::Classification)
 }
 
-/// Reads `config.json` and the weights of a located model that is to have this head, whatever head it was saved with.
+/// Reads `config.json` and the weights of a model, for use with this head, whatever head it was saved with.
 ///
-/// Refuses a config that contradicts the weights (tensor, found, expected), and a checkpoint that lacks part of the
-/// encoder. A head that is missing altogether is reported, for the caller to start at random or to refuse. A
-/// masked-language model whose output matrix is not its word embeddings is refused.
+/// # Errors
+/// A config that contradicts the weights, a checkpoint without part of the encoder, or a masked-language model whose
+/// output matrix is not tied to its word embeddings. A head that is missing altogether is not an error but reported in
+/// [`missing_head`](LoadedModel::missing_head), for the caller to initialise or to refuse.
 pub fn load_for(files: &ModelFiles, head: Head) -> Result<LoadedModel, Error> {
     let config = read_config_for(files, head)?;
     let mut tensors: BTreeMap<String, (String, RawTensor)> = BTreeMap::new();
@@ -84,7 +85,7 @@ pub fn load_for(files: &ModelFiles, head: Head) -> Result<LoadedModel, Error> {
     Ok(LoadedModel { config, parameters, missing_head, unused })
 }
 
-/// Reads and checks `config.json` alone, of a model with a classification head.
+/// Reads and checks only `config.json`, of a model with a classification head.
 pub fn read_config(files: &ModelFiles) -> Result<HfConfig, Error> {
     read_config_for(files, Head::Classification)
 }
@@ -96,7 +97,7 @@ fn read_config_for(files: &ModelFiles, head: Head) -> Result<HfConfig, Error> {
     nn::hf::read_config_for(&json, head).map_err(|source| Error::Model { path: path.clone(), source })
 }
 
-/// A tensor's name without the family's prefix and with today's names for norms.
+/// A tensor's name without the family's prefix, and with `gamma`/`beta` renamed to `weight`/`bias`.
 fn canonical(name: &str) -> String {
     let bare = names::without_prefix(name);
     match bare.rsplit_once('.') {

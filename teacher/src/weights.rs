@@ -1,5 +1,5 @@
-//! Reads a model's weights, in whatever form they were saved, into f32. Which tensor belongs where is for the name
-//! tables to say.
+//! Reads the tensors of a model's weight files (safetensors, also sharded, or `pytorch_model.bin`) into f32. `load.rs`
+//! maps them to parameters.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,13 +18,13 @@ use crate::{Error, ModelFiles};
 /// A tensor as it came from a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RawTensor {
-    /// Length along each dimension.
+    /// The shape.
     pub shape: Vec<usize>,
-    /// The numbers, the last dimension running fastest.
+    /// The values, row-major.
     pub data: Vec<f32>,
 }
 
-/// All tensors of a model by name, as f32. Integers, such as `position_ids`, are no weights and are left out.
+/// All tensors of a model by name, as f32. Integer tensors, such as `position_ids`, are skipped.
 pub fn read_tensors(files: &ModelFiles) -> Result<BTreeMap<String, RawTensor>, Error> {
     let mut tensors = BTreeMap::new();
     for path in &files.weights {
@@ -69,7 +69,7 @@ fn read_safetensors(path: &Path) -> Result<Vec<(String, RawTensor)>, Error> {
     Ok(read)
 }
 
-/// Lets go of the pages of a tensor that has been read, so that a model is in memory once and not twice.
+/// Releases the mapped pages of a tensor that has been read, so that the model is in memory only once.
 #[cfg(unix)]
 fn release(file: &Mmap, tensor: &[u8]) {
     let offset = tensor.as_ptr() as usize - file.as_ptr() as usize;
@@ -112,7 +112,7 @@ fn to_f32(view: &TensorView<'_>) -> Numbers {
     }
 }
 
-/// Says with numbers what the header promises and the file does not keep.
+/// Explains, with numbers, how the file contradicts its header.
 fn header_finding(error: &SafeTensorError, bytes: &[u8]) -> String {
     let length = bytes.len();
     let header = bytes.first_chunk().map(|prefix| u64::from_le_bytes(*prefix));
@@ -128,7 +128,7 @@ fn header_finding(error: &SafeTensorError, bytes: &[u8]) -> String {
     }
 }
 
-/// Reads what `torch.save` wrote. Candle's reader knows the few classes of tensors and runs no code.
+/// Reads a file written by `torch.save`. Candle's reader knows only the classes of tensors and executes no code.
 fn read_pickle(path: &Path) -> Result<Vec<(String, RawTensor)>, Error> {
     let file_bytes = refuse_other_containers(path)?;
     let wrong = |finding: String| Error::Weights { path: path.to_owned(), finding };
@@ -162,14 +162,14 @@ fn read_pickle(path: &Path) -> Result<Vec<(String, RawTensor)>, Error> {
     Ok(read)
 }
 
-/// Whether a tensor is no larger than the file: `torch.save` does not compress, so a larger one is a lie that would
-/// cost all memory.
+/// Whether a tensor is no larger than the file: `torch.save` does not compress, so a larger size is false and would
+/// exhaust memory.
 fn fits(info: &TensorInfo, file_bytes: u64) -> bool {
     let bytes = info.layout.dims().iter().try_fold(info.dtype.size_in_bytes(), |bytes, &dim| bytes.checked_mul(dim));
     bytes.is_some_and(|bytes| bytes as u64 <= file_bytes)
 }
 
-/// Looks at how the file begins, and returns how long it is.
+/// Refuses files that are not a zip archive, by their first bytes; returns the file's length.
 fn refuse_other_containers(path: &Path) -> Result<u64, Error> {
     let unreadable = |source| Error::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Teacher and students on one data set with the recipe that the README compares with PyTorch: a teacher fine-tuned at
+# Teacher and students on one data set with the recipe that docs/measurements.md compares with PyTorch: a teacher fine-tuned at
 # 1e-4, students of 3 layers started from the teacher's 0, 2 and 4 at 1e-4 and of 2 random layers 128 wide at 1e-3, each
 # with the teacher (T = 2, weights 0.5 and 0.5) and without; 32 rows a step, warm-up 6 %, decay 0.01, the last epoch kept.
 #

@@ -1,4 +1,4 @@
-//! The flags of `distill bench` and of what it can measure.
+//! The flags of `distill bench` and its subcommands.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::jobs::bench::{Budget, CaptureBench, Measurement, RowsAsked, Shape, Tr
 use crate::jobs::capture::StoredForm;
 use crate::recipe::{ABOVE_ZERO, PROBABILITY, StudentFamily};
 
-/// `distill bench`: how fast this machine is.
+/// `distill bench`: measure speed on this machine.
 #[derive(Debug, Clone, Args)]
 #[command(
     subcommand_required = true,
@@ -35,11 +35,11 @@ pub(crate) enum BenchCommand {
     Capture(BenchCaptureArgs),
     /// Time a training step, as `distill train` takes it: forward, loss, backward, clipping, AdamW
     Train(BenchTrainArgs),
-    /// Time writing and reading a cache of made-up rows, and weigh its files and its reader
+    /// Time writing and reading a cache of synthetic rows, and report its size and the reader's memory
     Cache(BenchCacheArgs),
-    /// Time bare matrix products: the ceiling that the others are held against
+    /// Time bare matrix products: the upper limit that the other figures are compared with
     Gemm(BenchGemmArgs),
-    /// Check every kernel of a GPU against a plain computation on the host
+    /// Check every GPU kernel against a reference computation on the CPU
     Kernels(BenchKernelsArgs),
 }
 
@@ -47,21 +47,21 @@ pub(crate) enum BenchCommand {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  distill bench kernels --device cuda:0 --only attention,products")]
 pub(crate) struct BenchKernelsArgs {
-    /// Parts to check, with commas, each in a process of its own: norm, embed, activation, rows, loss, attention, optimizer,
-    /// products, engine, large [default: all]
+    /// Parts to check, comma-separated, each in its own process: norm, embed, activation, rows, loss, attention,
+    /// optimizer, products, engine, large [default: all]
     #[arg(long, value_name = "PART,..", value_delimiter = ',', value_parser = one_of(&Part::ALL, Part::name),
           hide_possible_values = true)]
     pub(crate) only: Vec<Part>,
-    /// Stop a part that takes longer
+    /// Time limit for each part
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = number(ABOVE_ZERO))]
     pub(crate) limit: f64,
-    /// The GPU: cuda:N, the N-th from 0
+    /// GPU to check: cuda:N, counted from 0
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Cuda(0), help_heading = "Compute")]
     pub(crate) device: DeviceChoice,
-    /// The library of an emulated device, to check in the place of a GPU
+    /// Library of the emulated device, to check instead of a GPU
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) emulation: Option<PathBuf>,
-    /// Check this part in this process; what the command starts for each
+    /// Check this part in this process; the command starts itself with this flag for each part
     #[arg(long, value_name = "PART", value_parser = one_of(&Part::ALL, Part::name), hide = true)]
     pub(crate) part: Option<Part>,
 }
@@ -111,10 +111,10 @@ impl From<BenchCaptureArgs> for CaptureBench {
 pub(crate) struct BenchTrainArgs {
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
-    /// Chance of each value being dropped
-    #[arg(long, value_name = "CHANCE", default_value_t = 0.1, value_parser = number(PROBABILITY), help_heading = "Model")]
+    /// Dropout probability
+    #[arg(long, value_name = "RATE", default_value_t = 0.1, value_parser = number(PROBABILITY), help_heading = "Model")]
     pub(crate) dropout: f64,
-    /// Time the student with a pruned vocabulary too, beside the full one
+    /// Also time the student with a pruned vocabulary
     #[arg(long, requires = "data", help_heading = "Model")]
     pub(crate) prune_vocabulary: bool,
     #[command(flatten)]
@@ -142,26 +142,26 @@ impl From<BenchTrainArgs> for TrainBench {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  distill bench cache --rows 10000000 --labels 77")]
 pub(crate) struct BenchCacheArgs {
-    /// Rows
+    /// Number of rows
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = at_least_one, help_heading = "Data")]
     pub(crate) rows: usize,
-    /// Logits of a row
+    /// Logits per row
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one, help_heading = "Data")]
     pub(crate) labels: usize,
     /// Number format of the logits: f32, f16 or bf16
     #[arg(long, value_parser = one_of(&STORED_DTYPES, stored_name), value_name = "DTYPE", default_value = "f16",
           hide_possible_values = true, help_heading = "Data")]
     pub(crate) dtype: Dtype,
-    /// Rows that are committed at a time, each time as one shard
+    /// Rows per commit; each commit writes one shard
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = at_least_one, help_heading = "Data")]
     pub(crate) commit_rows: usize,
-    /// Where keys, logits and the order of reading come from
+    /// Random seed of keys, logits and reading order
     #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Data")]
     pub(crate) seed: u64,
-    /// Folder to write the cache into, and leave it there [default: a temporary one, removed afterwards]
+    /// Folder to write the cache to, and keep it [default: a temporary one, removed afterwards]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub(crate) output: Option<PathBuf>,
-    /// Read the cache that this command has left in --output, and write none
+    /// Do not write: read the cache that an earlier call left in --output
     #[arg(long, requires = "output", help_heading = "Output")]
     pub(crate) reuse: bool,
 }
@@ -180,7 +180,7 @@ pub(crate) struct BenchGemmArgs {
     /// Width of the hidden states
     #[arg(long, value_name = "N", default_value_t = 384, value_parser = at_least_one, help_heading = "Model")]
     pub(crate) hidden_size: usize,
-    /// Width inside the feed-forward blocks [default: 4 times the width]
+    /// Width of the feed-forward layers [default: 4 times the hidden size]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Model")]
     pub(crate) intermediate_size: Option<usize>,
     #[command(flatten)]
@@ -191,30 +191,31 @@ pub(crate) struct BenchGemmArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ShapeArgs {
-    /// Model to take sizes and tokenizer from, a folder or a name on the Hub [default: BERT-base's sizes]; capture runs
-    /// its weights too, where no size is given
+    /// Model that sizes and tokenizer are taken from: a folder, or a name on the Hub [default: the sizes of BERT-base].
+    /// Weights are random, but capture uses the model's own unless a size below changes it
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// distilbert, bert, or mobilebert in its published sizes [default: what --model is to capture, distilbert to train]
+    /// Architecture: distilbert, bert, or mobilebert in its published sizes [default: that of --model for capture,
+    /// distilbert for train]
     #[arg(long, value_parser = one_of(&StudentFamily::ALL, StudentFamily::name), value_name = "TYPE",
           hide_possible_values = true)]
     pub(crate) model_type: Option<StudentFamily>,
-    /// Layers [default: the model's; without --model 12 to capture, 6 to train]
+    /// Number of encoder layers [default: the model's; without --model, 12 for capture and 6 for train]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) layers: Option<usize>,
     /// Width of the hidden states [default: the model's]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) hidden_size: Option<usize>,
-    /// Attention heads [default: as many as make a head as wide as the model's]
+    /// Number of attention heads [default: heads as wide as the model's]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) heads: Option<usize>,
-    /// Width inside the feed-forward blocks [default: in the model's proportion to the width]
+    /// Width of the feed-forward layers [default: same ratio to the hidden size as in the model]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) intermediate_size: Option<usize>,
-    /// Word embeddings [default: the model's]
+    /// Vocabulary size [default: the model's]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) vocab_size: Option<usize>,
-    /// Classes [default: the data's to train, the model's to capture]
+    /// Number of classes [default: the data's for train, the model's for capture]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) labels: Option<usize>,
 }
@@ -238,18 +239,18 @@ impl From<ShapeArgs> for Shape {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct RowsArgs {
-    /// Real rows, tokenised by --model's tokenizer: TSV, CSV or JSONL, plain or gzipped [default: made-up rows]
+    /// Real rows, tokenised by --model's tokenizer: TSV, CSV or JSONL, optionally gzipped [default: synthetic rows]
     #[arg(long, value_name = "FILE", requires = "model")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
-    /// Take no more than the first rows of --data
+    /// Use only the first rows of --data
     #[arg(long, value_name = "ROWS", value_parser = at_least_one, requires = "data")]
     pub(crate) limit: Option<usize>,
-    /// Rows in one training step; for capture, how many rows are made up
+    /// Rows per training step; for capture, the number of synthetic rows
     #[arg(long, value_name = "ROWS", default_value_t = 32, value_parser = at_least_one)]
     pub(crate) batch_rows: usize,
-    /// Tokens of each made-up row
+    /// Tokens per synthetic row
     #[arg(long, value_name = "TOKENS", default_value_t = 128, value_parser = at_least_one, conflicts_with = "data")]
     pub(crate) length: usize,
 }
@@ -266,24 +267,25 @@ impl From<RowsArgs> for RowsAsked {
     }
 }
 
-/// What writing adds to a capture.
+/// What writing the cache adds to a capture.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Writing")]
 pub(crate) struct WritingArgs {
-    /// Folder to capture into, several times, in turns with captures whose answers are dropped; each cache is removed
+    /// Also time complete captures into this folder, alternating with captures that discard the outputs; the caches are
+    /// removed again
     #[arg(long, value_name = "DIR", requires = "data")]
     pub(crate) output: Option<PathBuf>,
-    /// Number format of the logits: f32, f16 or bf16 [default: as in cache]
+    /// Number format of the logits: f32, f16 or bf16 [default: as in `distill cache`]
     #[arg(long, value_parser = one_of(&STORED_DTYPES, stored_name), value_name = "DTYPE", requires = "output",
           hide_possible_values = true)]
     pub(crate) dtype: Option<Dtype>,
-    /// Store the largest logits alone, this many
+    /// Store only the K largest logits
     #[arg(long, value_name = "K", value_parser = at_least_one, requires = "output")]
     pub(crate) top_k: Option<usize>,
-    /// Hidden states to store as well, of these layers
+    /// Store hidden states of these layers as well
     #[arg(long, value_name = "LAYER,..", value_delimiter = ',', requires = "output")]
     pub(crate) hidden_states: Vec<usize>,
-    /// Store hidden states of every token, and not of the first alone
+    /// Store hidden states of every token, not only of the first
     #[arg(long, requires = "hidden_states")]
     pub(crate) all_tokens: bool,
 }
@@ -307,21 +309,22 @@ impl From<WritingArgs> for StoredForm {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Measurement")]
 pub(crate) struct MeasurementArgs {
-    /// Repeat for this long, and three times at least; a repeat is a pass over the rows, or several if one is short
+    /// Repeat for this long, at least three times; a repeat is one or more passes over the rows, more if a pass is
+    /// short
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = number(ABOVE_ZERO))]
     pub(crate) seconds: f64,
-    /// Repeat this often, however long it takes
+    /// Repeat exactly this many times, instead of --seconds
     #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with = "seconds")]
     pub(crate) repeats: Option<usize>,
-    /// Where weights, made-up rows and dropout come from
+    /// Random seed of weights, synthetic rows and dropout
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub(crate) seed: u64,
-    /// List what each kernel and each shape of product takes on a GPU, in one more pass over the rows
+    /// On a GPU, list the time of each kernel and each matrix-product shape, in one extra pass over the rows
     #[arg(long)]
     pub(crate) launches: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Most tokens in one forward pass [default: 4096, on a GPU 16384, or all of the made-up rows if they are more]
+    /// Maximum tokens per forward pass [default: 4096, or 16384 on a GPU; all synthetic rows if they have more]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one, help_heading = "Compute")]
     pub(crate) batch_tokens: Option<usize>,
 }

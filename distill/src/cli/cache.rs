@@ -1,4 +1,4 @@
-//! The flags of `distill cache` and of what can be done with a cache that is there.
+//! The flags of `distill cache` and its subcommands.
 
 use std::path::{Path, PathBuf};
 
@@ -10,16 +10,16 @@ use super::values::{STORED_DTYPES, at_least_one, number, one_of, stored_name};
 use crate::jobs::capture::{Asking, ExistingCache, StoredForm};
 use crate::recipe::ABOVE_ZERO;
 
-/// `distill cache`: store what a teacher says, or look after what is stored.
+/// `distill cache`: store a teacher's outputs, or manage a cache.
 #[derive(Debug, Clone)]
 pub(crate) enum CacheArgs {
-    /// Without a subcommand.
+    /// Without a subcommand: run the teacher.
     Capture(Box<CaptureArgs>),
-    /// With one.
+    /// With a subcommand: work on an existing cache.
     Stored(CacheCommand),
 }
 
-// By hand, since the derived form takes a subcommand or flags, and not the one in the place of the other.
+// By hand: clap's derive cannot express "either a subcommand or these flags".
 impl Args for CacheArgs {
     fn augment_args(command: Command) -> Command {
         CacheCommand::augment_subcommands(CaptureArgs::augment_args(command))
@@ -46,20 +46,21 @@ impl FromArgMatches for CacheArgs {
     }
 }
 
-/// What to do with a cache that is there.
+/// What to do with an existing cache.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum CacheCommand {
-    /// Show what a cache holds: rows, bytes, fingerprint, entropy; with data, what of it is covered and how well
+    /// Show what a cache holds: rows, bytes, fingerprint, entropy; with --data, how many of its rows are cached and how
+    /// accurate the teacher is on them
     Inspect(InspectArgs),
-    /// Check every byte of a cache and say which file and block is damaged
+    /// Check all checksums of a cache and list damaged files and blocks
     Verify(VerifyArgs),
-    /// Say how many bytes and how much time a capture will take, from a short probe
+    /// Estimate size and time of a capture from a short trial run
     Estimate(Box<EstimateArgs>),
-    /// Make one cache of several, captured by several machines
+    /// Merge several caches into one, for instance from several machines
     Merge(MergeArgs),
-    /// Write a cache as Parquet, for pandas and polars
+    /// Write a cache as a Parquet file, for pandas and polars
     Export(CacheExportArgs),
-    /// Write a cache anew in few large shards; with data, without the rows that are not in it
+    /// Rewrite a cache into few large shards; with --data, drop all rows that are not in it
     Gc(GcArgs),
 }
 
@@ -70,10 +71,10 @@ pub(crate) struct CaptureArgs {
     /// Teacher to run: a folder, or a name on the Hub
     #[arg(long, value_name = "MODEL", help_heading = "Model")]
     pub(crate) teacher: String,
-    /// Go on with a teacher that is no better than chance on the labelled rows
+    /// Accept a teacher that is no better than chance on the labelled rows
     #[arg(long, help_heading = "Model")]
     pub(crate) force: bool,
-    /// Rows to run it on, labels optional: TSV, CSV, JSONL or text, plain or gzipped
+    /// Rows to run the teacher on, labels optional: TSV, CSV, JSONL or plain text (.txt), optionally gzipped
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -86,7 +87,8 @@ pub(crate) struct CaptureArgs {
     pub(crate) compute: ComputeArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
-    /// Bring a cache of another teacher, length or form up to date; only what is stale is captured anew
+    /// Update a cache that was made with another teacher, maximum length or form of storage; only what is stale is
+    /// recomputed
     #[arg(long, conflicts_with = "overwrite", help_heading = "Output")]
     pub(crate) refresh: bool,
     #[command(flatten)]
@@ -94,12 +96,12 @@ pub(crate) struct CaptureArgs {
 }
 
 impl CaptureArgs {
-    /// Who is asked, what, and on which rows.
+    /// Teacher, rows, task and what to store.
     pub(crate) fn asking(&self) -> anyhow::Result<Asking> {
         asking(&self.teacher, &self.data, &self.columns, self.task, &self.stored, &self.compute, &self.hub)
     }
 
-    /// What to do about a cache that is there.
+    /// What to do if the folder already holds a cache.
     pub(crate) fn existing(&self) -> ExistingCache {
         match (self.refresh, self.output.overwrite) {
             (true, _) => ExistingCache::Refresh,
@@ -110,7 +112,7 @@ impl CaptureArgs {
 }
 
 impl EstimateArgs {
-    /// Who is asked, what, and on which rows.
+    /// Teacher, rows, task and what to store.
     pub(crate) fn asking(&self) -> anyhow::Result<Asking> {
         asking(&self.teacher, &self.data, &self.columns, self.task, &self.stored, &self.compute, &self.hub)
     }
@@ -136,33 +138,33 @@ fn asking(
     })
 }
 
-/// What is stored of each answer.
+/// What is stored for each row.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "What is stored")]
 pub(crate) struct StoredArgs {
     /// Number format of the logits: f32, f16 or bf16 [default: f32; f16 with masked-lm]
     #[arg(long, value_parser = one_of(&STORED_DTYPES, stored_name), value_name = "DTYPE", hide_possible_values = true)]
     pub(crate) dtype: Option<Dtype>,
-    /// Store the largest logits alone, this many, and the sum of the others at each of --temperatures [default: all
-    /// logits; 64 of them with masked-lm]
+    /// Store only the K largest logits, and for each of --temperatures the others' share of the softmax [default: all
+    /// logits; K = 64 with masked-lm]
     #[arg(long, value_name = "K", value_parser = at_least_one, conflicts_with = "sample")]
     pub(crate) top_k: Option<usize>,
-    /// Temperatures that a student may be trained at with --top-k, with commas between them [default: 1,2,4]
+    /// Temperatures at which a student can be trained with --top-k, comma-separated [default: 1,2,4]
     #[arg(long, value_name = "T,..", value_delimiter = ',', value_parser = number(ABOVE_ZERO), conflicts_with = "sample")]
     pub(crate) temperatures: Vec<f64>,
-    /// Store classes drawn from the softmax instead of logits, this many draws
+    /// Instead of logits, store this many classes sampled from the softmax, with replacement
     #[arg(long, value_name = "DRAWS", value_parser = at_least_one, conflicts_with = "dtype")]
     pub(crate) sample: Option<usize>,
-    /// Temperature of the softmax that --sample draws from, and the only one that a student may be trained at
+    /// Temperature of the softmax that --sample draws from, and the only one a student can be trained at
     #[arg(long, value_name = "T", default_value = "1.0", value_parser = number(ABOVE_ZERO), requires = "sample")]
     pub(crate) sample_temperature: f64,
-    /// Where the draws of --sample and the masks of masked-lm come from
+    /// Random seed of --sample and of the masks of masked-lm
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub(crate) seed: u64,
-    /// Hidden states to store as well, of these layers: 0 is the embeddings' output, 1 the first layer's
+    /// Store hidden states of these layers as well: 0 is the output of the embeddings, 1 that of the first layer
     #[arg(long, value_name = "LAYER,..", value_delimiter = ',')]
     pub(crate) hidden_states: Vec<usize>,
-    /// Store hidden states of every token, and not of the first alone
+    /// Store hidden states of every token, not only of the first
     #[arg(long, requires = "hidden_states")]
     pub(crate) all_tokens: bool,
 }
@@ -189,7 +191,7 @@ pub(crate) struct InspectArgs {
     /// Folder of the cache
     #[arg(value_name = "DIR")]
     pub(crate) cache: PathBuf,
-    /// Rows to look up: how many are there, and how often the teacher is right about their labels
+    /// Rows to look up: reports how many are cached and the teacher's accuracy on those with labels
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
@@ -209,10 +211,10 @@ pub(crate) struct VerifyArgs {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  distill cache estimate --teacher teacher --data train.tsv")]
 pub(crate) struct EstimateArgs {
-    /// Teacher to probe: a folder, or a name on the Hub
+    /// Teacher to time: a folder, or a name on the Hub
     #[arg(long, value_name = "MODEL", help_heading = "Model")]
     pub(crate) teacher: String,
-    /// Rows that it is to run on
+    /// Rows that the capture would cover
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -223,7 +225,7 @@ pub(crate) struct EstimateArgs {
     pub(crate) stored: StoredArgs,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
-    /// Let the teacher run for about this long
+    /// Duration of the trial run
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = number(ABOVE_ZERO), help_heading = "Measurement")]
     pub(crate) probe_seconds: f64,
     #[command(flatten)]
@@ -234,10 +236,10 @@ pub(crate) struct EstimateArgs {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  distill cache merge cache-a cache-b --output cache")]
 pub(crate) struct MergeArgs {
-    /// Folders of the caches; where several have a row, the first one's is taken
+    /// Folders of the caches; a row that is in several is taken from the first
     #[arg(value_name = "DIR", required = true)]
     pub(crate) caches: Vec<PathBuf>,
-    /// Folder to write; a merge that was stopped goes on
+    /// Folder to write; resumes a merge that was interrupted there
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub(crate) output: PathBuf,
 }
@@ -252,7 +254,7 @@ pub(crate) struct CacheExportArgs {
     /// Parquet file to write
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) output: PathBuf,
-    /// Replace the file if it is there
+    /// Replace the file if it exists
     #[arg(long, help_heading = "Output")]
     pub(crate) overwrite: bool,
 }
@@ -264,7 +266,7 @@ pub(crate) struct GcArgs {
     /// Folder of the cache
     #[arg(value_name = "DIR")]
     pub(crate) cache: PathBuf,
-    /// Keep the rows of this file alone, and drop those of a former length; may be given several times
+    /// Keep only the rows of this file, as truncated to the cache's current length; may be given several times
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: Vec<PathBuf>,
     #[command(flatten)]

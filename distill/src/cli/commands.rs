@@ -8,10 +8,10 @@ use super::groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, O
 use super::values::{at_least_one, at_least_three, number, one_of};
 use crate::objective::LossTermRecipe;
 use crate::recipe::{
-    ABOVE_ZERO, ExportDtype, FitRecipe, LayerChoice, Setting, StudentFamily, StudentRecipe, ZERO_OR_MORE,
+    ABOVE_ZERO, ExportDtype, FitRecipe, LayerChoice, Setting, Shape, StudentFamily, StudentRecipe, ZERO_OR_MORE,
 };
 
-/// `distill finetune`: make a teacher.
+/// `distill finetune`: fine-tune a teacher.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  distill finetune --model sentence-transformers/all-MiniLM-L6-v2 \\\n      \
                         --data train.tsv --output teacher")]
@@ -19,24 +19,24 @@ pub(crate) struct FinetuneArgs {
     /// Model to start from: a folder, or a name on the Hub
     #[arg(long, value_name = "MODEL", help_heading = "Model")]
     pub(crate) model: String,
-    /// Keep only the word pieces that the data uses and every single character
+    /// Cut the WordPiece vocabulary to the pieces that occur in the data, and all single characters
     #[arg(long, help_heading = "Model")]
     pub(crate) prune_vocabulary: bool,
     #[command(flatten)]
     pub(crate) task: TaskArgs,
-    /// Rows to learn from, labelled unless --task is masked-lm: TSV, CSV, JSONL or text, plain or gzipped
+    /// Training data, labelled unless --task is masked-lm: TSV, CSV, JSONL or plain text (.txt), optionally gzipped
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: PathBuf,
-    /// Rows to validate on [default: a tenth of --data, chosen by a hash of the text]
+    /// Validation data [default: a tenth of --data, held out by a hash of the text]
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) validation: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
-    /// Times that every row is learned from
+    /// Passes over the training data
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one, help_heading = "Training")]
     pub(crate) epochs: usize,
-    /// Highest learning rate, reached at the end of the warm-up
-    #[arg(long, value_name = "RATE", default_value = "5e-5", value_parser = number(ABOVE_ZERO), help_heading = "Training")]
+    /// Peak learning rate of AdamW, reached at the end of the warmup
+    #[arg(long, value_name = "RATE", default_value_t = 5e-5, value_parser = number(ABOVE_ZERO), help_heading = "Training")]
     pub(crate) learning_rate: f64,
     #[command(flatten)]
     pub(crate) fitting: FittingArgs,
@@ -44,7 +44,7 @@ pub(crate) struct FinetuneArgs {
     pub(crate) compute: ComputeArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
-    /// Continue the training that was stopped in --output
+    /// Resume the interrupted training in --output
     #[arg(long, conflicts_with = "overwrite", help_heading = "Output")]
     pub(crate) resume: bool,
     #[command(flatten)]
@@ -52,7 +52,7 @@ pub(crate) struct FinetuneArgs {
 }
 
 impl FinetuneArgs {
-    /// How the model is fitted.
+    /// Training settings.
     pub(crate) fn fit(&self) -> FitRecipe {
         self.fitting.recipe(self.epochs, self.learning_rate, &self.compute)
     }
@@ -63,66 +63,78 @@ impl FinetuneArgs {
 #[command(after_help = "Example:\n  distill train --teacher teacher --cache cache --data train.tsv \\\n      \
                         --layers 0,2,4 --prune-vocabulary --output student")]
 pub(crate) struct TrainArgs {
-    /// Teacher to learn from: a folder, or a name on the Hub
-    #[arg(long, value_name = "MODEL", help_heading = "Teacher")]
-    pub(crate) teacher: String,
-    /// Folder that `distill cache` wrote; not needed with --weight-soft 0
+    /// Teacher to learn from: a folder, or a name on the Hub; --cache alone will do for a student that takes nothing of
+    /// its weights
+    #[arg(long, value_name = "MODEL", required_unless_present = "cache", help_heading = "Teacher")]
+    pub(crate) teacher: Option<String>,
+    /// Folder written by `distill cache`; not needed with --weight-soft 0
     #[arg(long, value_name = "FOLDER", help_heading = "Teacher")]
     pub(crate) cache: Option<PathBuf>,
-    /// Go on with a teacher that is no better than chance on the labelled rows
+    /// Accept a teacher that is no better than chance on the labelled rows
     #[arg(long, help_heading = "Teacher")]
     pub(crate) force: bool,
-    /// Kind of student: distilbert, bert for one that is to teach in its turn, or mobilebert, in its published sizes unless
-    /// its teacher is one
+    /// Pretrained student: a folder, or a name on the Hub. It keeps its sizes, weights and tokenizer, and gets a new
+    /// head where its classes are others
+    #[arg(long, value_name = "MODEL", help_heading = "Student")]
+    pub(crate) student: Option<String>,
+    /// Published sizes by name: tiny, mini, small, medium, distilbert, tinybert-4, tinybert-6, minilm-6x384,
+    /// minilm-12x384 or mobilebert; flags for single sizes override it
+    #[arg(long, value_parser = one_of(&Shape::ALL, Shape::name), value_name = "NAME", hide_possible_values = true,
+          help_heading = "Student")]
+    pub(crate) shape: Option<Shape>,
+    /// Architecture of the student: distilbert, bert (to make a smaller teacher) or mobilebert (in its published sizes,
+    /// unless the teacher is a mobilebert too) [default: the shape's, or distilbert]
     #[arg(long, value_parser = one_of(&StudentFamily::ALL, StudentFamily::name), value_name = "TYPE",
-          default_value_t = StudentFamily::DistilBert, hide_possible_values = true, help_heading = "Student")]
-    pub(crate) model_type: StudentFamily,
-    /// Teacher layers to start from: uniform, first, last, random (none of them) or a list such as 0,2,4
-    #[arg(long, value_name = "LAYERS", default_value_t = LayerChoice::Uniform, help_heading = "Student")]
+          hide_possible_values = true, help_heading = "Student")]
+    pub(crate) model_type: Option<StudentFamily>,
+    /// Layers that initialise the student, of its teacher or of --student: uniform (evenly spaced), first, last, or a
+    /// list such as 0,2,4 counted from 0; random uses none
+    #[arg(long, value_name = "LAYERS", default_value_t = StudentRecipe::DEFAULT.layers, help_heading = "Student")]
     pub(crate) layers: LayerChoice,
-    /// Layers of the student [default: as many as listed in --layers, or half the teacher's]
+    /// Number of encoder layers [default: as many as listed in --layers, else half the teacher's, or all of --student]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) num_layers: Option<usize>,
-    /// Width of the student [default: the teacher's]; a narrower one starts from the parts that matter most
+    /// Width of the hidden states [default: the teacher's]; a narrower student is initialised from the dimensions and
+    /// heads with the largest weights
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) hidden_size: Option<usize>,
-    /// Attention heads of the student [default: as many as make a head as wide as the teacher's]
+    /// Number of attention heads [default: heads as wide as the teacher's]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) num_heads: Option<usize>,
-    /// Width inside the feed-forward blocks [default: in the teacher's proportion to the width]
+    /// Width of the feed-forward layers [default: same ratio to the hidden size as in the teacher]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) intermediate_size: Option<usize>,
-    /// Width inside the layers of a mobilebert [default: 128, or its teacher's]
+    /// Width inside the layers of a mobilebert [default: the teacher's if it is a mobilebert, else 128]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) bottleneck_size: Option<usize>,
-    /// Feed-forward blocks in each layer of a mobilebert [default: 4, or its teacher's]
+    /// Feed-forward blocks in each layer of a mobilebert [default: the teacher's if it is a mobilebert, else 4]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) stacks: Option<usize>,
-    /// Keep only the word pieces that the data uses and every single character
+    /// Cut the WordPiece vocabulary to the pieces that occur in the data, and all single characters
     #[arg(long, help_heading = "Student")]
     pub(crate) prune_vocabulary: bool,
-    /// Rows to learn from, labels optional: TSV, CSV, JSONL or text, plain or gzipped
+    /// Training data, labels optional: TSV, CSV, JSONL or plain text (.txt), optionally gzipped
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: PathBuf,
-    /// Rows to validate on [default: a tenth of --data, chosen by a hash of the text]
+    /// Validation data [default: a tenth of --data, held out by a hash of the text]
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) validation: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
-    /// Softening of both distributions in the soft term: logits are divided by it
-    #[arg(long, value_name = "T", default_value = "2.0", value_parser = number(ABOVE_ZERO), help_heading = "Objective")]
+    /// Softmax temperature of the soft term: teacher and student logits are divided by it
+    #[arg(long, value_name = "T", default_value_t = LossTermRecipe::DEFAULT_TEMPERATURE, value_parser = number(ABOVE_ZERO), help_heading = "Objective")]
     pub(crate) temperature: f64,
-    /// Weight of the soft term, T^2 * KL(teacher || student); 0 leaves it out
-    #[arg(long, value_name = "W", default_value_t = 0.5, value_parser = number(ZERO_OR_MORE), help_heading = "Objective")]
+    /// Weight of the soft term, T^2 * KL(teacher || student); 0 turns it off
+    #[arg(long, value_name = "W", default_value_t = LossTermRecipe::DEFAULT_WEIGHT, value_parser = number(ZERO_OR_MORE), help_heading = "Objective")]
     pub(crate) weight_soft: f64,
-    /// Weight of the hard term, cross-entropy with the labels; 0 leaves it out
-    #[arg(long, value_name = "W", default_value_t = 0.5, value_parser = number(ZERO_OR_MORE), help_heading = "Objective")]
+    /// Weight of the hard term, cross-entropy with the labels; 0 turns it off
+    #[arg(long, value_name = "W", default_value_t = LossTermRecipe::DEFAULT_WEIGHT, value_parser = number(ZERO_OR_MORE), help_heading = "Objective")]
     pub(crate) weight_hard: f64,
-    /// Times that every row is learned from
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one, help_heading = "Training")]
+    /// Passes over the training data
+    #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.epochs, value_parser = at_least_one, help_heading = "Training")]
     pub(crate) epochs: usize,
-    /// Highest learning rate, reached at the end of the warm-up
-    #[arg(long, value_name = "RATE", default_value = "1e-4", value_parser = number(ABOVE_ZERO), help_heading = "Training")]
+    /// Peak learning rate of AdamW, reached at the end of the warmup
+    #[arg(long, value_name = "RATE", default_value_t = FitRecipe::DEFAULT.learning_rate, value_parser = number(ABOVE_ZERO), help_heading = "Training")]
     pub(crate) learning_rate: f64,
     #[command(flatten)]
     pub(crate) fitting: FittingArgs,
@@ -130,7 +142,7 @@ pub(crate) struct TrainArgs {
     pub(crate) compute: ComputeArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
-    /// Continue the training that was stopped in --output
+    /// Resume the interrupted training in --output
     #[arg(long, conflicts_with = "overwrite", help_heading = "Output")]
     pub(crate) resume: bool,
     #[command(flatten)]
@@ -138,16 +150,18 @@ pub(crate) struct TrainArgs {
 }
 
 impl TrainArgs {
-    /// The terms that the weights ask for; a weight of 0 leaves its term out.
+    /// The loss terms whose weight is above 0.
     pub(crate) fn loss_terms(&self) -> Vec<LossTermRecipe> {
         let soft = LossTermRecipe::SoftTarget { weight: self.weight_soft, temperature: self.temperature };
         let hard = LossTermRecipe::HardLabel { weight: self.weight_hard };
         [soft, hard].into_iter().filter(|term| term.weight() > 0.0).collect()
     }
 
-    /// The student.
+    /// Architecture and initialisation of the student.
     pub(crate) fn student(&self) -> StudentRecipe {
         StudentRecipe {
+            model: self.student.clone(),
+            shape: self.shape,
             family: self.model_type,
             layers: self.layers.clone(),
             num_layers: self.num_layers,
@@ -161,7 +175,7 @@ impl TrainArgs {
         }
     }
 
-    /// How it is fitted.
+    /// Training settings.
     pub(crate) fn fit(&self) -> FitRecipe {
         self.fitting.recipe(self.epochs, self.learning_rate, &self.compute)
     }
@@ -174,10 +188,10 @@ pub(crate) struct EvaluateArgs {
     /// Model to measure: a folder, or a name on the Hub
     #[arg(long, value_name = "MODEL", help_heading = "Model")]
     pub(crate) model: String,
-    /// Teacher to compare it with: adds how often the two agree
+    /// Teacher to compare with: adds the share of rows on which both predict the same label
     #[arg(long, value_name = "MODEL", help_heading = "Model")]
     pub(crate) teacher: Option<String>,
-    /// Rows to measure on: TSV, CSV or JSONL, plain or gzipped
+    /// Labelled rows to measure on: TSV, CSV or JSONL, optionally gzipped
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -188,18 +202,19 @@ pub(crate) struct EvaluateArgs {
     pub(crate) hub: HubArgs,
 }
 
-/// `distill export`: write what ships.
+/// `distill export`: write a model to ship.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  distill export --model student --data test.tsv --dtype f16 --output export")]
 pub(crate) struct ExportArgs {
-    /// Folder that `distill train` or `distill finetune` wrote
+    /// Folder written by `distill train` or `distill finetune`
     #[arg(long, value_name = "RUN", help_heading = "Model")]
     pub(crate) model: PathBuf,
     /// Number format of the weights: f32, f16 or bf16
     #[arg(long, value_parser = one_of(&ExportDtype::ALL, ExportDtype::name), value_name = "DTYPE",
           default_value_t = ExportDtype::F32, hide_possible_values = true, help_heading = "Model")]
     pub(crate) dtype: ExportDtype,
-    /// Rows to measure the exported model on, for its card [default: the figures of the run]
+    /// Labelled rows to measure the exported model on, for its model card [default: report the training run's own
+    /// scores]
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
@@ -214,16 +229,16 @@ pub(crate) struct ExportArgs {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  echo \"my card has not arrived\" | distill predict --model export --json")]
 pub(crate) struct PredictArgs {
-    /// Text to classify, one a line [default: stdin]
+    /// Texts to classify, one per line [default: stdin]
     #[arg(value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Model to use: a folder, or a name on the Hub
     #[arg(long, value_name = "MODEL", help_heading = "Model")]
     pub(crate) model: String,
-    /// Add the logits, from before the softmax
+    /// Print the logits (before softmax) as well
     #[arg(long, help_heading = "Output")]
     pub(crate) logits: bool,
-    /// Tokens kept of a text, special tokens included [default: 128, or the model's own limit if lower]
+    /// Truncate texts to this many tokens, special tokens included [default: 128, or the model's limit if lower]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_three, help_heading = "Data")]
     pub(crate) max_length: Option<usize>,
     #[command(flatten)]
@@ -232,20 +247,20 @@ pub(crate) struct PredictArgs {
     pub(crate) hub: HubArgs,
 }
 
-/// `distill run`: do what a recipe says.
+/// `distill run`: run a recipe.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  distill run recipe.toml --set train.epochs=10")]
 pub(crate) struct RunArgs {
-    /// What to compute, as TOML; paths in it are taken from the folder you are in
+    /// Recipe in TOML; paths in it are relative to the current folder
     #[arg(value_name = "RECIPE.toml")]
     pub(crate) recipe: PathBuf,
-    /// Put another value into the recipe; may be given several times
+    /// Override a value of the recipe; may be given several times
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Recipe")]
     pub(crate) set: Vec<Setting>,
-    /// Folder to write, one folder a stage in it [default: the recipe's]
+    /// Folder to write, with a subfolder for each stage [default: `output` in the recipe]
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
     pub(crate) output: Option<PathBuf>,
-    /// Start afresh in a folder that holds something: replaces what distill writes there, keeps other files
+    /// Start over in a folder that is not empty: replaces the files that distill writes, keeps all others
     #[arg(long, help_heading = "Output")]
     pub(crate) overwrite: bool,
     #[command(flatten)]
@@ -254,25 +269,25 @@ pub(crate) struct RunArgs {
     pub(crate) hub: HubArgs,
 }
 
-/// `distill demo`: all of it on what the program carries.
+/// `distill demo`: the whole pipeline on built-in data.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  distill demo --output demo")]
 pub(crate) struct DemoArgs {
-    /// Leave out the same student trained without the teacher
+    /// Skip the baseline: the same student trained without the teacher
     #[arg(long, help_heading = "Training")]
     pub(crate) no_baseline: bool,
-    /// Times that every row is learned from [default: the demo's recipe]
+    /// Passes over the training data [default: as in the demo's recipe]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Training")]
     pub(crate) epochs: Option<usize>,
-    /// Where all randomness comes from: the same seed gives the same model
-    #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Training")]
+    /// Random seed: the same seed gives the same model
+    #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.seed, help_heading = "Training")]
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Folder to write: teacher, cache, student, baseline and export
+    /// Folder to write, with subfolders teacher, cache, student, baseline and export
     #[arg(long, value_name = "FOLDER", default_value = "distill-demo", help_heading = "Output")]
     pub(crate) output: PathBuf,
-    /// Start afresh in a folder that holds something: replaces what distill writes there, keeps other files
+    /// Start over in a folder that is not empty: replaces the files that distill writes, keeps all others
     #[arg(long, help_heading = "Output")]
     pub(crate) overwrite: bool,
 }

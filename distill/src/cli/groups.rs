@@ -10,26 +10,28 @@ use teacher::HubOptions;
 use super::values::{TaskName, at_least_one, at_least_three, number, one_of};
 use crate::device::{self, DeviceChoice, PrecisionChoice};
 use crate::jobs::Existing;
-use crate::recipe::{ABOVE_ZERO, ColumnsRecipe, FRACTION, FitRecipe, Keep, PART, PROBABILITY, ZERO_OR_MORE};
+use crate::recipe::{
+    ABOVE_ZERO, ColumnsRecipe, FRACTION, FitRecipe, Keep, PART, PROBABILITY, StudentRecipe, ZERO_OR_MORE,
+};
 use crate::tasks::Task;
 
 /// How a data file is read: its columns, its label names, and how much of each text the model sees.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct ColumnArgs {
-    /// Column that holds the text [default: text]
+    /// Column of the text [default: text]
     #[arg(long, value_name = "NAME")]
     pub(crate) text_column: Option<String>,
-    /// Column that holds the second text of a pair [default: text_b, where there is one]
+    /// Column of the second text, for text pairs [default: text_b, if there is one]
     #[arg(long, value_name = "NAME")]
     pub(crate) pair_column: Option<String>,
-    /// Column that holds the label [default: label]
+    /// Column of the label [default: label]
     #[arg(long, value_name = "NAME")]
     pub(crate) label_column: Option<String>,
-    /// Names of the classes in the model's order, with commas between them
+    /// Class names in the order of the class ids, comma-separated
     #[arg(long, value_name = "A,B,..", value_delimiter = ',')]
     pub(crate) label_names: Vec<String>,
-    /// Tokens kept of a text, special tokens included [default: 128, or the model's own limit if lower]
+    /// Truncate texts to this many tokens, special tokens included [default: 128, or the model's limit if lower]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_three)]
     pub(crate) max_length: Option<usize>,
 }
@@ -46,21 +48,21 @@ impl From<&ColumnArgs> for ColumnsRecipe {
     }
 }
 
-/// What the model is to tell.
+/// What the model is trained to predict.
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Task")]
 pub(crate) struct TaskArgs {
-    /// What the model tells of a text: single-label (its class) or masked-lm (what stood at masked tokens; CPU alone)
+    /// Task: single-label (one class per text) or masked-lm (the original token at masked positions; CPU only)
     #[arg(long, value_parser = one_of(&TaskName::ALL, TaskName::name), value_name = "TASK",
           default_value_t = TaskName::SingleLabel, hide_possible_values = true)]
     pub(crate) task: TaskName,
-    /// Part of each row's tokens that masked-lm masks, as BERT does [default: 0.15]
-    #[arg(long, value_name = "PART", value_parser = number(PART))]
+    /// Fraction of tokens to mask for masked-lm, in BERT's way [default: 0.15]
+    #[arg(long, value_name = "FRACTION", value_parser = number(PART))]
     pub(crate) mask_probability: Option<f64>,
 }
 
 impl TaskArgs {
-    /// The task; where it masks tokens, by this seed.
+    /// The task; masks are drawn with this seed.
     pub(crate) fn task(&self, seed: u64) -> anyhow::Result<Task> {
         match (self.task, self.mask_probability) {
             (TaskName::MaskedLm, part) => Ok(Task::MaskedLm(Masks { probability: part.unwrap_or(0.15), seed })),
@@ -74,41 +76,41 @@ impl TaskArgs {
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Compute")]
 pub(crate) struct DeviceArgs {
-    /// Where to compute: auto (a GPU if there is one), cpu or cuda:N (the N-th GPU, from 0)
+    /// Device: auto (a GPU if there is one), cpu, or cuda:N (GPU N, counted from 0)
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
     pub(crate) device: DeviceChoice,
-    /// Number formats to compute in: auto (bf16 on a GPU, f32 on the CPU), f32, tf32 or bf16
+    /// Precision of the forward and backward pass: auto (bf16 on a GPU, f32 on the CPU), f32, tf32 or bf16
     #[arg(long, value_parser = one_of(&PrecisionChoice::ALL, PrecisionChoice::name), value_name = "FORMAT",
           default_value_t = PrecisionChoice::Auto, hide_possible_values = true)]
     pub(crate) precision: PrecisionChoice,
 }
 
 impl DeviceArgs {
-    /// Finds the device, or refuses what this machine cannot do.
+    /// Finds the device; an error if this machine does not have it or cannot compute in this precision.
     pub(crate) fn resolve(&self) -> anyhow::Result<Compute> {
         device::find(self.device, self.precision)
     }
 }
 
-/// Where and in what portions the forward passes run. None of it changes what is learned from a row.
+/// Device and batching of forward passes.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Compute")]
 pub(crate) struct ComputeArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Most tokens in one forward pass; lower it to use less memory [default: 4096, on a GPU 16384]
+    /// Maximum tokens per forward pass; lower it to use less memory [default: 4096, or 16384 on a GPU]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub(crate) batch_tokens: Option<usize>,
 }
 
-/// How a model named instead of given as a folder is fetched from the Hugging Face Hub.
+/// How models are fetched from the Hugging Face Hub.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Hub")]
 pub(crate) struct HubArgs {
-    /// Branch, tag or commit of a model taken from the Hub [default: main]
+    /// Branch, tag or commit of a model on the Hub [default: main]
     #[arg(long, value_name = "REVISION")]
     pub(crate) revision: Option<String>,
-    /// Use only models that are on this machine, as HF_HUB_OFFLINE=1 does
+    /// Use only models already on this machine, like HF_HUB_OFFLINE=1
     #[arg(long)]
     pub(crate) offline: bool,
 }
@@ -119,20 +121,20 @@ impl From<HubArgs> for HubOptions {
     }
 }
 
-/// The folder a command writes.
+/// The folder that a command writes to.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
-    /// Folder to write; made if missing
+    /// Folder to write to; created if missing
     #[arg(long, value_name = "FOLDER")]
     pub(crate) output: PathBuf,
-    /// Start afresh in a folder that holds something: replaces what distill writes there, keeps other files
+    /// Start over in a folder that is not empty: replaces the files that distill writes, keeps all others
     #[arg(long)]
     pub(crate) overwrite: bool,
 }
 
 impl OutputArgs {
-    /// What to do about what the folder holds.
+    /// What to do if the folder is not empty.
     pub(crate) fn existing(&self, resume: bool) -> Existing {
         match (resume, self.overwrite) {
             (true, _) => Existing::Resume,
@@ -142,39 +144,40 @@ impl OutputArgs {
     }
 }
 
-/// How a model is fitted, whatever it is fitted to: `finetune` and `train` share this.
+/// Training settings that `finetune` and `train` share.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Training")]
 pub(crate) struct FittingArgs {
-    /// Rows in one optimiser step
-    #[arg(long, value_name = "ROWS", default_value_t = 32, value_parser = at_least_one)]
+    /// Rows per optimiser step
+    #[arg(long, value_name = "ROWS", default_value_t = FitRecipe::DEFAULT.batch_rows, value_parser = at_least_one)]
     pub(crate) batch_rows: usize,
-    /// How strongly AdamW draws weights to 0; biases and norms are left alone
-    #[arg(long, value_name = "RATE", default_value_t = 0.01, value_parser = number(ZERO_OR_MORE))]
+    /// Weight decay of AdamW; not applied to biases and norms
+    #[arg(long, value_name = "RATE", default_value_t = FitRecipe::DEFAULT.weight_decay, value_parser = number(ZERO_OR_MORE))]
     pub(crate) weight_decay: f64,
-    /// Part of all steps over which the learning rate rises from 0; it falls back to 0 over the rest
-    #[arg(long, value_name = "PART", default_value_t = 0.06, value_parser = number(FRACTION))]
+    /// Fraction of all steps for warmup: the learning rate rises linearly from 0, then falls linearly to 0 over the
+    /// rest
+    #[arg(long, value_name = "FRACTION", default_value_t = FitRecipe::DEFAULT.warmup_ratio, value_parser = number(FRACTION))]
     pub(crate) warmup_ratio: f64,
-    /// Gradients of a larger norm than this are scaled down to it
-    #[arg(long, value_name = "NORM", default_value = "1.0", value_parser = number(ABOVE_ZERO))]
+    /// Clip the gradient to this L2 norm, over all parameters
+    #[arg(long, value_name = "NORM", default_value_t = FitRecipe::DEFAULT.max_gradient_norm, value_parser = number(ABOVE_ZERO))]
     pub(crate) max_gradient_norm: f64,
-    /// Chance of each value being dropped in training
-    #[arg(long, value_name = "CHANCE", default_value_t = 0.1, value_parser = number(PROBABILITY))]
+    /// Dropout probability, in training only
+    #[arg(long, value_name = "RATE", default_value_t = StudentRecipe::DEFAULT.dropout, value_parser = number(PROBABILITY))]
     pub(crate) dropout: f64,
-    /// Which state of the model to keep: best on the validation rows, or last
-    #[arg(long, value_parser = one_of(&Keep::ALL, Keep::name), value_name = "WHICH", default_value_t = Keep::Best,
+    /// Which weights to keep: best (highest validation accuracy; without labels, agreement with the teacher) or last
+    #[arg(long, value_parser = one_of(&Keep::ALL, Keep::name), value_name = "WHICH", default_value_t = FitRecipe::DEFAULT.keep,
           hide_possible_values = true)]
     pub(crate) keep: Keep,
-    /// Epochs between two evaluations on the validation rows
-    #[arg(long, value_name = "EPOCHS", default_value_t = 1, value_parser = at_least_one)]
+    /// Evaluate on the validation data every this many epochs
+    #[arg(long, value_name = "EPOCHS", default_value_t = FitRecipe::DEFAULT.evaluate_every, value_parser = at_least_one)]
     pub(crate) evaluate_every: usize,
-    /// Where all randomness comes from: the same seed gives the same model
-    #[arg(long, value_name = "N", default_value_t = 42)]
+    /// Random seed: the same seed gives the same model
+    #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.seed)]
     pub(crate) seed: u64,
 }
 
 impl FittingArgs {
-    /// The recipe that these flags and those of their commands spell.
+    /// These flags and those of their commands as a recipe.
     pub(super) fn recipe(&self, epochs: usize, learning_rate: f64, compute: &ComputeArgs) -> FitRecipe {
         FitRecipe {
             epochs,

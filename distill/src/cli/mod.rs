@@ -1,5 +1,6 @@
-//! The command line as it is typed: one struct a command, in [`commands`]; shared flags in [`groups`]; checked values
-//! in [`values`]. Beside each struct stands what it means to a recipe or a job; these know nothing of flags.
+//! The command line, parsed by clap: one struct per command, in [`commands`] (those of `bench` and `cache` in files of
+//! their own); flags that commands share, in [`groups`]; parsers of values, in [`values`]. Each struct comes with its
+//! conversion to a recipe or a job, which know nothing of flags.
 
 mod bench;
 mod cache;
@@ -13,7 +14,7 @@ pub(crate) use commands::{DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, Pred
 
 use clap::{ArgAction, Parser, Subcommand};
 
-/// Distils a large text classifier into a small one: make a teacher, store what it says, train a student, ship it.
+/// Distils a large text classifier into a small one: fine-tune a teacher, cache its logits, train a student, export it.
 #[derive(Debug, Parser)]
 #[command(
     name = "distill",
@@ -26,7 +27,7 @@ use clap::{ArgAction, Parser, Subcommand};
     after_help = "Example:\n  distill demo"
 )]
 pub(crate) struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub(crate) command: Command,
     /// Flags that every command takes.
@@ -37,26 +38,26 @@ pub(crate) struct Cli {
     version: Option<bool>,
 }
 
-/// What to do, with the flags of that command.
+/// A command with its flags.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make a teacher: fine-tune a model on labelled text
+    /// Fine-tune a pretrained model, to be the teacher
     Finetune(FinetuneArgs),
-    /// Run a teacher over a data set and store its logits; look after what is stored
+    /// Run a teacher over a data set and store its logits; manage stored caches
     Cache(CacheArgs),
-    /// Train a student on a teacher's stored logits and on labels
+    /// Train a student on a teacher's cached logits and on labels
     Train(TrainArgs),
     /// Measure a model on labelled text: accuracy, macro-F1, calibration, size and speed
     Evaluate(EvaluateArgs),
-    /// Write a folder that Hugging Face transformers loads as it is
+    /// Write a trained model as a folder that Hugging Face transformers loads, with a model card
     Export(ExportArgs),
-    /// Classify lines of text: label and probabilities of each
+    /// Classify text, one line at a time: label and probabilities
     Predict(PredictArgs),
-    /// Time capture and training steps on this machine
+    /// Measure speed on this machine: teacher, training steps, cache; check the GPU's kernels
     Bench(BenchArgs),
-    /// Cache, train, evaluate and export as a recipe file says
+    /// Cache, train, evaluate and export, as described in a recipe file
     Run(RunArgs),
-    /// Do all of it on the data set and the teacher that this program carries
+    /// Run the whole pipeline on a built-in data set and teacher; needs no downloads
     Demo(DemoArgs),
 }
 
@@ -70,7 +71,7 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "N", value_parser = values::at_least_one,
           help_heading = "General", display_order = 901)]
     pub(crate) threads: Option<usize>,
-    // Stands here instead of being clap's own so that it is listed with the other two, at the end.
+    // Replaces clap's own, so that help lists it last, with the other general flags.
     /// Print this help
     #[arg(short, long, action = ArgAction::Help, global = true, help_heading = "General", display_order = 902)]
     help: Option<bool>,
@@ -98,7 +99,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// Every command with the words that call it, and every command in it.
+    /// Every command and subcommand, with the words that call it.
     fn commands() -> Vec<(String, clap::Command)> {
         fn visit(words: &str, command: &clap::Command, all: &mut Vec<(String, clap::Command)>) {
             for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
@@ -126,7 +127,7 @@ mod tests {
         for (_, mut command) in commands() {
             let help = command.render_long_help().to_string();
             let (_, example) = help.split_once("Example:\n").expect("an example");
-            // What follows `|` reads our output; what stands before it feeds us.
+            // In a pipe, only one part is a call of distill.
             let line = example.replace("\\\n", " ");
             let line = line.split('|').find(|part| part.trim_start().starts_with("distill")).expect("a distill call");
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));

@@ -1,5 +1,5 @@
-//! Values of flags: each is checked as it is read, so that a bad one is refused before any work starts. What is allowed is
-//! said where the values are used: in the recipe for most.
+//! Parsers for the values of flags, so that a bad value is refused before any work starts. Most of the allowed ranges
+//! are defined in `recipe`.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::recipe::Numbers;
 
-/// What a model is to tell of a text, as it is typed; [`Task`](crate::tasks::Task) is what it means.
+/// The value of `--task`; becomes a [`Task`](crate::tasks::Task).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TaskName {
-    /// Which of several classes it belongs to.
+    /// One class per text.
     SingleLabel,
-    /// What stood at tokens that are masked.
+    /// The original token at masked positions.
     MaskedLm,
 }
 
@@ -45,7 +45,7 @@ pub(super) fn stored_name(dtype: Dtype) -> &'static str {
     }
 }
 
-/// One of several values, each by its name.
+/// A parser for one of several values, by name.
 pub(super) fn one_of<T: Copy + Send + Sync + 'static>(
     all: &'static [T],
     name: fn(T) -> &'static str,
@@ -54,7 +54,7 @@ pub(super) fn one_of<T: Copy + Send + Sync + 'static>(
     names.try_map(move |word| all.iter().copied().find(|&value| name(value) == word).ok_or("is none of them"))
 }
 
-/// A number that is one of these.
+/// A parser for a number in this range.
 pub(super) fn number(numbers: Numbers) -> impl Fn(&str) -> Result<f64, String> + Clone {
     move |text| (text.parse().ok()).filter(|&value| (numbers.allow)(value)).ok_or_else(|| numbers.flag.to_owned())
 }
@@ -64,7 +64,7 @@ pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     (text.parse().ok()).filter(|&count| count >= 1).ok_or("must be a whole number, at least 1".to_owned())
 }
 
-/// A whole number, 3 or more: what a text needs between its two special tokens.
+/// A whole number, 3 or more: a text needs at least one token between its two special tokens.
 pub(super) fn at_least_three(text: &str) -> Result<usize, String> {
     (text.parse().ok())
         .filter(|&count| count >= 3)

@@ -1,4 +1,4 @@
-//! `distill bench`: how fast this machine is.
+//! `distill bench`: measures speed on this machine, and checks GPU kernels.
 
 use crate::cli::{BenchArgs, BenchCommand};
 use crate::jobs::bench::cache::CacheReport;
@@ -6,7 +6,7 @@ use crate::jobs::bench::kernels::KernelsReport;
 use crate::jobs::bench::{self, GemmReport, Report};
 use crate::ui::Ui;
 
-/// Measures what is asked for.
+/// Runs one of the benchmarks.
 pub(crate) fn run(args: BenchArgs, ui: &Ui) -> anyhow::Result<()> {
     match args.what {
         BenchCommand::Capture(args) => {

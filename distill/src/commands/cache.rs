@@ -1,4 +1,4 @@
-//! `distill cache`: runs the frozen teacher over a data set and stores what it says; its subcommands look after that.
+//! `distill cache`: runs the teacher over a data set and stores its outputs; subcommands manage a cache.
 
 use anyhow::bail;
 

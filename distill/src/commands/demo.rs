@@ -1,4 +1,4 @@
-//! `distill demo`: the whole job on the data set and the teacher that the program carries.
+//! `distill demo`: the whole pipeline on the built-in data set and teacher.
 
 use std::fs;
 use std::path::Path;
@@ -93,7 +93,7 @@ impl DemoReport {
     }
 }
 
-/// Writes the teacher; refuses a folder with another one.
+/// Writes the teacher's files; an error if the folder has other ones.
 fn unpack(folder: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder).map_err(|source| FileError::writing(folder, source))?;
     for (name, bytes) in TEACHER {

@@ -1,4 +1,4 @@
-//! `distill evaluate`: measures a model on labelled rows, and against its teacher.
+//! `distill evaluate`: evaluates a model on labelled rows, and compares it with its teacher.
 
 use serde::Serialize;
 use teacher::HubOptions;
@@ -36,11 +36,11 @@ pub(crate) fn run(args: EvaluateArgs, ui: &Ui) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What `evaluate` prints: the keys that it shares with `train`, `finetune` and `demo`.
+/// What `evaluate` prints; its keys are shared with `train`, `finetune` and `demo`.
 #[derive(Debug, Serialize)]
 struct EvaluateReport {
     #[serde(flatten)]
     measured: Measured,
-    /// Nothing is written.
+    /// Always `None`: nothing is written.
     output: Option<String>,
 }

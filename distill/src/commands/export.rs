@@ -1,4 +1,4 @@
-//! `distill export`: writes a folder that Hugging Face `transformers` loads as it is, with a model card.
+//! `distill export`: writes a folder that Hugging Face `transformers` loads, with a model card.
 
 use crate::cli::ExportArgs;
 use crate::data;
@@ -10,7 +10,7 @@ use crate::tasks::single_label;
 use crate::ui::Ui;
 
 pub(crate) fn run(args: ExportArgs, ui: &Ui) -> anyhow::Result<()> {
-    // In f32 wherever that is: rounded activations would hide what the number format of the weights does.
+    // Always in f32: rounded activations would hide the effect of rounded weights.
     let compute = device::find(args.compute.device.device, PrecisionChoice::F32)?;
     let columns = ColumnsRecipe::from(&args.columns);
     let mut source = Source::load(&args.model)?;

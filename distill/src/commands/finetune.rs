@@ -1,4 +1,4 @@
-//! `distill finetune`: makes a teacher of a model.
+//! `distill finetune`: fine-tunes a model, to be the teacher.
 
 use std::path::Path;
 use std::time::Instant;

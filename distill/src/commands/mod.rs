@@ -1,4 +1,4 @@
-//! The commands, one file each: what `distill NAME` does with its flags.
+//! The commands, one file each: from flags to a job, and its report to stdout.
 
 pub(crate) mod bench;
 pub(crate) mod cache;

@@ -1,4 +1,4 @@
-//! `distill predict`: label and probabilities for each line of text, as the lines come.
+//! `distill predict`: label and probabilities for each line of text, as lines arrive.
 
 use crate::cli::PredictArgs;
 use crate::inference::Running;

@@ -1,4 +1,4 @@
-//! `distill run`: caches, trains, evaluates and exports as a recipe says.
+//! `distill run`: caches, trains, evaluates and exports, as described in a recipe.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! `distill train`: trains a student on a teacher's stored logits and on labels.
+//! `distill train`: trains a student on a teacher's cached logits and on labels.
 
 use std::path::Path;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use teacher::HubOptions;
 use crate::cli::TrainArgs;
 use crate::data;
 use crate::files::refuse_source;
-use crate::jobs::{TrainReport, Training};
+use crate::jobs::{Teacher, TrainReport, Training};
 use crate::recipe::ColumnsRecipe;
 use crate::tasks::single_label;
 use crate::ui::Ui;
@@ -16,18 +16,31 @@ use crate::ui::Ui;
 pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
     let compute = args.compute.device.resolve()?;
     let start = Instant::now();
-    refuse_source(Path::new(&args.teacher), &args.output.output)?;
+    for model in [&args.teacher, &args.student].into_iter().flatten() {
+        refuse_source(Path::new(model), &args.output.output)?;
+    }
     args.cache.as_deref().map(|cache| refuse_source(cache, &args.output.output)).transpose()?;
     let columns = ColumnsRecipe::from(&args.columns);
-    let mut teacher = single_label::load(&args.teacher, &HubOptions::from(args.hub.clone()))?;
-    let names = single_label::name_labels(&mut teacher, &columns.label_names)?;
+    let hub = HubOptions::from(args.hub.clone());
+    let recipe = args.student();
+    recipe.check()?;
+    let teacher = match (&args.teacher, &args.cache) {
+        (None, Some(cache)) => Teacher::of_cache(cache, &columns)?,
+        (name, _) => {
+            let mut model = single_label::load(name.as_deref().unwrap_or_default(), &hub)?;
+            single_label::name_labels(&mut model, &columns.label_names)?;
+            Teacher::of_model(model, columns.max_length)?
+        }
+    };
+    let names = teacher.names()?;
     let data = data::read_split(&args.data, args.validation.as_deref(), &columns, Some(&names))?;
-    let max_length = teacher.max_length(columns.max_length)?;
     let trained = Training {
         teacher,
         data,
-        max_length,
-        student: &args.student(),
+        max_length: columns.max_length,
+        student: &recipe,
+        // A revision is the teacher's.
+        hub: &HubOptions { revision: None, ..hub },
         objective: args.loss_terms(),
         fit: args.fit(),
         cache: args.cache.as_deref(),

@@ -1,9 +1,8 @@
-//! How fast capture and training are here, and how near that is to what matrix products alone could do;
-//! and, in [`cache`](mod@cache), how fast what a teacher said is written and read.
+//! Benchmarks: the speed of capture and training, compared with bare matrix products; and, in [`cache`](mod@cache), the
+//! speed of writing and reading a cache.
 //!
-//! What is timed is what `distill cache` and `distill train` run. How it is timed is in [`clock`]; on which model and
-//! rows in [`subject`] and [`rows`]; how operations are counted in [`nn::Flops`], and what the ceiling is in
-//! [`nn::Ceiling`].
+//! They time the code that `distill cache` and `distill train` run. Timing is in [`clock`], the choice of model and
+//! rows in [`subject`] and [`rows`]; [`nn::Flops`] counts operations, and [`nn::Ceiling`] measures the upper limit.
 
 pub(crate) mod cache;
 mod clock;
@@ -40,28 +39,28 @@ pub(crate) use rows::RowsAsked;
 pub(crate) use subject::Shape;
 use subject::{Purpose, Subject};
 
-/// What `train` does unless told otherwise; none of it changes the work.
+/// The defaults of `train`; they do not affect the speed.
 const LEARNING_RATE: f64 = 1e-4;
 const WEIGHT_DECAY: f64 = 0.01;
 const MAX_GRADIENT_NORM: f64 = 1.0;
 
-/// What is to be timed of a capture.
+/// The settings of `bench capture`.
 pub(crate) struct CaptureBench {
     pub(crate) shape: Shape,
     pub(crate) rows: RowsAsked,
-    /// Where caches are written, to see what that costs; none where it is not asked.
+    /// Folder for caches, to measure the cost of writing; `None` to skip that.
     pub(crate) output: Option<PathBuf>,
-    /// In which form.
+    /// The form of storage.
     pub(crate) stored: StoredForm,
     pub(crate) measurement: Measurement,
     pub(crate) hub: HubOptions,
 }
 
-/// What is to be timed of a training.
+/// The settings of `bench train`.
 pub(crate) struct TrainBench {
     pub(crate) shape: Shape,
     pub(crate) dropout: f64,
-    /// Whether a student with a pruned vocabulary is timed too.
+    /// Whether to time a student with a pruned vocabulary as well.
     pub(crate) prune_vocabulary: bool,
     pub(crate) rows: RowsAsked,
     pub(crate) measurement: Measurement,
@@ -72,9 +71,9 @@ pub(crate) struct TrainBench {
 pub(crate) struct Measurement {
     pub(crate) budget: Budget,
     pub(crate) seed: u64,
-    /// Whether launches on a GPU are timed one by one.
+    /// Whether to time each launch on a GPU.
     pub(crate) launches: bool,
-    /// Most tokens in one forward pass; as many as suit the device where none are given.
+    /// Maximum tokens per forward pass; `None` for the device's default.
     pub(crate) batch_tokens: Option<usize>,
 }
 
@@ -210,7 +209,7 @@ impl Bench {
         Ok(Self { budget: args.budget, gpu, report })
     }
 
-    /// Times one model; `passes` goes over all rows as often as it is told, and says what the last loss was.
+    /// Times one model; `passes` makes the given number of passes over all rows and returns the last loss.
     fn case(
         &mut self,
         vocabulary: &'static str,
@@ -276,7 +275,7 @@ impl Bench {
     }
 }
 
-/// Times bare products; without a width inside the feed-forward blocks, one of four times the hidden states'.
+/// Times bare matrix products; by default the feed-forward layers are four times as wide as the hidden states.
 pub(crate) fn gemm(
     hidden_size: usize,
     intermediate_size: Option<usize>,
@@ -287,7 +286,7 @@ pub(crate) fn gemm(
         intermediate_size: intermediate_size.unwrap_or(4 * hidden_size),
         num_heads: 1,
         embedding_size: hidden_size,
-        ..subject::bert_base()?
+        ..super::student::bert_base()?
     };
     encoder.validate()?;
     let figures = GemmFigures::measure(compute, &encoder)?;

@@ -1,8 +1,8 @@
-//! The capture pipeline: rows are read and tokenised, run through the teacher, encoded and written, all at once.
+//! The capture pipeline: reads and tokenises rows, runs the teacher, encodes and writes its outputs, all in parallel.
 //!
-//! Data goes through in windows of sixteen forward batches or a few more, which are a function of the data and of the cache's
-//! batch size alone. A window is committed whole, so what a kill leaves is a number of whole windows, and the next capture of
-//! the same data forms the same batches for the rest. Memory holds a few windows, whatever the size of the data.
+//! Data is processed in windows of about sixteen forward batches, which depend only on the data and the cache's batch
+//! size. A window is committed as a whole, so a kill leaves whole windows, and the next capture of the same data forms
+//! the same batches for the rest. Memory holds a few windows, whatever the size of the data.
 
 mod asked;
 mod report;
@@ -38,7 +38,7 @@ pub(crate) use stages::rehearse;
 pub(crate) use stored::StoredForm;
 pub(crate) use windows::{Source, Windows};
 
-/// The attachment with the tokenizer that keys are made with.
+/// The attachment with the tokenizer that keys are made from.
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
 /// How a capture runs.
@@ -46,26 +46,26 @@ pub(crate) struct Capturing<'a> {
     pub(crate) output: &'a Path,
     pub(crate) existing: ExistingCache,
     pub(crate) running: Running<'a>,
-    /// What the teacher is asked.
+    /// The task.
     pub(crate) task: Task,
     /// What is stored.
     pub(crate) captured: Captured,
-    /// Goes on with a teacher no better than chance.
+    /// Accept a teacher that is no better than chance.
     pub(crate) force: bool,
 }
 
-/// What to do about a cache that is there.
+/// What to do with an existing cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExistingCache {
-    /// Go on with it, or refuse it if it was made otherwise.
+    /// Resume it, or refuse it if its fingerprint differs.
     Resume,
-    /// Bring it up to date.
+    /// Drop its stale rows and resume it.
     Refresh,
     /// Remove it first.
     Overwrite,
 }
 
-/// Who is asked what about which rows, and what of it is stored: for a capture, or for an estimate of one.
+/// The settings of a capture, or of an estimate of one: teacher, rows, task and what to store.
 pub(crate) struct Asking {
     pub(crate) teacher: String,
     pub(crate) hub: HubOptions,
@@ -73,7 +73,7 @@ pub(crate) struct Asking {
     pub(crate) columns: ColumnsRecipe,
     pub(crate) task: Task,
     pub(crate) stored: StoredForm,
-    /// Most tokens in one forward pass; as many as suit the device where nobody says.
+    /// Maximum tokens per forward pass; `None` for the device's default.
     pub(crate) batch_tokens: Option<usize>,
 }
 
@@ -113,7 +113,7 @@ pub(crate) fn capture_file(
     capture(teacher, &source, max_length, &how)
 }
 
-/// Runs the teacher over the rows that the cache does not have yet.
+/// Runs the teacher over the rows that are not in the cache yet.
 pub(crate) fn capture(
     teacher: TextModel,
     source: &Source<'_>,
@@ -199,7 +199,7 @@ pub(crate) fn capture(
     })
 }
 
-/// What of a cache is kept, in words.
+/// Reports what of a stale cache is kept.
 fn say_stale(stale: &Stale) {
     match stale {
         Stale::Nothing => ui::say("the cache is up to date with this teacher"),

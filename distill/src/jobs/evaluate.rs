@@ -1,4 +1,4 @@
-//! Measures a model on labelled rows, and against its teacher.
+//! Evaluates a model on labelled rows, and compares it with its teacher.
 
 use std::time::Instant;
 
@@ -11,16 +11,16 @@ use crate::model::{self, TextModel};
 use crate::scores::{Scores, predictions};
 use crate::ui::{self, Table};
 
-/// The figures of a model: what `evaluate` prints, and what a model card says.
+/// The scores, size and speed of a model, for `evaluate` and model cards.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measured {
     #[serde(flatten)]
     pub(crate) scores: Scores,
     pub(crate) truncated: usize,
     pub(crate) parameters: usize,
-    /// Of the weights' file.
+    /// Size of the weights' file.
     pub(crate) bytes: u64,
-    /// In the model; tokenising is not counted.
+    /// Speed of the model, without tokenising.
     pub(crate) rows_per_second: f64,
     pub(crate) seconds: f64,
 }
@@ -53,7 +53,7 @@ pub(crate) fn measure(
     })
 }
 
-/// What a teacher predicts for the rows, its classes put in the model's order by name.
+/// The teacher's predictions for the rows, as class ids of the model (classes are matched by name).
 pub(crate) fn teacher_predictions(
     teacher: TextModel,
     labels: &[String],

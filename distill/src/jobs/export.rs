@@ -1,5 +1,5 @@
-//! `distill export`: writes a folder that Hugging Face `transformers` loads as it is, with a model card, and reads it
-//! back to see that it answers as the model it was made of.
+//! `distill export`: writes a folder that Hugging Face `transformers` loads, with a model card, then reads it back and
+//! compares its logits with those of the source.
 
 mod compare;
 mod record;
@@ -35,10 +35,10 @@ use compare::{Comparison, compare};
 use record::{ExportInputs, ExportRecord};
 pub(crate) use report::ExportReport;
 
-/// The model card's file name, where the Hub looks for it.
+/// File name of the model card, as expected by the Hub.
 pub(crate) const CARD: &str = "README.md";
 
-/// An export that is there.
+/// A finished export.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Exported {
     pub(crate) dtype: ExportDtype,
@@ -47,8 +47,8 @@ pub(crate) struct Exported {
     output: String,
 }
 
-/// Exports a run with figures that were measured on it, unless the folder holds that very export. One that was stopped,
-/// or that has other figures, is written anew; anything else in the folder is refused.
+/// Exports a run with scores measured on it, unless the folder already holds this export. An unfinished one, or one
+/// with other scores, is rewritten; anything else in the folder is an error.
 pub(crate) fn export(
     source: &Path,
     output: &Path,
@@ -94,7 +94,7 @@ pub(crate) fn refuse_foreign(output: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is exported: a classifier and, where it is one of ours, how it was made.
+/// The model to export, with the record of its run if there is one.
 pub(crate) struct Source {
     folder: PathBuf,
     pub(crate) model: TextModel,
@@ -127,25 +127,25 @@ impl Source {
         }
     }
 
-    /// Tokens kept of a text: what was asked for, or as many as in training.
+    /// Maximum length of a text in tokens: the requested one, or that of the training.
     pub(crate) fn max_length(&self, asked: Option<usize>) -> anyhow::Result<usize> {
         let trained = self.run.as_ref().map(|run| run.inputs.max_length);
         self.model.max_length(asked.or(trained))
     }
 }
 
-/// An export in the making.
+/// The settings of an export.
 pub(crate) struct Export<'a> {
     pub(crate) output: &'a Path,
     pub(crate) existing: Existing,
     pub(crate) dtype: ExportDtype,
-    /// Tokens kept of a text where it is run.
+    /// Maximum length of a text in tokens.
     pub(crate) max_length: usize,
     pub(crate) running: Running<'a>,
     pub(crate) figures: Figures<'a>,
 }
 
-/// Where the figures on the card come from.
+/// The source of the scores on the model card.
 pub(crate) enum Figures<'a> {
     /// The run's record, if there is one.
     OfTheRun,
@@ -224,7 +224,7 @@ impl Export<'_> {
         })
     }
 
-    /// Makes room in the output, or refuses it.
+    /// Prepares the output folder, or refuses it.
     fn prepare(&self, source: &Path, inputs: &ExportInputs) -> anyhow::Result<()> {
         let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if same(source, self.output) {

@@ -1,4 +1,4 @@
-//! Makes a teacher of a model by training it on labelled rows, or on texts.
+//! Fine-tunes a model on labelled rows, or on texts for masked-language modelling.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::run_record::RunInputs;
 use crate::tasks::{Source, Start, Task};
 use crate::training::{Fit, FitRows};
 
-/// A training of a model itself, with everything that its result follows from.
+/// A fine-tuning run, with everything that determines its result.
 pub(crate) struct Finetuning<'a> {
     pub(crate) source: Source<'a>,
     pub(crate) task: Task,
@@ -59,8 +59,10 @@ impl Finetuning<'_> {
             validation: fingerprint::of_rows(&validation.encodings, &validation.labels),
             labels: model.config.labels.clone(),
             max_length,
+            teacher_max_length: None,
             objective: terms,
             student: None,
+            student_weights: None,
             prune_vocabulary: self.prune_vocabulary,
             teacher_logits: None,
             mask_probability: self.task.masks().map(|masks| masks.probability),

@@ -1,4 +1,4 @@
-//! The jobs: what commands do once their flags are read. A job knows no flags, prints no result, and gives its figures back.
+//! The jobs that commands run. A job knows nothing of flags and returns its results instead of printing them.
 
 pub(crate) mod bench;
 pub(crate) mod cache;
@@ -10,10 +10,12 @@ pub(crate) mod pipeline;
 pub(crate) mod predict;
 mod run_folder;
 mod student;
+mod teacher;
 mod train;
 mod train_report;
 
 pub(crate) use finetune::Finetuning;
 pub(crate) use run_folder::Existing;
+pub(crate) use teacher::Teacher;
 pub(crate) use train::Training;
 pub(crate) use train_report::TrainReport;

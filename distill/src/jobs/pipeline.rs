@@ -1,7 +1,7 @@
-//! The whole job in one folder: cache, train, evaluate, export. `run` and `demo` are two ways to fill it in.
+//! The whole pipeline in one folder, for `run` and `demo`: cache, train, evaluate, export.
 //!
-//! Everything that can be refused is refused before the teacher runs. Each stage is skipped when its output is there and
-//! was made of the same inputs; output of other inputs is refused.
+//! All checks are made before the teacher runs. A stage is skipped if its output exists and was made from the same
+//! inputs; output made from other inputs is an error.
 
 use std::fs;
 use std::path::Path;
@@ -18,6 +18,7 @@ use super::evaluate::{Measured, measure, teacher_predictions};
 use super::export::{CARD, Exported, export, refuse_foreign};
 use super::run_folder::{Existing, written};
 use super::student::plan_student;
+use super::teacher::Teacher;
 use super::train::Training;
 use crate::data::{self, Split};
 use crate::files::{self, FileError, prepare_output, refuse_source};
@@ -30,25 +31,25 @@ use crate::run_record::RECORD;
 use crate::tasks::{Task, single_label};
 use crate::ui;
 
-/// Whole jobs are about classifiers so far.
+/// The pipeline only supports classifiers so far.
 const TASK: Task = Task::SingleLabel;
 
-/// The whole job, resolved.
+/// The pipeline's settings, resolved.
 pub(crate) struct Pipeline<'a> {
     pub(crate) recipe: &'a Recipe,
     pub(crate) hub: &'a HubOptions,
     pub(crate) output: &'a Path,
-    /// Rows to learn from.
+    /// Training rows.
     pub(crate) rows: Vec<Row>,
-    /// Rows to validate on; a tenth of the others where there are none.
+    /// Validation rows; without them, a tenth of the training rows is held out.
     pub(crate) validation: Option<Vec<Row>>,
-    /// Rows for the figures; the validation rows where there are none.
+    /// Test rows; without them, scores are on the validation rows.
     pub(crate) test: Option<Vec<Row>>,
-    /// What the rows for the figures are called.
+    /// Name of the rows that scores are on, for messages and the model card.
     pub(crate) measured_on: String,
-    /// Whether the same student is trained without the teacher as well.
+    /// Whether to train the same student without the teacher as well.
     pub(crate) baseline: bool,
-    /// Whether what an earlier run wrote is removed first.
+    /// Whether to remove the output of an earlier run first.
     pub(crate) overwrite: bool,
     pub(crate) compute: &'a Compute,
 }
@@ -56,7 +57,7 @@ pub(crate) struct Pipeline<'a> {
 /// The folders that stages write, besides the cache.
 const STAGES: [&str; 3] = ["student", "baseline", "export"];
 
-/// What the whole job gave.
+/// The results of all stages.
 #[derive(Debug, Serialize)]
 pub(crate) struct PipelineReport {
     pub(crate) cache: CacheReport,
@@ -92,7 +93,11 @@ impl Pipeline<'_> {
             Some(rows) => labelled(rows.clone(), recipe.data.test.as_deref().unwrap_or(origins[0]))?,
             None => split()?.validation,
         };
-        plan_student(&recipe.student, &teacher.config.encoder)?;
+        let student_hub = HubOptions { revision: None, ..self.hub.clone() };
+        match &recipe.student.model {
+            Some(model) => drop(model::describe(model, &student_hub)?),
+            None => drop(plan_student(&recipe.student, &teacher.config.encoder)?),
+        }
         if self.overwrite {
             self.clear()?;
         }
@@ -112,10 +117,11 @@ impl Pipeline<'_> {
 
         let train = |folder: &Path, objective: Vec<LossTermRecipe>, cache: Option<&Path>| -> anyhow::Result<()> {
             Training {
-                teacher: load()?,
+                teacher: Teacher::of_model(load()?, recipe.data.max_length)?,
                 data: split()?,
-                max_length,
+                max_length: recipe.data.max_length,
                 student: &recipe.student,
+                hub: &student_hub,
                 objective,
                 fit: recipe.train.clone(),
                 cache,
@@ -158,7 +164,7 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    /// Measures all models on the same rows, one after the other, unless that was done.
+    /// Evaluates all models on the same rows, one after another, unless that has been done.
     fn evaluate(
         &self,
         load: &impl Fn() -> anyhow::Result<TextModel>,
@@ -198,6 +204,9 @@ impl Pipeline<'_> {
             let bytes = model::weights_bytes(&name, self.hub)?;
             let against = (label != "teacher").then_some(said.as_slice());
             let label = format!("evaluate {label}");
+            // A student with another tokenizer has a limit of its own.
+            let asked = self.recipe.data.max_length.filter(|asked| *asked <= model.config.encoder.max_length());
+            let max_length = model.max_length(asked)?;
             measured.push(measure(model, test, max_length, running, bytes, against, &label)?);
         }
         let mut measured = measured.into_iter();
@@ -213,7 +222,7 @@ impl Pipeline<'_> {
     }
 }
 
-/// The figures of all models: the one file with speeds in it, so the one that differs from run to run.
+/// The scores of all models. The only file that contains speeds, and so the only one that differs from run to run.
 pub(crate) const EVALUATION: &str = "evaluation.json";
 
 /// Version of the fields of [`EVALUATION`].
@@ -228,7 +237,7 @@ struct Evaluation {
     baseline: Option<Measured>,
 }
 
-/// All that the figures, speeds aside, follow from.
+/// Everything that determines the scores, except for speeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct EvaluationInputs {
     /// Hash of the teacher's weights.
@@ -240,7 +249,7 @@ struct EvaluationInputs {
 }
 
 impl Evaluation {
-    /// What is there, if it is one of ours; whatever else it is, is measured again and replaced.
+    /// The existing file, if it is valid; otherwise it will be replaced.
     fn read(path: &Path) -> Option<Self> {
         let found: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
         (found.schema_version == SCHEMA_VERSION).then_some(found)
@@ -248,7 +257,7 @@ impl Evaluation {
 }
 
 impl PipelineReport {
-    /// One column a model, one row a figure.
+    /// A table with one column per model and one row per score.
     pub(crate) fn text(&self) -> String {
         let models: Vec<(&str, &Measured)> = [("teacher", &self.teacher), ("student", &self.student)]
             .into_iter()

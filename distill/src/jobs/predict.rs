@@ -1,4 +1,4 @@
-//! Classifies lines of text as they come.
+//! Classifies lines of text as they arrive.
 
 mod lines;
 
@@ -14,7 +14,7 @@ use crate::scores::Scores;
 use crate::tasks::single_label::Prediction;
 use lines::Lines;
 
-/// Classifies the lines of a file, or of stdin, and hands on what is said of each as soon as it is known.
+/// Classifies the lines of a file, or of stdin, and passes on predictions as soon as they are known.
 pub(crate) fn predict(
     model: TextModel,
     file: Option<&Path>,
@@ -49,14 +49,14 @@ pub(crate) fn predict(
     ended
 }
 
-/// A model with all that a text needs to become a label.
+/// A model with its tokenizer and settings.
 struct Classifier {
     tokenizer: TextTokenizer,
     labels: Vec<String>,
     model: Model,
     max_length: usize,
     batch_tokens: usize,
-    /// Rows so far that were cut.
+    /// Number of rows truncated so far.
     truncated: usize,
 }
 

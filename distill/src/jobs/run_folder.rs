@@ -1,4 +1,4 @@
-//! The folder of a training: what to do about one that holds something, and the model and the record that end it.
+//! The output folder of a training run: what to do if it is not empty, and writing the model and its record at the end.
 
 use std::fs;
 use std::path::Path;
@@ -16,19 +16,20 @@ use crate::training::Fitted;
 use crate::training::checkpoint::{self, CHECKPOINT};
 use crate::ui;
 
-/// What to do about a folder that already holds something.
+/// What to do with a folder that is not empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Existing {
-    /// An error.
+    /// Return an error.
     Refuse,
-    /// What we would write is removed first.
+    /// Remove the files that would be written.
     Overwrite,
-    /// A stopped training of the same inputs goes on, a complete one is kept.
+    /// Resume an interrupted run with the same inputs; keep a complete one.
     Resume,
 }
 
 impl Existing {
-    /// Makes room for a run, or refuses the folder. The figures of a complete run of these inputs that is to be kept.
+    /// Prepares the folder for a run, or refuses it. Returns the results of a complete run with these inputs, which is
+    /// kept.
     pub(crate) fn prepare(self, folder: &Path, inputs: &RunInputs) -> anyhow::Result<Option<RunFigures>> {
         if self != Self::Resume {
             prepare_output(folder, self == Self::Overwrite, &written())?;
@@ -48,7 +49,7 @@ impl Existing {
         Ok(None)
     }
 
-    /// How a run that was stopped goes on.
+    /// How to resume an interrupted run, for messages.
     pub(crate) fn way_on(self) -> &'static str {
         match self {
             Self::Refuse => "the same command with --resume goes on from here",
@@ -58,12 +59,12 @@ impl Existing {
     }
 }
 
-/// Everything that a training may write into its folder.
+/// All files that a training run may write.
 pub(super) fn written() -> Vec<&'static str> {
     [METRICS, CHECKPOINT, RECORD].into_iter().chain(MODEL_FILES).collect()
 }
 
-/// The figures of a complete run in the folder; refuses one of other inputs.
+/// The results of a complete run in the folder; an error if it had other inputs.
 fn complete(folder: &Path, inputs: &RunInputs) -> anyhow::Result<Option<RunFigures>> {
     let Some(record) = RunRecord::read(folder)? else { return Ok(None) };
     if let Some((field, now, then)) = inputs.difference(&record.inputs) {

@@ -1,75 +1,229 @@
-//! A student before its training: its sizes, the layers that it starts from, its vocabulary.
+//! A student before its training: its sizes, the weights that it starts from, its vocabulary.
 
-use anyhow::bail;
-use datasets::{TextTokenizer, prune_vocabulary};
+use anyhow::{anyhow, bail};
+use datasets::{LabelNames, PrunedVocabulary, TextTokenizer, prune_vocabulary};
 use nn::hf::HfConfig;
-use nn::{EncoderConfig, Layout, Parameters};
-use student::start::{self, Layers, Sizes};
+use nn::{EncoderConfig, Head, Layout, Parameters, names};
+use serde_json::json;
+use student::start::{self, Layers};
+use teacher::HubOptions;
 
+use super::teacher::Teacher;
 use crate::data::Split;
 use crate::hint::HintExt;
-use crate::model::TextModel;
+use crate::model::{self, TextModel};
 use crate::recipe::{LayerChoice, StudentRecipe};
+use crate::tasks::single_label;
 use crate::ui;
 
-/// The student's configuration, first weights and tokenizer.
-pub(super) fn start_student(
-    mut teacher: TextModel,
-    rows: &Split,
-    max_length: usize,
-    recipe: &StudentRecipe,
-    seed: u64,
-) -> anyhow::Result<(HfConfig, Parameters, TextTokenizer)> {
-    if recipe.prune_vocabulary {
-        prune(&mut teacher, rows, max_length)?;
+/// What a student is made from, besides its teacher.
+pub(super) struct Wanted<'a> {
+    pub(super) recipe: &'a StudentRecipe,
+    /// Where a pretrained student is looked for.
+    pub(super) hub: &'a HubOptions,
+    /// What a vocabulary is pruned to.
+    pub(super) rows: &'a Split,
+    /// Tokens to keep of a text, where a number was asked for.
+    pub(super) max_length: Option<usize>,
+    pub(super) seed: u64,
+}
+
+/// A student that has learned nothing from its teacher yet.
+pub(super) struct Start {
+    pub(super) config: HfConfig,
+    pub(super) parameters: Parameters,
+    pub(super) tokenizer: TextTokenizer,
+    /// Tokens that it reads of a text.
+    pub(super) max_length: usize,
+    /// Hash of the pretrained model that it is; none where it starts from its teacher or at random.
+    pub(super) weights: Option<String>,
+}
+
+/// The student as the recipe wants it, with a head for the teacher's classes.
+pub(super) fn start_student(teacher: Teacher, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
+    wanted.recipe.check()?;
+    match (&wanted.recipe.model, teacher) {
+        (Some(name), teacher) => pretrained(name, teacher, wanted),
+        (None, Teacher::Model(model, max_length)) => of_teacher(*model, max_length, wanted),
+        (None, teacher) => at_random(&teacher, wanted),
+    }
+}
+
+/// A model that somebody has trained before, with its own tokenizer.
+fn pretrained(name: &str, teacher: Teacher, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
+    let names = teacher.names()?;
+    let teacher_size = match &teacher {
+        Teacher::Model(teacher, _) => Some(teacher.parameters.flat().len()),
+        Teacher::Cached(..) => None,
+    };
+    // Before the student comes, so that memory holds one of the two.
+    drop(teacher);
+    let start = match &wanted.recipe.layers {
+        LayerChoice::Random => of_its_form(name, names, wanted)?,
+        _ => of_its_weights(name, &names, wanted)?,
+    };
+    let size = start.parameters.flat().len();
+    if let Some(teacher) = teacher_size.filter(|teacher| size > *teacher) {
+        let [size, teacher] = [size, teacher].map(|parameters| ui::count(parameters as u64));
+        ui::say(format!("the student is larger than its teacher: {size} parameters against {teacher}"));
+    }
+    Ok(start)
+}
+
+/// A pretrained model's configuration and tokenizer, with random weights; its own need not be there.
+fn of_its_form(name: &str, names: LabelNames, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
+    let (mut config, mut tokenizer) = model::describe(name, wanted.hub)?;
+    let max_length = model::max_length(&config.encoder, wanted.max_length)?;
+    if wanted.recipe.prune_vocabulary {
+        let used = tokenizer.encode(&wanted.rows.rows, max_length)?.used_ids();
+        let pruned = prune_vocabulary(&tokenizer, used.into_iter())?;
+        config.encoder = cut_words(&config.encoder, &pruned)?;
+        tokenizer = pruned.tokenizer;
+    }
+    config.labels = names.names().to_vec();
+    config.encoder.num_labels = names.len();
+    config.encoder.num_layers = wanted.recipe.layer_count().unwrap_or(config.encoder.num_layers);
+    set_dropout(&mut config.encoder, wanted.recipe.dropout);
+    config.encoder.validate()?;
+    let parameters = Parameters::random(Layout::new(&config.encoder), config.encoder.pad_token_id, wanted.seed);
+    Ok(Start { config, parameters, tokenizer, max_length, weights: None })
+}
+
+/// A pretrained model with its weights, or with those of the layers that the recipe chooses.
+fn of_its_weights(name: &str, names: &LabelNames, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
+    let mut model = model::load_for(name, wanted.hub, Head::Classification)?;
+    let weights = teacher::weights_hash(&model.parameters);
+    single_label::fit_head(&mut model, names, wanted.seed)?;
+    set_dropout(&mut model.config.encoder, wanted.recipe.dropout);
+    let max_length = model.max_length(wanted.max_length)?;
+    if wanted.recipe.prune_vocabulary {
+        prune(&mut model, wanted.rows, max_length)?;
+    }
+    let TextModel { mut config, mut parameters, tokenizer, .. } = model;
+    let whole = config.encoder.clone();
+    config.encoder.num_layers = wanted.recipe.layer_count().unwrap_or(whole.num_layers);
+    config.encoder.validate()?;
+    if let Some(layers) = layers_of(&wanted.recipe.layers) {
+        let layers = start::choose_layers(&layers, whole.num_layers, config.encoder.num_layers)?;
+        let mut chosen = start::from_teacher(&config.encoder, &whole, &parameters, &layers, wanted.seed)?;
+        for entry in chosen.layout().clone().entries().iter().filter(|entry| names::is_head(entry.slot)) {
+            chosen.get_mut(entry.slot).copy_from_slice(parameters.get(entry.slot));
+        }
+        parameters = chosen;
+    }
+    Ok(Start { config, parameters, tokenizer, max_length, weights: Some(weights) })
+}
+
+fn set_dropout(encoder: &mut EncoderConfig, rate: f64) {
+    for place in [&mut encoder.hidden_dropout, &mut encoder.attention_dropout, &mut encoder.classifier_dropout] {
+        *place = rate as f32;
+    }
+}
+
+/// The configuration with the pieces that are kept; refuses a vocabulary whose padding token is not the model's.
+fn cut_words(encoder: &EncoderConfig, pruned: &PrunedVocabulary) -> anyhow::Result<EncoderConfig> {
+    let pad = pruned.kept.iter().position(|&id| id as usize == encoder.pad_token_id);
+    let Some(pad_token_id) = pad else {
+        bail!("the tokenizer's padding token is not the model's; its vocabulary cannot be pruned");
+    };
+    say_pruned(encoder.vocab_size, pruned.kept.len());
+    Ok(EncoderConfig { vocab_size: pruned.kept.len(), pad_token_id, ..encoder.clone() })
+}
+
+/// A student in its teacher's likeness, from its teacher's layers or at random.
+fn of_teacher(mut teacher: TextModel, max_length: usize, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
+    if wanted.recipe.prune_vocabulary {
+        prune(&mut teacher, wanted.rows, max_length)?;
     }
     let old = &teacher.config.encoder;
-    let (encoder, layers) = plan_student(recipe, old)?;
+    let (encoder, layers) = plan_student(wanted.recipe, old)?;
     let parameters = match layers {
-        None => Parameters::random(Layout::new(&encoder), encoder.pad_token_id, seed),
-        Some(layers) => start::from_teacher(&encoder, old, &teacher.parameters, &layers, seed)
+        None => Parameters::random(Layout::new(&encoder), encoder.pad_token_id, wanted.seed),
+        Some(layers) => start::from_teacher(&encoder, old, &teacher.parameters, &layers, wanted.seed)
             .hint("--layers random starts a student of any size")?,
     };
     let config = HfConfig { encoder, labels: teacher.config.labels };
-    Ok((config, parameters, teacher.tokenizer))
+    Ok(Start { config, parameters, tokenizer: teacher.tokenizer, max_length, weights: None })
 }
 
-/// The student's configuration, and the teacher's layers that it starts from; refuses what cannot be.
+/// A student whose teacher is not here: with the tokenizer of the cache, in sizes that are all given.
+fn at_random(teacher: &Teacher, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
+    let (recipe, sizes) = (wanted.recipe, wanted.recipe.sizes());
+    let whole = [sizes.num_layers, sizes.hidden_size, sizes.num_heads, sizes.intermediate_size];
+    if recipe.layers != LayerChoice::Random || whole.iter().any(Option::is_none) {
+        return Err(anyhow!("the teacher is not here, whose layers or sizes this student would start from")).hint(
+            "give --teacher; or a pretrained --student; or --layers random with a --shape (or with --num-layers, \
+             --hidden-size, --num-heads and --intermediate-size)",
+        );
+    }
+    let mut tokenizer = teacher.tokenizer().clone();
+    if recipe.prune_vocabulary {
+        let (used, before) = (teacher.encode(&wanted.rows.rows)?.used_ids(), tokenizer.vocab_size());
+        tokenizer = prune_vocabulary(&tokenizer, used.into_iter())?.tokenizer;
+        say_pruned(before, tokenizer.vocab_size());
+    }
+    let max_length = wanted.max_length.unwrap_or(teacher.max_length());
+    let labels = teacher.names()?.names().to_vec();
+    let base = bert_base()?;
+    let base = EncoderConfig {
+        vocab_size: tokenizer.vocab_size(),
+        pad_token_id: tokenizer.pad_id().unwrap_or(0) as usize,
+        max_positions: base.max_positions.max(max_length),
+        num_labels: labels.len(),
+        ..base
+    };
+    let (encoder, _) = plan_student(recipe, &base)?;
+    let parameters = Parameters::random(Layout::new(&encoder), encoder.pad_token_id, wanted.seed);
+    Ok(Start { config: HfConfig { encoder, labels }, parameters, tokenizer, max_length, weights: None })
+}
+
+/// The sizes of BERT-base, uncased.
+pub(super) fn bert_base() -> anyhow::Result<EncoderConfig> {
+    let json = json!({
+        "model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 512, "type_vocab_size": 2,
+        "hidden_act": "gelu",
+    });
+    Ok(nn::hf::read_config(&json)?.encoder)
+}
+
+/// The student's configuration, and the teacher layers that initialise it; an error if they are incompatible.
 pub(super) fn plan_student(
     recipe: &StudentRecipe,
     teacher: &EncoderConfig,
 ) -> anyhow::Result<(EncoderConfig, Option<Vec<usize>>)> {
     let encoder = configure(recipe, teacher)?;
     encoder.validate()?;
-    let layers = match &recipe.layers {
+    let layers = layers_of(&recipe.layers);
+    let layers = layers.map(|layers| start::choose_layers(&layers, teacher.num_layers, encoder.num_layers));
+    Ok((encoder, layers.transpose()?))
+}
+
+/// Which layers are taken from a model; none for a random start.
+fn layers_of(choice: &LayerChoice) -> Option<Layers> {
+    match choice {
         LayerChoice::Random => None,
         LayerChoice::Uniform => Some(Layers::Uniform),
         LayerChoice::First => Some(Layers::First),
         LayerChoice::Last => Some(Layers::Last),
         LayerChoice::Listed(listed) => Some(Layers::Listed(listed.clone())),
-    };
-    let layers = layers.map(|layers| start::choose_layers(&layers, teacher.num_layers, encoder.num_layers));
-    Ok((encoder, layers.transpose()?))
+    }
 }
 
-/// The student's sizes, with every default resolved against the teacher's.
+/// The student's configuration, with defaults from the teacher.
 fn configure(recipe: &StudentRecipe, teacher: &EncoderConfig) -> anyhow::Result<EncoderConfig> {
-    let listed = match &recipe.layers {
-        LayerChoice::Listed(listed) => Some(listed.len()),
-        _ => None,
-    };
-    let sizes = Sizes { num_layers: recipe.num_layers.or(listed), ..recipe.sizes() };
-    let student = start::configure(recipe.family.family(), teacher, &sizes, recipe.dropout as f32);
+    let sizes = recipe.sizes();
+    let student = start::configure(recipe.family().family(), teacher, &sizes, recipe.dropout as f32);
     student.map_err(|error| match error {
         start::Error::HeadWidth { inner, width } => {
             let flag = if sizes.bottleneck_size.is_some() { "--bottleneck-size" } else { "--hidden-size" };
-            anyhow::anyhow!("{flag} {inner} is no multiple of the head width {width}; give --num-heads")
+            anyhow!("{flag} {inner} is no multiple of the head width {width}; give --num-heads")
         }
         error => error.into(),
     })
 }
 
-/// Cuts the model's vocabulary to the pieces of these rows and every single character.
+/// Cuts the model's vocabulary to the pieces that occur in these rows, and all single characters.
 pub(super) fn prune(model: &mut TextModel, rows: &Split, max_length: usize) -> anyhow::Result<()> {
     let encodings = model.tokenizer.encode(&rows.rows, max_length)?;
     let before = model.config.encoder.vocab_size;
@@ -77,13 +231,13 @@ pub(super) fn prune(model: &mut TextModel, rows: &Split, max_length: usize) -> a
     let Some((config, parameters)) = student::prune::prune(&model.config, &model.parameters, &pruned.kept) else {
         bail!("the tokenizer's padding token is not the model's; its vocabulary cannot be pruned");
     };
-    ui::say(format!(
-        "vocabulary pruned from {} to {} pieces",
-        ui::count(before as u64),
-        ui::count(pruned.kept.len() as u64)
-    ));
+    say_pruned(before, pruned.kept.len());
     model.config = config;
     model.parameters = parameters;
     model.tokenizer = pruned.tokenizer;
     Ok(())
+}
+
+fn say_pruned(before: usize, after: usize) {
+    ui::say(format!("vocabulary pruned from {} to {} pieces", ui::count(before as u64), ui::count(after as u64)));
 }

@@ -1,47 +1,53 @@
-//! Trains a student on a teacher's stored logits and on labels.
+//! Trains a student on a teacher's cached logits and on labels.
 
 use std::path::Path;
 
 use anyhow::bail;
-use cache::{CacheReader, Captured, Dtype, LogitForm};
-use datasets::LabelNames;
+use cache::{CacheReader, LogitForm};
+use datasets::Encodings;
 use nn::{Compute, Model};
+use teacher::HubOptions;
 
 use super::run_folder::{Existing, finish};
-use super::student::start_student;
+use super::student::{Start, Wanted, start_student};
+use super::teacher::Teacher;
 use crate::data::{self, Split, TaskData};
 use crate::fingerprint;
 use crate::hint::HintExt;
-use crate::model::{self, TextModel};
+use crate::model;
 use crate::objective::{LossTermRecipe, Objective};
 use crate::recipe::{FitRecipe, StudentRecipe};
 use crate::run_record::{RunFigures, RunInputs};
 use crate::signal::cached;
 use crate::tasks::Task;
 use crate::training::{Fit, FitRows, Speed};
+use crate::ui;
 
-/// Students are classifiers so far.
+/// Only classifiers can be students so far.
 const TASK: Task = Task::SingleLabel;
 
-/// A training of a student, with everything that its result follows from.
+/// A training run of a student, with everything that determines its result.
 pub(crate) struct Training<'a> {
-    pub(crate) teacher: TextModel,
+    pub(crate) teacher: Teacher,
     pub(crate) data: TaskData,
-    pub(crate) max_length: usize,
+    /// Tokens that the student keeps of a text; as many as suit it where none are asked for.
+    pub(crate) max_length: Option<usize>,
     pub(crate) student: &'a StudentRecipe,
+    /// Where a pretrained student is looked for.
+    pub(crate) hub: &'a HubOptions,
     pub(crate) objective: Vec<LossTermRecipe>,
     pub(crate) fit: FitRecipe,
     pub(crate) cache: Option<&'a Path>,
     pub(crate) output: &'a Path,
-    /// Goes on with a teacher no better than chance.
+    /// Accept a teacher that is no better than chance.
     pub(crate) force: bool,
     pub(crate) compute: &'a Compute,
 }
 
-/// What a training gave.
+/// The results of a training run.
 pub(crate) struct Trained {
     pub(crate) figures: RunFigures,
-    /// Absent where a complete run was kept.
+    /// `None` if a complete run was kept.
     pub(crate) speed: Option<Speed>,
 }
 
@@ -53,13 +59,10 @@ impl Training<'_> {
         if !objective.needs_teacher() && labels.iter().all(Option::is_none) {
             bail!("no row has a label, and without a soft term there is nothing else to learn from");
         }
-        let names = LabelNames::new(self.teacher.config.labels.clone())?;
-        // Whatever form the answers are stored in, and whatever the teacher computed in, a student learns from them.
-        let captured = Captured::dense(names.len(), Dtype::F32);
-        let precision = self.compute.precision().to_string();
-        let fingerprint = fingerprint::of_teacher(&self.teacher, self.max_length, TASK, &precision, captured);
-        let weights = teacher::weights_hash(&self.teacher.parameters);
-        let teacher_rows = self.teacher.tokenizer.encode(&rows, self.max_length)?;
+        let names = self.teacher.names()?;
+        let fingerprint = self.teacher.fingerprint(TASK, self.compute);
+        let weights = self.teacher.weights_hash();
+        let (teacher_length, teacher_rows) = (self.teacher.max_length(), self.teacher.encode(&rows)?);
         let keys: Vec<_> = (0..teacher_rows.len()).map(|row| teacher_rows.key(row)).collect();
         let cache = match self.cache {
             Some(folder) => Some(CacheReader::open(folder, Some(&fingerprint))?),
@@ -84,18 +87,30 @@ impl Training<'_> {
             }
         }
         let validation_keys = {
-            let encodings = self.teacher.tokenizer.encode(&self.data.validation.rows, self.max_length)?;
+            let encodings = self.teacher.encode(&self.data.validation.rows)?;
             (0..encodings.len()).map(|row| encodings.key(row)).collect()
         };
         let validation_rows = self.data.validation;
         let train_rows = Split { rows, labels };
-        let (config, parameters, tokenizer) =
-            start_student(self.teacher, &train_rows, self.max_length, self.student, self.fit.seed)?;
+        let wanted = Wanted {
+            recipe: self.student,
+            hub: self.hub,
+            rows: &train_rows,
+            max_length: self.max_length,
+            seed: self.fit.seed,
+        };
+        let Start { config, parameters, tokenizer, max_length, weights: student_weights } =
+            start_student(self.teacher, &wanted)?;
 
-        let encodings = tokenizer.encode(&train_rows.rows, self.max_length)?;
-        model::report_truncated(encodings.truncated_count(), encodings.len(), self.max_length);
+        let encodings = tokenizer.encode(&train_rows.rows, max_length)?;
+        if student_weights.is_some() {
+            report_cuts(&teacher_rows, teacher_length, &encodings, max_length);
+        } else {
+            model::report_truncated(encodings.truncated_count(), encodings.len(), max_length);
+        }
+        drop(teacher_rows);
         let train = FitRows { encodings, labels: train_rows.labels, keys };
-        let encodings = tokenizer.encode(&validation_rows.rows, self.max_length)?;
+        let encodings = tokenizer.encode(&validation_rows.rows, max_length)?;
         let validation = FitRows { encodings, labels: validation_rows.labels, keys: validation_keys };
         let fit = self.fit.on(self.compute);
         let inputs = RunInputs {
@@ -107,9 +122,11 @@ impl Training<'_> {
             train: fingerprint::of_rows(&train.encodings, &train.labels),
             validation: fingerprint::of_rows(&validation.encodings, &validation.labels),
             labels: config.labels.clone(),
-            max_length: self.max_length,
+            max_length,
+            teacher_max_length: Some(teacher_length).filter(|length| *length != max_length),
             objective: self.objective,
-            student: Some(self.student.clone()),
+            student: Some(self.student.recorded()),
+            student_weights,
             prune_vocabulary: self.student.prune_vocabulary,
             teacher_logits: cache
                 .as_ref()
@@ -143,7 +160,19 @@ impl Training<'_> {
     }
 }
 
-/// Refuses an objective that reads the teacher at a temperature that the cache knows nothing of.
+/// Says how many rows each of two models with a tokenizer of its own cuts.
+fn report_cuts(teacher: &Encodings, teacher_length: usize, student: &Encodings, student_length: usize) {
+    let [theirs, ours] = [teacher, student].map(Encodings::truncated_count);
+    if theirs + ours > 0 {
+        let [theirs, ours, rows] = [theirs, ours, student.len()].map(|count| ui::count(count as u64));
+        ui::say(format!(
+            "of {rows} rows the teacher cut {theirs} at {teacher_length} tokens, the student cuts {ours} at \
+             {student_length} of its own; see --max-length"
+        ));
+    }
+}
+
+/// An error if the loss needs a temperature that the cache has no data for.
 fn check_temperatures(cache: &CacheReader, objective: &Objective) -> anyhow::Result<()> {
     let known = match &cache.captured().logits {
         LogitForm::Dense { .. } => return Ok(()),

@@ -1,4 +1,4 @@
-//! What a training gave, in figures.
+//! The report of a training run.
 
 use std::path::Path;
 use std::time::Instant;
@@ -19,9 +19,9 @@ pub(crate) struct TrainReport {
     ece: Option<f64>,
     parameters: usize,
     bytes: u64,
-    /// In training; absent where a complete run was kept.
+    /// Speed of training; `None` if a complete run was kept.
     rows_per_second: Option<f64>,
-    /// In which training waited for rows and for what the teacher said of them.
+    /// Time that training waited for rows and cached outputs.
     waited_seconds: Option<f64>,
     seconds: f64,
     output: String,

@@ -1,9 +1,9 @@
-//! Cross-entropy with the row's label. Weights, division by counts and rows without a label are the caller's:
-//! see [`Objective`](super::Objective).
+//! Cross-entropy with the row's label. [`Objective`](super::Objective) handles weights, division by counts and rows
+//! without a label.
 
 use super::softmax::log_softmax;
 
-/// Adds the gradient of one row, times `scale`, to `gradient`, and returns the row's value,
+/// Adds `scale` times the gradient of one row to `gradient`, and returns the row's loss,
 /// `-log(softmax(student)[label])`. The gradient is `softmax(student) - onehot(label)`.
 ///
 /// # Shapes

@@ -1,7 +1,8 @@
-//! What training minimises: terms in closed form, each with its gradient at the student's logits.
+//! The training loss: a weighted sum of terms in closed form, each with its gradient with respect to the student's
+//! logits.
 //!
-//! A term gives a sum and a count, and the division happens once, by the counts of the whole optimiser step, so that
-//! a step cut into micro-batches has the loss and the gradient of the step in one piece. Models know nothing of this.
+//! A term returns a sum and a count. The division happens once, by the counts of the whole optimiser step, so splitting
+//! a step into micro-batches changes neither loss nor gradient.
 
 mod hard_label;
 mod soft_target;
@@ -14,55 +15,55 @@ use serde::{Deserialize, Serialize};
 
 use crate::signal::{TeacherRow, TeacherSignal};
 
-/// A weighted sum of terms over rows.
+/// The training loss: a weighted sum of terms.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Objective {
     terms: Vec<LossTermRecipe>,
 }
 
-/// One term, as a recipe writes it.
+/// One loss term, as in a recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "term", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum LossTermRecipe {
-    /// `weight * temperature^2 * KL(teacher || student)` of the softened distributions: see [`soft_target`].
+    /// `weight * temperature^2 * KL(teacher || student)`, both softened by the temperature: see [`soft_target`].
     SoftTarget {
-        /// What the term is multiplied by.
+        /// Weight of the term.
         weight: f64,
-        /// What both models' logits are divided by.
+        /// The logits of both models are divided by it.
         temperature: f64,
     },
     /// `weight * cross-entropy` with the label: see [`hard_label`].
     HardLabel {
-        /// What the term is multiplied by.
+        /// Weight of the term.
         weight: f64,
     },
 }
 
-/// The rows of one micro-batch as the objective sees them.
+/// The inputs of the loss for one micro-batch.
 ///
 /// # Shapes
 /// - `student_logits`: `[B, K]`, before softmax, with `K = classes`
 /// - `labels`: `[B]`, class ids below `K` or none
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ObjectiveRows<'a> {
-    /// Number of the first of these rows within the optimiser step, for messages.
+    /// Index of the first of these rows within the optimiser step, for messages.
     pub(crate) first_row: usize,
-    /// `K`.
+    /// Number of classes, `K`.
     pub(crate) classes: usize,
-    /// What the student says.
+    /// The student's logits.
     pub(crate) student_logits: &'a [f32],
-    /// What the teacher said; needed if [`Objective::needs_teacher`].
+    /// The teacher's stored outputs; required if [`Objective::needs_teacher`].
     pub(crate) teacher: Option<&'a TeacherSignal>,
-    /// The rows' labels.
+    /// The labels.
     pub(crate) labels: &'a [Option<u32>],
 }
 
-/// What the terms of one optimiser step, all its micro-batches together, are divided by.
+/// The divisors of the loss terms, over all micro-batches of one optimiser step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StepCounts {
-    /// All rows: what the soft term is averaged over.
+    /// Number of rows, over which the soft term is averaged.
     pub(crate) rows: usize,
-    /// Rows with a label: what the hard term is averaged over.
+    /// Number of rows with a label, over which the hard term is averaged.
     pub(crate) labelled: usize,
 }
 
@@ -82,7 +83,8 @@ impl Sum for StepCounts {
 }
 
 impl Objective {
-    /// An objective of these terms. Refuses an empty one and values that no training survives.
+    /// A loss with these terms. An error if there are none, or if a weight or temperature is not a finite number above
+    /// 0.
     pub(crate) fn new(terms: Vec<LossTermRecipe>) -> Result<Self, ObjectiveError> {
         if terms.is_empty() {
             return Err(ObjectiveError::Empty);
@@ -101,12 +103,12 @@ impl Objective {
         Ok(Self { terms })
     }
 
-    /// Whether a term reads the teacher's logits.
+    /// Whether a term needs the teacher's logits.
     pub(crate) fn needs_teacher(&self) -> bool {
         self.terms.iter().any(|term| matches!(term, LossTermRecipe::SoftTarget { .. }))
     }
 
-    /// The temperatures that the teacher's softmax is read at.
+    /// The temperatures at which the teacher's softmax is needed.
     pub(crate) fn temperatures(&self) -> impl Iterator<Item = f64> + '_ {
         self.terms.iter().filter_map(|term| match *term {
             LossTermRecipe::SoftTarget { temperature, .. } => Some(temperature),
@@ -114,12 +116,12 @@ impl Objective {
         })
     }
 
-    /// The report of no rows at all, to add micro-batches to.
+    /// A report over no rows, to add micro-batches to.
     pub(crate) fn no_loss(&self) -> LossReport {
         LossReport::new(&self.terms)
     }
 
-    /// The objective in the one form that a GPU computes without the host: at most one term of each kind.
+    /// The loss in the form that a GPU can compute: at most one term of each kind. `None` if there are more.
     pub(crate) fn fused(&self) -> Option<FusedLoss> {
         let mut fused = FusedLoss { soft_weight: 0.0, temperature: 1.0, hard_weight: 0.0 };
         let (mut soft, mut hard) = (0, 0);
@@ -138,7 +140,7 @@ impl Objective {
         (soft <= 1 && hard <= 1).then_some(fused)
     }
 
-    /// The report of a whole step from the sums of its soft and of its hard term.
+    /// The report of a step, from the sums of its soft and its hard term.
     pub(crate) fn report(&self, [soft, hard]: [f64; 2], step: StepCounts) -> LossReport {
         let mut report = self.no_loss();
         for term in &mut report.terms {
@@ -150,10 +152,12 @@ impl Objective {
         report
     }
 
-    /// Evaluates every term on a micro-batch and writes the gradient of the step's loss at the student's logits.
+    /// Evaluates every term on a micro-batch and writes the gradient of the step's loss with respect to the student's
+    /// logits.
     ///
     /// # Shapes
-    /// - `d_logits`: `[B, K]`, overwritten; weighted, and divided by `step`'s counts, so that micro-batches add up
+    /// - `d_logits`: `[B, K]`, overwritten; weighted and divided by `step`'s counts, so that micro-batches can be
+    ///   summed
     pub(crate) fn evaluate(
         &self,
         rows: &ObjectiveRows<'_>,
@@ -204,7 +208,7 @@ impl Objective {
     }
 }
 
-/// The weights of an objective with at most one term of each kind; a missing term's is 0.
+/// The weights of a loss with at most one term of each kind; 0 for a missing term.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct FusedLoss {
     pub(crate) soft_weight: f64,
@@ -213,6 +217,12 @@ pub(crate) struct FusedLoss {
 }
 
 impl LossTermRecipe {
+    /// The weight of each term where nobody gives one.
+    pub(crate) const DEFAULT_WEIGHT: f64 = 0.5;
+
+    /// The temperature of the soft term where nobody gives one.
+    pub(crate) const DEFAULT_TEMPERATURE: f64 = 2.0;
+
     /// The term's name in recipes, messages and `metrics.jsonl`.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -221,7 +231,7 @@ impl LossTermRecipe {
         }
     }
 
-    /// What the term is multiplied by.
+    /// The term's weight.
     pub(crate) fn weight(&self) -> f64 {
         match *self {
             Self::SoftTarget { weight, .. } | Self::HardLabel { weight } => weight,
@@ -256,17 +266,17 @@ impl ObjectiveRows<'_> {
     }
 }
 
-/// A sum over rows and how many they were: divided once, when all micro-batches are in.
+/// A sum over rows and their number, divided once, after all micro-batches.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Weighted {
     /// Sum over the rows.
     pub(crate) sum: f64,
-    /// Rows in the sum.
+    /// Number of rows in the sum.
     pub(crate) count: usize,
 }
 
 impl Weighted {
-    /// The mean; 0 over no rows, since a term without rows adds nothing to the loss.
+    /// The mean; 0 if there are no rows, since a term without rows adds nothing to the loss.
     pub(crate) fn mean(&self) -> f64 {
         if self.count == 0 { 0.0 } else { self.sum / self.count as f64 }
     }
@@ -290,16 +300,16 @@ impl AddAssign for Weighted {
 /// The value of one term.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct TermLoss {
-    /// Which term.
+    /// The term.
     pub(crate) term: LossTermRecipe,
-    /// Its value, not yet multiplied by its weight.
+    /// Its value, before multiplication by its weight.
     pub(crate) loss: Weighted,
 }
 
-/// The value of every term over a micro-batch, or over several added up.
+/// The value of every term over one or more micro-batches.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LossReport {
-    /// One entry a term, in the objective's order.
+    /// One entry per term, in the order of the loss.
     pub(crate) terms: Vec<TermLoss>,
 }
 
@@ -323,10 +333,10 @@ impl AddAssign<&LossReport> for LossReport {
     }
 }
 
-/// Why an objective cannot be made or evaluated.
+/// Why a loss cannot be created or evaluated.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum ObjectiveError {
-    /// Nothing to minimise.
+    /// There are no terms.
     #[error("the objective has no term: at least one of weight_soft and weight_hard must be above 0")]
     Empty,
     /// A weight that is not a number above 0.
@@ -343,7 +353,7 @@ pub(crate) enum ObjectiveError {
         /// The temperature.
         found: f64,
     },
-    /// The teacher's answers are stored for other temperatures.
+    /// The cache has no data for this temperature.
     #[error(
         "`soft_target` reads the teacher at temperature {found}, which is not among those that the cache was made for"
     )]
@@ -351,20 +361,20 @@ pub(crate) enum ObjectiveError {
         /// The temperature.
         found: f64,
     },
-    /// The soft term has nothing to read.
+    /// The soft term has no teacher outputs.
     #[error("`soft_target` needs the teacher's logits, and this batch has none")]
     NoTeacher,
-    /// A slice that does not fit the rows.
+    /// A slice has the wrong length.
     #[error("{what}: {found} values, expected {expected} (rows times classes)")]
     Size {
         /// Which slice.
         what: &'static str,
         /// Its length.
         found: usize,
-        /// Rows times classes.
+        /// The expected length.
         expected: usize,
     },
-    /// A label without a class.
+    /// A label that is not a class id.
     #[error("row {row} of this step: label {label}, but there are {classes} classes, counted from 0")]
     Label {
         /// Row within the step.

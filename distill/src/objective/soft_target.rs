@@ -1,13 +1,13 @@
-//! Matches the student's softened distribution to the teacher's (Hinton et al., 2015, "Distilling the Knowledge in a
-//! Neural Network"). Weights and division by counts are the caller's: see [`Objective`](super::Objective).
+//! KL divergence between the softened distributions of teacher and student (Hinton et al., 2015, "Distilling the
+//! Knowledge in a Neural Network"). [`Objective`](super::Objective) handles weights and division by counts.
 
 use super::softmax::log_softmax;
 
-/// Adds the gradient of one row, times `scale`, to `gradient`, and returns the row's value,
+/// Adds `scale` times the gradient of one row to `gradient`, and returns the row's loss,
 /// `T^2 * KL(softmax(teacher / T) || softmax(student / T))`, summed over classes.
 ///
-/// Softening shrinks gradients by `1 / T^2`; the factor keeps them comparable across temperatures. The gradient is
-/// `T * (softmax(student / T) - softmax(teacher / T))`.
+/// Softening shrinks gradients by about `1 / T^2`; the factor keeps them comparable across temperatures. The gradient
+/// is `T * (softmax(student / T) - softmax(teacher / T))`.
 ///
 /// # Shapes
 /// - `student`, `teacher`: `[K]`, before softmax, finite
@@ -23,15 +23,15 @@ pub(super) fn add_row(student: &[f32], teacher: &[f32], temperature: f64, scale:
     temperature * temperature * divergence
 }
 
-/// The largest logits of a row, which classes they are of, and `log(sum(exp(z / T)))` over the others.
+/// The largest logits of a row, their classes, and `log(sum(exp(z / T)))` over the others.
 pub(super) struct TopK<'a> {
     pub(super) indices: &'a [u32],
     pub(super) logits: &'a [f32],
     pub(super) tail: f32,
 }
 
-/// As [`add_row`], where the teacher's distribution is known for its largest classes and for all others together: the
-/// divergence is over those and one bucket for the rest.
+/// As [`add_row`], if the teacher's probabilities are known only for its top k classes and for all others together: the
+/// divergence is over those classes and one bucket for the rest.
 ///
 /// With the teacher's `p` and the student's `q`, and `p_rest`, `q_rest` the sums over the rest, the gradient is
 /// `T * (q_j - p_j)` at a stored class and `T * q_j * (1 - p_rest / q_rest)` at another.
@@ -67,8 +67,8 @@ pub(super) fn add_top_k_row(
     temperature * temperature * divergence
 }
 
-/// As [`add_row`], where the teacher's distribution is known by classes drawn from it at this temperature: each draw is one
-/// part of as many as there are. Over draws, the mean of the gradient is that of [`add_row`].
+/// As [`add_row`], if the teacher's distribution is known only from classes sampled at this temperature: each draw
+/// counts as probability `1 / draws`. The expected gradient is that of [`add_row`].
 ///
 /// # Shapes
 /// - `student`, `gradient`: `[K]`; `drawn`: `[draws]`

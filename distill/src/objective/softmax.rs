@@ -1,4 +1,4 @@
-//! The softmax that the terms are made of.
+//! The log-softmax that the loss terms share.
 
 /// `log(softmax(logits / temperature))` of one class after another, in f64.
 pub(super) fn log_softmax(logits: &[f32], temperature: f64) -> impl Iterator<Item = f64> {

@@ -1,6 +1,5 @@
-//! Parity in the middle of a model, with dropout on: the value at every tap, and every gradient of losses that stand at one
-//! tap or at several, against what `transformers` computes with our dropout masks
-//! (`tests/fixtures/make_golden_taps.py`).
+//! Tests of parity at taps, with dropout on: the value at every tap, and every gradient of losses at one or several
+//! taps, against `transformers` with our dropout masks (`tests/fixtures/make_golden_taps.py`).
 
 use std::fs;
 

@@ -29,22 +29,25 @@ pub(crate) struct FitRecipe {
 
 impl Default for FitRecipe {
     fn default() -> Self {
-        Self {
-            epochs: 5,
-            batch_rows: 32,
-            batch_tokens: None,
-            learning_rate: 1e-4,
-            weight_decay: 0.01,
-            warmup_ratio: 0.06,
-            max_gradient_norm: 1.0,
-            keep: Keep::Best,
-            evaluate_every: 1,
-            seed: 42,
-        }
+        Self::DEFAULT
     }
 }
 
 impl FitRecipe {
+    /// The defaults of `train` and of a recipe's `[train]`; `finetune` has its own epochs and learning rate.
+    pub(crate) const DEFAULT: Self = Self {
+        epochs: 5,
+        batch_rows: 32,
+        batch_tokens: None,
+        learning_rate: 1e-4,
+        weight_decay: 0.01,
+        warmup_ratio: 0.06,
+        max_gradient_norm: 1.0,
+        keep: Keep::Best,
+        evaluate_every: 1,
+        seed: 42,
+    };
+
     /// The same with nothing left open, for a training on this device.
     pub(crate) fn on(&self, compute: &Compute) -> Self {
         Self { batch_tokens: Some(device::batch_tokens(self.batch_tokens, compute)), ..self.clone() }

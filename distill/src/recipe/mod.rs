@@ -5,6 +5,7 @@
 mod checks;
 mod data;
 mod export;
+mod family;
 mod fit;
 mod read;
 mod shape;
@@ -17,10 +18,11 @@ use serde::{Deserialize, Serialize};
 pub(crate) use checks::{ABOVE_ZERO, FRACTION, Numbers, PART, PROBABILITY, ZERO_OR_MORE};
 pub(crate) use data::{ColumnsRecipe, DataRecipe};
 pub(crate) use export::{ExportDtype, ExportRecipe};
+pub(crate) use family::StudentFamily;
 pub(crate) use fit::{FitRecipe, Keep};
 pub(crate) use read::{Setting, read};
 pub(crate) use shape::Shape;
-pub(crate) use student::{LayerChoice, StudentFamily, StudentRecipe};
+pub(crate) use student::{LayerChoice, StudentRecipe};
 
 use crate::objective::{LossTermRecipe, Objective};
 use crate::tasks::single_label;
@@ -48,6 +50,7 @@ impl Recipe {
     /// Refuses values that no training survives, naming the key.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         refuse(&[self.train.checks(), self.student.checks()].concat())?;
+        self.student.check()?;
         Objective::new(self.objective.clone())?;
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use student::start::Sizes;
 
-use super::student::StudentFamily;
+use super::StudentFamily;
 
 /// A published student: its kind and its sizes. Vocabulary and positions are the teacher's, whatever was published.
 ///

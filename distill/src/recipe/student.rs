@@ -3,17 +3,25 @@
 use std::fmt;
 use std::str::FromStr;
 
-use nn::Family;
 use serde::{Deserialize, Serialize};
 use student::start::Sizes;
 
 use super::checks::{Check, PROBABILITY};
+use super::{Shape, StudentFamily};
 
 /// What the student looks like, and what it starts from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StudentRecipe {
-    pub(crate) family: StudentFamily,
+    /// A pretrained model, folder or Hub name, that brings its own sizes, weights and tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) model: Option<String>,
+    /// Sizes that have a name; a size that is given as well wins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shape: Option<Shape>,
+    /// Where not given, the shape's, or DistilBERT.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) family: Option<StudentFamily>,
     pub(crate) layers: LayerChoice,
     /// Where not given, as many as are listed, or as the family has in its teacher's likeness: mostly half.
     pub(crate) num_layers: Option<usize>,
@@ -31,22 +39,27 @@ pub(crate) struct StudentRecipe {
 
 impl Default for StudentRecipe {
     fn default() -> Self {
-        Self {
-            family: StudentFamily::DistilBert,
-            layers: LayerChoice::Uniform,
-            num_layers: None,
-            hidden_size: None,
-            num_heads: None,
-            intermediate_size: None,
-            bottleneck_size: None,
-            stacks: None,
-            prune_vocabulary: false,
-            dropout: 0.1,
-        }
+        Self::DEFAULT
     }
 }
 
 impl StudentRecipe {
+    /// The defaults of the flags and of a recipe's `[student]`.
+    pub(crate) const DEFAULT: Self = Self {
+        model: None,
+        shape: None,
+        family: None,
+        layers: LayerChoice::Uniform,
+        num_layers: None,
+        hidden_size: None,
+        num_heads: None,
+        intermediate_size: None,
+        bottleneck_size: None,
+        stacks: None,
+        prune_vocabulary: false,
+        dropout: 0.1,
+    };
+
     /// What the values may be.
     pub(super) fn checks(&self) -> Vec<Check> {
         vec![
@@ -60,57 +73,59 @@ impl StudentRecipe {
         ]
     }
 
-    /// The sizes that are given.
+    /// Refuses to give a pretrained model other sizes than it has.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let Some(model) = &self.model else { return Ok(()) };
+        let given = [
+            ("model-type", self.family.is_some()),
+            ("shape", self.shape.is_some()),
+            ("hidden-size", self.hidden_size.is_some()),
+            ("num-heads", self.num_heads.is_some()),
+            ("intermediate-size", self.intermediate_size.is_some()),
+            ("bottleneck-size", self.bottleneck_size.is_some()),
+            ("stacks", self.stacks.is_some()),
+        ];
+        if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
+            let key = if *flag == "model-type" { "family".to_owned() } else { flag.replace('-', "_") };
+            anyhow::bail!(
+                "--student {model} contradicts --{flag}: a pretrained model has its sizes; leave out one of the two (in a \
+                 recipe `student.model` and `student.{key}`)"
+            );
+        }
+        Ok(())
+    }
+
+    /// The kind of model, where it is not a pretrained one.
+    pub(crate) fn family(&self) -> StudentFamily {
+        self.family.or(self.shape.map(Shape::family)).unwrap_or(StudentFamily::DistilBert)
+    }
+
+    /// As a run's record has it: nothing open, and no path of a model, which its hash stands for.
+    pub(crate) fn recorded(&self) -> Self {
+        let family = if self.model.is_some() { None } else { Some(self.family()) };
+        Self { model: None, family, ..self.clone() }
+    }
+
+    /// Layers of the student, where they are given: by number, or by a list of those to start from.
+    pub(crate) fn layer_count(&self) -> Option<usize> {
+        let listed = match &self.layers {
+            LayerChoice::Listed(listed) => Some(listed.len()),
+            _ => None,
+        };
+        self.num_layers.or(listed)
+    }
+
+    /// The sizes that are given, by themselves or as a shape.
     pub(crate) fn sizes(&self) -> Sizes {
+        let shape = self.shape.map(Shape::sizes).unwrap_or_default();
         Sizes {
-            num_layers: self.num_layers,
-            hidden_size: self.hidden_size,
-            num_heads: self.num_heads,
-            intermediate_size: self.intermediate_size,
-            bottleneck_size: self.bottleneck_size,
-            feed_forwards: self.stacks,
+            num_layers: self.layer_count().or(shape.num_layers),
+            hidden_size: self.hidden_size.or(shape.hidden_size),
+            num_heads: self.num_heads.or(shape.num_heads),
+            intermediate_size: self.intermediate_size.or(shape.intermediate_size),
+            bottleneck_size: self.bottleneck_size.or(shape.bottleneck_size),
+            feed_forwards: self.stacks.or(shape.feed_forwards),
         }
-    }
-}
-
-/// What kind of model a student is.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum StudentFamily {
-    /// No token types and no pooler.
-    #[default]
-    DistilBert,
-    /// As its teacher: what a smaller teacher is made as.
-    Bert,
-    /// Thin layers with a bottleneck.
-    MobileBert,
-}
-
-impl StudentFamily {
-    /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::DistilBert, Self::Bert, Self::MobileBert];
-
-    /// The word for it on the command line and in a recipe.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::DistilBert => "distilbert",
-            Self::Bert => "bert",
-            Self::MobileBert => "mobilebert",
-        }
-    }
-
-    pub(crate) fn family(self) -> Family {
-        match self {
-            Self::DistilBert => Family::DISTILBERT,
-            Self::Bert => Family::BERT,
-            Self::MobileBert => Family::MOBILEBERT,
-        }
-    }
-}
-
-impl fmt::Display for StudentFamily {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

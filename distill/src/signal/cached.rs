@@ -1,4 +1,4 @@
-//! What a cache knows of a data set's rows, as training and reports need it.
+//! Reads teacher outputs from a cache, for training and reports.
 
 use anyhow::bail;
 use cache::{CacheReader, LogitForm, StoredRow};
@@ -7,7 +7,7 @@ use datasets::Key;
 use super::TeacherSignal;
 use crate::scores;
 
-/// What the teacher said of the rows with these keys.
+/// The teacher's outputs for the rows with these keys.
 pub(crate) fn signal(cache: &CacheReader, keys: &[Key]) -> anyhow::Result<TeacherSignal> {
     let mut signal = match &cache.captured().logits {
         LogitForm::Dense { .. } => TeacherSignal::Dense(Vec::with_capacity(keys.len() * cache.captured().width)),
@@ -37,12 +37,12 @@ pub(crate) fn signal(cache: &CacheReader, keys: &[Key]) -> anyhow::Result<Teache
     Ok(signal)
 }
 
-/// Whether the rows have every logit.
+/// Whether all logits are stored.
 pub(crate) fn whole_rows(cache: &CacheReader) -> bool {
     matches!(cache.captured().logits, LogitForm::Dense { .. })
 }
 
-/// What the cached teacher chose for each row; none where that is not known of all of them.
+/// The teacher's predicted class for each row; `None` unless it is known for all of them.
 pub(crate) fn choices(cache: &CacheReader, keys: &[Key]) -> anyhow::Result<Option<Vec<u32>>> {
     let mut choices = Vec::with_capacity(keys.len());
     for key in keys {
@@ -54,7 +54,7 @@ pub(crate) fn choices(cache: &CacheReader, keys: &[Key]) -> anyhow::Result<Optio
     Ok(Some(choices))
 }
 
-/// The class that the cached teacher chose; none where the row is not there, or a sample of it says too little.
+/// The teacher's predicted class; `None` if the row is not cached, or if its sample does not determine it.
 pub(crate) fn choice(cache: &CacheReader, key: &Key) -> anyhow::Result<Option<u32>> {
     Ok(cache.get(key)?.and_then(|row| first_choice(&row)))
 }
@@ -71,7 +71,7 @@ fn first_choice(row: &StoredRow<'_>) -> Option<u32> {
     }
 }
 
-/// The cached teacher's accuracy on the labelled rows that are cached, and how many they are; none without any.
+/// The teacher's accuracy on the rows that are cached and labelled, and their number; `None` if there are none.
 pub(crate) fn accuracy(
     cache: &CacheReader,
     keys: &[Key],

@@ -1,21 +1,20 @@
-//! Where a teacher's answers come from: what it said of some rows, in the form in which it was stored. So far they are
-//! read from a cache ([`cached`]).
+//! The teacher's stored outputs for some rows. The only source so far is a cache ([`cached`]).
 
 pub(crate) mod cached;
 
-/// The teacher's side of a micro-batch of `B` rows over `K` classes.
+/// The teacher's outputs for a micro-batch of `B` rows over `K` classes.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum TeacherSignal {
     /// `[B, K]` logits, before softmax.
     Dense(Vec<f32>),
-    /// The `k` largest logits of each row, and what the others add to the softmax.
+    /// The `k` largest logits of each row, and the others' contribution to the softmax.
     TopK {
         k: usize,
-        /// `[B, k]`: which classes these are.
+        /// Their classes, `[B, k]`.
         indices: Vec<u32>,
         /// `[B, k]`
         logits: Vec<f32>,
-        /// The temperatures that the tails are of.
+        /// The temperatures of the tails.
         temperatures: Vec<f64>,
         /// `[B, temperatures]`: `log(sum(exp(z / T)))` over the other classes.
         tails: Vec<f32>,
@@ -28,19 +27,19 @@ pub(crate) enum TeacherSignal {
     },
 }
 
-/// What a teacher said of one row.
+/// The teacher's output for one row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum TeacherRow<'a> {
     /// `[K]`
     Dense(&'a [f32]),
-    /// `[k]` each, and the tail at the temperature asked for.
+    /// `[k]` each, and the tail at the requested temperature.
     TopK { indices: &'a [u32], logits: &'a [f32], tail: f32 },
     /// `[draws]`
     Sample(&'a [u32]),
 }
 
 impl TeacherSignal {
-    /// The logits, if they are all there.
+    /// The logits, if all are stored.
     pub(crate) fn dense(&self) -> Option<&[f32]> {
         match self {
             Self::Dense(logits) => Some(logits),
@@ -48,7 +47,7 @@ impl TeacherSignal {
         }
     }
 
-    /// The numbers of each row, and how many there are; for checks.
+    /// Values per row, and values in all, for checks.
     pub(crate) fn size(&self, classes: usize) -> (usize, usize) {
         match self {
             Self::Dense(logits) => (classes, logits.len()),
@@ -57,7 +56,7 @@ impl TeacherSignal {
         }
     }
 
-    /// One row at a temperature; none where nothing is known at it.
+    /// One row at a temperature; `None` if the stored form has no data for it.
     pub(crate) fn row(&self, row: usize, classes: usize, temperature: f64) -> Option<TeacherRow<'_>> {
         Some(match self {
             Self::Dense(logits) => TeacherRow::Dense(&logits[row * classes..(row + 1) * classes]),

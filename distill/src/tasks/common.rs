@@ -1,4 +1,4 @@
-//! What every task takes, and what it gives.
+//! Types that all tasks share.
 
 use std::path::Path;
 
@@ -10,38 +10,38 @@ use crate::data::Split;
 use crate::model::TextModel;
 use crate::recipe::ColumnsRecipe;
 
-/// A model and rows to fine-tune it on, as asked for.
+/// The model to fine-tune and its data, as given by the user.
 pub(crate) struct Source<'a> {
     pub(crate) model: &'a str,
     pub(crate) hub: &'a HubOptions,
     pub(crate) data: &'a Path,
-    /// A tenth of the data where there is none.
+    /// Without it, a tenth of the data is held out.
     pub(crate) validation: Option<&'a Path>,
     pub(crate) columns: &'a ColumnsRecipe,
-    /// Of what starts at random.
+    /// Seed for parameters that are initialised at random.
     pub(crate) seed: u64,
 }
 
-/// A model with the task's head, and rows with the answers that the task takes from them.
+/// A model with the task's head, and rows with their targets.
 pub(crate) struct Start {
     pub(crate) model: TextModel,
     pub(crate) train: Split,
     pub(crate) validation: Split,
 }
 
-/// What is stored of a teacher's answers unless told otherwise.
+/// What a capture stores by default.
 pub(crate) struct StoredByDefault {
     pub(crate) outputs: Outputs,
-    /// The largest logits alone, this many.
+    /// Store only this many of the largest logits.
     pub(crate) top_k: Option<usize>,
     pub(crate) dtype: Dtype,
 }
 
-/// Some rows as a model reads them, with what they ask.
+/// Model inputs with their targets.
 pub(crate) struct Questions {
     pub(crate) batch: TokenBatch,
-    /// The tokens that are asked about; none where the row itself is.
+    /// The tokens to predict; `None` if there is one prediction per row.
     pub(crate) positions: Option<Vec<u32>>,
-    /// One for each question, where it is known.
+    /// The target of each prediction, if known.
     pub(crate) answers: Vec<Option<u32>>,
 }

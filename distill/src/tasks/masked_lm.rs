@@ -1,5 +1,5 @@
-//! Masked-language models: what stood at tokens that are masked, as BERT is pretrained. The targets come from the text, so
-//! labels do not matter.
+//! Masked-language modelling, as in BERT's pretraining: predicts the original tokens at masked positions. Labels are
+//! not used.
 
 use cache::{Dtype, Masks, Outputs};
 use datasets::{Encodings, Masking, TextTokenizer, forward_batches};
@@ -13,11 +13,11 @@ use crate::model::{self, TextModel};
 use crate::scores::{self, Scores};
 use crate::ui;
 
-/// Most tokens of a forward batch whose every token has a row of logits: 512 rows over 30,522 words take 62 MB, and a
-/// few batches are on their way at a time.
+/// Maximum tokens per forward pass in a capture, where every token has logits: 512 x 30,522 take 62 MB, and a few
+/// batches are in flight at a time.
 pub(super) const MOST_BATCH_TOKENS: usize = 512;
 
-/// The largest logits of each token, since there are as many as words.
+/// Only the largest logits of each token, since there is one for every word of the vocabulary.
 pub(super) const STORED_BY_DEFAULT: StoredByDefault =
     StoredByDefault { outputs: Outputs::Token, top_k: Some(64), dtype: Dtype::F16 };
 
@@ -32,7 +32,7 @@ pub(super) fn load(name: &str, hub: &HubOptions) -> anyhow::Result<TextModel> {
     model::load_with_head(name, hub, Head::MaskedLm, "masked-language-model", way_out)
 }
 
-/// Loads a model and texts to fine-tune it on; what the checkpoint does not have of the head starts at random.
+/// Loads a model and texts to fine-tune it on; missing parameters of the head are initialised at random.
 pub(super) fn start(source: &Source<'_>) -> anyhow::Result<Start> {
     let mut model = model::load_for(source.model, source.hub, Head::MaskedLm)?;
     if !model.missing_head.is_empty() {
@@ -47,14 +47,14 @@ pub(super) fn start(source: &Source<'_>) -> anyhow::Result<Start> {
     Ok(Start { model, train: Split::unlabelled(train), validation: Split::unlabelled(validation) })
 }
 
-/// Rows with other tokens masked in each pass over the data.
+/// Masked rows; the masks differ between passes over the data.
 pub(super) fn ask(masking: &Masking, pass: u64, encodings: &Encodings, rows: &[u32]) -> Questions {
     let masked = masking.gather(pass, encodings, rows);
     let answers = masked.originals.into_iter().map(Some).collect();
     Questions { batch: masked.batch, positions: Some(masked.positions), answers }
 }
 
-/// How many of the masked tokens are told right; the same ones are masked every time.
+/// Accuracy on masked tokens; the same masks are used in every evaluation.
 pub(super) fn score(
     model: &mut Model,
     masking: &Masking,

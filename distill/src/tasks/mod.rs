@@ -1,6 +1,6 @@
-//! Tasks: what a model is to tell of a text. Each has a file with its head, its targets, its loss terms, its scores, and
-//! what is said of a prediction or on a card; whatever depends on the task is asked here and answered there. A new task is
-//! a file, a variant of [`Task`] and, where its rows ask in another way, one of [`Targets`].
+//! Tasks: what a model is trained to predict. Each has a file with its head, targets, default loss terms, scores, and
+//! the text of predictions and model cards; this module dispatches to them. A new task is a file, a variant of [`Task`]
+//! and, if its targets are of a new kind, one of [`Targets`].
 
 mod common;
 mod masked_lm;
@@ -17,12 +17,12 @@ use crate::objective::LossTermRecipe;
 use crate::scores::Scores;
 pub(crate) use common::{Questions, Source, Start, StoredByDefault};
 
-/// What a model is to tell of a text.
+/// What a model is trained to predict.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Task {
-    /// Which of several classes it belongs to.
+    /// One of several classes for each text.
     SingleLabel,
-    /// What stood at tokens that are masked.
+    /// The original tokens at masked positions.
     MaskedLm(Masks),
 }
 
@@ -35,12 +35,12 @@ impl Task {
         }
     }
 
-    /// The task that a cache was made for, as far as its keys follow from it.
+    /// The task that a cache was made for, as far as it affects the keys.
     pub(crate) fn of_cache(fingerprint: &Fingerprint) -> Self {
         fingerprint.preprocessing.masks().map_or(Self::SingleLabel, Self::MaskedLm)
     }
 
-    /// What is done to a text before a teacher reads it: to be changed when that changes.
+    /// How tokens are changed before the teacher reads them; part of the fingerprint of a cache.
     pub(crate) fn preprocessing(self) -> Preprocessing {
         match self {
             Self::SingleLabel => Preprocessing::none(),
@@ -48,7 +48,7 @@ impl Task {
         }
     }
 
-    /// How rows are masked, where they are.
+    /// The parameters of the masks, if rows are masked.
     pub(crate) fn masks(self) -> Option<Masks> {
         match self {
             Self::SingleLabel => None,
@@ -56,7 +56,7 @@ impl Task {
         }
     }
 
-    /// Loads a model that has the task's head; `label_names` for a model without names of its own.
+    /// Loads a model that has the task's head; `label_names` are for a model without class names.
     pub(crate) fn load(self, name: &str, hub: &HubOptions, label_names: &[String]) -> anyhow::Result<TextModel> {
         match self {
             Self::SingleLabel => {
@@ -68,7 +68,7 @@ impl Task {
         }
     }
 
-    /// Loads a model and rows to fine-tune it on; what the model lacks of the head starts at random.
+    /// Loads a model and rows to fine-tune it on; missing parameters of the head are initialised at random.
     pub(crate) fn start(self, source: &Source<'_>) -> anyhow::Result<Start> {
         match self {
             Self::SingleLabel => single_label::start(source),
@@ -76,7 +76,7 @@ impl Task {
         }
     }
 
-    /// The class names that labels are matched with; none where labels do not matter.
+    /// The class names to match labels with; `None` for tasks without labels.
     pub(crate) fn class_names(self, config: &HfConfig) -> anyhow::Result<Option<LabelNames>> {
         match self {
             Self::SingleLabel => Ok(Some(LabelNames::new(config.labels.clone())?)),
@@ -84,14 +84,14 @@ impl Task {
         }
     }
 
-    /// What is learned from without a teacher.
+    /// The loss terms for training without a teacher.
     pub(crate) fn terms_without_teacher(self) -> Vec<LossTermRecipe> {
         match self {
             Self::SingleLabel | Self::MaskedLm(_) => vec![LossTermRecipe::HardLabel { weight: 1.0 }],
         }
     }
 
-    /// What is stored of a teacher's answers unless told otherwise.
+    /// What a capture stores by default.
     pub(crate) fn stored_by_default(self) -> StoredByDefault {
         match self {
             Self::SingleLabel => StoredByDefault { outputs: Outputs::Row, top_k: None, dtype: Dtype::F32 },
@@ -99,7 +99,7 @@ impl Task {
         }
     }
 
-    /// Most tokens of a forward batch in a capture, where so many are asked for.
+    /// The maximum tokens per forward pass in a capture, given the requested number.
     pub(crate) fn batch_tokens(self, asked: usize) -> usize {
         match self {
             Self::SingleLabel => asked,
@@ -107,7 +107,7 @@ impl Task {
         }
     }
 
-    /// The task in the tokens of a model.
+    /// The targets of this task, for a model with this tokenizer.
     pub(crate) fn targets(self, tokenizer: &TextTokenizer) -> anyhow::Result<Targets> {
         Ok(match self {
             Self::SingleLabel => Targets::Labels,
@@ -116,16 +116,16 @@ impl Task {
     }
 }
 
-/// What rows ask of a model, and what answers them.
+/// What a model predicts for each row, and the correct answers.
 pub(crate) enum Targets {
-    /// Each row asks for its label.
+    /// The label of each row.
     Labels,
-    /// Each row asks what stood at its masked tokens.
+    /// The original tokens at the masked positions of each row.
     MaskedTokens(Masking),
 }
 
 impl Targets {
-    /// Rows of a data set, as this pass over the data asks them.
+    /// Model inputs and targets for these rows in this pass over the data.
     pub(crate) fn ask(&self, pass: u64, encodings: &Encodings, labels: &[Option<u32>], rows: &[u32]) -> Questions {
         match self {
             Self::Labels => single_label::ask(encodings, labels, rows),
@@ -133,7 +133,7 @@ impl Targets {
         }
     }
 
-    /// Rows as a teacher reads them, from which their keys are made.
+    /// The rows as the teacher reads them; their keys are made from these.
     pub(crate) fn read_by_teacher(&self, encodings: Encodings) -> Encodings {
         match self {
             Self::Labels => encodings,
@@ -141,7 +141,7 @@ impl Targets {
         }
     }
 
-    /// How good a model's answers are; `teacher` has what the teacher chose for each row, where that is known.
+    /// Scores a model's predictions; `teacher` has the teacher's predicted class for each row, if known.
     pub(crate) fn score(
         &self,
         model: &mut Model,

@@ -3,7 +3,7 @@
 use anyhow::bail;
 use datasets::{Encodings, LabelNames, TokenBatch};
 use nn::hf::HfConfig;
-use nn::{Head, Layout, Model, Parameters, names};
+use nn::{Head, Layout, Model, Parameters};
 use serde::ser::{Serialize, Serializer};
 use teacher::HubOptions;
 
@@ -17,8 +17,13 @@ use crate::scores::Scores;
 use crate::ui;
 
 /// What a student learns from its teacher and from labels, unless told otherwise.
-pub(crate) const TERMS_WITH_TEACHER: [LossTermRecipe; 2] =
-    [LossTermRecipe::SoftTarget { weight: 0.5, temperature: 2.0 }, LossTermRecipe::HardLabel { weight: 0.5 }];
+pub(crate) const TERMS_WITH_TEACHER: [LossTermRecipe; 2] = [
+    LossTermRecipe::SoftTarget {
+        weight: LossTermRecipe::DEFAULT_WEIGHT,
+        temperature: LossTermRecipe::DEFAULT_TEMPERATURE,
+    },
+    LossTermRecipe::HardLabel { weight: LossTermRecipe::DEFAULT_WEIGHT },
+];
 
 /// Loads a model that has a classification head.
 pub(crate) fn load(name: &str, hub: &HubOptions) -> anyhow::Result<TextModel> {
@@ -80,7 +85,7 @@ fn labelled(model: &mut TextModel, source: &Source<'_>) -> anyhow::Result<TaskDa
         // Names for the head that is there, in its order.
         name_labels(model, &columns.label_names)?;
     }
-    start_head(model, &data, seed)?;
+    start_head(model, &data.names, seed)?;
     Ok(data)
 }
 
@@ -97,20 +102,40 @@ fn in_order_of(model: &TextModel, mut data: TaskData) -> anyhow::Result<TaskData
     Ok(data)
 }
 
+/// Gives a pretrained student a head for its teacher's classes: its own, where it has the same ones by name, in the
+/// teacher's order; else a random one.
+pub(crate) fn fit_head(model: &mut TextModel, names: &LabelNames, seed: u64) -> anyhow::Result<()> {
+    if model.missing_head.is_empty()
+        && let Ok(theirs) = LabelNames::new(model.config.labels.clone())
+        && theirs.len() == names.len()
+        && let Some(order) = names.names().iter().map(|name| theirs.id(name)).collect::<Option<Vec<u32>>>()
+    {
+        let old = model.parameters.clone();
+        for slot in [nn::Slot::HeadOutputWeight, nn::Slot::HeadOutputBias] {
+            let width = old.get(slot).len() / names.len();
+            for (to, &from) in model.parameters.get_mut(slot).chunks_exact_mut(width).zip(&order) {
+                to.copy_from_slice(&old.get(slot)[from as usize * width..(from as usize + 1) * width]);
+            }
+        }
+        model.config.labels = names.names().to_vec();
+    }
+    start_head(model, names, seed)
+}
+
 /// Keeps the model's head if its classes are the data's; else starts a new one at random.
-fn start_head(model: &mut TextModel, data: &TaskData, seed: u64) -> anyhow::Result<()> {
-    if model.missing_head.is_empty() && data.names.names() == model.config.labels {
+fn start_head(model: &mut TextModel, names: &LabelNames, seed: u64) -> anyhow::Result<()> {
+    if model.missing_head.is_empty() && names.names() == model.config.labels {
         return Ok(());
     }
     let mut config = model.config.clone();
-    config.labels = data.names.names().to_vec();
+    config.labels = names.names().to_vec();
     config.encoder.num_labels = config.labels.len();
     let mut parameters = Parameters::zeros(Layout::new(&config.encoder));
     for entry in parameters.layout().clone().entries() {
         // BERT's pooler is pretrained; a classifier for other classes has nothing to keep.
         let fits = model.parameters.layout().entry(entry.slot).is_some_and(|old| old.shape == entry.shape);
         let classifier = matches!(entry.slot, nn::Slot::HeadOutputWeight | nn::Slot::HeadOutputBias);
-        if names::is_head(entry.slot) && (classifier || !fits || model.missing_head.contains(&entry.slot)) {
+        if nn::names::is_head(entry.slot) && (classifier || !fits || model.missing_head.contains(&entry.slot)) {
             parameters.randomize(entry.slot, config.encoder.pad_token_id, seed);
         } else {
             parameters.get_mut(entry.slot).copy_from_slice(model.parameters.get(entry.slot));

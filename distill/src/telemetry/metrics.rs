@@ -1,4 +1,4 @@
-//! `metrics.jsonl` in a run's folder: a line for a logged step, and one for an evaluation.
+//! `metrics.jsonl` in a run's folder: one line per logged step and one per evaluation.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -27,7 +27,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the file and cuts it to the length it had at the checkpoint that the run goes on from.
+    /// Opens the file and truncates it to its length at the checkpoint from which the run resumes.
     pub(crate) fn open(folder: &Path, bytes: u64) -> anyhow::Result<Self> {
         fs::create_dir_all(folder).map_err(|source| FileError::writing(folder, source))?;
         let path = folder.join(METRICS);
@@ -40,13 +40,13 @@ impl Metrics {
         Ok(Self { file, path })
     }
 
-    /// How long it is by now.
+    /// The current length of the file in bytes.
     pub(crate) fn bytes(&self) -> anyhow::Result<u64> {
         let metadata = self.file.metadata().map_err(|source| FileError::writing(&self.path, source))?;
         Ok(metadata.len())
     }
 
-    /// The step of this number, from 0: its loss, each term's mean, and the gradient's norm before clipping.
+    /// Logs a step, counted from 0: its loss, each term's mean, and the gradient norm before clipping.
     pub(crate) fn step(
         &mut self,
         step: usize,
@@ -68,7 +68,7 @@ impl Metrics {
         self.line(&line)
     }
 
-    /// One evaluation on the validation rows.
+    /// Logs an evaluation on the validation rows.
     pub(crate) fn evaluation(&mut self, step: usize, epoch: usize, scores: &Scores) -> anyhow::Result<()> {
         #[derive(Serialize)]
         struct Line<'a> {

@@ -1,4 +1,4 @@
-//! What can be watched of a run: `metrics.jsonl` in its folder, and how far a long stage is.
+//! Monitoring of a run: `metrics.jsonl` in its folder, and progress bars.
 
 mod metrics;
 mod progress;

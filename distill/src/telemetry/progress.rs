@@ -1,4 +1,4 @@
-//! How far a long stage is: a bar with rate and time left on a terminal, plain lines now and then elsewhere.
+//! Progress of a long stage: a bar with rate and remaining time on a terminal, occasional plain lines elsewhere.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -44,7 +44,7 @@ impl Progress {
         Self { label: label.to_owned(), unit, total, started, state: Mutex::new(state), bar }
     }
 
-    /// `units` more are done.
+    /// Adds `units` to what is done.
     pub(crate) fn inc(&self, units: u64) {
         self.update(|state| state.done += units);
         if let Some(bar) = &self.bar {
@@ -52,7 +52,7 @@ impl Progress {
         }
     }
 
-    /// Shows a few words beside the figures, such as the loss.
+    /// Shows a short text next to the bar, such as the loss.
     pub(crate) fn message(&self, message: impl fmt::Display) {
         let message = message.to_string();
         if let Some(bar) = &self.bar {
@@ -61,7 +61,7 @@ impl Progress {
         self.update(|state| state.message = message);
     }
 
-    /// Ends the stage with one line that says how much was done in how long.
+    /// Ends the stage with a line that reports amount and time.
     pub(crate) fn finish(self) {
         let elapsed = self.started.elapsed();
         let done = self.state.lock().unwrap_or_else(PoisonError::into_inner).done;
@@ -82,7 +82,7 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// A stage that an error ended leaves no bar behind.
+    /// Removes the bar if the stage ended with an error.
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

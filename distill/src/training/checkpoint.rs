@@ -1,5 +1,5 @@
-//! What a stopped training goes on from: weights, moments, the best weights so far, and where it stood, in one file
-//! that is written whole.
+//! Checkpoints to resume training from: weights, moments, the best weights so far and the position in the run, in one
+//! file that is written atomically.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -22,15 +22,15 @@ pub(crate) const CHECKPOINT: &str = "checkpoint.safetensors";
 /// Version of the checkpoint's fields.
 const SCHEMA_VERSION: u32 = 1;
 
-/// Where a training stood.
+/// The position in a training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) schema_version: u32,
     /// Optimiser steps taken.
     pub(crate) step: usize,
-    /// Bytes of `metrics.jsonl` written by then.
+    /// Size of `metrics.jsonl` at that time, in bytes.
     pub(crate) metrics_bytes: u64,
-    /// The evaluation that is the best so far.
+    /// The best evaluation so far.
     pub(crate) best: Option<Best>,
     pub(crate) inputs: RunInputs,
 }
@@ -41,14 +41,14 @@ impl State {
     }
 }
 
-/// What a checkpoint gives back.
+/// The contents of a checkpoint.
 pub(crate) struct Restored {
     pub(crate) state: State,
     pub(crate) optimizer: AdamW,
     pub(crate) best_parameters: Option<Vec<f32>>,
 }
 
-/// Writes a checkpoint in place of the one before.
+/// Writes a checkpoint, replacing the previous one.
 pub(crate) fn save(
     folder: &Path,
     state: &State,
@@ -68,7 +68,7 @@ pub(crate) fn save(
     Ok(files::write_whole(&folder.join(CHECKPOINT), &bytes)?)
 }
 
-/// Reads the checkpoint of a run into `parameters`; `None` where there is none.
+/// Reads the checkpoint of a run into `parameters`; `None` if there is none.
 pub(crate) fn load(
     folder: &Path,
     inputs: &RunInputs,

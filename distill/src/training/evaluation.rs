@@ -8,7 +8,7 @@ use crate::scores::Scores;
 use crate::signal::cached;
 use crate::tasks::Targets;
 
-/// Scores on these rows, none without any; agreement where the cache has all of them.
+/// Scores on these rows, `None` if there are none; agreement only if the cache has all of them.
 pub(super) fn evaluate(
     student: &mut Model,
     targets: &Targets,

@@ -1,8 +1,8 @@
-//! The steps of a training, put together by threads of their own ahead of the ones that take them, so that neither the
-//! teacher's stored answers nor the texts are waited for.
+//! Prepares training steps ahead of the loop, on threads of their own, so that it need not wait for rows or cached
+//! outputs.
 //!
-//! Each thread makes every so-manieth step, and a few of them wait to be taken: memory is bounded, the order is the
-//! training's, and what a step holds does not depend on the threads.
+//! With `n` threads, each prepares every n-th step, and a few steps ahead: memory is bounded, the order is that of
+//! training, and the content of a step does not depend on the threads.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
@@ -13,20 +13,20 @@ use datasets::Sampler;
 
 use super::step::{Examples, Prepared};
 
-/// Threads that put steps together.
+/// Number of threads that prepare steps.
 const WORKERS: usize = 2;
 
-/// Steps of each that wait to be taken.
+/// Prepared steps in the queue of each thread.
 const WAITING: usize = 4;
 
-/// Steps in their order.
+/// The prepared steps, in order.
 pub(crate) struct Feed {
     workers: Vec<Receiver<anyhow::Result<Vec<Prepared>>>>,
     next: usize,
     waited: Duration,
 }
 
-/// Runs `body` while the steps from `first` up to `end` are put together beside it.
+/// Runs `body` while other threads prepare the steps `first..end`.
 pub(crate) fn with_feed<T>(
     sampler: &Sampler,
     examples: &Examples<'_>,
@@ -74,7 +74,7 @@ impl Feed {
         prepared
     }
 
-    /// How long steps were waited for, the first ones aside.
+    /// Time spent waiting for steps, except for the first ones.
     pub(crate) fn waited(&self) -> Duration {
         self.waited
     }

@@ -24,12 +24,12 @@ pub(crate) struct Best {
 }
 
 impl Kept {
-    /// What a checkpoint has of the best evaluation, if there is one.
+    /// Starts with the best evaluation of a checkpoint, if there is one.
     pub(super) fn new(keep: Keep, best: Option<Best>, parameters: Option<Vec<f32>>) -> Self {
         Self { keep, best, parameters, last: None }
     }
 
-    /// Takes the model's weights if its scores after this epoch are the best so far and that is what is kept.
+    /// Keeps the model's weights if the best are to be kept and these scores are the best so far.
     pub(super) fn offer(&mut self, model: &mut Model, epoch: usize, scores: Scores) -> anyhow::Result<()> {
         if self.keep == Keep::Best && is_better(&scores, self.best.as_ref()) {
             self.best = Some(Best { epoch, scores: scores.clone() });
@@ -44,7 +44,7 @@ impl Kept {
         (self.best.clone(), self.parameters.as_deref())
     }
 
-    /// Gives the model the weights that are kept; says of which epoch they are, and their scores.
+    /// Gives the model the weights to keep; returns their epoch and scores.
     pub(super) fn settle(self, model: &mut Model, epochs: usize) -> anyhow::Result<(usize, Option<Scores>)> {
         match (self.best, self.parameters) {
             (Some(best), Some(parameters)) => {

@@ -1,8 +1,8 @@
-//! The training loop: one for students and for teachers in the making.
+//! The training loop, for students and for fine-tuning.
 //!
-//! A run's folder gets `metrics.jsonl` (a line each for a logged step and an evaluation), a checkpoint after every
-//! evaluation, and at the end the model with its record. A run that was stopped goes on from its checkpoint, bit for
-//! bit as if it had not been.
+//! It writes to the run's folder: `metrics.jsonl` (one line per logged step and per evaluation), a checkpoint after
+//! every evaluation, and at the end the model with its record. An interrupted run resumes from its checkpoint, with the
+//! same bits as without the interruption.
 
 pub(crate) mod checkpoint;
 mod evaluation;
@@ -40,30 +40,30 @@ use step::{Examples, Learner};
 pub(crate) use watch::Speed;
 use watch::Watch;
 
-/// What a training works on, besides the student.
+/// The inputs of a training run, besides the model.
 pub(crate) struct Fit<'a> {
     pub(crate) objective: &'a Objective,
     pub(crate) train: &'a FitRows,
     pub(crate) validation: &'a FitRows,
-    /// What the rows ask.
+    /// The targets of the rows.
     pub(crate) targets: &'a Targets,
-    /// The teacher's stored answers.
+    /// The teacher's cached outputs.
     pub(crate) cache: Option<&'a CacheReader>,
     pub(crate) recipe: &'a FitRecipe,
     pub(crate) inputs: &'a RunInputs,
     /// The run's folder.
     pub(crate) folder: &'a Path,
     pub(crate) resume: bool,
-    /// What to do after a Ctrl-C.
+    /// How to resume after Ctrl-C, for the message.
     pub(crate) way_on: &'a str,
 }
 
-/// What a training gives, besides the student's weights.
+/// The result of a training run, besides the weights.
 pub(crate) struct Fitted {
     pub(crate) steps: usize,
     /// From 1.
     pub(crate) kept_epoch: usize,
-    /// Of the weights that were kept, on the validation rows.
+    /// Validation scores of the weights that were kept.
     pub(crate) scores: Option<Scores>,
     pub(crate) speed: Speed,
     /// The most of a GPU's memory that buffers had at once; none on the CPU.
@@ -71,7 +71,7 @@ pub(crate) struct Fitted {
 }
 
 impl Fit<'_> {
-    /// Trains the student; its weights are then the ones that [`FitRecipe::keep`] asks for.
+    /// Trains the model; afterwards it has the weights selected by [`FitRecipe::keep`].
     pub(crate) fn run(&self, student: &mut Model) -> anyhow::Result<Fitted> {
         let recipe = self.recipe;
         let lengths = self.train.encodings.lengths();
@@ -145,7 +145,7 @@ impl Fit<'_> {
         Ok(Fitted { steps: total_steps, kept_epoch, scores, speed, device_peak_bytes })
     }
 
-    /// From the checkpoint of a run that goes on, or from the beginning.
+    /// Starts from the checkpoint of an interrupted run, or from the beginning.
     fn start(&self, student: &mut Model) -> anyhow::Result<Start> {
         let FitRecipe { weight_decay, keep, .. } = *self.recipe;
         let restored = match self.resume {
@@ -177,7 +177,7 @@ impl Fit<'_> {
     }
 }
 
-/// How long a training goes on, and how fast it learns.
+/// Number of steps and learning rates.
 struct Plan {
     steps_per_epoch: usize,
     total_steps: usize,

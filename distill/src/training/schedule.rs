@@ -16,7 +16,7 @@ impl Schedule {
         Self { peak, warmup_steps, total_steps }
     }
 
-    /// The learning rate of the step of this number, counted from 0. With a warm-up that of step 0 is 0.
+    /// The learning rate of a step, counted from 0. With warmup that of step 0 is 0.
     pub(crate) fn learning_rate(&self, step: usize) -> f64 {
         let factor = if step < self.warmup_steps {
             step as f64 / self.warmup_steps as f64

@@ -1,9 +1,8 @@
-//! One optimiser step: its micro-batches are put together, ahead of time in a training, and given to the learner, which
-//! then takes the step.
+//! One optimiser step: its micro-batches are prepared, in training ahead of time, and passed to the learner, which
+//! takes the step.
 //!
-//! The training loop and `distill bench` take their steps here; which rows a step has, the learning rate and everything
-//! around the steps is theirs. Where the model computes is its own matter; on a GPU nothing waits for a step to be done,
-//! so what it found comes while the next one runs.
+//! Used by the training loop and by `distill bench`, which decide on rows, learning rate and everything around a step.
+//! On a GPU the host does not wait for a step, so its outcome is known only while the next one runs.
 
 use std::collections::VecDeque;
 
@@ -19,27 +18,27 @@ use crate::tasks::{Questions, Targets};
 #[cfg(test)]
 mod tests;
 
-/// What a step is made of.
+/// The data that steps are prepared from.
 pub(crate) struct Examples<'a> {
     pub(crate) encodings: &'a Encodings,
     pub(crate) labels: &'a [Option<u32>],
-    /// What the teacher said of some rows; none if the objective does not read it.
+    /// Looks up the teacher's outputs for some rows; `None` if the loss does not need them.
     pub(crate) teacher: Option<&'a TeacherLookup<'a>>,
-    /// What the rows ask.
+    /// The targets of the rows.
     pub(crate) targets: &'a Targets,
 }
 
-/// Finds what the teacher said of rows; several threads ask at once.
+/// Looks up the teacher's outputs for rows; called from several threads.
 pub(crate) type TeacherLookup<'a> = dyn Fn(&[u32]) -> anyhow::Result<TeacherSignal> + Sync + 'a;
 
-/// Some of a step's rows, ready for the learner.
+/// A prepared micro-batch.
 pub(crate) struct Prepared {
     questions: Questions,
     teacher: Option<TeacherSignal>,
 }
 
 impl Examples<'_> {
-    /// Puts the micro-batches of a step together, in this pass over the data.
+    /// Prepares the micro-batches of a step in this pass over the data.
     pub(crate) fn prepare(&self, pass: u64, micro_batches: &[Vec<u32>]) -> anyhow::Result<Vec<Prepared>> {
         micro_batches.iter().map(|rows| self.micro_batch(pass, rows)).collect()
     }
@@ -50,18 +49,18 @@ impl Examples<'_> {
     }
 }
 
-/// A model that learns by an objective.
+/// A model in training, with its loss.
 pub(crate) struct Learner<'a> {
     pub(crate) model: &'a mut Model,
     objective: &'a Objective,
     max_gradient_norm: f64,
-    /// The objective as a device may compute it; otherwise the host does.
+    /// The loss in the form that a device can compute; otherwise the host computes it.
     fused: Option<FusedLoss>,
     /// Whether the device computed the latest loss.
     on_device: bool,
-    /// What the host computed of the step so far.
+    /// The loss of the step so far, if the host computes it.
     loss: LossReport,
-    /// Steps whose outcome is not known yet.
+    /// Steps whose outcome is not yet known.
     open: VecDeque<Open>,
 }
 
@@ -72,18 +71,18 @@ struct Open {
     loss: Option<LossReport>,
 }
 
-/// What a step found.
+/// The outcome of a step.
 pub(crate) struct Outcome {
     /// From 0.
     pub(crate) step: usize,
     pub(crate) loss: LossReport,
-    /// Before clipping; where it is not finite, the step was not taken.
+    /// L2 norm before clipping; if it is not finite, the step was skipped.
     pub(crate) gradient_norm: f64,
     pub(crate) learning_rate: f64,
 }
 
 impl Outcome {
-    /// Refuses figures that are no numbers.
+    /// An error if the loss or the gradient norm is not finite.
     pub(super) fn refuse_divergence(&self) -> anyhow::Result<()> {
         for (what, value) in [("gradient's norm", self.gradient_norm), ("loss", self.loss.total())] {
             if !value.is_finite() {
@@ -96,8 +95,8 @@ impl Outcome {
 }
 
 impl<'a> Learner<'a> {
-    /// A model with the optimiser in this state. `whole_rows` says that the teacher's rows have every logit, as a GPU's
-    /// own loss needs them.
+    /// A model with the optimiser in this state. `whole_rows`: the teacher's rows have all logits, which the loss on a
+    /// GPU requires.
     pub(crate) fn new(
         model: &'a mut Model,
         objective: &'a Objective,
@@ -112,7 +111,7 @@ impl<'a> Learner<'a> {
         Ok(Self { model, objective, max_gradient_norm, fused, on_device: false, loss, open: VecDeque::new() })
     }
 
-    /// Takes the step of this number, from 0, on these micro-batches; returns how many rows they have. `seed` is of the
+    /// Takes step `number`, counted from 0, on these micro-batches; returns their number of rows. `seed` is for the
     /// dropout masks.
     pub(crate) fn take_step(
         &mut self,
@@ -129,7 +128,7 @@ impl<'a> Learner<'a> {
         Ok(rows)
     }
 
-    /// Adds up the gradient of a step over its micro-batches; returns its counts and how many rows they have.
+    /// Accumulates the gradient of a step over its micro-batches; returns its counts and the number of rows.
     fn add_up(&mut self, number: usize, micro_batches: &[Prepared], seed: u64) -> anyhow::Result<(StepCounts, usize)> {
         let counts = micro_batches.iter().map(|rows| StepCounts::of(&rows.questions.answers)).sum();
         let (mut first_answer, mut rows, mut tokens) = (0, 0, 0);
@@ -146,8 +145,8 @@ impl<'a> Learner<'a> {
         Ok((counts, rows))
     }
 
-    /// Forward, loss and backward of some of a step's rows. `first_answer` is the number of their first row of logits
-    /// within the step.
+    /// Forward, loss and backward of a micro-batch. `first_answer` is the index of its first row of logits within the
+    /// step.
     fn micro_batch(
         &mut self,
         Prepared { questions, teacher }: &Prepared,
@@ -187,7 +186,7 @@ impl<'a> Learner<'a> {
         Ok(self.model.backward(pass)?)
     }
 
-    /// What the steps since the last call found: all of them, or on a GPU, without `wait`, all but the latest.
+    /// The outcomes of the steps since the last call: all of them or, on a GPU without `wait`, all but the latest.
     pub(crate) fn outcomes(&mut self, wait: bool) -> anyhow::Result<Vec<Outcome>> {
         let mut outcomes = Vec::new();
         for report in self.model.reports(usize::from(!wait))? {

@@ -1,4 +1,4 @@
-//! What is said of a training while it goes on: lines of `metrics.jsonl`, a bar, and how fast it was.
+//! Reporting during training: lines of `metrics.jsonl`, the progress bar, and the speed.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,12 +10,12 @@ use crate::telemetry::{Metrics, Progress};
 /// Steps between two logged ones.
 const LOG_EVERY: usize = 50;
 
-/// How fast a training went.
+/// The speed of a training run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Speed {
-    /// Rows trained on in a second.
+    /// Rows trained on per second, evaluations excluded.
     pub(crate) rows_per_second: f64,
-    /// How long steps were waited for because what they need was not read yet.
+    /// Time that the loop waited for steps to be prepared.
     pub(crate) waited_seconds: f64,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Watch {
     loss: f64,
     started: Instant,
     rows: usize,
-    /// Spent in evaluations, which the speed leaves out.
+    /// Time spent in evaluations, which the speed excludes.
     evaluating: Duration,
 }
 
@@ -53,7 +53,7 @@ impl Watch {
         self.rows += rows;
     }
 
-    /// What a step found; refuses one that is not sound.
+    /// Reports the outcome of a step; an error if it is not finite.
     pub(super) fn outcome(&mut self, outcome: &Outcome) -> anyhow::Result<()> {
         let Outcome { step, gradient_norm, learning_rate, loss } = outcome;
         self.loss = loss.total();
@@ -72,7 +72,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Leaves out of the speed what passed since then.
+    /// Excludes the time since then from the speed.
     pub(super) fn leave_out(&mut self, since: Instant) {
         self.evaluating += since.elapsed();
     }
@@ -82,7 +82,7 @@ impl Watch {
         self.metrics.bytes()
     }
 
-    /// Ends it, and says how fast it was.
+    /// Ends the report and returns the speed.
     pub(super) fn finish(self, waited: Duration) -> Speed {
         self.progress.finish();
         let seconds = (self.started.elapsed() - self.evaluating).as_secs_f64();
@@ -90,7 +90,7 @@ impl Watch {
     }
 }
 
-/// The figure that a person follows.
+/// The score to show in the progress bar.
 fn headline(scores: &Scores) -> String {
     match (scores.accuracy, scores.agreement) {
         (Some(accuracy), _) => format!("accuracy {accuracy:.4}"),

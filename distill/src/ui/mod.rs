@@ -1,4 +1,4 @@
-//! What a person sees: results on stdout as text or JSON, everything else on stderr.
+//! Output: results on stdout as text or JSON, everything else on stderr.
 
 mod stderr;
 mod table;
@@ -11,28 +11,28 @@ pub(crate) use units::{bytes, count, duration, flops, percent};
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// Version of the keys in what `--json` prints.
+/// Version of the output of `--json`.
 const SCHEMA_VERSION: u32 = 1;
 
-/// Where results go, and in which form.
+/// Prints results in the requested form.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ui {
     json: bool,
 }
 
 impl Ui {
-    /// Results as JSON, one object a line, or as text.
+    /// Results as JSON, one object per line, or as text.
     pub(crate) fn new(json: bool) -> Self {
         Self { json }
     }
 
-    /// Prints one result on stdout: the fields of `value` behind a `schema_version`, or what `text` makes of it.
+    /// Prints one result on stdout: a `schema_version` and the fields of `value` as JSON, or the text made by `text`.
     pub(crate) fn result<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), OutputError> {
         let line = self.line(value, |value| text(value).trim_end().to_owned())?;
         print(&line)
     }
 
-    /// Prints several results at once, each on a line of its own and as it is: for commands that answer as they read.
+    /// Prints several results at once, one per line, for commands that stream results; text is printed as it is.
     pub(crate) fn results<T: Serialize>(&self, values: &[T], text: impl Fn(&T) -> String) -> Result<(), OutputError> {
         let lines: String = values.iter().map(|value| self.line(value, &text)).collect::<Result<_, _>>()?;
         print(&lines)
@@ -64,7 +64,7 @@ fn print(lines: &str) -> Result<(), OutputError> {
 /// Results cannot be printed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OutputError {
-    /// Whoever read stdout has seen enough, as `head` does. `main` then ends quietly.
+    /// The reader of stdout has closed it, as `head` does. `main` then exits quietly.
     #[error("stdout is closed")]
     Closed,
     /// Anything else.

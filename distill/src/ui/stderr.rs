@@ -1,4 +1,4 @@
-//! Lines on stderr, printed above the bars of what is going on.
+//! Lines on stderr, printed above progress bars.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -15,7 +15,7 @@ pub(crate) fn on_terminal() -> bool {
     *ON_TERMINAL
 }
 
-/// Prints a line on stderr, above the bars. If stderr is gone there is nobody to tell.
+/// Prints a line on stderr, above the bars. Write errors are ignored.
 pub(crate) fn say(line: impl fmt::Display) {
     above_bars(|| {
         let _ = writeln!(io::stderr(), "{line}");

@@ -1,4 +1,4 @@
-//! Figures as a person reads them.
+//! Human-readable numbers.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(crate) fn bytes(number: u64) -> String {
     format!("{size:.1} {}", UNITS[unit])
 }
 
-/// Operations a second, in steps of 1000: `87.3 GFLOP/s`.
+/// Floating-point operations per second: `87.3 GFLOP/s`.
 pub(crate) fn flops(per_second: f64) -> String {
     const UNITS: [&str; 5] = ["FLOP/s", "kFLOP/s", "MFLOP/s", "GFLOP/s", "TFLOP/s"];
     let (mut number, mut unit) = (per_second, 0);
@@ -42,7 +42,7 @@ pub(crate) fn flops(per_second: f64) -> String {
     format!("{number:.1} {}", UNITS[unit])
 }
 
-/// A part of a whole: `12.5 %`.
+/// A fraction in per cent: `12.5 %`.
 pub(crate) fn percent(part: f64) -> String {
     format!("{:.1} %", 100.0 * part)
 }

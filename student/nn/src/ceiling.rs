@@ -1,10 +1,9 @@
-//! What this machine's matrix products can do at best: the measure that a pass's speed is held against.
+//! The best FLOP rate of matrix products on this machine, as an upper limit for the speed of a pass.
 //!
-//! The products are those of one encoder layer's linear maps. On the CPU they are for [`ROWS`] tokens, one after another
-//! on one thread; every thread of the rayon pool does the same at the same time, on activations of its own and on
-//! weights
-//! that all share, as the engine does. On a GPU they are for [`GPU_ROWS`] tokens. Nothing stands between the products, operands are dense, weights already in the form that
-//! the kernels read, and all stay where they are.
+//! The products are those of one encoder layer's linear maps. On the CPU they are for [`ROWS`] tokens, one after
+//! another on one thread; all threads of the rayon pool do this at the same time, with their own activations and shared
+//! weights, like the engine. On a GPU they are for [`GPU_ROWS`] tokens. Nothing else runs between the products,
+//! operands are dense, weights are already packed for the kernels, and no buffer moves.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,7 +12,7 @@ use crate::cpu::product::Panels;
 use crate::cuda::Products;
 use crate::{Compute, EncoderConfig, Error};
 
-/// Tokens of each product, as many as a chunk of the engine aims for.
+/// Tokens of each product on the CPU: the target size of the engine's chunks.
 const ROWS: usize = 256;
 
 /// Tokens of each product on a GPU: enough that a larger one would not be faster.
@@ -32,7 +31,7 @@ enum Machine {
 }
 
 impl Ceiling {
-    /// The products of the first layer's linear maps.
+    /// Prepares the products of the first layer's linear maps.
     pub fn new(compute: &Compute, config: &EncoderConfig) -> Result<Self, Error> {
         // Inner size, outer size, and how many of them.
         let mut shapes: Vec<(usize, usize, usize)> = Vec::new();
@@ -57,7 +56,7 @@ impl Ceiling {
         })
     }
 
-    /// Operations of [`run`](Self::run), over all threads.
+    /// Floating-point operations of [`run`](Self::run), over all threads.
     pub fn flops(&self, rounds: usize) -> u64 {
         self.flops * rounds as u64
     }

@@ -1,4 +1,4 @@
-//! What an encoder is: its family, sizes and rates, with every default resolved; and what a family is.
+//! The configuration of an encoder, with every default resolved; and the definition of a model family.
 
 use serde_json::Value;
 
@@ -7,24 +7,25 @@ use crate::program::Program;
 use crate::slot::{LayerSlot, Slot};
 use crate::{Activation, Error};
 
-/// What stands behind the last layer.
+/// The head on top of the encoder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Head {
-    /// One row of logits a text, over its classes, from the first token.
+    /// Sequence classification: logits over the classes, from the first token of each text.
     #[default]
     Classification,
-    /// One row of logits a chosen token, over the vocabulary. The output matrix is the word embeddings.
+    /// Masked-language model: logits over the vocabulary for each chosen token. The output matrix is tied to the word
+    /// embeddings.
     MaskedLm,
 }
 
-/// An encoder with its head.
+/// The configuration of an encoder with its head.
 ///
 /// Made from Hugging Face's `config.json` by [`hf::read_config`](crate::hf::read_config).
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncoderConfig {
-    /// Decides the parameter names, the classification head and where dropout stands.
+    /// Model family; determines the parameter names, the form of the head and where dropout is applied.
     pub family: Family,
-    /// What stands behind the last layer.
+    /// The head on top of the encoder.
     pub head: Head,
     /// Rows of the word embedding table.
     pub vocab_size: usize,
@@ -34,45 +35,45 @@ pub struct EncoderConfig {
     pub hidden_size: usize,
     /// Number of encoder layers.
     pub num_layers: usize,
-    /// Attention heads; divides the width inside a layer.
+    /// Number of attention heads; divides the width inside a layer.
     pub num_heads: usize,
-    /// Width of the feed-forward part.
+    /// Width of the feed-forward layers.
     pub intermediate_size: usize,
     /// Rows of the position embedding table.
     pub max_positions: usize,
-    /// The padding token's id; in RoBERTa the first position is one more.
+    /// Id of the padding token; in RoBERTa positions start at the next number.
     pub pad_token_id: usize,
-    /// Rows of the token type table; 0 where there is none.
+    /// Rows of the token type embedding table; 0 if there is none.
     pub type_vocab_size: usize,
-    /// Added to the variance in layer norms; a family may give some of them another.
+    /// Epsilon of layer norms, added to the variance; some families use another one for some norms.
     pub layer_norm_epsilon: f32,
-    /// Of the feed-forward part.
+    /// Activation function of the feed-forward layers.
     pub activation: Activation,
-    /// Rate after the embeddings and after each projection into the residual stream.
+    /// Dropout rate after the embeddings and after each projection into the residual stream.
     pub hidden_dropout: f32,
-    /// Rate on the attention probabilities.
+    /// Dropout rate on the attention probabilities.
     pub attention_dropout: f32,
-    /// Rate in the classification head.
+    /// Dropout rate in the classification head.
     pub classifier_dropout: f32,
     /// Number of classes; 0 in a masked-language model.
     pub num_labels: usize,
-    /// How the model is built.
+    /// Structure of the layers.
     pub blocks: Blocks,
 }
 
-/// How a model is built, where there is a choice; the default is BERT's.
+/// Structure of the layers, where families differ; the default is BERT's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocks {
-    /// Whether a token's embedding is made of those of three neighbours.
+    /// Whether the input embedding concatenates each token's word embedding with those of its two neighbours.
     pub trigrams: bool,
-    /// What stands between the hidden states and the inside of a layer, where that is narrower.
+    /// The bottleneck, if layers are narrower inside than the hidden states.
     pub bottleneck: Option<Bottleneck>,
-    /// Feed-forward parts of a layer, one behind another.
+    /// Number of feed-forward blocks per layer.
     pub feed_forwards: usize,
-    /// What norms do, the masked-language-model head's aside, which is a layer norm.
+    /// Kind of norm; the masked-language-model head always has a layer norm.
     pub norm: NormKind,
-    /// Whether a linear map with tanh stands between a text's first token and the classifier; families whose head is
-    /// always the same have it here too.
+    /// Whether there is a linear layer between the first token and the classifier. Only MobileBERT can be without; for
+    /// other families this is true.
     pub pooler: bool,
 }
 
@@ -85,75 +86,77 @@ impl Default for Blocks {
 /// Linear maps into and out of the narrower inside of a layer (Sun et al., 2020).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bottleneck {
-    /// Width of the inside.
+    /// Width inside the layer.
     pub size: usize,
-    /// What queries, keys and values are made of.
+    /// The inputs of queries, keys and values.
     pub attention: AttentionInput,
 }
 
-/// What a layer with a bottleneck makes queries, keys and values of.
+/// The inputs of queries, keys and values in a layer with a bottleneck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionInput {
-    /// All of the narrowed hidden states that the residual connection reads too.
+    /// All three read the narrowed hidden states, like the residual connection.
     Narrow,
-    /// Queries and keys of a narrowing of their own, values of the hidden states.
+    /// Queries and keys share a narrowing of their own; values read the hidden states.
     SharedKeyQuery,
-    /// All of the hidden states, which are then as wide as the inside.
+    /// All three read the hidden states.
     Hidden,
 }
 
-/// What norms do.
+/// Kind of norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
     /// Layer norm (Ba et al., 2016).
     LayerNorm,
-    /// Scale and shift alone (Sun et al., 2020).
+    /// Scale and shift without normalisation (Sun et al., 2020).
     NoNorm,
 }
 
-/// A model family, by all that is particular to it.
+/// A model family, such as BERT or DistilBERT.
 #[derive(Clone, Copy)]
 pub struct Family(pub(crate) &'static Definition);
 
-/// All that is particular to a family.
+/// Everything that is specific to a family.
 #[derive(Clone, Copy)]
 pub(crate) struct Definition {
-    /// The name in prose.
+    /// The name for messages.
     pub(crate) title: &'static str,
-    /// What `config.json` may call it in `model_type`; the first is written.
+    /// Accepted values of `model_type` in `config.json`; the first is written.
     pub(crate) model_types: &'static [&'static str],
-    /// What `transformers` begins the names of its classes with.
+    /// Prefix of its class names in `transformers`.
     pub(crate) class: &'static str,
-    /// What the encoder's own parameters are prefixed with in a checkpoint that has a head.
+    /// Prefix of the encoder's parameters in a checkpoint that has a head.
     pub(crate) prefix: &'static str,
-    /// What stands between [`prefix`](Self::prefix) and the number of a layer.
+    /// Path from [`prefix`](Self::prefix) to the number of a layer.
     pub(crate) layers: &'static str,
-    /// The embeddings' parameters, behind [`prefix`](Self::prefix). These tables are in the order of the flat buffer.
+    /// Names of the embeddings' parameters, after [`prefix`](Self::prefix). All tables are in the order of the flat
+    /// buffer.
     pub(crate) embeddings: &'static [(Slot, &'static str)],
-    /// A layer's parameters, behind its number: query, key and value side by side, so that one product serves neighbours.
+    /// Names of a layer's parameters, after its number. Query, key and value are adjacent, so that they can be one
+    /// product.
     pub(crate) layer: &'static [(LayerSlot, &'static str)],
-    /// The heads' parameters, by their full names; the family has the heads that stand here.
+    /// Full names of the heads' parameters; the family has the heads listed here.
     pub(crate) heads: &'static [(Slot, &'static str)],
-    /// A parameter's shape; none where a model of this configuration does not have it.
+    /// A parameter's shape; `None` if a model of this configuration does not have it.
     pub(crate) shape: fn(&EncoderConfig, Slot) -> Option<Vec<usize>>,
-    /// Full names under which checkpoints repeat a parameter that the masked-language-model head shares.
+    /// Full names under which checkpoints store a copy of a parameter that is tied in the masked-language-model head.
     pub(crate) copies: &'static [(Slot, &'static str)],
-    /// Whether a token's type is looked up.
+    /// Whether the model has token type embeddings.
     pub(crate) token_types: bool,
-    /// The row of the position table that a text's first token takes.
+    /// The row of the position embedding table for the first token of a text.
     pub(crate) position_offset: fn(&EncoderConfig) -> usize,
     /// Reads the fields of `config.json` that differ between families into a configuration.
     pub(crate) read: fn(&Fields<'_>, Family) -> Result<EncoderConfig, Error>,
-    /// The fields of `config.json` that differ between families.
+    /// Writes the fields of `config.json` that differ between families.
     pub(crate) write: fn(&EncoderConfig) -> Vec<(&'static str, Value)>,
-    /// What a student of the family is in the likeness of this teacher, unless other sizes are asked for; dropout aside.
+    /// The default configuration of a student of this family for a teacher; dropout is set by the caller.
     pub(crate) student: fn(&EncoderConfig, Family) -> EncoderConfig,
     /// The forward pass, heads and taps included.
     pub(crate) program: fn(&EncoderConfig) -> Program,
 }
 
 impl EncoderConfig {
-    /// Refuses sizes that no encoder can have, naming the field as `config.json` of the family spells it.
+    /// Checks that the sizes are consistent. Errors name the field as it is called in the family's `config.json`.
     pub fn validate(&self) -> Result<(), Error> {
         if !self.family.has_head(self.head) {
             let others: Vec<&str> =
@@ -239,17 +242,17 @@ impl EncoderConfig {
         self.inner_size() / self.num_heads
     }
 
-    /// The row of the position table that a text's first token takes.
+    /// The row of the position embedding table for the first token of a text.
     pub fn position_offset(&self) -> usize {
         (self.family.0.position_offset)(self)
     }
 
-    /// The longest text the model takes, in tokens.
+    /// The maximum length of a text, in tokens.
     pub fn max_length(&self) -> usize {
         self.max_positions - self.position_offset()
     }
 
-    /// Whether a linear map stands between embeddings and first layer.
+    /// Whether there is a linear map between the embeddings and the first layer.
     pub fn projects_embeddings(&self) -> bool {
         self.embedding_size != self.hidden_size
     }
@@ -259,7 +262,7 @@ impl EncoderConfig {
         (self.family.0.program)(self)
     }
 
-    /// Width of a row of logits: classes, or the vocabulary.
+    /// Number of logits per output: classes, or the vocabulary size.
     pub fn outputs(&self) -> usize {
         match self.head {
             Head::Classification => self.num_labels,

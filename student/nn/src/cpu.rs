@@ -1,8 +1,8 @@
-//! The engine on the CPU, in `f32`.
+//! The CPU engine, in `f32`.
 //!
-//! A batch is cut into chunks of whole texts; a chunk goes through the whole program on one thread, and the gradients of
-//! the weights are then summed over chunks in their order, cut by weight. How a batch is cut depends on the batch alone,
-//! so results do not depend on the thread count. Buffers are kept from call to call.
+//! A batch is split into chunks of whole texts. A chunk runs through the whole program on one thread; afterwards the
+//! gradients of each weight are summed over the chunks in order, in parallel over weights. The split depends on the
+//! batch alone, so results do not depend on the number of threads. Buffers are reused from call to call.
 
 pub(crate) mod adamw;
 mod chunk;

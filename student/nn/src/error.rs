@@ -1,22 +1,22 @@
-//! What can be wrong with a model's description, its tensors or a batch.
+//! Errors in a model's configuration, its tensors, a batch or a pass.
 
 /// An error of this crate; the message names the field, tensor or token, what was found and what was expected.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A field of `config.json` that is absent.
+    /// A required field of `config.json` is missing.
     #[error("config.json has no `{field}`")]
     MissingField {
         /// The field's name.
         field: String,
     },
-    /// A field of `config.json` that holds something else than it should.
+    /// A field of `config.json` has an invalid or unsupported value.
     #[error("config.json: `{field}` is {found}, expected {expected}")]
     BadField {
         /// The field's name.
         field: String,
-        /// What stands there.
+        /// Its value.
         found: String,
-        /// What could stand there.
+        /// The accepted values.
         expected: String,
     },
     /// A tensor whose shape contradicts the configuration.
@@ -39,23 +39,23 @@ pub enum Error {
         /// Rows of the embedding table.
         vocabulary: usize,
     },
-    /// A row that is empty or longer than the position table.
+    /// A row that is empty or longer than the model's maximum length.
     #[error("row {row} of the batch has {length} tokens, the model takes 1 to {limit}")]
     RowLength {
         /// The row's index in the batch.
         row: usize,
-        /// Its tokens.
+        /// Its length in tokens.
         length: usize,
-        /// The most the model takes.
+        /// The model's maximum length.
         limit: usize,
     },
-    /// A packed batch whose parts do not fit together.
+    /// An inconsistent packed batch.
     #[error("malformed batch: {0}")]
     Batch(String),
-    /// A backward pass without the forward pass in training mode that it belongs to.
+    /// A backward pass for a forward pass that was not in training mode, or of another model.
     #[error("backward needs a forward pass in training mode before it")]
     NoForward,
-    /// A backward pass at none of whose taps a gradient entered.
+    /// A backward pass without any gradient at a tap.
     #[error("backward needs a gradient at one of the pass's taps")]
     NoGradient,
     /// A tap that the model does not have.
@@ -63,27 +63,27 @@ pub enum Error {
     NoTap {
         /// The tap.
         tap: String,
-        /// Those that it has.
+        /// The taps of the model.
         known: String,
     },
-    /// A tap that a forward pass was not asked for.
+    /// A tap that was not requested in the forward pass.
     #[error("the forward pass was not asked for the tap `{tap}`, but for {asked}")]
     NotAsked {
         /// The tap.
         tap: String,
-        /// What it was asked for.
+        /// The taps that were requested.
         asked: String,
     },
-    /// A tap that was read before.
+    /// A tap that has already been read.
     #[error("the tap `{tap}` of this forward pass was read already")]
     AlreadyRead {
         /// The tap.
         tap: String,
     },
-    /// A pass whose memory on the device a later one has taken.
+    /// A pass whose device memory has been reused by a later one.
     #[error("this forward pass is over: a later one has taken its memory")]
     PassIsOver,
-    /// A pass whose weights are no longer the model's.
+    /// A pass that was run with weights that have since changed.
     #[error("the weights have changed since this forward pass: run it again")]
     StalePass,
     /// An error of the GPU.

@@ -1,6 +1,6 @@
-//! The model families: the registry, and one file a family with its configuration, its names and its program.
+//! The registry of model families; each has a file with its configuration, parameter names and program.
 //!
-//! A family is named nowhere else but where a person names one.
+//! No other code names a family, except where the user chooses one.
 
 mod bert;
 mod distilbert;
@@ -13,17 +13,17 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::slot::{LayerSlot, Slot};
-use crate::{EncoderConfig, Family, Head};
+use crate::{Activation, AttentionInput, Blocks, Bottleneck, EncoderConfig, Family, Head, NormKind};
 
 /// The registry.
 impl Family {
     /// Devlin et al., 2018.
     pub const BERT: Self = Self(&bert::DEFINITION);
-    /// Liu et al., 2019: BERT whose positions start after the padding index.
+    /// Liu et al., 2019: BERT with positions counted from the padding index plus one.
     pub const ROBERTA: Self = Self(&roberta::DEFINITION);
-    /// Clark et al., 2020: BERT whose embeddings may be narrower than the hidden states.
+    /// Clark et al., 2020: BERT with embeddings that may be narrower than the hidden states.
     pub const ELECTRA: Self = Self(&electra::DEFINITION);
-    /// Sanh et al., 2019: BERT without token types and pooler.
+    /// Sanh et al., 2019: BERT without token types and without a pooler.
     pub const DISTILBERT: Self = Self(&distilbert::DEFINITION);
 
     /// Sun et al., 2020: thin layers with a bottleneck.
@@ -34,38 +34,69 @@ impl Family {
 }
 
 impl Family {
-    /// The family that `config.json` calls so.
+    /// The family with this `model_type` in `config.json`.
     pub fn named(model_type: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|family| family.0.model_types.contains(&model_type))
     }
 
-    /// Its name in `config.json`.
+    /// Its `model_type` in `config.json`.
     pub fn model_type(self) -> &'static str {
         self.0.model_types[0]
     }
 
-    /// Its name in prose.
+    /// Its name for messages.
     pub fn title(self) -> &'static str {
         self.0.title
     }
 
-    /// Whether its models read token types.
+    /// Whether its models have token type embeddings.
     pub fn has_token_types(self) -> bool {
         self.0.token_types
     }
 
-    /// What a student of the family is in the likeness of this teacher, unless other sizes are asked for: the same head,
-    /// vocabulary and maximum length, without dropout.
+    /// The default configuration of a student of this family: its teacher's head, vocabulary and maximum length, and no
+    /// dropout.
     pub fn student_of(self, teacher: &EncoderConfig) -> EncoderConfig {
         (self.0.student)(teacher, self)
     }
 
-    /// Whether a layer of its models may have several feed-forward parts.
+    /// A classifier of two layers with two heads, without dropout, for tests and for checks of a device: what they need
+    /// otherwise they say themselves.
+    pub fn small(self, hidden_size: usize) -> EncoderConfig {
+        let bottleneck = Some(Bottleneck { size: hidden_size / 2, attention: AttentionInput::SharedKeyQuery });
+        let thin = Blocks { trigrams: true, bottleneck, feed_forwards: 3, norm: NormKind::NoNorm, pooler: false };
+        EncoderConfig {
+            family: self,
+            head: Head::Classification,
+            vocab_size: 50,
+            embedding_size: if [Self::ELECTRA, Self::MOBILEBERT].contains(&self) {
+                hidden_size / 2 + 4
+            } else {
+                hidden_size
+            },
+            hidden_size,
+            num_layers: 2,
+            num_heads: 2,
+            intermediate_size: 2 * hidden_size + 8,
+            max_positions: 72,
+            pad_token_id: 0,
+            type_vocab_size: if self.has_token_types() { 2 } else { 0 },
+            layer_norm_epsilon: 1e-12,
+            activation: Activation::Gelu,
+            hidden_dropout: 0.0,
+            attention_dropout: 0.0,
+            classifier_dropout: 0.0,
+            num_labels: 5,
+            blocks: if self == Self::MOBILEBERT { thin } else { Blocks::default() },
+        }
+    }
+
+    /// Whether a layer can have several feed-forward blocks.
     pub fn stacks_feed_forwards(self) -> bool {
         self.0.layer.iter().any(|(part, _)| matches!(part, LayerSlot::FeedForward(..)))
     }
 
-    /// Whether its models come with this head.
+    /// Whether this head is supported.
     pub(crate) fn has_head(self, head: Head) -> bool {
         let slot = match head {
             Head::Classification => Slot::HeadOutputWeight,

@@ -1,38 +1,39 @@
-//! How many floating-point operations the matrix products of a pass take, counted from the program and the lengths of the
-//! rows.
+//! Counts the floating-point operations (FLOPs) of the matrix products of a pass, from the program and the lengths of
+//! the rows.
 //!
-//! Of models with a classification head; a masked-language model's would need the number of tokens that its head reads.
+//! Only for models with a classification head; for a masked-language model the number of tokens that its head reads
+//! would be needed.
 //!
-//! A multiply and an add are two operations; everything that is no matrix product is left out, as is usual. Two counts:
-//! what an engine of this crate really does, which is the program cut down to what the logits need, and what is
-//! conventionally quoted for a whole model, which is the program as the family describes it, every token in every layer.
-//! A linear map is `2 rows inner outer`, attention `4 width` for each pair of query and key.
+//! A multiply and an add are two operations; everything but matrix products is left out, as usual. There are two
+//! counts: what the engines of this crate actually compute, which is the program reduced to what the logits need, and
+//! what is conventionally quoted for a model, which is every token in every layer. A linear map is `2 rows inner
+//! outer`, attention is `4 width` for each pair of query and key.
 //!
-//! A training step is three forward passes by convention. What is really done in a backward pass is two products for
-//! each linear map (gradients of its input and of its weight) and five for attention's two, since the scores are
-//! computed again.
+//! By convention a training step counts as three forward passes. What is actually computed in a backward pass is two
+//! products for each linear map (gradients of its input and of its weight), and five for attention's two, since the
+//! scores are recomputed.
 
 use crate::EncoderConfig;
 use crate::op::{Lengths, Products};
 use crate::value::Tap;
 
-/// Operations of some work, by both counts.
+/// A number of floating-point operations, by both counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flops {
-    /// In the products that are done.
+    /// In the products that are actually computed.
     pub done: u64,
-    /// In the whole model: every token in every layer, and nothing computed twice.
+    /// In the full model: every token in every layer, with nothing recomputed.
     pub conventional: u64,
 }
 
 impl Flops {
-    /// Of a forward pass over rows of these lengths that returns the logits alone.
+    /// A forward pass over rows of these lengths that computes only the logits.
     pub fn forward(config: &EncoderConfig, lengths: impl IntoIterator<Item = usize>) -> Self {
         let [done, whole] = products(config, lengths);
         Self { done: done.linear + done.attention, conventional: whole.linear + whole.attention }
     }
 
-    /// Of a training step over rows of these lengths: forward and backward.
+    /// A training step over rows of these lengths: forward and backward.
     pub fn training(config: &EncoderConfig, lengths: impl IntoIterator<Item = usize>) -> Self {
         let [done, whole] = products(config, lengths);
         Self { done: 3 * done.linear + done.attention / 2 * 7, conventional: 3 * (whole.linear + whole.attention) }

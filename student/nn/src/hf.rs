@@ -7,25 +7,26 @@ use serde_json::{Map, Value, json};
 use crate::{EncoderConfig, Error, Family, Head};
 use fields::{Fields, bad, one_of};
 
-/// What `config.json` says of a model.
+/// The contents of a model's `config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HfConfig {
     /// The encoder.
     pub encoder: EncoderConfig,
-    /// Class names in the order of their ids; `LABEL_0` and so on where the file has none. Empty in a masked-language
+    /// Class names in the order of their ids; `LABEL_0` and so on if the file has none. Empty for a masked-language
     /// model.
     pub labels: Vec<String>,
 }
 
-/// [`read_config_for`] a model with a classification head.
+/// [`read_config_for`] with a classification head.
 pub fn read_config(json: &Value) -> Result<HfConfig, Error> {
     read_config_for(json, Head::Classification)
 }
 
-/// Reads the parsed `config.json` of a model that is to have this head, whatever head it was saved with.
+/// Reads a parsed `config.json`, for a model that will have this head, whatever head it was saved with.
 ///
-/// Refuses other model types and what would change the arithmetic without our knowing (relative positions, decoders,
-/// tasks other than single-label classification).
+/// # Errors
+/// Unknown model types, and settings that would change the computation but are not supported (relative positions,
+/// decoders, tasks other than single-label classification).
 pub fn read_config_for(json: &Value, head: Head) -> Result<HfConfig, Error> {
     let fields = Fields(json.as_object().ok_or_else(|| bad("config.json", "no object", "a JSON object"))?);
     let model_type = fields.text("model_type")?.ok_or_else(|| Error::MissingField { field: "model_type".into() })?;
@@ -58,7 +59,8 @@ pub fn read_config_for(json: &Value, head: Head) -> Result<HfConfig, Error> {
 
 /// Writes the `config.json` that `transformers` loads as a sequence-classification model, or as a masked-language model.
 ///
-/// Keys stand in alphabetical order, as `transformers` writes them. `dtype` is the stored weights', such as `float32`.
+/// Keys are in alphabetical order, like those of `transformers`. `dtype` is that of the stored weights, such as
+/// `float32`.
 pub fn write_config(config: &EncoderConfig, labels: &[String], dtype: &str) -> Value {
     let id2label: Map<String, Value> = labels.iter().enumerate().map(|(id, l)| (id.to_string(), json!(l))).collect();
     let mut by_name: Vec<_> = labels.iter().enumerate().collect();

@@ -1,15 +1,16 @@
-//! The parts that teachers and students are built from: the description of a model, its parameters in one flat buffer,
-//! and engines that run it forward and backward over packed batches.
+//! Transformer encoders for teachers and students: configuration, parameters in one flat buffer, and engines that run
+//! forward and backward over packed batches.
 //!
-//! - [`EncoderConfig`] says what an encoder is; [`hf`] reads and writes it as Hugging Face's `config.json`.
+//! - [`EncoderConfig`] has the architecture of an encoder; [`hf`] reads and writes it as Hugging Face's `config.json`.
 //! - [`Family`] is the registry of model families; each describes its forward pass as a list of fused operations.
-//! - [`Layout`] and [`Parameters`] hold the weights, [`names`] their Hugging Face names.
-//! - [`Model`] runs the list on the CPU or on a GPU: forward to a [`Pass`], whose value can be read at each [`Tap`];
-//!   backward from the gradients that enter there; and the optimiser's steps.
-//! - [`Flops`] counts a pass's operations, and [`Ceiling`] runs bare products to hold its speed against.
-//! - [`twin`] runs the same list in candle operators; every gradient of the engines is tested against it.
+//! - [`Layout`] and [`Parameters`] hold the weights; [`names`] has their Hugging Face names.
+//! - [`Model`] runs this list on the CPU or on a GPU: a forward [`Pass`], whose values can be read at each [`Tap`];
+//!   backward from gradients given at taps; and optimiser steps.
+//! - [`Flops`] counts the floating-point operations of a pass; [`Ceiling`] measures bare matrix products as an upper
+//!   limit.
+//! - [`twin`] runs the same list in candle operators, as the reference for the CPU engine's tests.
 //!
-//! This crate reads no files and knows no losses but a softmax cross-entropy against a mixture of targets on a GPU.
+//! This crate reads no files and knows no losses, except for a softmax cross-entropy kernel on a GPU.
 
 mod ceiling;
 mod config;

@@ -1,4 +1,4 @@
-//! A model: its configuration, and the session that has its weights and computes.
+//! A model: its configuration, and the session that holds its weights and computes.
 
 use std::ops::{Deref, DerefMut};
 
@@ -8,7 +8,8 @@ use crate::hf::HfConfig;
 use crate::session::Session;
 use crate::{Compute, Error, Parameters};
 
-/// A model, frozen or in training, on the CPU or on a GPU. What it can do is its [`Session`]'s.
+/// A model, frozen or in training, on the CPU or on a GPU. It dereferences to its [`Session`], which has all
+/// operations.
 pub struct Model {
     config: HfConfig,
     session: Box<dyn Session>,
@@ -20,7 +21,7 @@ impl Model {
         Self::on(&Compute::Cpu, config, parameters)
     }
 
-    /// The same, wherever it is to compute.
+    /// A model of this configuration with these weights, on this device.
     pub fn on(compute: &Compute, config: HfConfig, parameters: Parameters) -> Result<Self, Error> {
         let session: Box<dyn Session> = match compute {
             Compute::Cpu => Box::new(CpuSession::new(&config.encoder, parameters)?),
@@ -31,7 +32,7 @@ impl Model {
         Ok(Self { config, session })
     }
 
-    /// What the model is, class names included.
+    /// The configuration, including class names.
     pub fn config(&self) -> &HfConfig {
         &self.config
     }

@@ -1,11 +1,11 @@
 //! The parameters of an encoder, their shapes, and their Hugging Face names.
 //!
-//! Loading, export and the student's initialisation read the same rows, which stand in the file of each family.
+//! Loading, export and the initialisation of students all use these tables, which are in the file of each family.
 
 use crate::slot::{LayerSlot, Slot};
 use crate::{EncoderConfig, Family, Head};
 
-/// Names under which a checkpoint of a masked-language model may repeat a parameter, which must then be equal.
+/// Names under which a checkpoint of a masked-language model may hold a copy of a tied parameter; it must be equal.
 pub fn copies(family: Family) -> &'static [(Slot, &'static str)] {
     family.0.copies
 }
@@ -29,12 +29,12 @@ pub fn hugging_face_name(family: Family, slot: Slot) -> String {
     family.heads.iter().find(|(candidate, _)| *candidate == slot).map_or(String::new(), |(_, name)| (*name).to_string())
 }
 
-/// A tensor's name without what families prefix it with.
+/// A tensor's name without the prefix of its family.
 pub fn without_prefix(name: &str) -> &str {
     Family::ALL.iter().find_map(|family| name.strip_prefix(family.0.prefix)).unwrap_or(name)
 }
 
-/// The layer that a tensor of this name, [without its prefix](without_prefix), belongs to.
+/// The index of the layer that a tensor belongs to, by its name [without prefix](without_prefix).
 pub fn layer_of(name: &str) -> Option<usize> {
     let rest = Family::ALL.iter().find_map(|family| name.strip_prefix(family.0.layers))?;
     rest.split('.').next()?.parse().ok()

@@ -1,7 +1,7 @@
 //! The fused operations that programs are made of, one file each: what it computes, on which operands, how many
 //! floating-point operations its products take, and the same in candle's operators for the twin.
 //!
-//! How an operation runs, forwards and backwards, stands in `cpu/op` and `cuda/op`.
+//! Its forward and backward passes are in `cpu/op` and `cuda/op`.
 
 mod activate;
 mod attention;
@@ -37,7 +37,7 @@ use crate::value::{Columns, Rows, Tap, Value, ValueId};
 #[derive(Clone, Debug)]
 pub(crate) struct Op {
     pub(crate) kind: Kind,
-    /// In the order that the kind names them.
+    /// In the order given in the comments of [`Kind`].
     pub(crate) inputs: Vec<Columns>,
     pub(crate) out: ValueId,
 }
@@ -56,21 +56,21 @@ pub(crate) enum Kind {
     Norm(NormSlots),
     Dropout(Site),
     Decode(Decode),
-    /// Each token's row with its neighbours'.
+    /// Each token's row concatenated with its neighbours'.
     Trigram,
-    /// Some rows of its input's.
+    /// Some of the rows of its input.
     Select(Rows),
-    /// Its input, handed out; where a gradient can enter.
+    /// Its input, which can be read here, and where a gradient can be set.
     Tap(Tap),
 }
 
 impl Kind {
-    /// The rows that it makes where these are wanted.
+    /// The rows that it computes if these are needed.
     pub(crate) fn rows_made(&self, wanted: Rows) -> Rows {
         if matches!(self, Self::Embed(_) | Self::Trigram) { Rows::Tokens } else { wanted }
     }
 
-    /// The rows that an input must have for these rows of the output.
+    /// The rows of an input that these rows of the output need.
     pub(crate) fn rows_of_input(&self, input: usize, rows: Rows) -> Rows {
         match self {
             Self::Attention(_) if input > 0 => Rows::Tokens,
@@ -82,7 +82,7 @@ impl Kind {
 }
 
 impl Op {
-    /// Operations of the matrix products of its forward pass.
+    /// Floating-point operations of the matrix products of its forward pass.
     pub(crate) fn products(&self, out: Value, lengths: &Lengths) -> Products {
         match &self.kind {
             Kind::Linear(linear) => linear.products(out, lengths),
@@ -92,7 +92,7 @@ impl Op {
         }
     }
 
-    /// Its output for one text, which has these rows, in candle's operators.
+    /// Its output for one text, in candle's operators; the output has these rows.
     pub(crate) fn state(&self, rows: Rows, row: &Row<'_>, inputs: &[Tensor]) -> Result<Tensor> {
         match &self.kind {
             Kind::Embed(embed) => embed.state(row),

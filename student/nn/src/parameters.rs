@@ -1,6 +1,6 @@
 //! Parameters and gradients: one flat `f32` buffer each, with named views.
 //!
-//! Optimiser, clipping, accumulation and checkpoint each touch one buffer.
+//! So optimiser, clipping, gradient accumulation and checkpoints each work on whole buffers.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use crate::random::Normal;
 use crate::slot::{Slot, Span};
 use crate::{EncoderConfig, Error};
 
-/// Where each parameter stands in the flat buffer.
+/// The position of each parameter in the flat buffer.
 #[derive(Debug)]
 pub struct Layout {
     entries: Vec<Entry>,
@@ -23,25 +23,25 @@ pub struct Layout {
 /// One parameter of a [`Layout`].
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Which one.
+    /// The parameter.
     pub slot: Slot,
     /// Its Hugging Face name.
     pub name: String,
-    /// Its shape, row major.
+    /// Its shape; values are row-major.
     pub shape: Vec<usize>,
-    /// Its place in the flat buffer.
+    /// Its range in the flat buffer.
     pub range: Range<usize>,
 }
 
 impl Entry {
-    /// Whether weight decay applies: to matrices and tables, not to biases and norms.
+    /// Whether weight decay applies: to weight matrices and embeddings, not to biases and norms.
     pub fn decays(&self) -> bool {
         self.shape.len() > 1
     }
 }
 
 impl Layout {
-    /// The layout of an encoder; the same configuration gives the same layout.
+    /// The layout of an encoder; it depends only on the configuration.
     pub fn new(config: &EncoderConfig) -> Arc<Self> {
         let mut entries = Vec::new();
         let mut index = HashMap::new();
@@ -118,9 +118,8 @@ impl Parameters {
         Self { layout, data, version: next_version() }
     }
 
-    /// As BERT starts: matrices and tables normal with deviation 0.02, norms one, biases and the padding row zero.
-    ///
-    /// Each parameter draws from its own stream, keyed by seed and name.
+    /// BERT's initialisation: weights and embeddings normal with standard deviation 0.02, norm scales one, biases and
+    /// the embedding of the padding token zero. Each parameter has its own random stream, keyed by seed and name.
     pub fn random(layout: Arc<Layout>, pad_token_id: usize, seed: u64) -> Self {
         let mut parameters = Self::zeros(layout.clone());
         for entry in layout.entries() {
@@ -129,7 +128,7 @@ impl Parameters {
         parameters
     }
 
-    /// Starts one parameter anew, as [`random`](Self::random) does.
+    /// Initialises one parameter as [`random`](Self::random) does.
     pub fn randomize(&mut self, slot: Slot, pad_token_id: usize, seed: u64) {
         let Some(entry) = self.layout.clone().entry(slot).cloned() else { return };
         let values = &mut self.flat_mut()[entry.range.clone()];
@@ -156,13 +155,13 @@ impl Parameters {
         &self.data[self.layout.range(slot)]
     }
 
-    /// One parameter's values, to change.
+    /// One parameter's values, mutable.
     pub fn get_mut(&mut self, slot: Slot) -> &mut [f32] {
         let range = self.layout.range(slot);
         &mut self.flat_mut()[range]
     }
 
-    /// Sets one parameter from a tensor of this shape.
+    /// Sets one parameter from a tensor; an error, which names it `name`, if the shape does not match.
     pub fn set(&mut self, slot: Slot, name: &str, shape: &[usize], values: &[f32]) -> Result<(), Error> {
         let range = self.layout.range(slot);
         let expected = &self.layout.entry(slot).map(|e| e.shape.clone()).unwrap_or_default();
@@ -183,7 +182,7 @@ impl Parameters {
         &self.data
     }
 
-    /// The whole buffer, to change.
+    /// The whole buffer, mutable.
     pub fn flat_mut(&mut self) -> &mut [f32] {
         self.version = next_version();
         &mut self.data
@@ -195,7 +194,7 @@ impl Parameters {
     }
 }
 
-/// The gradient of a loss in every parameter; backward adds into it.
+/// The gradient of a loss with respect to every parameter; backward passes add to it.
 #[derive(Clone, Debug)]
 pub struct Gradients {
     layout: Arc<Layout>,
@@ -217,7 +216,7 @@ impl Gradients {
         &self.layout
     }
 
-    /// The gradient in one parameter.
+    /// The gradient with respect to one parameter.
     pub fn get(&self, slot: Slot) -> &[f32] {
         &self.data[self.layout.range(slot)]
     }

@@ -1,34 +1,34 @@
-//! A forward pass that was run: what it found at its taps, and where gradients enter for its way back.
+//! A forward pass: the values at its taps, and the gradients for its backward pass.
 
 use std::any::Any;
 
 use crate::value::Tap;
 use crate::{DropoutRng, EncoderConfig, Error, Head};
 
-/// Rows of tokens without padding.
+/// A packed batch: `B` rows with `T` tokens in all, without padding.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedInput<'a> {
-    /// `[T]`
+    /// Token ids, `[T]`.
     pub input_ids: &'a [u32],
-    /// `[T]`; read by models that have token types.
+    /// Token types (segments), `[T]`; ignored by models without token types.
     pub token_type_ids: &'a [u32],
-    /// `[B + 1]`: row `b` is the tokens from `starts[b]` up to `starts[b + 1]`.
+    /// Offsets of the rows, `[B + 1]`: row `b` is the tokens `starts[b]..starts[b + 1]`.
     pub starts: &'a [u32],
-    /// `[P]`: the tokens that a masked-language-model head reads, as ascending numbers within the batch; there may be
-    /// none. `None` for a classification head, which reads the first token of each row.
+    /// The tokens for which a masked-language-model head computes logits, as ascending indices into the batch, `[P]`;
+    /// may be empty. `None` for a classification head, which reads the first token of each row.
     pub positions: Option<&'a [u32]>,
 }
 
-/// Whether dropout is on.
+/// Training or evaluation.
 #[derive(Clone, Copy, Debug)]
 pub enum Mode<'a> {
-    /// Dropout by these masks; everything that the backward pass needs is kept.
+    /// Dropout with these masks; keeps everything that the backward pass needs.
     Train(&'a DropoutRng),
-    /// No dropout, nothing kept.
+    /// No dropout; keeps nothing for a backward pass.
     Eval,
 }
 
-/// A forward pass; one in training mode serves one backward pass, which consumes it.
+/// A forward pass. In training mode it can be used for one backward pass, which consumes it.
 pub struct Pass {
     /// In the order of the program.
     pub(crate) taps: Vec<Tapped>,
@@ -36,7 +36,7 @@ pub struct Pass {
     pub(crate) kept: Option<Box<dyn Any + Send>>,
 }
 
-/// A tap that a pass was asked for.
+/// A tap that was requested from a pass.
 pub(crate) struct Tapped {
     pub(crate) tap: Tap,
     pub(crate) rows: usize,
@@ -56,11 +56,14 @@ impl Tapped {
 }
 
 impl Pass {
-    /// Lets the gradient of a loss enter at a tap that the pass was asked for, in place of one that entered there before.
-    /// Where none enters, it is zero.
+    /// Sets the gradient of a loss with respect to the value at a tap, replacing an earlier one. Without a call it is
+    /// zero.
     ///
     /// # Shapes
-    /// - `gradient`: as the tap's value
+    /// - `gradient`: that of the tap's value
+    ///
+    /// # Errors
+    /// A tap that was not requested in the forward pass, or a gradient of the wrong length.
     pub fn enter(&mut self, tap: Tap, gradient: Vec<f32>) -> Result<(), Error> {
         let tapped = self.tapped(tap)?;
         let expected = tapped.rows * tapped.width;
@@ -104,7 +107,7 @@ impl Pass {
 }
 
 impl PackedInput<'_> {
-    /// Refuses what the model does not have.
+    /// Checks ids, types, lengths and positions against the model.
     pub(crate) fn check(self, config: &EncoderConfig) -> Result<(), Error> {
         let PackedInput { input_ids, token_type_ids, starts, positions } = self;
         if starts.len() < 2 || starts[0] != 0 || starts[starts.len() - 1] as usize != input_ids.len() {

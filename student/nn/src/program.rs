@@ -1,12 +1,12 @@
-//! A model's forward pass as a list of fused operations on named values.
+//! A model's forward pass as a list of fused operations on values.
 //!
-//! A family describes its pass once, as a [`Program`]; the engines on the CPU and on a GPU run the list forwards and, for
-//! training, backwards from its end. Nothing else knows how a model is wired. On its way to an engine a program is
-//! [cut down](Program::demanded) to what somebody reads, its neighbouring linear maps are [joined](Program::join), and a
-//! [`Plan`](places::Plan) gives every value a place in memory.
+//! A family describes its pass once, as a [`Program`]; the CPU and GPU engines run the list forward and, for training,
+//! in reverse. No other code knows a model's architecture. Before an engine runs a program, it is
+//! [reduced](Program::demanded) to what is read, linear maps of the same input are [joined](Program::join), and a
+//! [`Plan`](places::Plan) assigns memory to every value.
 //!
-//! Where several operations add into one gradient, the reversed list is the order of the sum: the first of them
-//! overwrites, the others add.
+//! If several operations contribute to one gradient, the reversed list is the order of the sum: the first overwrites,
+//! the others add.
 
 mod demand;
 mod join;
@@ -17,7 +17,7 @@ use crate::slot::Slot;
 use crate::value::{Columns, Rows, Tap, Value, ValueId};
 use crate::{Activation, Error};
 
-/// The list. An operation stands behind those whose values it reads.
+/// A list of operations; each comes after those whose outputs it reads.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Program {
     pub(crate) values: Vec<Value>,
@@ -30,7 +30,7 @@ impl Program {
         self.push(Kind::Embed(embed), &[], Rows::Tokens, width)
     }
 
-    /// `input weight^T + bias`; the bias may be left to the operation behind: see [`Linear`].
+    /// `input weight^T + bias`; the bias can also be added by the next operation: see [`Linear`].
     pub(crate) fn linear(&mut self, input: ValueId, weight: Slot, bias: Option<Slot>, outer: usize) -> ValueId {
         let Value { rows, width: inner } = self.values[input.0];
         let kind = Kind::Linear(Linear { weight: weight.into(), bias: bias.map(Into::into), inner });
@@ -55,13 +55,13 @@ impl Program {
         self.push(Kind::ResidualNorm(norm), &[branch, residual], rows, width)
     }
 
-    /// Layer norm, or none: see [`NormSlots`].
+    /// Layer norm, or scale and shift only: see [`NormSlots`].
     pub(crate) fn norm(&mut self, input: ValueId, norm: NormSlots) -> ValueId {
         let Value { rows, width } = self.values[input.0];
         self.push(Kind::Norm(norm), &[input], rows, width)
     }
 
-    /// Dropout, numbered by the value's own rows.
+    /// Dropout; elements are numbered by the value's own rows.
     pub(crate) fn dropout(&mut self, input: ValueId, site: Option<Site>) -> ValueId {
         let Value { rows, width } = self.values[input.0];
         match site {
@@ -75,18 +75,18 @@ impl Program {
         self.push(Kind::Decode(decode), &[input], self.values[input.0].rows, vocabulary)
     }
 
-    /// Every token's row between those of its neighbours: the next one's, its own, that of the one before.
+    /// Concatenates for each token the rows of the next token, the token itself and the previous one.
     pub(crate) fn trigram(&mut self, input: ValueId) -> ValueId {
         let Value { rows, width } = self.values[input.0];
         self.push(Kind::Trigram, &[input], rows, 3 * width)
     }
 
-    /// Some rows of every token's.
+    /// Selects some of the rows.
     pub(crate) fn select(&mut self, input: ValueId, rows: Rows) -> ValueId {
         self.push(Kind::Select(rows), &[input], rows, self.values[input.0].width)
     }
 
-    /// Lets a value be read, and a gradient enter at it.
+    /// Adds a tap, where a value can be read and a gradient can be set.
     pub(crate) fn tap(&mut self, tap: Tap, value: ValueId) {
         let Value { rows, width } = self.values[value.0];
         self.push(Kind::Tap(tap), &[value], rows, width);
@@ -105,7 +105,7 @@ impl Program {
         out
     }
 
-    /// The taps with what they read, in the order of the list.
+    /// The taps with their operations, in the order of the list.
     pub(crate) fn taps(&self) -> impl Iterator<Item = (Tap, &Op)> {
         self.ops.iter().filter_map(|op| if let Kind::Tap(tap) = op.kind { Some((tap, op)) } else { None })
     }
@@ -120,12 +120,12 @@ impl Program {
         })
     }
 
-    /// Whether a value is the queries of some attention.
+    /// Whether a value is the query input of an attention.
     pub(crate) fn is_query(&self, value: ValueId) -> bool {
         self.ops.iter().any(|op| matches!(op.kind, Kind::Attention(_)) && op.inputs[0].value == value)
     }
 
-    /// Refuses a tap that is not there, naming it and those that are.
+    /// An error, which lists the available taps, if the program does not have this one.
     pub(crate) fn check_tap(&self, tap: Tap) -> Result<(), Error> {
         if self.taps().any(|(other, _)| other == tap) {
             return Ok(());

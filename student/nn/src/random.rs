@@ -1,13 +1,13 @@
-//! Randomness that is a function of seed, purpose and index alone, so that neither the thread count nor the order of
-//! work can change it.
+//! Random numbers as a function of seed, purpose and index only, so that they depend neither on the number of threads
+//! nor on the order of work.
 
 use std::f64::consts::TAU;
 
 /// The dropout masks of an optimiser step.
 ///
-/// An element is kept or dropped by a hash of (seed, step, view, site, element); the backward pass asks again instead of
-/// storing the mask. Elements are numbered within the optimiser step, so that a step cut into micro-batches has the
-/// masks of the step in one piece.
+/// Whether an element is dropped is a hash of (seed, step, view, site, element); the backward pass recomputes it, so no
+/// mask is stored. Elements are numbered within the optimiser step, so splitting a step into micro-batches does not
+/// change its masks.
 #[derive(Clone, Copy, Debug)]
 pub struct DropoutRng {
     key: u64,
@@ -16,12 +16,13 @@ pub struct DropoutRng {
 }
 
 impl DropoutRng {
-    /// Masks of one optimiser step. Another `view` gives the same rows other masks; 0 is the ordinary one.
+    /// The masks of one optimiser step. `view` is 0, or another number for further forward passes over the same rows
+    /// with other masks.
     pub fn new(seed: u64, step: u64, view: u64) -> Self {
         Self { key: mix(mix(mix(seed) ^ step) ^ view), first_row: 0, first_token: 0 }
     }
 
-    /// The same masks for a micro-batch that this many rows and tokens of its step come before.
+    /// The masks for a micro-batch that starts after this many rows and tokens of its step.
     pub fn behind(self, rows: usize, tokens: usize) -> Self {
         Self { first_row: rows as u64, first_token: tokens as u64, ..self }
     }
@@ -93,13 +94,13 @@ pub struct Normal {
 }
 
 impl Normal {
-    /// The stream that belongs to this seed and purpose.
+    /// The stream for this seed and purpose, with this standard deviation.
     pub fn new(seed: u64, purpose: &str, deviation: f64) -> Self {
         let state = purpose.bytes().fold(mix(seed), |state, byte| mix(state ^ u64::from(byte)));
         Self { state, deviation }
     }
 
-    /// Draws a value for every element.
+    /// Fills the slice with new values.
     pub fn fill(&mut self, values: &mut [f32]) {
         for pair in values.chunks_mut(2) {
             // Box and Muller, 1958. The offset keeps the logarithm from zero.

@@ -1,4 +1,4 @@
-//! A model at work, on the CPU or on a GPU: the one thing that training and inference ask.
+//! The interface of both engines, CPU and GPU, for training and inference.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::pass::{Mode, PackedInput, Pass};
 use crate::value::Tap;
 use crate::{AdamW, Error, Gradients, Parameters};
 
-/// Where a model computes, and in which number formats.
+/// The device of a model, and its precision.
 #[derive(Clone, Debug, Default)]
 pub enum Compute {
     /// On the CPU, in `f32`.
@@ -17,9 +17,9 @@ pub enum Compute {
     Cpu,
     /// On a GPU.
     Cuda {
-        /// Which one.
+        /// The GPU.
         device: Device,
-        /// In which number formats.
+        /// The precision.
         precision: Precision,
     },
 }
@@ -33,7 +33,7 @@ impl Compute {
         }
     }
 
-    /// The number formats.
+    /// The precision.
     pub fn precision(&self) -> Precision {
         match self {
             Self::Cpu => Precision::F32,
@@ -42,92 +42,93 @@ impl Compute {
     }
 }
 
-/// What the optimiser does in a step.
+/// Settings of one optimiser step.
 #[derive(Clone, Copy, Debug)]
 pub struct StepRates {
     /// Learning rate of this step.
     pub learning_rate: f64,
-    /// Gradients longer than this are shortened to it.
+    /// The gradient is clipped to this L2 norm, over all parameters.
     pub max_gradient_norm: f64,
 }
 
-/// A softmax cross-entropy of a pass's logits against two kinds of targets at once.
+/// The distillation loss: softmax cross-entropy of a pass's logits with a teacher's softened distribution and with
+/// labels.
 ///
 /// # Shapes
-/// - `target_logits`: `[B, num_labels]`; `labels`: `[B]`, -1 where a row has none
+/// - `target_logits`: `[B, num_labels]`; `labels`: `[B]`, -1 for a row without a label
 #[derive(Clone, Copy, Debug)]
 pub struct SoftHardLoss<'a> {
-    /// The soft targets, before softmax; none leaves the soft term out.
+    /// The teacher's logits; without them there is no soft term.
     pub target_logits: Option<&'a [f32]>,
-    /// The rows' classes.
+    /// The class ids.
     pub labels: &'a [i32],
-    /// The soft term's weight over the step's rows.
+    /// Weight of the soft term, divided by the number of rows in the step.
     pub soft_weight: f64,
-    /// What both sides' logits are divided by in the soft term.
+    /// Temperature of the soft term: the logits of both sides are divided by it.
     pub temperature: f64,
-    /// The hard term's weight over the step's labelled rows.
+    /// Weight of the hard term, divided by the number of labelled rows in the step.
     pub hard_weight: f64,
 }
 
-/// What is wanted of each row of logits where not all of them are: the largest, and what the others add to the softmax.
+/// A request for the `k` largest logits of each row, and for the others' contribution to the softmax.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopK {
-    /// How many.
+    /// Number of logits to select.
     pub k: usize,
-    /// At which the others are summed up.
+    /// The temperatures at which the others' contribution is computed.
     pub temperatures: Vec<f64>,
 }
 
-/// The largest logits of some rows. Logits that are not finite come first.
+/// The `k` largest logits of each row. Non-finite logits come first.
 ///
 /// # Shapes
-/// - `values`, `columns`: `[B, k]`, falling, of equal logits the first first
-/// - `rest`: `[B, 1 + 2 temperatures]`: the largest of the others, then at each temperature the sums of `e^x` and of
-///   `x e^x` over them, `x = (logit - that largest) / temperature`
+/// - `values`, `columns`: `[B, k]`, descending; equal logits in the order of their columns
+/// - `rest`: `[B, 1 + 2 temperatures]`: the largest of the other logits, then for each temperature the sums of `e^x`
+///   and of `x e^x` over the others, where `x = (logit - that largest) / temperature`
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopLogits {
-    /// The logits.
+    /// The selected logits.
     pub values: Vec<f32>,
-    /// Which of their row they are.
+    /// Their column indices.
     pub columns: Vec<u32>,
-    /// What the others add to the softmax.
+    /// The others' contribution to the softmax.
     pub rest: Vec<f32>,
 }
 
-/// What a step found.
+/// The result of an optimiser step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
     /// The step's number, as given.
     pub step: u64,
-    /// Sums over the step's rows of the soft and of the hard term, not weighted, where the device computes the loss.
+    /// Unweighted sums of the soft and the hard term over the step's rows, if the device computes the loss.
     pub losses: [f64; 2],
-    /// The gradient's norm before clipping; where it is not finite, the step changed nothing.
+    /// L2 norm of the gradient before clipping. If it is not finite, the step has changed nothing.
     pub gradient_norm: f64,
 }
 
-/// A model at work, wherever it computes: its weights and what they go through. What training and inference ask of a
-/// device is this.
+/// A model on a device: weights, forward and backward passes, and the optimiser.
 pub trait Session: Send {
-    /// Where it computes.
+    /// The device and precision.
     fn compute(&self) -> Compute;
 
-    /// The weights, in a training as of the last [`settle`](Self::settle).
+    /// The weights; during training, as of the last [`settle`](Self::settle).
     fn parameters(&self) -> &Parameters;
 
-    /// Brings [`parameters`](Self::parameters) up to date: a GPU has its own, and the CPU puts some of the decay off.
+    /// Brings [`parameters`](Self::parameters) up to date and returns them: copies them from a GPU, or applies
+    /// postponed weight decay on the CPU.
     fn settle(&mut self) -> Result<&Parameters, Error>;
 
-    /// Replaces all weights, wherever they are.
+    /// Replaces all weights.
     ///
     /// # Shapes
-    /// - `flat`: as in [`Parameters::flat`]
+    /// - `flat`: that of [`Parameters::flat`]
     fn set_parameters(&mut self, flat: &[f32]) -> Result<(), Error>;
 
-    /// Runs the model as far as these taps need it. Refuses token ids, types, lengths and taps that it does not have. On a
-    /// GPU the latest pass alone has memory: an older one is then refused.
+    /// Runs the model as far as these taps need. An error for token ids, types, lengths or taps that the model does not
+    /// have. On a GPU, only the latest pass is valid: older ones give [`Error::PassIsOver`].
     fn forward(&mut self, input: PackedInput<'_>, taps: &[Tap], mode: Mode<'_>) -> Result<Pass, Error>;
 
-    /// The value at a tap that the pass was asked for; each can be read once.
+    /// The value at a tap that was requested from the pass; each can be read once. For its shape see [`Tap`].
     fn read(&mut self, pass: &mut Pass, tap: Tap) -> Result<Vec<f32>, Error>;
 
     /// The logits in evaluation mode: `[B, labels]`, or `[P, vocabulary]` of a masked-language model.
@@ -136,38 +137,39 @@ pub trait Session: Send {
         self.read(&mut pass, Tap::Logits)
     }
 
-    /// Asks for the logits in evaluation mode, which [`collect`](Self::collect) gives in the order of the requests.
+    /// Starts computing logits in evaluation mode; [`collect`](Self::collect) returns them in the order of submission.
     fn submit(&mut self, input: PackedInput<'_>) -> Result<(), Error>;
 
-    /// The logits of the oldest request, once more than `behind` are open. With 1 the host does not wait for the device's
-    /// latest work.
+    /// The logits of the oldest submission if more than `behind` are outstanding, else `None`. With 1 the host does not
+    /// wait for the device's latest work; 0 collects all.
     fn collect(&mut self, behind: usize) -> Result<Option<Vec<f32>>, Error>;
 
-    /// As [`submit`](Self::submit), for [`collect_top`](Self::collect_top): all logits of a vocabulary would take longer to
-    /// the host than the pass takes. False, and nothing is run, where the device does not do that and the host has to.
+    /// As [`submit`](Self::submit), but for the top k, to be collected by [`collect_top`](Self::collect_top): copying
+    /// all logits of a vocabulary to the host would take longer than the pass. Returns false, and runs nothing, if the
+    /// device cannot select them; the caller then has to.
     fn submit_top(&mut self, _input: PackedInput<'_>, _top: &TopK) -> Result<bool, Error> {
         Ok(false)
     }
 
-    /// As [`collect`](Self::collect), of what was submitted for this.
+    /// As [`collect`](Self::collect), for [`submit_top`](Self::submit_top).
     fn collect_top(&mut self, _behind: usize) -> Result<Option<TopLogits>, Error> {
         Ok(None)
     }
 
-    /// The largest logits of a pass that was asked for them, in the place of [`read`](Self::read). None where the device does
-    /// not do that and the host has to.
+    /// The top k of a pass's logits, instead of [`read`](Self::read). `None` if the device cannot select them; the
+    /// caller then has to.
     fn read_top(&mut self, _pass: &mut Pass, _top: &TopK) -> Result<Option<TopLogits>, Error> {
         Ok(None)
     }
 
-    /// Computes a loss on the pass's logits, adds its terms to the step's, and lets its gradient enter there. False where
-    /// the device does not do that and the host has to.
+    /// Computes a loss on the pass's logits on the device, adds it to the step's losses and sets its gradient at the
+    /// logits. Returns false if the device cannot do this; the caller then has to.
     fn soft_hard_loss(&mut self, _pass: &mut Pass, _loss: SoftHardLoss<'_>) -> Result<bool, Error> {
         Ok(false)
     }
 
-    /// Adds to the gradients of all parameters what follows from those that [entered](Pass::enter) at the pass's taps. The
-    /// pass must have been in training mode, with the weights as they are now; it serves once:
+    /// Backpropagates the gradients that were [set](Pass::enter) at the pass's taps, and adds to the gradients of all
+    /// parameters. The pass must have been run in training mode with the current weights. It can be used once:
     ///
     /// ```compile_fail,E0382
     /// # use nn::{Error, Model, Pass};
@@ -178,21 +180,21 @@ pub trait Session: Send {
     /// ```
     fn backward(&mut self, pass: Pass) -> Result<(), Error>;
 
-    /// Starts a training with the optimiser in this state.
+    /// Starts training, with the optimiser in this state.
     fn begin(&mut self, optimizer: AdamW) -> Result<(), Error>;
 
-    /// Takes an optimiser step along the gradients since the last one, clipped, and sets them to zero. A gradient whose
-    /// norm is not finite changes nothing; the report says so.
+    /// Takes an optimiser step with the clipped gradients accumulated since the last one, and zeroes them. If their
+    /// norm is not finite the weights do not change; the report has the norm.
     fn step(&mut self, number: u64, rates: StepRates) -> Result<(), Error>;
 
-    /// What the steps since the last call found, in their order; a GPU keeps the last `behind` to itself, so that nothing
-    /// waits.
+    /// The results of the steps since the last call, in order. A GPU holds back the last `behind` of them, so that the
+    /// host need not wait.
     fn reports(&mut self, behind: usize) -> Result<Vec<StepReport>, Error>;
 
-    /// The weights and the optimiser's state: what a checkpoint keeps.
+    /// The weights and the optimiser's state, for a checkpoint.
     fn state(&mut self) -> Result<(&Parameters, Cow<'_, AdamW>), Error>;
 
-    /// The gradients since the last step.
+    /// The gradients accumulated since the last step.
     fn gradients(&mut self) -> Result<Gradients, Error>;
 
     /// Sets the gradients to zero.

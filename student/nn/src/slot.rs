@@ -1,6 +1,6 @@
-//! The parameters of models, whatever their family calls them.
+//! Identifiers for the parameters of a model, independent of the names in its family.
 
-/// A parameter, whatever its family calls it.
+/// A parameter, identified by its role; each comment is its shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Slot {
     /// `[vocabulary, embedding]`
@@ -13,21 +13,22 @@ pub enum Slot {
     EmbeddingNormWeight,
     /// `[embedding]`
     EmbeddingNormBias,
-    /// `[hidden, embedding]`, or `[hidden, 3 * embedding]` of three neighbours.
+    /// `[hidden, embedding]`, or `[hidden, 3 * embedding]` with trigrams.
     EmbeddingProjectionWeight,
     /// `[hidden]`
     EmbeddingProjectionBias,
     /// A parameter of the layer with this index.
     Layer(usize, LayerSlot),
-    /// `[hidden, hidden]`: the first linear map of the classification head.
+    /// `[hidden, hidden]`: the first linear layer of the classification head (BERT's pooler).
     HeadDenseWeight,
     /// `[hidden]`
     HeadDenseBias,
-    /// `[labels, hidden]`: the last linear map.
+    /// `[labels, hidden]`: the classifier.
     HeadOutputWeight,
     /// `[labels]`
     HeadOutputBias,
-    /// `[hidden, hidden]`: the linear map of the masked-language-model head. Its output matrix is [`WordEmbeddings`](Self::WordEmbeddings).
+    /// `[hidden, hidden]`: the linear layer of the masked-language-model head, whose output matrix is
+    /// [`WordEmbeddings`](Self::WordEmbeddings).
     LmDenseWeight,
     /// `[hidden]`
     LmDenseBias,
@@ -35,7 +36,8 @@ pub enum Slot {
     LmNormWeight,
     /// `[hidden]`
     LmNormBias,
-    /// `[hidden - embedding, vocabulary]`: what meets the columns that the word embeddings are too narrow for.
+    /// `[hidden - embedding, vocabulary]`: the rest of the output matrix, if the word embeddings are narrower than the
+    /// hidden states.
     LmRestWeight,
     /// `[vocabulary]`
     LmOutputBias,
@@ -76,7 +78,7 @@ pub enum LayerSlot {
     FeedForward(usize, FeedForwardSlot),
 }
 
-/// A parameter of a feed-forward part that stands before the last one of its layer.
+/// A parameter of a feed-forward block other than the last one of its layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the names say it; shapes stand in `Layout`")]
 pub enum FeedForwardSlot {

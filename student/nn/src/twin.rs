@@ -1,7 +1,8 @@
-//! The plain twin: the same programs run in candle operators, one text at a time, with candle's autograd behind them.
+//! The twin: a reference engine for tests. It runs the same programs in candle operators, one text at a time, with
+//! candle's autograd.
 //!
-//! Nothing is fused, packed or left out here. The engines are tested against it, values and gradients, with and without
-//! dropout. It walks the list that they walk, so it does not check the wiring; golden files from `transformers` do.
+//! Nothing is fused, packed or skipped. The CPU engine is tested against it, in values and gradients, with and without
+//! dropout. Since it runs the same programs it cannot find mistakes in them; golden files from `transformers` do.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::program::Program;
 use crate::value::{Rows, Tap};
 use crate::{DropoutRng, EncoderConfig, Entry, Gradients, Layout, Mode, PackedInput, Parameters, Slot};
 
-/// A model in candle operators.
+/// A model as candle operators.
 pub struct Twin {
     program: Program,
     layout: Arc<Layout>,
@@ -21,7 +22,7 @@ pub struct Twin {
 }
 
 impl Twin {
-    /// The twin of a model with these weights.
+    /// The twin of a model with this configuration and these weights.
     pub fn new(config: &EncoderConfig, parameters: &Parameters) -> Result<Self> {
         let var = |entry: &Entry| {
             let values = parameters.get(entry.slot);
@@ -31,7 +32,7 @@ impl Twin {
         Ok(Self { program: config.program(), vars, layout: parameters.layout().clone() })
     }
 
-    /// Runs the model; the values at all of its taps, with candle's graph behind them.
+    /// Runs the model and returns the values at all taps, with gradients tracked by candle.
     pub fn forward(&self, input: PackedInput<'_>, mode: Mode<'_>) -> Result<Vec<(Tap, Tensor)>> {
         let masks = if let Mode::Train(masks) = mode { Some(masks) } else { None };
         let mut taps: Vec<(Tap, Vec<Tensor>)> = self.program.taps().map(|(tap, _)| (tap, Vec::new())).collect();
@@ -67,7 +68,7 @@ impl Twin {
         taps.into_iter().map(|(tap, values)| Ok((tap, Tensor::cat(&values, 0)?))).collect()
     }
 
-    /// The gradients of a scalar in all parameters; zero where none arrives.
+    /// The gradients of a scalar loss with respect to all parameters; zero for those it does not depend on.
     pub fn gradients(&self, loss: &Tensor) -> Result<Gradients> {
         let store = loss.backward()?;
         let mut gradients = Gradients::zeros(self.layout.clone());

@@ -1,26 +1,26 @@
-//! What programs compute: values, their rows, and the places at which they can be read.
+//! The values of a program, their rows, and the taps at which they can be read.
 
 use std::fmt;
 
-/// A place in a model whose value can be read and at which a gradient can enter.
+/// A point in a model where a value can be read and a gradient can be set. `B` rows, `T` tokens, `P` masked tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tap {
-    /// Before softmax: `[B, labels]`, or `[P, vocabulary]` of a masked-language model.
+    /// The logits, `[B, labels]`, or `[P, vocabulary]` of a masked-language model.
     Logits,
-    /// The first tokens behind the pooler, `[B, hidden]`; BERT alone has one.
+    /// The output of the pooler on each row's first token, `[B, hidden]`; only in models with a pooler.
     Pooled,
-    /// What enters the first layer (0), or the output of a layer (from 1): `[T, hidden]`.
+    /// Hidden states, `[T, hidden]`: 0 is the input of the first layer, `i` the output of layer `i`, counted from 1.
     Hidden(usize),
-    /// The queries of a layer (from 0), all heads side by side: `[T, hidden]`.
+    /// The queries of a layer (counted from 0), all heads concatenated: `[T, hidden]`, in MobileBERT `[T, bottleneck]`.
     Query(usize),
-    /// The keys of a layer: `[T, hidden]`.
+    /// The keys of a layer, with the same shape.
     Key(usize),
-    /// The values of a layer: `[T, hidden]`.
+    /// The values of a layer, with the same shape.
     Value(usize),
 }
 
 impl Tap {
-    /// All hidden states of a model with this many layers, the embeddings' output included.
+    /// All hidden states of a model with this many layers, including the output of the embeddings.
     pub fn hidden_states(layers: usize) -> impl Iterator<Item = Self> {
         (0..=layers).map(Self::Hidden)
     }
@@ -39,14 +39,14 @@ impl fmt::Display for Tap {
     }
 }
 
-/// The rows that a value has.
+/// The set of rows that a value has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Rows {
-    /// One a token.
+    /// One per token.
     Tokens,
-    /// One a text: its first token.
+    /// One per text: its first token.
     First,
-    /// One for each token that a masked-language model is asked about.
+    /// One per masked token of a masked-language model.
     Positions,
 }
 

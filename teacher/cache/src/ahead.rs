@@ -1,17 +1,17 @@
-//! Has the memory fetch what will be read soon, while there is something else to do.
+//! Prefetches memory that will be read soon.
 
-/// Bytes that are fetched together.
+/// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
 
-/// Lines of a row that are fetched ahead: of a longer one the processor then sees where it goes on.
+/// Cache lines to prefetch of a row: for longer rows the processor's own prefetcher takes over.
 const FIRST_LINES: usize = 8;
 
-/// Fetches where some bytes begin.
+/// Prefetches the start of `bytes`.
 pub(crate) fn touch(bytes: &[u8]) {
     lines(bytes).take(FIRST_LINES).for_each(fetch_line);
 }
 
-/// Fetches all of some values.
+/// Prefetches all values.
 pub(crate) fn fetch(values: &[f32]) {
     lines(values).for_each(fetch_line);
 }

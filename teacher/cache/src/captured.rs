@@ -1,70 +1,71 @@
-//! What is stored of each answer: which logits in which form, and which hidden states.
+//! What a cache stores for each row: which logits in which form, and which hidden states.
 
 use safetensors::Dtype as TensorType;
 use serde::{Deserialize, Serialize};
 
-/// What a row of a cache holds.
+/// What a cache stores for each row.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Captured {
-    /// Logits of one output: classes, or words.
+    /// Logits per output: the number of classes, or the vocabulary size.
     pub width: usize,
-    /// How many outputs a row has.
+    /// Whether there is one output per row or per token.
     pub outputs: Outputs,
-    /// What is stored of each output.
+    /// How the logits of an output are stored.
     pub logits: LogitForm,
-    /// Hidden states beside the logits.
+    /// Hidden states stored as well.
     pub hidden_states: Option<HiddenStates>,
 }
 
-/// How many outputs a row has.
+/// Whether there is one output per row or per token.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Outputs {
-    /// One: classes of a text.
+    /// One per row: logits over the classes of a text.
     Row,
-    /// One for each of its tokens: words of a masked-language model, classes of tokens.
+    /// One per token: logits over the vocabulary of a masked-language model, or over classes of tokens.
     Token,
 }
 
-/// What is stored of the logits of an output.
+/// How the logits of an output are stored.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(tag = "form", rename_all = "snake_case", deny_unknown_fields)]
 pub enum LogitForm {
-    /// All of them.
+    /// All logits.
     Dense {
-        /// In this number format.
+        /// The number format.
         dtype: Dtype,
     },
-    /// The largest, and at each temperature the logarithm of the sum of what the others contribute to the softmax.
+    /// The `k` largest, and for each temperature `T` a tail: `log(sum(exp(z / T)))` over the other logits `z`.
     TopK {
-        /// How many.
+        /// How many logits are kept.
         k: usize,
-        /// In this number format.
+        /// The number format.
         dtype: Dtype,
-        /// The temperatures at which the rest is summed, and so the only ones that a student can be trained at.
+        /// The temperatures of the tails, and so the only ones at which a student can be trained.
         temperatures: Vec<f64>,
     },
-    /// Words drawn from the softmax at one temperature, with replacement: each draw stands for one part in `draws`.
+    /// Classes (or words) sampled from the softmax at one temperature, with replacement: each draw counts as
+    /// probability `1 / draws`.
     Sample {
-        /// How many.
+        /// How many draws.
         draws: usize,
-        /// The only temperature that a student can be trained at.
+        /// The temperature of the softmax, and the only one at which a student can be trained.
         temperature: f64,
-        /// Together with a row's key it decides what is drawn.
+        /// The random seed; draws also depend on the row's key.
         seed: u64,
     },
 }
 
-/// Hidden states beside the logits, in f16, each row compressed.
+/// Hidden states, in f16, compressed per row.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct HiddenStates {
-    /// Which, ascending: 0 is the output of the embeddings, 1 of the first layer.
+    /// The layers, ascending: 0 is the output of the embeddings, 1 that of the first layer.
     pub layers: Vec<usize>,
-    /// Of which tokens.
+    /// The tokens.
     pub tokens: HiddenTokens,
-    /// Values of a hidden state.
+    /// The hidden size.
     pub width: usize,
 }
 
@@ -80,13 +81,13 @@ impl HiddenStates {
     }
 }
 
-/// Whose hidden states are stored.
+/// The tokens whose hidden states are stored.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum HiddenTokens {
-    /// The first token's.
+    /// Only the first token.
     First,
-    /// Every token's.
+    /// Every token.
     All,
 }
 
@@ -94,16 +95,16 @@ pub enum HiddenTokens {
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Dtype {
-    /// 32 bits: as they were computed.
+    /// 32 bits, as computed by the teacher.
     F32,
-    /// 16 bits, 11 of them significant; up to 65,504.
+    /// IEEE half precision: 11 significant bits, up to 65,504.
     F16,
-    /// 16 bits, 8 of them significant.
+    /// bfloat16: 8 significant bits.
     Bf16,
 }
 
 impl Dtype {
-    /// Bytes of a number.
+    /// Bytes per number.
     pub fn bytes(self) -> usize {
         if self == Self::F32 { 4 } else { 2 }
     }
@@ -118,12 +119,12 @@ impl Dtype {
 }
 
 impl Captured {
-    /// All logits of texts, as they were computed.
+    /// All `width` logits of each row in this number format; no hidden states.
     pub fn dense(width: usize, dtype: Dtype) -> Self {
         Self { width, outputs: Outputs::Row, logits: LogitForm::Dense { dtype }, hidden_states: None }
     }
 
-    /// Refuses what cannot be stored, with the reason.
+    /// An error with the reason if this cannot be stored.
     pub fn check(&self) -> Result<(), String> {
         let good = |temperature: f64| temperature > 0.0 && temperature.is_finite();
         if self.width == 0 || self.width > u32::MAX as usize {
@@ -166,7 +167,7 @@ impl Captured {
         self.width <= 1 << 16
     }
 
-    /// Bytes of an output's logits, indices and tails.
+    /// Bytes of an output: logits, indices and tails.
     pub fn output_bytes(&self) -> usize {
         let index = if self.short_indices() { 2 } else { 4 };
         match &self.logits {

@@ -1,8 +1,8 @@
-//! The container of every file of a cache but the manifest: safetensors, with a last tensor `checksums` that holds the
-//! CRC-32 of each block of the bytes before it.
+//! The format of all files of a cache but the manifest: safetensors, with a last tensor `checksums` that has the CRC-32
+//! of each block of the bytes before it.
 //!
-//! The manifest holds the SHA-256 of header and checksums together, so a file is known by its few hashes and any part of
-//! it is checked without reading the rest: header and checksums when the file is first touched, a block when it is.
+//! The manifest has the SHA-256 of header and checksums together. So any part of a file can be checked without reading
+//! the rest: header and checksums when the file is first used, a block when it is first read.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -26,7 +26,7 @@ pub(crate) const BLOCK_BYTES: usize = 16 * 1024;
 
 const CHECKSUMS: &str = "checksums";
 
-/// What the manifest says of a file.
+/// A file's entry in the manifest.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FileEntry {
@@ -112,7 +112,7 @@ impl Writer {
         self.checksums.extend(checksum.to_le_bytes());
     }
 
-    /// Puts the file under its name, whole and flushed. The folder is not flushed yet.
+    /// Flushes the file and renames it to its name. The folder is not flushed yet.
     pub(crate) fn finish(mut self, dir: &Path, name: String, rows: u32) -> io::Result<FileEntry> {
         if self.written != self.expected {
             return Err(io::Error::other(format!("{} of {} bytes of {name}", self.written, self.expected)));
@@ -128,7 +128,7 @@ impl Writer {
     }
 }
 
-/// A file of a cache, mapped. Bytes are checked when they are first touched.
+/// A memory-mapped file of a cache. Blocks are checked when they are first read.
 pub(crate) struct Mapped {
     path: PathBuf,
     checksum: String,

@@ -1,4 +1,4 @@
-//! What can go wrong with a cache, each with the file, the finding and the way out.
+//! Errors of a cache. Each message names the file, what was found and how to fix it.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,29 +8,29 @@ use crate::Difference;
 /// Why a cache could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The folder is not there, or is no folder.
+    /// The folder does not exist, or is not a folder.
     #[error("{dir}: no such folder; make the cache first with `distill cache`")]
     NoFolder {
         /// Where the cache was looked for.
         dir: PathBuf,
     },
-    /// The folder holds something else.
+    /// The folder contains something other than a cache.
     #[error("{dir}: no cache, it holds {found} and no manifest.json; give an empty folder, or the folder of a cache")]
     NotACache {
         /// The folder.
         dir: PathBuf,
-        /// What lies there instead.
+        /// A file that was found.
         found: String,
     },
-    /// Somebody else's file beside a cache that is to be removed.
+    /// The cache cannot be removed: a file that is not the cache's is in its folder.
     #[error("{dir}: `{found}` lies beside the cache and is none of its files; nothing was removed: take it away first")]
     Foreign {
         /// The folder.
         dir: PathBuf,
-        /// What lies there.
+        /// The file.
         found: String,
     },
-    /// Shards without the manifest that says whose they are.
+    /// Shards without a manifest.
     #[error(
         "{dir}: {shards} shards but no manifest.json, so nobody can say which teacher made them; put the manifest back, \
          or remove the folder and capture again"
@@ -38,22 +38,22 @@ pub enum Error {
     NoManifest {
         /// The folder.
         dir: PathBuf,
-        /// How many shards lie there.
+        /// The number of shards.
         shards: usize,
     },
-    /// Another format, most likely of a later version.
+    /// An unknown schema version, most likely a later one.
     #[error(
         "{path}: schema_version is {found}, this build reads {newest} alone; take the distill that made it, or capture again"
     )]
     SchemaVersion {
         /// The manifest.
         path: PathBuf,
-        /// What it says.
+        /// Its schema version.
         found: String,
-        /// The one that this build reads.
+        /// The version that this build reads.
         newest: u32,
     },
-    /// The manifest cannot be understood.
+    /// The manifest is invalid.
     #[error(
         "{path}: {finding}; it was edited or damaged: put it back from a copy, or remove the folder and capture again"
     )]
@@ -63,7 +63,7 @@ pub enum Error {
         /// What is wrong with it.
         finding: String,
     },
-    /// The cache was made with something else.
+    /// The cache has another fingerprint than expected.
     #[error(
         "{dir}: this cache was made otherwise: {difference}; give another folder, or bring this one up to date with \
          `distill cache --refresh`"
@@ -74,7 +74,7 @@ pub enum Error {
         /// The field that differs.
         difference: Difference,
     },
-    /// A file that the manifest names is not what it was when it was written.
+    /// A file named by the manifest is missing or has changed since it was written.
     #[error("{path}: {finding}; put the file back from a copy, or remove the folder and capture again")]
     File {
         /// The file.
@@ -82,7 +82,7 @@ pub enum Error {
         /// What is wrong with it.
         finding: String,
     },
-    /// Some bytes of a file are not what they were when they were written.
+    /// A block of a file has changed since it was written: its checksum differs.
     #[error(
         "{path}: block {block} of {blocks} (bytes {start} to {last}) is damaged: its checksum differs; put the file back \
          from a copy, or remove the folder and capture again"
@@ -99,56 +99,56 @@ pub enum Error {
         /// Its last byte in the file.
         last: usize,
     },
-    /// Something that no cache can hold.
+    /// A [`Captured`](crate::Captured) that cannot be stored.
     #[error("cannot store {finding}")]
     Captured {
         /// What, and why.
         finding: String,
     },
-    /// More rows than the format counts.
+    /// More rows than the format can number.
     #[error("{dir}: a cache holds up to {} rows; capture the rest into another folder", u32::MAX)]
     Full {
         /// The folder.
         dir: PathBuf,
     },
-    /// Somebody else is writing.
+    /// Another process is writing to the cache.
     #[error("{dir}: another process is writing this cache; wait for it to end, or give another folder")]
     Busy {
         /// The folder.
         dir: PathBuf,
     },
-    /// The teacher said something that nobody can learn from.
+    /// The teacher returned a value that is infinite or not a number.
     #[error(
         "{what} {position} of the row with key {key} is {value}; the teacher's weights or its precision are at fault"
     )]
     NotFinite {
         /// The row's key, in hexadecimal.
         key: String,
-        /// A logit, or a value of a hidden state.
+        /// `logit`, or the value of a hidden state.
         what: &'static str,
-        /// Which one of the row.
+        /// Its index in the row.
         position: usize,
         /// Infinite, or not a number.
         value: f32,
     },
-    /// A row of another width than the cache's.
+    /// The number of logits of a row does not match the cache.
     #[error("the row with key {key} has {found} logits, this cache holds {expected} an output")]
     Width {
         /// The row's key, in hexadecimal.
         key: String,
         /// The length of the row.
         found: usize,
-        /// The width of the cache's outputs.
+        /// Logits per output.
         expected: usize,
     },
-    /// A row with other hidden states than the cache's.
+    /// The number of hidden-state values of a row does not match the cache.
     #[error("the row with key {key} has {found} values of hidden states, this cache holds {expected} a token")]
     HiddenWidth {
         /// The row's key, in hexadecimal.
         key: String,
-        /// How many values it has.
+        /// The number of values of the row.
         found: usize,
-        /// Those of one token, of all layers.
+        /// The number of values per token, over all layers.
         expected: usize,
     },
     /// A file could not be read.
@@ -164,7 +164,7 @@ pub enum Error {
     Write {
         /// The file or folder.
         path: PathBuf,
-        /// Rows that the cache holds all the same.
+        /// Rows already committed, which are safe.
         committed: u64,
         /// What the system says.
         source: io::Error,
@@ -172,7 +172,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// A failed write with the rows that are safe all the same.
+    /// Adds the number of rows already committed to a failed write.
     pub(crate) fn with_committed(self, rows: u64) -> Self {
         match self {
             Self::Write { path, source, .. } => Self::Write { path, committed: rows, source },

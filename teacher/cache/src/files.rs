@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all.
+//! Atomic file writes.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,7 +9,8 @@ use tempfile::NamedTempFile;
 /// How the name of a file that is being written starts.
 pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
 
-/// Writes a file so that whoever opens it, at any moment and after any crash, finds the old one or the new one whole.
+/// Writes a file atomically: at any moment, even after a crash, `path` has either the complete old or the complete new
+/// content.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new(""));
     let mut file = temporary(dir)?;

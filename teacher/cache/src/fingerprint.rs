@@ -1,5 +1,5 @@
-//! Everything that decides what a teacher answers to a key, and what of it is stored. Rows of two caches with equal
-//! fingerprints are interchangeable; a cache whose fingerprint differs in one field is another teacher's.
+//! Everything that determines a teacher's output for a key, and what is stored of it. Rows of two caches with equal
+//! fingerprints are interchangeable; if one field differs, the cache counts as made by another teacher.
 
 use std::fmt;
 
@@ -11,58 +11,59 @@ use crate::captured::Captured;
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {
-    /// Hash of the teacher's weights, but for the rows of its last linear map that make the logits.
+    /// Hash of the teacher's weights, without those of its last linear layer.
     pub teacher: String,
-    /// Hash of each such row, in the order of the logits; empty where the logits have no rows of their own.
+    /// Hash of each row of the last linear layer, in the order of the logits; empty for a masked-language model, whose
+    /// output matrix is tied to its word embeddings.
     pub head: Vec<String>,
     /// Hash of the teacher's configuration.
     pub config: String,
     /// Hash of the teacher's tokenizer.
     pub tokenizer: String,
-    /// Class names, in the order of the logits; empty where the logits are of words.
+    /// Class names, in the order of the logits; empty for a masked-language model.
     pub labels: Vec<String>,
-    /// Longest input, in tokens.
+    /// Maximum length of the input in tokens; longer rows are truncated.
     pub max_length: usize,
-    /// What happens to a text before the teacher reads it.
+    /// How tokens are changed before the teacher reads them.
     pub preprocessing: Preprocessing,
     /// The task, as the recipe names it.
     pub task: String,
-    /// The number formats that the teacher computed in.
+    /// The precision of the teacher's computation.
     pub precision: String,
     /// What is stored.
     pub captured: Captured,
 }
 
-/// What happens to a text before a teacher reads it. Written back in the form in which it was read.
+/// How tokens are changed before a teacher reads them. Serialised in the form in which it was read.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(untagged)]
 pub enum Preprocessing {
-    /// Some of its tokens are masked.
+    /// Some tokens are masked.
     Masked {
-        /// Which ones.
+        /// The parameters of the masks.
         masked: Masks,
     },
-    /// `none` where nothing happens. Caches of before have masks in words here: `masked with probability 0.15 and seed 42`.
+    /// `none` if nothing is changed. Older caches describe masks here: `masked with probability 0.15 and seed 42`.
     Words(String),
 }
 
-/// Which tokens are masked, as BERT does it.
+/// Parameters of BERT's masking.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Masks {
-    /// Part of each row's tokens.
+    /// Fraction of each row's tokens that is masked.
     pub probability: f64,
-    /// What the choice follows from, besides the row.
+    /// The random seed; the masks also depend on the row.
     pub seed: u64,
 }
 
 impl Preprocessing {
-    /// Nothing happens.
+    /// No preprocessing.
     pub fn none() -> Self {
         Self::Words("none".to_owned())
     }
 
-    /// The masks, in either form; none where nothing is masked.
+    /// The parameters of the masks, from either form; `None` if nothing is masked.
     pub fn masks(&self) -> Option<Masks> {
         match self {
             Self::Masked { masked } => Some(*masked),
@@ -74,7 +75,7 @@ impl Preprocessing {
     }
 }
 
-/// For messages: both forms of the same masks read alike.
+/// For messages: both forms of the same masks give the same text.
 impl fmt::Display for Preprocessing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -91,22 +92,22 @@ impl fmt::Display for Preprocessing {
 pub struct Difference {
     /// The field's name in the manifest.
     pub field: &'static str,
-    /// What the cache says.
+    /// The value in the cache.
     pub found: String,
-    /// What was asked for.
+    /// The expected value.
     pub expected: String,
 }
 
-/// How much of a cache made with one fingerprint is of use for another.
+/// Which rows of a cache are stale for another fingerprint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stale {
-    /// Nothing differs.
+    /// None: the fingerprints are equal.
     Nothing,
-    /// All rows are still right; those of texts that are cut elsewhere now have other keys.
+    /// None, but texts that are now truncated elsewhere have other keys.
     Length,
-    /// All rows are still right once their logits stand in this order: the new logit `i` is the old `order[i]`.
+    /// None, once the logits are reordered: the new logit `i` is the old `order[i]`.
     Order(Vec<u32>),
-    /// No row is right any more.
+    /// All rows.
     Everything(Difference),
 }
 
@@ -122,7 +123,8 @@ impl Fingerprint {
         })
     }
 
-    /// As [`difference`](Self::difference), for a reader, who takes whatever form the logits were stored in.
+    /// As [`difference`](Self::difference), but ignores the form in which logits are stored, for readers that accept
+    /// any.
     pub fn difference_for_reading(&self, expected: &Self) -> Option<Difference> {
         let preprocessing = [self, expected].map(|fingerprint| fingerprint.preprocessing.to_string());
         [
@@ -140,7 +142,7 @@ impl Fingerprint {
         .or_else(|| number("captured.width", self.captured.width, expected.captured.width))
     }
 
-    /// What of a cache with this fingerprint has to be captured anew for the `wanted` one.
+    /// Which rows of a cache with this fingerprint have to be recomputed for the `wanted` one.
     pub fn stale_for(&self, wanted: &Self) -> Stale {
         let mut renamed = self.clone();
         // Where logits move, each has to have its row.

@@ -1,7 +1,7 @@
-//! From a key to the number of its row: sorted runs of keys, each with a table of buckets over their first bits.
+//! Maps keys to row numbers: sorted runs of keys, each with a table of buckets by their first bits.
 //!
-//! A capture adds a small run with each commit; runs are merged as they pile up, so that there are few of them however
-//! many commits there were. Rows themselves are never moved for that.
+//! A capture adds a small run with each commit. Runs are merged as they accumulate, so there are few of them after any
+//! number of commits. Merging never moves rows.
 
 use std::fs;
 use std::io;
@@ -62,8 +62,8 @@ impl Index {
 
     /// The numbers of the rows of up to [`SIDE_BY_SIDE`] keys.
     ///
-    /// A look-up waits for memory three times: for the bucket, its entries and the row, each of which says where the next
-    /// is. Taken step by step for many keys, memory answers all of them side by side.
+    /// A lookup waits for memory three times: for the bucket, its entries and the row, each of which points to the
+    /// next. Doing each step for many keys at once overlaps these waits.
     pub(crate) fn find_many(&self, keys: &[Key]) -> Result<[Option<u32>; SIDE_BY_SIDE], Error> {
         let mut rows = [None; SIDE_BY_SIDE];
         for run in &self.runs {

@@ -30,13 +30,13 @@ pub use shard::StoredRow;
 pub use verify::{Verification, verify};
 pub use writer::{CacheWriter, NewCache, remove};
 
-/// A row's name: 128 bits of a hash over exactly what the teacher reads.
+/// The key of a row: 128 bits of a hash over exactly what the teacher reads (token ids and type ids).
 pub type Key = [u8; 16];
 
 /// The version of the format that this build writes, and the only one that it reads.
 pub const SCHEMA_VERSION: u32 = 2;
 
-/// A key as 32 hexadecimal digits, as messages show it.
+/// A key as 32 hexadecimal digits, for messages.
 pub fn key_hex(key: &Key) -> String {
     container::hex(key)
 }

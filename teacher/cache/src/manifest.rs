@@ -1,4 +1,4 @@
-//! The one mutable file of a cache: whose rows these are, and which files count.
+//! The manifest, the only mutable file of a cache: what it was made with, and the list of its files.
 
 use std::collections::HashSet;
 use std::fs;

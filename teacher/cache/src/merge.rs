@@ -1,4 +1,4 @@
-//! Caches that several machines captured, as one.
+//! Merges caches, for instance from several machines, into one.
 
 use std::path::Path;
 
@@ -8,21 +8,21 @@ use crate::shard::StoredRow;
 use crate::writer::{COPIED_SHARD_BYTES, CacheWriter, NewCache};
 use crate::{Error, Key};
 
-/// What a merge found.
+/// The result of a merge.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Merge {
-    /// Rows of the result.
+    /// Rows of the merged cache.
     pub rows: usize,
-    /// Rows that more than one cache had; the first one's was taken.
+    /// Rows that were in more than one cache; the first cache's was taken.
     pub shared: usize,
-    /// Of these, with other bytes in one of them than in the first.
+    /// Those of the shared rows whose bytes differ between the caches.
     pub differing: usize,
-    /// The largest difference of a logit among those that are stored in the same place.
+    /// The largest difference between corresponding logits of shared rows.
     pub largest_difference: f32,
 }
 
-/// Copies the rows of all caches into `output`, in the order of their keys. Refuses caches that were not made with the
-/// same fingerprint. A merge that was stopped goes on.
+/// Copies the rows of all caches into `output`, in the order of their keys. All caches must have the same fingerprint.
+/// An interrupted merge is resumed.
 pub fn merge(inputs: &[&Path], output: &Path) -> Result<Merge, Error> {
     let mut readers = Vec::with_capacity(inputs.len());
     for input in inputs {

@@ -1,4 +1,4 @@
-//! Looks rows up by key, in place. Many threads may share one reader.
+//! Looks up rows by key without copying them. A reader can be shared between threads.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ use crate::recorded::RecordedError;
 use crate::shard::{Shard, StoredRow};
 use crate::{Captured, Error, Fingerprint, Key};
 
-/// A cache as its manifest described it at the moment of opening; rows committed later are not seen.
+/// A read-only view of a cache at the time of opening; rows committed later are not visible.
 #[derive(Clone)]
 pub struct CacheReader {
     pub(crate) dir: PathBuf,
@@ -27,8 +27,8 @@ pub struct CacheReader {
 }
 
 impl CacheReader {
-    /// Opens a cache: reads its manifest and maps its files, whose bytes are checked when they are first touched. With an
-    /// `expected` fingerprint, refuses a cache of another teacher, whatever form its logits are stored in.
+    /// Opens a cache: reads its manifest and maps its files, whose checksums are verified on first access. With an
+    /// `expected` fingerprint, a cache that differs in anything but the form of its logits is refused.
     pub fn open(dir: &Path, expected: Option<&Fingerprint>) -> Result<Self, Error> {
         loop {
             let Some(manifest) = Manifest::read(dir)? else { return Err(no_manifest(dir)) };
@@ -69,7 +69,7 @@ impl CacheReader {
         Ok(Self { dir: self.dir.clone(), manifest, index, shards, first_rows })
     }
 
-    /// The row under a key, in place.
+    /// The row with this key, if there is one; not copied.
     pub fn get(&self, key: &Key) -> Result<Option<StoredRow<'_>>, Error> {
         match self.index.find(key)? {
             Some(row) => self.row(row).map(Some),
@@ -77,8 +77,8 @@ impl CacheReader {
         }
     }
 
-    /// Calls `then` with the row under each key, in their order. Several times as fast as one look-up after the other where
-    /// the cache is larger than the processor's.
+    /// Calls `then` with the row for each key, in the order of `keys`. Several times as fast as [`get`](Self::get) for
+    /// each key if the cache does not fit into the CPU's caches.
     pub fn get_many<'a>(
         &'a self,
         keys: &[Key],
@@ -98,17 +98,17 @@ impl CacheReader {
         Ok(())
     }
 
-    /// The number of the row under a key: rows are numbered as they are committed.
+    /// The number of the row with this key; rows are numbered in the order in which they were committed.
     pub fn number(&self, key: &Key) -> Result<Option<u32>, Error> {
         self.index.find(key)
     }
 
-    /// The number that the next row gets: those committed so far have smaller ones.
+    /// The number that the next row will get; larger than all numbers so far.
     pub fn next_number(&self) -> u64 {
         self.manifest.next_row()
     }
 
-    /// Whether there is a row under this key.
+    /// Whether there is a row with this key.
     pub fn contains(&self, key: &Key) -> Result<bool, Error> {
         Ok(self.index.find(key)?.is_some())
     }
@@ -122,8 +122,8 @@ impl CacheReader {
         })
     }
 
-    /// SHA-256 over what is stored of a row, and every row in the order of their keys: its key, how many outputs it has,
-    /// and its bytes. Equal for caches of equal content, however it came about.
+    /// SHA-256 over the form of storage and all rows in the order of their keys: key, number of outputs and bytes.
+    /// Equal for caches with equal content, however they were made.
     pub fn content(&self) -> Result<String, Error> {
         let mut hasher = Sha256::new();
         let captured = serde_json::to_vec(self.captured()).unwrap_or_default();
@@ -149,42 +149,42 @@ impl CacheReader {
         holder.row(&self.manifest.fingerprint.captured, (row - self.first_rows[shard]) as usize)
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.manifest.rows as usize
     }
 
-    /// Whether there is no row.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.manifest.rows == 0
     }
 
-    /// What is stored of each answer.
+    /// What is stored for each row.
     pub fn captured(&self) -> &Captured {
         &self.manifest.fingerprint.captured
     }
 
-    /// What the cache was made with.
+    /// The fingerprint of the cache.
     pub fn fingerprint(&self) -> &Fingerprint {
         &self.manifest.fingerprint
     }
 
-    /// Tokens of the forward batches that it was captured in.
+    /// The maximum number of tokens per forward pass during the capture.
     pub fn batch_tokens(&self) -> usize {
         self.manifest.batch_tokens
     }
 
-    /// The error that the form of storage made, measured as rows were written.
+    /// The error of the form of storage, measured when rows were written.
     pub fn recorded_error(&self) -> &RecordedError {
         &self.manifest.recorded_error
     }
 
-    /// How many shards there are.
+    /// The number of shards.
     pub fn shards(&self) -> usize {
         self.shards.len()
     }
 
-    /// Rows that the shards hold and no key leads to, until `gc` drops them.
+    /// Rows in the shards that no key refers to; `gc` drops them.
     pub fn unreachable_rows(&self) -> u64 {
         self.manifest.next_row() - self.manifest.rows
     }
@@ -194,7 +194,7 @@ impl CacheReader {
         self.manifest.bytes()
     }
 
-    /// A file that was stored beside the rows, checked.
+    /// The content of an attachment, with its checksum verified; `None` if there is none of this name.
     pub fn attachment(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let entry = self.manifest.attachments.iter().find(|entry| entry.file == name);
         entry.map(|entry| read_attachment(&self.dir, entry)).transpose()

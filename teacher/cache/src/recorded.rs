@@ -1,25 +1,25 @@
-//! The error that a form of storage makes, measured on every output as it is written.
+//! The error of a form of storage, measured on every output as it is written.
 
 use serde::{Deserialize, Serialize};
 
 use crate::captured::{Captured, Dtype, LogitForm};
 
-/// What was measured on the outputs of a cache, against the f32 that the teacher computed.
+/// The error of stored values against the teacher's f32 values, over all outputs of a cache.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct RecordedError {
     /// Outputs measured.
     pub outputs: u64,
-    /// Largest difference of a stored logit.
+    /// Largest absolute error of a stored logit.
     pub largest_logit_error: f64,
-    /// What the stored distribution lost, at each temperature. Where only the largest logits are stored, the rest counts
-    /// as evenly spread. Empty where nothing is lost, and for samples.
+    /// `KL(teacher || stored)` at each temperature. For the top k, the remaining probability is spread evenly over the
+    /// other logits. Empty if nothing is lost, and for samples.
     pub divergences: Vec<Divergence>,
-    /// Of samples: the sum over outputs of the probability that no draw hit.
+    /// For samples: the total probability of classes that were never drawn, summed over outputs.
     pub missed_mass: f64,
-    /// Largest difference of a hidden state's value.
+    /// Largest absolute error of a hidden state's value.
     pub largest_hidden_error: f64,
-    /// Sums of squares over all hidden states: of the differences, and of the values.
+    /// Sums of squares over all values of hidden states: of the errors, and of the values themselves.
     pub hidden_squares: [f64; 2],
 }
 
@@ -31,7 +31,7 @@ pub struct Divergence {
     pub temperature: f64,
     /// Sum over the outputs, in nats.
     pub sum: f64,
-    /// Largest of one output.
+    /// Maximum over the outputs.
     pub largest: f64,
 }
 
@@ -44,11 +44,11 @@ impl Divergence {
     }
 }
 
-/// Where rounded logits are compared, since any temperature may be asked for.
+/// The temperatures at which rounded logits are compared; a student may use any other.
 const TEMPERATURES: [f64; 3] = [1.0, 2.0, 4.0];
 
 impl RecordedError {
-    /// Nothing measured yet.
+    /// No outputs measured yet.
     pub(crate) fn new(captured: &Captured) -> Self {
         let temperatures = match &captured.logits {
             LogitForm::Dense { dtype: Dtype::F32 } | LogitForm::Sample { .. } => &[],
@@ -82,7 +82,7 @@ impl RecordedError {
         }
     }
 
-    /// The mean of `KL(teacher || stored)` at each temperature, with the temperature.
+    /// Each temperature with the mean of `KL(teacher || stored)` over the outputs, in nats.
     pub fn mean_divergences(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
         self.divergences.iter().map(|at| (at.temperature, at.sum / self.outputs.max(1) as f64))
     }

@@ -1,4 +1,4 @@
-//! One immutable file of rows, in the order in which they were captured. Whose rows they are stands in the index.
+//! One immutable file of rows, in the order in which they were captured. Their keys are in the index.
 
 use std::io;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::captured::{Captured, Dtype, HiddenTokens, LogitForm, Outputs};
 use crate::container::{FileEntry, Mapped, Spec, Tensor, Writer};
 use crate::encode::{Parts, decode_hidden, indices, numbers};
 
-/// A shard, mapped.
+/// A memory-mapped shard.
 pub(crate) struct Shard {
     file: Mapped,
     rows: usize,
@@ -191,7 +191,7 @@ fn shapes(captured: &Captured) -> (Option<(Dtype, usize)>, Option<usize>, Option
     }
 }
 
-/// A row as it is stored.
+/// A stored row, borrowed from the mapped file.
 #[derive(Clone, Copy, Debug)]
 pub struct StoredRow<'a> {
     pub(crate) captured: &'a Captured,
@@ -203,17 +203,17 @@ pub struct StoredRow<'a> {
 }
 
 impl<'a> StoredRow<'a> {
-    /// What the cache that it is from stores.
+    /// What its cache stores for each row.
     pub fn captured(&self) -> &'a Captured {
         self.captured
     }
 
-    /// Outputs: 1, or the row's tokens.
+    /// Number of outputs: 1, or the number of tokens of the row.
     pub fn outputs(&self) -> usize {
         self.outputs
     }
 
-    /// The logits in place, `[outputs, width]`, if all are stored, in f32.
+    /// The logits without copying, `[outputs, width]`; `None` unless all logits are stored, in f32.
     pub fn f32(&self) -> Option<&'a [f32]> {
         let LogitForm::Dense { dtype: Dtype::F32 } = self.captured.logits else { return None };
         // SAFETY: every bit pattern is an f32.
@@ -223,7 +223,7 @@ impl<'a> StoredRow<'a> {
         before.is_empty().then_some(logits)
     }
 
-    /// The logits in place, `[outputs, width]`, if all are stored, in f16.
+    /// The logits without copying, `[outputs, width]`; `None` unless all logits are stored, in f16.
     pub fn f16(&self) -> Option<&'a [f16]> {
         let LogitForm::Dense { dtype: Dtype::F16 } = self.captured.logits else { return None };
         self.halves()
@@ -236,7 +236,7 @@ impl<'a> StoredRow<'a> {
         before.is_empty().then_some(logits)
     }
 
-    /// The logits in place, `[outputs, width]`, if all are stored, in bf16.
+    /// The logits without copying, `[outputs, width]`; `None` unless all logits are stored, in bf16.
     pub fn bf16(&self) -> Option<&'a [bf16]> {
         let LogitForm::Dense { dtype: Dtype::Bf16 } = self.captured.logits else { return None };
         // SAFETY: every bit pattern is a bf16.
@@ -245,13 +245,13 @@ impl<'a> StoredRow<'a> {
         before.is_empty().then_some(logits)
     }
 
-    /// The stored logits: `[outputs, width]` where all are stored, `[outputs, k]`, falling, of the largest, none of a
-    /// sample.
+    /// The stored logits as f32: `[outputs, width]` if all are stored, `[outputs, k]`, descending, for the top k, empty
+    /// for a sample.
     pub fn logits(&self) -> impl Iterator<Item = f32> + 'a {
         numbers(self.dtype(), self.logits)
     }
 
-    /// Appends [`logits`](Self::logits): f16 is converted by the processor's own instructions, several at a time.
+    /// Appends [`logits`](Self::logits); faster for f16, which is converted with vector instructions.
     pub fn append_logits(&self, logits: &mut Vec<f32>) {
         match (self.dtype(), self.f32(), self.halves()) {
             (Dtype::F32, Some(stored), _) => logits.extend_from_slice(stored),
@@ -271,7 +271,8 @@ impl<'a> StoredRow<'a> {
         }
     }
 
-    /// Which logits are stored, `[outputs, k]`, or which words were drawn, `[outputs, draws]`; none where all are stored.
+    /// Indices of the stored logits, `[outputs, k]`, or of the classes drawn, `[outputs, draws]`; empty if all logits
+    /// are stored.
     pub fn indices(&self) -> impl Iterator<Item = u32> + 'a {
         indices(self.captured.short_indices(), self.indices)
     }
@@ -282,7 +283,7 @@ impl<'a> StoredRow<'a> {
         numbers(Dtype::F32, self.tails)
     }
 
-    /// Hidden states, `[layers, tokens, width]`; none where none are stored, or the frame is damaged.
+    /// Hidden states, `[layers, tokens, width]`; `None` if none are stored or the compressed frame is damaged.
     pub fn hidden_states(&self, tokens: usize) -> Option<Vec<f32>> {
         let form = self.captured.hidden_states.as_ref()?;
         let tokens = if form.tokens == HiddenTokens::First { 1 } else { tokens };

@@ -1,4 +1,4 @@
-//! Every checksum of a cache, and that every key leads to a row of its own.
+//! Checks every checksum of a cache, and that every key refers to a row of its own.
 
 use std::path::Path;
 
@@ -8,20 +8,20 @@ use crate::reader::{no_manifest, read_attachment};
 use crate::shard::Shard;
 use crate::{Error, key_hex};
 
-/// What [`verify`] found.
+/// The result of [`verify`].
 #[derive(Debug, Default)]
 pub struct Verification {
-    /// Files looked at, the manifest among them.
+    /// Number of files checked, including the manifest.
     pub files: usize,
-    /// Their bytes, the manifest's left out.
+    /// Total bytes of these files, without the manifest.
     pub bytes: u64,
-    /// Rows that the manifest counts.
+    /// Number of rows according to the manifest.
     pub rows: u64,
-    /// What is wrong, one error a file.
+    /// One error for each damaged file.
     pub damage: Vec<Error>,
 }
 
-/// Checks every byte of a cache. A manifest that cannot be read is the only damage found then.
+/// Checks every byte of a cache. If the manifest cannot be read, that is the only damage reported.
 pub fn verify(dir: &Path) -> Result<Verification, Error> {
     loop {
         let manifest = match Manifest::read(dir) {

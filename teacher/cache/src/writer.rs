@@ -1,4 +1,4 @@
-//! Adds rows to a cache, in portions that are there whole or not at all.
+//! Adds rows to a cache, in atomic commits.
 
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
@@ -41,8 +41,8 @@ pub(crate) const COPIED_SHARD_BYTES: usize = 64 << 20;
 
 /// The one writer of a cache folder.
 ///
-/// Rows wait in memory, encoded, until [`commit`](Self::commit); a writer that is dropped or killed before takes them
-/// with it, and leaves what was committed.
+/// Rows are encoded and kept in memory until [`commit`](Self::commit). If the writer is dropped or killed before, they
+/// are lost; committed rows are safe.
 pub struct CacheWriter {
     reader: Arc<CacheReader>,
     pending: HashMap<Key, u32>,
@@ -52,31 +52,31 @@ pub struct CacheWriter {
     _lock: File,
 }
 
-/// How a cache begins.
+/// The settings of a new cache.
 #[derive(Clone, Copy, Debug)]
 pub struct NewCache<'a> {
-    /// What it is made with.
+    /// Teacher, settings and form of storage.
     pub fingerprint: &'a Fingerprint,
-    /// Tokens of a forward batch. A cache that is there keeps its own.
+    /// Maximum tokens per forward pass. An existing cache keeps its own.
     pub batch_tokens: usize,
-    /// Files that are kept beside the rows: name and content.
+    /// Files to store in the cache folder: name and content.
     pub attachments: &'a [(&'a str, &'a [u8])],
 }
 
 impl CacheWriter {
-    /// Makes a cache in `dir`, or goes on with the one that is there. Refuses a cache with another fingerprint, a folder
-    /// that holds something else, and a second writer.
+    /// Creates a cache in `dir`, or resumes the one that is there. An error if it has another fingerprint, if the
+    /// folder holds something else, or if another process is writing to it.
     pub fn create_or_resume(dir: &Path, new: &NewCache<'_>) -> Result<Self, Error> {
         Self::open(dir, new, false).map(|(writer, _)| writer)
     }
 
-    /// As [`create_or_resume`](Self::create_or_resume), but brings a cache with another fingerprint up to date: what of it
-    /// is stale is dropped, and waits to be captured anew.
+    /// As [`create_or_resume`](Self::create_or_resume), but updates a cache with another fingerprint: stale rows are
+    /// dropped, for the caller to recompute.
     pub fn refresh(dir: &Path, new: &NewCache<'_>) -> Result<(Self, Stale), Error> {
         Self::open(dir, new, true)
     }
 
-    /// Goes on with the cache that is there, whatever it was made with.
+    /// Resumes an existing cache, whatever its fingerprint.
     pub fn resume(dir: &Path) -> Result<Self, Error> {
         if Manifest::read(dir)?.is_none() {
             return Err(crate::reader::no_manifest(dir));
@@ -155,18 +155,18 @@ impl CacheWriter {
         Ok(Self { reader, pending: HashMap::new(), parts: Parts::default(), error, _lock: lock })
     }
 
-    /// What is committed, for others to read while this writes on.
+    /// A reader of the committed rows, for use while this writer continues.
     pub fn reader(&self) -> &Arc<CacheReader> {
         &self.reader
     }
 
-    /// Whether there is a row under this key, committed or waiting.
+    /// Whether there is a row with this key, committed or pending.
     pub fn contains(&self, key: &Key) -> Result<bool, Error> {
         Ok(self.pending.contains_key(key) || self.reader.contains(key)?)
     }
 
-    /// Takes rows for the next commit; of rows with a key that is known the first stays. A resumed capture redoes an
-    /// unfinished batch whole, so those are no error. Returns how many were new.
+    /// Adds rows to the next commit and returns how many were new. Rows whose key is already known are ignored, not an
+    /// error: a resumed capture repeats an unfinished batch as a whole.
     pub fn push(&mut self, rows: &[NewRow<'_>]) -> Result<usize, Error> {
         let mut new = Vec::with_capacity(rows.len());
         let pushed = self.try_push(rows, &mut new);
@@ -218,8 +218,9 @@ impl CacheWriter {
         }
     }
 
-    /// Writes the waiting rows as one shard, their keys into the index, then the manifest that counts them in. Nothing
-    /// waiting, nothing written. After an error the rows wait still, and another commit may be tried.
+    /// Writes the pending rows as one shard and their keys to the index, then the manifest that makes them visible.
+    /// Does nothing if no rows are pending. After an error the rows are still pending, and the commit can be tried
+    /// again.
     pub fn commit(&mut self) -> Result<(), Error> {
         if self.pending.is_empty() {
             return Ok(());
@@ -316,7 +317,7 @@ impl CacheWriter {
         Ok(())
     }
 
-    /// Commits what waits and merges the index into one run, unless it is very large.
+    /// Commits the pending rows and merges the indexes into one, unless they are very large.
     pub fn finish(&mut self) -> Result<(), Error> {
         self.commit()?;
         let mut manifest = (*self.reader.manifest).clone();
@@ -332,9 +333,9 @@ impl CacheWriter {
         Ok(())
     }
 
-    /// Writes all rows anew in the order of their keys: those to keep, with their logits in another order and under
-    /// another fingerprint if one is given: the new logit `i` is the old `order[i]`, and the order has each once. Rows that
-    /// no key leads to are gone then. What is recorded of the error stays: it was measured on rows that are gone, too.
+    /// Rewrites the rows to keep, in the order of their keys; all others are dropped. If another fingerprint and an
+    /// order are given, logits are permuted: the new logit `i` is the old `order[i]`. The recorded error is kept,
+    /// though it was also measured on dropped rows.
     pub fn rewrite(
         &mut self,
         keep: impl Fn(&Key) -> bool,
@@ -407,24 +408,24 @@ impl CacheWriter {
         Ok(())
     }
 
-    /// Replaces what is recorded of the error: what several caches recorded together.
+    /// Replaces the recorded error, by that of several merged caches.
     pub(crate) fn set_recorded_error(&mut self, error: RecordedError) -> Result<(), Error> {
         let mut manifest = (*self.reader.manifest).clone();
         manifest.recorded_error = error;
         self.publish(manifest)
     }
 
-    /// Rows committed.
+    /// Number of committed rows.
     pub fn rows(&self) -> usize {
         self.reader.len()
     }
 
-    /// Rows that wait for a commit.
+    /// Number of pending rows.
     pub fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// Bytes of the rows that wait for a commit, with what is kept beside each of them.
+    /// Memory of the pending rows, in bytes.
     pub(crate) fn pending_bytes(&self) -> usize {
         self.parts.bytes() + 48 * self.pending.len()
     }
@@ -435,9 +436,9 @@ impl CacheWriter {
     }
 }
 
-/// Removes the cache in `dir`: its files, then its manifest. Refuses, and removes nothing, while a writer is at work and
-/// where other files lie beside it; does nothing where there is no cache. Files with the names in `attachments` are the
-/// cache's own even where its manifest does not say so, or cannot be read.
+/// Removes the cache in `dir`: its files, then its manifest; does nothing if there is none. An error, with nothing
+/// removed, while another process writes to it or if the folder holds other files. Files named in `attachments` count
+/// as the cache's own even if its manifest does not name them or cannot be read.
 pub fn remove(dir: &Path, attachments: &[&str]) -> Result<(), Error> {
     if !dir.join(MANIFEST_FILE).exists() {
         return Ok(());

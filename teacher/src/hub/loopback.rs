@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::HubEnvironment;
+use super::source::HubEnvironment;
 
 pub(super) const MODEL: &str = "owner/tiny";
 pub(super) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";

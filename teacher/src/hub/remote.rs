@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
 use hf_hub::{HFClient, HFError, HFRepositorySync, RepoTypeModel};
 
-use super::{CONFIG_FILE, HubEnvironment, HubOptions, Source};
+use super::source::{CONFIG_FILE, HubEnvironment, HubOptions, Source};
 use crate::Error;
 
 /// How often a file is tried that comes incomplete. Requests that fail before that are repeated by `hf-hub`.

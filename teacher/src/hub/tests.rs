@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::loopback::{COMMIT, Fault, FaultKind, Loopback, MODEL, closed_port, environment};
+use super::source::is_yes;
 use super::*;
 
 const CONFIG: &[u8] = b"{\"model_type\": \"bert\"}";

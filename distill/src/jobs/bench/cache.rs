@@ -1,9 +1,9 @@
-//! How fast a cache of made-up rows is written and read, and how much room it takes.
+//! Benchmarks writing and reading a cache of synthetic rows, and measures its size.
 //!
-//! Rows go through [`CacheWriter`] in portions, as a capture's do. They are read by another process, which this one starts:
-//! what writing left of memory in the allocator then neither hides nor swells what a reader takes. Keys and logits are
-//! functions of the seed and a row's number, and so is the order of reading, so the measurement keeps none of them: it makes
-//! those of a few rows at a time, while the clock stands still.
+//! Rows are written through [`CacheWriter`] in commits, like a capture's. Another process reads them, so that memory
+//! left over from writing does not distort the reader's. Keys, logits and the order of reading are functions of the
+//! seed and the row's number, so none of them is stored: they are computed for a few rows at a time, with the clock
+//! stopped.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -1,5 +1,5 @@
-//! Repeats some work and keeps the times: a warm-up that is not counted, then repeats of equal work. Knows neither the
-//! work nor the device it runs on.
+//! Times repeated work: a warm-up that is not counted, then repeats of equal work. Independent of the work and the
+//! device.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,10 @@ use crate::interrupt;
 /// Shortest warm-up; at least one pass.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// A repeat is made of as many passes as last about this long, so that neither the clock nor the wait for a device
-/// weighs in it.
+/// A repeat has as many passes as take about this long, so that neither the clock nor the wait for a device matters.
 const REPEAT: Duration = Duration::from_millis(250);
 
-/// Repeats at least, when they are counted by time.
+/// Minimum number of repeats with a time budget.
 const LEAST_REPEATS: usize = 3;
 
 /// When to stop.
@@ -29,17 +28,17 @@ pub(crate) enum Budget {
 pub(super) struct Times {
     /// Passes in each repeat.
     pub(super) passes_per_repeat: usize,
-    /// Of one pass, a figure a repeat, in their order.
+    /// Seconds per pass, one value per repeat, in order.
     pub(super) seconds: Vec<f64>,
     /// Median of these.
     pub(super) median_seconds: f64,
-    /// From the fastest to the slowest, over the median.
+    /// Slowest minus fastest, divided by the median.
     pub(super) spread: f64,
 }
 
 impl Budget {
-    /// Times `passes`, which does the work as often as it is told, and returns when all of it is done: a device that
-    /// works on its own is waited for once, at the end.
+    /// Times `passes`, which does the given number of passes and returns when all are done: it waits for a GPU only
+    /// once, at the end.
     pub(super) fn time(self, mut passes: impl FnMut(usize) -> anyhow::Result<()>) -> anyhow::Result<Times> {
         let mut timed = |count: usize| -> anyhow::Result<Duration> {
             interrupt::check()?;
@@ -63,7 +62,7 @@ impl Budget {
         }
     }
 
-    /// Whether so many repeats since then are enough.
+    /// Whether this number of repeats since `start` is enough.
     pub(super) fn is_spent(self, repeats: usize, start: Instant) -> bool {
         match self {
             Self::Repeats(limit) => repeats >= limit,
@@ -82,7 +81,7 @@ impl Times {
         Self { passes_per_repeat, seconds, median_seconds, spread }
     }
 
-    /// Of the fastest repeat.
+    /// Seconds per pass of the fastest repeat.
     pub(super) fn least_seconds(&self) -> f64 {
         self.seconds.iter().copied().fold(f64::INFINITY, f64::min)
     }

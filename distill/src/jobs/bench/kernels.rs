@@ -1,7 +1,7 @@
-//! Every kernel of a GPU against a plain computation on the host, a part at a time.
+//! Checks every GPU kernel against a plain computation on the host, one part at a time.
 //!
-//! Each part is a process of its own: an error after which a GPU computes nothing more for a process, a crash or a kernel
-//! that never ends costs the rest of its own part and leaves the others.
+//! Each part runs in a process of its own: a lost CUDA context, a crash or a kernel that never ends only affects the
+//! rest of its own part.
 
 mod process;
 

@@ -1,5 +1,5 @@
-//! What writing adds to a capture: the same rows in the same batches through the same pipeline, in turns with every answer
-//! written to a cache and with every answer dropped where it would be. Tokenising and the forward passes run in both.
+//! Measures what writing adds to a capture: the same rows in the same batches through the same pipeline, alternately
+//! with all outputs written to a cache and with all outputs discarded. Both include tokenising and forward passes.
 
 use std::fs;
 use std::path::Path;

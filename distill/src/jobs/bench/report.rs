@@ -1,4 +1,4 @@
-//! What the measurements of models and of bare products print.
+//! The reports of `bench capture`, `bench train` and `bench gemm`.
 
 use nn::cuda::{LaunchTime, Precision};
 use nn::{Ceiling, Compute, EncoderConfig};

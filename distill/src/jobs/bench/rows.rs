@@ -1,4 +1,4 @@
-//! The rows that a model is timed on: real ones from a file, or made-up ones of one length.
+//! The rows that a model is timed on: real ones from a file, or synthetic ones of equal length.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ pub(crate) struct RowsAsked {
     pub(crate) columns: ColumnsRecipe,
     /// Most rows of the file.
     pub(crate) limit: Option<usize>,
-    /// In a training step; in a capture, as many are made up.
+    /// Rows per training step; for a capture, the number of synthetic rows.
     pub(crate) batch_rows: usize,
     /// Tokens of each made-up row.
     pub(crate) length: usize,

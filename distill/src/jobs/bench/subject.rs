@@ -1,16 +1,16 @@
-//! The model that is timed: sizes from the flags, from a model's folder, or from BERT-base; weights that do not matter to
-//! the time, so they are random unless a whole model is asked for.
+//! The model that is timed: sizes come from the flags, from another model, or from BERT-base. Weights do not affect the
+//! time, so they are random unless an existing model is timed as it is.
 
 use anyhow::{Context, anyhow, bail};
 use datasets::{Encodings, LabelNames, TextTokenizer, prune_vocabulary};
 use nn::hf::HfConfig;
 use nn::{EncoderConfig, Head, Layout, Parameters};
-use serde_json::json;
 use student::start::{self, Sizes};
 use teacher::HubOptions;
 
+use crate::jobs::student::bert_base;
 use crate::model;
-use crate::recipe::StudentFamily;
+use crate::recipe::{StudentFamily, StudentRecipe};
 
 /// The model that is asked for; what is not given is taken from `model`, or from BERT-base.
 pub(crate) struct Shape {
@@ -73,7 +73,7 @@ impl Subject {
         };
         let family = match (shape.family, purpose) {
             (Some(family), _) => Some(family.family()),
-            (None, Purpose::Train(_)) => Some(StudentFamily::default().family()),
+            (None, Purpose::Train(_)) => Some(StudentRecipe::DEFAULT.family().family()),
             (None, Purpose::Capture) => None,
         };
         let dropout = if let Purpose::Train(rate) = purpose { rate as f32 } else { 0.0 };
@@ -141,14 +141,4 @@ impl Subject {
         let encoder = EncoderConfig { num_labels: classes, ..self.encoder.clone() };
         HfConfig { encoder, labels: LabelNames::generic(classes).names().to_vec() }
     }
-}
-
-/// What sizes are taken from where no model is given: BERT-base, uncased.
-pub(super) fn bert_base() -> anyhow::Result<EncoderConfig> {
-    let json = json!({
-        "model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12,
-        "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 512, "type_vocab_size": 2,
-        "hidden_act": "gelu",
-    });
-    Ok(nn::hf::read_config(&json)?.encoder)
 }

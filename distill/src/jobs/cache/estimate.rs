@@ -1,4 +1,4 @@
-//! What a capture will take, before anything is written.
+//! Estimates size and time of a capture.
 
 use std::time::{Duration, Instant};
 
@@ -16,11 +16,11 @@ use crate::ui::{self, Table};
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     rows: u64,
-    /// Different in what the teacher reads.
+    /// Number of rows with different keys.
     unique: u64,
     tokens: u64,
     bytes: u64,
-    /// Of the whole capture.
+    /// Estimated time of the whole capture.
     seconds: f64,
     rows_per_second: f64,
     /// Tokens that the probe ran the teacher over, and for how long.
@@ -37,7 +37,7 @@ const START_BYTES: f64 = 8.0;
 /// Bytes of the frame around a row's hidden states.
 const FRAME_BYTES: f64 = 9.0;
 
-/// Reads all rows once, runs the teacher for a moment, and extrapolates by tokens.
+/// Reads all rows once, runs the teacher for a short time, and extrapolates by the number of tokens.
 pub(crate) fn estimate(asking: &Asking, probe_seconds: f64, compute: &Compute) -> anyhow::Result<Report> {
     let Loaded { teacher: model, source, captured, max_length, batch_tokens } = asking.load(compute)?;
     let tokenizer = model.tokenizer;

@@ -1,5 +1,4 @@
-//! A cache as a Parquet file, rows in the order of their keys, nothing in it that depends on when
-//! or where it was written.
+//! Writes a cache as a Parquet file, with rows in the order of their keys; the same cache gives the same file.
 
 use std::fs::File;
 use std::io;

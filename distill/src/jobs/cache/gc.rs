@@ -1,4 +1,4 @@
-//! A cache without what nobody reads.
+//! Rewrites a cache without rows that are no longer needed.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub(crate) struct Report {
     bytes: u64,
 }
 
-/// Writes a cache anew; where there is data, with its rows alone.
+/// Rewrites a cache; if data is given, only with the rows of the data.
 pub(crate) fn gc(dir: &Path, data: &[PathBuf], columns: &ColumnsRecipe) -> anyhow::Result<Report> {
     let mut writer = CacheWriter::resume(dir)?;
     let (rows_before, bytes_before) = (writer.rows(), writer.bytes());

@@ -1,4 +1,4 @@
-//! What a cache holds, and how it fits a data set.
+//! Reports what a cache holds, and how much of a data set it covers.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The keys of data, made as a cache's own were.
+//! Makes the keys of a data file in the same way as a cache's own.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! One cache of several.
+//! Merges several caches.
 
 use std::path::{Path, PathBuf};
 
@@ -12,9 +12,9 @@ use crate::ui::{self, Table};
 pub(crate) struct Report {
     caches: usize,
     rows: usize,
-    /// Rows that more than one cache had.
+    /// Rows that were in more than one cache.
     shared: usize,
-    /// Of these, not equal to the byte.
+    /// Shared rows whose bytes differ.
     differing: usize,
     largest_difference: f32,
     output: String,

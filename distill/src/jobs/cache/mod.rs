@@ -1,4 +1,4 @@
-//! What is done with a cache that is there, or to be made: one file for each subcommand of `cache`.
+//! One file for each subcommand of `cache`.
 
 pub(crate) mod estimate;
 pub(crate) mod export;

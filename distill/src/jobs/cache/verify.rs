@@ -1,4 +1,4 @@
-//! Every checksum of a cache.
+//! Checks every checksum of a cache.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The teacher of a capture, and what is read of each of its passes.
+//! The teacher of a capture, and the outputs read from its passes.
 
 use cache::{Captured, HiddenStates, HiddenTokens, LogitForm, Outputs};
 use datasets::TokenBatch;
@@ -9,11 +9,11 @@ use super::writing::{Answers, Logits};
 use crate::inference::{forward_ahead, packed};
 use crate::interrupt;
 
-/// A teacher, and what is asked of it.
+/// A teacher with the outputs to read.
 pub(crate) struct Asked {
     pub(crate) teacher: Model,
     captured: Captured,
-    /// Where the largest logits alone are stored: a device that can, finds them itself.
+    /// Set if only the top k is stored; a device that can select them does.
     top: Option<TopK>,
 }
 
@@ -36,7 +36,7 @@ impl Asked {
         Ok(Self { teacher: Model::on(compute, config, parameters)?, captured: captured.clone(), top })
     }
 
-    /// Runs batches and hands on what is to be stored of each.
+    /// Runs batches and passes on the outputs to store.
     pub(crate) fn each(
         &mut self,
         batches: impl Iterator<Item = TokenBatch>,
@@ -79,7 +79,7 @@ impl Asked {
         })
     }
 
-    /// What the teacher says of a batch, and the hidden states of these layers.
+    /// The logits of a batch, and the hidden states of these layers.
     fn logits_and_states(
         &mut self,
         input: PackedInput<'_>,
@@ -97,7 +97,7 @@ impl Asked {
     }
 }
 
-/// The tokens of a batch that are asked about: each, or no token by itself.
+/// The positions to compute logits for: all tokens, or `None` for one output per row.
 fn positions(batch: &TokenBatch, of_tokens: bool) -> Option<Vec<u32>> {
     of_tokens.then(|| (0..batch.input_ids.len() as u32).collect())
 }

@@ -1,4 +1,4 @@
-//! What a capture gave, in figures.
+//! The report of a capture.
 
 use serde::Serialize;
 
@@ -7,24 +7,24 @@ use crate::ui::{self, Table};
 /// What `cache` prints.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct CacheReport {
-    /// Rows of the data.
+    /// Number of rows in the data.
     pub(crate) rows: u64,
-    /// Of these, different in what the teacher reads.
+    /// Number of different keys.
     pub(crate) unique: u64,
-    /// Run through the teacher now.
+    /// Rows run through the teacher in this capture.
     pub(crate) forwarded: u64,
-    /// Of the unique rows, in the cache before.
+    /// Unique rows that were already cached.
     pub(crate) skipped: u64,
-    /// Rows that were longer than the teacher reads.
+    /// Rows truncated to the maximum length.
     pub(crate) truncated: u64,
-    /// Of all files of the cache but its manifest.
+    /// Size of all files of the cache, without the manifest.
     pub(crate) bytes: u64,
-    /// On the labelled rows.
+    /// The teacher's accuracy on the labelled rows.
     pub(crate) accuracy: Option<f64>,
     pub(crate) rows_per_second: f64,
-    /// In which the teacher ran.
+    /// Time spent in the teacher.
     pub(crate) forward_seconds: f64,
-    /// In which the teacher waited for a place to put its answers.
+    /// Time that the teacher waited for the writer.
     pub(crate) waited_seconds: f64,
     pub(crate) seconds: f64,
     pub(crate) output: String,

@@ -1,4 +1,4 @@
-//! The stages of a capture side by side: rows are read and tokenised, run through the teacher, and written.
+//! The parallel stages of a capture: read and tokenise, run the teacher, write.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::{Receiver, sync_channel};

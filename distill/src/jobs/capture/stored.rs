@@ -1,4 +1,4 @@
-//! What is stored of a teacher's answers, as asked for.
+//! The requested form of storage.
 
 use anyhow::{Context, bail};
 use cache::{Captured, Dtype, HiddenStates, HiddenTokens, LogitForm};
@@ -6,27 +6,27 @@ use nn::EncoderConfig;
 
 use crate::tasks::{StoredByDefault, Task};
 
-/// What is asked to be stored of each answer.
+/// The requested form of storage; see [`StoredForm::captured`] for its defaults.
 pub(crate) struct StoredForm {
-    /// Of the logits; the task's own where none is asked for.
+    /// Number format of the logits; the task has a default.
     pub(crate) dtype: Option<Dtype>,
-    /// The largest logits alone, this many.
+    /// Store only this many of the largest logits.
     pub(crate) top_k: Option<usize>,
-    /// At which a student may be trained, where the largest logits alone are stored; empty for 1, 2 and 4.
+    /// Temperatures of the tails for `top_k`; empty means 1, 2 and 4.
     pub(crate) temperatures: Vec<f64>,
-    /// So many draws from the softmax instead of logits.
+    /// Store this many draws from the softmax instead of logits.
     pub(crate) sample: Option<usize>,
     pub(crate) sample_temperature: f64,
-    /// Of the draws.
+    /// Random seed of the draws.
     pub(crate) seed: u64,
-    /// Of these layers, as well.
+    /// Layers whose hidden states are stored as well.
     pub(crate) hidden_states: Vec<usize>,
-    /// Of every token, and not of the first alone.
+    /// Store hidden states of every token, not only of the first.
     pub(crate) all_tokens: bool,
 }
 
 impl StoredForm {
-    /// The same for this teacher's answers, with every default resolved; refuses what it cannot give.
+    /// Resolves the defaults for this task and teacher; an error for hidden states that it does not have.
     pub(crate) fn captured(&self, task: Task, encoder: &EncoderConfig) -> anyhow::Result<Captured> {
         let StoredByDefault { outputs, top_k, dtype } = task.stored_by_default();
         let dtype = self.dtype.unwrap_or(dtype);

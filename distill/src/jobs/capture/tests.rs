@@ -9,7 +9,7 @@ use cache::{NewCache, Outputs, Preprocessing};
 use datasets::TokenBatch;
 use nn::cuda::Precision;
 use nn::hf::HfConfig;
-use nn::{Activation, Blocks, Compute, EncoderConfig, Family, Head, Layout, Parameters};
+use nn::{Compute, EncoderConfig, Family, Head, Layout, Parameters};
 
 use super::Asked;
 use super::writing::{Answers, Logits, Published, write};
@@ -19,24 +19,10 @@ const WIDTH: usize = 24;
 
 fn encoder(head: Head) -> EncoderConfig {
     EncoderConfig {
-        family: Family::BERT,
         head,
         vocab_size: 300,
-        embedding_size: WIDTH,
-        hidden_size: WIDTH,
-        num_layers: 2,
-        num_heads: 3,
-        intermediate_size: 40,
-        max_positions: 32,
-        pad_token_id: 0,
-        type_vocab_size: 2,
-        layer_norm_epsilon: 1e-12,
-        activation: Activation::Gelu,
-        hidden_dropout: 0.0,
-        attention_dropout: 0.0,
-        classifier_dropout: 0.0,
         num_labels: if head == Head::MaskedLm { 0 } else { 5 },
-        blocks: Blocks::default(),
+        ..Family::BERT.small(WIDTH)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Data as a capture goes through it: read row by row, tokenised, and cut into windows.
+//! Reads data row by row, tokenises it, and splits it into windows.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -9,7 +9,8 @@ use datasets::{Columns, Encodings, Key, LabelNames, Row, TextTokenizer, for_each
 use crate::interrupt;
 use crate::tasks::Targets;
 
-/// Forward batches that make a window; rows tokenised together go whole, so it may be up to twice as many.
+/// Forward batches per window; rows are tokenised in chunks that are not split, so a window may have up to twice as
+/// many.
 const WINDOW_BATCHES: usize = 16;
 
 /// Rows that are checked at a time.

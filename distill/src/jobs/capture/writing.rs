@@ -1,4 +1,4 @@
-//! The last stage of a capture: answers are encoded as they come, and committed window by window.
+//! The last stage of a capture: encodes the teacher's outputs as they arrive, and commits window by window.
 
 use std::ops::Range;
 use std::sync::mpsc::Receiver;
@@ -11,12 +11,12 @@ use nn::TopLogits;
 
 use crate::scores;
 
-/// Writing ended before the data did, because the forward passes did.
+/// Writing ended early because the forward passes did.
 #[derive(Debug, thiserror::Error)]
 #[error("the capture ended before its last window was complete")]
 pub(super) struct Unfinished;
 
-/// What the teacher said of a batch.
+/// The teacher's outputs for a batch.
 #[derive(Default)]
 pub(crate) struct Answers {
     /// Rows of the window.

@@ -1,4 +1,4 @@
-//! Whether an export, read back from the disk, answers as the model it was made of.
+//! Compares an export, read back from disk, with its source.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::recipe::ExportDtype;
 use crate::scores;
 use crate::tasks::single_label;
 
-/// What the comparison found.
+/// The result of the comparison.
 pub(super) struct Comparison {
     pub(super) config: HfConfig,
     /// `[N, K]`
@@ -26,8 +26,9 @@ pub(super) struct Comparison {
 
 /// Reads the export and compares its logits on these rows with the source's.
 ///
-/// An export in f32 must give the same bits. Rounding to 16 bits moves logits, and may change the label of a row whose
-/// two best classes are close; it explains no label that changes further apart than twice the tolerance.
+/// An export in f32 must give the same bits. Rounding to 16 bits changes logits, and can change the predicted label of
+/// a row whose two best classes are close. A changed label is an error if their logits are further apart than twice the
+/// tolerance.
 pub(super) fn compare(
     source: TextModel,
     folder: &Path,
@@ -82,7 +83,7 @@ pub(super) fn compare(
     Ok(Comparison { config, exported_logits: found, rows: rows.len(), largest_difference, label_changes })
 }
 
-/// How far rounding may move a logit, as a part of the largest logit: about three times the most that was measured
+/// Tolerance for a logit, relative to the largest logit: about three times the largest difference measured
 /// (0.0021 in f16 and 0.0105 in bf16, over four trained models of 2 to 6 layers).
 fn tolerance(dtype: ExportDtype) -> f32 {
     match dtype {
@@ -92,20 +93,20 @@ fn tolerance(dtype: ExportDtype) -> f32 {
     }
 }
 
-/// Rows whose largest logit is of another class.
+/// Rows whose predicted class differs.
 fn changed_rows(expected: &[f32], found: &[f32], classes: usize) -> Vec<usize> {
     let labels = scores::predictions(expected, classes).into_iter().zip(scores::predictions(found, classes));
     labels.enumerate().filter(|(_, (expected, found))| expected != found).map(|(row, _)| row).collect()
 }
 
-/// How far the second best logit lies below the best.
+/// The difference between the two largest logits.
 fn margin(logits: &[f32]) -> f32 {
     let mut sorted = logits.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
     sorted.get(1).map_or(f32::INFINITY, |second| sorted[0] - second)
 }
 
-/// Rows for a comparison where no data is at hand: words from the vocabulary, the same for the same tokenizer.
+/// Rows to compare on if there is no data: words from the vocabulary, always the same for a tokenizer.
 pub(super) fn synthetic_rows(tokenizer: &TextTokenizer) -> Vec<Row> {
     const ROWS: usize = 64;
     const MOST_WORDS: usize = 48;

@@ -13,13 +13,13 @@ use crate::run_record::{RECORD, RunRecord};
 /// Version of [`ExportRecord`]'s fields.
 pub(super) const SCHEMA_VERSION: u32 = 1;
 
-/// `distill.json` of an export: what it was made of, and the record of the run behind it. Written first and again when
-/// the export is verified.
+/// `distill.json` of an export: its inputs, and the record of the run it comes from. Written first, and again once the
+/// export is verified.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct ExportRecord {
     pub(super) schema_version: u32,
     pub(super) export: ExportInputs,
-    /// Whether the folder was read back and answered as it should.
+    /// Whether the export was read back and matched its source.
     pub(super) verified: bool,
     pub(super) parameters: usize,
     /// Of the weights' file.
@@ -28,7 +28,7 @@ pub(super) struct ExportRecord {
     pub(super) run: Option<RunRecord>,
 }
 
-/// What an export's weights, configuration and tokenizer follow from.
+/// The inputs of an export: everything that determines its weights, configuration and tokenizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct ExportInputs {
     /// Hash of the weights, before any rounding.

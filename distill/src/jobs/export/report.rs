@@ -1,4 +1,4 @@
-//! What an export gave, in figures.
+//! The report of an export.
 
 use serde::Serialize;
 
@@ -10,13 +10,13 @@ use crate::ui::{self, Table};
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ExportReport {
     pub(super) dtype: ExportDtype,
-    /// Rows that the export and its source were compared on.
+    /// Number of rows on which the export and its source were compared.
     pub(super) compared_rows: usize,
-    /// Between a logit of the export and of its source.
+    /// Largest difference between corresponding logits.
     pub(super) largest_difference: f32,
-    /// Rows of these that got another label by rounding.
+    /// Number of these rows with another predicted label, because of rounding.
     pub(super) label_changes: usize,
-    /// What the card says.
+    /// The scores on the model card.
     pub(super) figures: Option<CardFigures>,
     pub(super) parameters: usize,
     /// Of the weights' file.

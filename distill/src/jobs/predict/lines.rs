@@ -1,5 +1,5 @@
-//! Lines of text in batches, read by a thread of their own: as many as are there, so that a slow pipe or a person at a
-//! terminal gets answers at once, and a file is read in full batches.
+//! Reads lines of text on a thread of its own and batches those available, so that a slow pipe or a user at a terminal
+//! gets results at once, while a file is read in full batches.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -17,17 +17,18 @@ use crate::interrupt::{self, Interrupted};
 /// Lines of a batch, and lines that are read ahead.
 const BATCH_LINES: usize = 256;
 
-/// A pipe that is silent for so long gets answers to what it said.
+/// After this long without input, the lines received so far are classified.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// Bytes of a line. Models read the beginning of a text alone, so that more is no text.
+/// Maximum length of a line in bytes. Models only read the beginning of a text, so a longer line is not a sensible
+/// input.
 const LONGEST_LINE: usize = 1 << 20;
 
 /// Lines that are read while earlier ones are classified.
 pub(super) struct Lines {
     /// Closed at the end of the text.
     received: Receiver<anyhow::Result<Row>>,
-    /// Whether batches are always full, so that what is computed does not depend on when lines arrive.
+    /// Whether to wait for full batches, so that batching does not depend on when lines arrive.
     always_full: bool,
 }
 

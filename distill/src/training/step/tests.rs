@@ -3,7 +3,7 @@
 use datasets::Sampler;
 use nn::cuda::Precision;
 use nn::hf::HfConfig;
-use nn::{Activation, Blocks, Compute, EncoderConfig, Family, Head, LayerSlot, Layout, Normal, Parameters, Slot};
+use nn::{Compute, EncoderConfig, Family, LayerSlot, Layout, Normal, Parameters, Slot};
 
 use datasets::TokenBatch;
 
@@ -13,24 +13,11 @@ use crate::objective::LossTermRecipe;
 
 fn student(compute: &Compute) -> Model {
     let encoder = EncoderConfig {
-        family: Family::BERT,
-        head: Head::Classification,
-        vocab_size: 40,
-        embedding_size: 24,
-        hidden_size: 24,
-        num_layers: 2,
-        num_heads: 3,
-        intermediate_size: 40,
-        max_positions: 32,
-        pad_token_id: 0,
-        type_vocab_size: 2,
-        layer_norm_epsilon: 1e-12,
-        activation: Activation::Gelu,
+        num_labels: 3,
         hidden_dropout: 0.1,
         attention_dropout: 0.1,
         classifier_dropout: 0.1,
-        num_labels: 3,
-        blocks: Blocks::default(),
+        ..Family::BERT.small(24)
     };
     let mut parameters = Parameters::random(Layout::new(&encoder), 0, 1);
     parameters.flat_mut().iter_mut().for_each(|value| *value *= 3.0);

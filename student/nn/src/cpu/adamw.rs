@@ -1,10 +1,10 @@
 //! AdamW (Loshchilov and Hutter, 2019) over the flat buffers, one pass over parameters, moments and gradients.
 //!
-//! Rows of the word table that no batch has looked up yet have zero moments, so that decay is all that a step does to
-//! them. It is put off: [`AdamW::look_up`] applies the steps' factors to a row, one after another, before it is first
-//! read, and [`AdamW::settle`] to all such rows, before the weights are read as a whole. The bits are those of an update
-//! of every row at every step. From its first look-up on a row takes part in every step. Where the table is tied to the
-//! output of a masked-language model, every row has a gradient and takes part from the first step on.
+//! Word embeddings that no batch has used yet have zero moments, so a step only decays them. That decay is postponed:
+//! [`AdamW::look_up`] applies the factors of the missed steps to a row, one after another, before it is first read, and
+//! [`AdamW::settle`] to all such rows, before the weights are read as a whole. The bits are the same as when every row
+//! is updated at every step. After its first use a row is updated at every step. If the embeddings are tied to the
+//! output matrix of a masked-language model, every row has a gradient and is updated from the first step.
 
 use std::sync::Arc;
 
@@ -16,18 +16,18 @@ use crate::{Error, Gradients, Layout, Parameters, Slot};
 /// Scalars that one task updates or adds up: fixed, so that sums do not depend on the thread count.
 const TASK: usize = 1 << 16;
 
-/// The optimiser with its moments. Agrees with `torch.optim.AdamW`.
+/// AdamW with its moments; betas 0.9 and 0.999, epsilon 1e-8. Agrees with `torch.optim.AdamW`.
 #[derive(Clone, Debug)]
 pub struct AdamW {
     layout: Arc<Layout>,
-    /// Rate at which matrices and tables shrink; biases and norms do not.
+    /// Weight decay; not applied to biases and norms.
     weight_decay: f64,
     steps: u64,
     first_moment: Vec<f32>,
     second_moment: Vec<f32>,
-    /// Which rows of the word table have been looked up.
+    /// Which word embeddings have been used by a batch.
     looked_up: Vec<bool>,
-    /// What the other rows are still to be multiplied by, in order.
+    /// The postponed decay factors of the other rows, in order.
     put_off: Vec<f32>,
 }
 
@@ -44,7 +44,7 @@ impl AdamW {
         Self { layout, weight_decay, steps: 0, first_moment, second_moment, looked_up, put_off: Vec::new() }
     }
 
-    /// An optimiser in the state that [`state`](Self::state) gave. `None` if the moments do not fit the layout.
+    /// An optimiser with a state returned by [`state`](Self::state). `None` if the moments do not match the layout.
     pub fn restore(
         layout: Arc<Layout>,
         weight_decay: f64,
@@ -64,7 +64,7 @@ impl AdamW {
         })
     }
 
-    /// Refuses a model of another size.
+    /// An error if the model has another size.
     pub(crate) fn check(&self, layout: &Layout) -> Result<(), Error> {
         let (first, second, expected) = (self.first_moment.len(), self.second_moment.len(), layout.len());
         match (first, second) == (expected, expected) {
@@ -73,12 +73,12 @@ impl AdamW {
         }
     }
 
-    /// Rate at which matrices and tables shrink.
+    /// Weight decay.
     pub(crate) fn weight_decay(&self) -> f64 {
         self.weight_decay
     }
 
-    /// Steps taken, first and second moments: what a checkpoint keeps.
+    /// Number of steps taken, first and second moments, for a checkpoint.
     pub fn state(&self) -> (u64, &[f32], &[f32]) {
         (self.steps, &self.first_moment, &self.second_moment)
     }
@@ -88,7 +88,7 @@ impl AdamW {
         (0..).zip(&self.looked_up).filter(|&(_, &looked_up)| looked_up).map(|(row, _)| row).collect()
     }
 
-    /// Brings rows of the word table up to date before a forward pass reads them for training.
+    /// Applies postponed decay to these word embeddings; call it before each forward pass in training.
     pub fn look_up<'a>(&mut self, parameters: &mut Parameters, input_ids: impl IntoIterator<Item = &'a u32>) {
         let table = WordTable::of(&self.layout);
         for &id in input_ids {
@@ -104,7 +104,7 @@ impl AdamW {
         }
     }
 
-    /// Brings the whole word table up to date: before validation, checkpoint and export.
+    /// Applies all postponed decay; call it before validation, checkpoints and export.
     pub fn settle(&mut self, parameters: &mut Parameters) {
         if self.put_off.is_empty() {
             return;
@@ -121,10 +121,10 @@ impl AdamW {
         self.put_off.clear();
     }
 
-    /// Takes a step along `scale` times the gradients, and sets the gradients to zero.
+    /// Takes a step with `scale` times the gradients, and zeroes the gradients.
     ///
     /// # Panics
-    /// If the gradients are of rows that [`look_up`](Self::look_up) was not told of.
+    /// If a word embedding has a gradient but was not passed to [`look_up`](Self::look_up).
     pub fn step(&mut self, parameters: &mut Parameters, gradients: &mut Gradients, learning_rate: f64, scale: f32) {
         self.steps += 1;
         let exponent = self.steps.min(i32::MAX as u64) as i32;
@@ -280,29 +280,10 @@ vectorized! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Activation, Blocks, EncoderConfig, Family, Head, Normal};
+    use crate::{EncoderConfig, Family, Normal};
 
     fn layout() -> Arc<Layout> {
-        Layout::new(&EncoderConfig {
-            family: Family::DISTILBERT,
-            head: Head::Classification,
-            vocab_size: 50,
-            embedding_size: 12,
-            hidden_size: 12,
-            num_layers: 1,
-            num_heads: 2,
-            intermediate_size: 20,
-            max_positions: 16,
-            pad_token_id: 0,
-            type_vocab_size: 0,
-            layer_norm_epsilon: 1e-12,
-            activation: Activation::Gelu,
-            hidden_dropout: 0.1,
-            attention_dropout: 0.1,
-            classifier_dropout: 0.1,
-            num_labels: 3,
-            blocks: Blocks::default(),
-        })
+        Layout::new(&EncoderConfig { num_layers: 1, ..Family::DISTILBERT.small(12) })
     }
 
     /// Gradients of one step: normal everywhere but in the word table, where only these rows have any.

@@ -1,4 +1,4 @@
-//! One chunk of a batch: its rows, its places in memory, and its way through a program and back, on one thread.
+//! One chunk of a batch: its rows, its buffers, and its forward and backward pass, on one thread.
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut, Range};
@@ -12,21 +12,21 @@ use crate::slot::Span;
 use crate::value::{Rows, Value, ValueId};
 use crate::{PackedInput, Parameters};
 
-/// What every chunk of a pass shares.
+/// What all chunks of a pass share.
 pub(super) struct Context<'a> {
     pub(super) plan: &'a Plan,
     pub(super) parameters: &'a Parameters,
     pub(super) vectors: &'a Shares,
-    /// None outside training.
+    /// `None` outside training.
     pub(super) masks: Option<&'a DropoutRng>,
-    /// Weights that are prepared for many passes.
+    /// Weights that are packed once for many passes.
     pub(super) prepared: Option<&'a HashMap<Span, Panels>>,
 }
 
 /// The rows of a chunk and its buffers.
 #[derive(Default)]
 pub(super) struct Chunk {
-    /// Number, in the batch, of the chunk's first text and of its first token.
+    /// Index in the batch of the chunk's first text and of its first token.
     first_text: usize,
     first_token: usize,
     pub(super) input_ids: Vec<u32>,
@@ -38,7 +38,7 @@ pub(super) struct Chunk {
     pub(super) vectors: Vec<f32>,
 }
 
-/// Which of the chunk's tokens each kind of rows is.
+/// The tokens of each kind of rows.
 #[derive(Default)]
 pub(super) struct Selected([Selection; Rows::ALL.len()]);
 
@@ -46,7 +46,7 @@ pub(super) struct Selected([Selection; Rows::ALL.len()]);
 #[derive(Default)]
 pub(super) struct Selection {
     pub(super) tokens: Vec<usize>,
-    /// Of each text, where its tokens stand in `tokens`; one more at the end.
+    /// The offset of each text in `tokens`, and the end.
     pub(super) starts: Vec<usize>,
 }
 
@@ -87,7 +87,7 @@ impl Selected {
 }
 
 impl Chunk {
-    /// Takes over some texts of a batch.
+    /// Loads some texts of a batch.
     pub(super) fn load(&mut self, input: PackedInput<'_>, texts: Range<usize>, selected: Selected) {
         let tokens = input.starts[texts.start] as usize..input.starts[texts.end] as usize;
         (self.first_text, self.first_token) = (texts.start, tokens.start);
@@ -104,12 +104,12 @@ impl Chunk {
         texts.flat_map(move |text| offset..offset + text[1] - text[0])
     }
 
-    /// A value, as it stands after the pass.
+    /// A value, after the pass.
     pub(super) fn value(&self, plan: &Plan, value: ValueId) -> &[f32] {
         self.place(plan, value, plan.value(value))
     }
 
-    /// The gradient in a value.
+    /// The gradient of a value.
     pub(super) fn gradient(&self, plan: &Plan, value: ValueId) -> &[f32] {
         self.place(plan, value, plan.gradient(value))
     }
@@ -121,14 +121,14 @@ impl Chunk {
     }
 }
 
-/// A chunk on its way through a program.
+/// A running pass of a chunk.
 pub(super) struct Run<'a> {
     pub(super) chunk: &'a mut Chunk,
     pub(super) context: &'a Context<'a>,
 }
 
 impl Run<'_> {
-    /// Makes as many places as the plan has.
+    /// Allocates as many places as the plan has.
     pub(super) fn grow(&mut self) {
         let places = self.context.plan.places.len();
         if self.chunk.places.len() < places {
@@ -157,7 +157,7 @@ impl Run<'_> {
         self.chunk.gradient(self.context.plan, value)
     }
 
-    /// Takes a value's place, to write or change what stands there; [`put`](Self::put) gives it back.
+    /// Takes the buffer of a value, to write or change it; [`put`](Self::put) returns it.
     pub(super) fn take_value(&mut self, value: ValueId) -> Taken {
         self.take(self.context.plan.value(value), self.len(value))
     }
@@ -166,14 +166,14 @@ impl Run<'_> {
         self.take(self.context.plan.gradient(value), self.len(value))
     }
 
-    /// Takes the place of a value whose gradient is to replace it.
+    /// Takes the buffer of a value, to overwrite it with its gradient.
     pub(super) fn take_replaced(&mut self, value: ValueId) -> Taken {
         let plan = self.context.plan;
         assert_eq!(plan.value(value), plan.gradient(value), "the gradient stands where its value does");
         self.take_value(value)
     }
 
-    /// Takes the place of what an operation keeps, for this many numbers.
+    /// Takes the buffer of an operation's saved state, for this many numbers.
     pub(super) fn take_state(&mut self, op: usize, index: usize, len: usize) -> Taken {
         self.take(Some(self.context.plan.state(op, index)), len)
     }
@@ -191,7 +191,7 @@ impl Run<'_> {
         self.chunk.places[taken.place] = taken.data;
     }
 
-    /// Hands a gradient that stands in the place of an operation's output on to one of its inputs.
+    /// Turns the buffer of an output's gradient into that of one of the inputs.
     pub(super) fn hand_on(&mut self, index: usize, op: &Op, input: usize, d: Taken) {
         let value = op.inputs[input].value;
         if self.context.plan.gradient(value) != Some(d.place) {
@@ -205,23 +205,23 @@ impl Run<'_> {
         self.put(d);
     }
 
-    /// The mask of a place in the model; none outside training.
+    /// The dropout mask of a place in the model; `None` outside training.
     pub(super) fn mask(&self, site: Option<Site>) -> Option<DropoutSite> {
         let site = site?;
         self.context.masks.and_then(|masks| masks.site(site.number, site.rate))
     }
 
-    /// The number, within the step, of a token of the chunk.
+    /// The number of a token of the chunk within the step.
     pub(super) fn token(&self, token: usize) -> u64 {
         self.context.masks.map_or(0, DropoutRng::first_token) + (self.chunk.first_token + token) as u64
     }
 
-    /// The number, within the step, of a text of the chunk.
+    /// The number of a text of the chunk within the step.
     pub(super) fn text(&self, text: usize) -> u64 {
         self.context.masks.map_or(0, DropoutRng::first_row) + (self.chunk.first_text + text) as u64
     }
 
-    /// Takes the gradients of some biases and norms, to add to them; [`put_vectors`](Self::put_vectors) gives them back.
+    /// Takes the gradients of biases and norms, to add to them; [`put_vectors`](Self::put_vectors) returns them.
     pub(super) fn take_vectors(&mut self) -> Vec<f32> {
         std::mem::take(&mut self.chunk.vectors)
     }
@@ -231,7 +231,7 @@ impl Run<'_> {
     }
 }
 
-/// Buffers that attention over one head of one text needs at a time; grow once.
+/// Buffers for attention over one head of one text.
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) probabilities: Vec<f32>,
@@ -242,7 +242,7 @@ pub(super) struct Scratch {
     pub(super) d_value: Vec<f32>,
 }
 
-/// A place with the matrix that stands in it.
+/// A buffer with the matrix in it.
 pub(super) struct Taken {
     place: usize,
     data: Vec<f32>,

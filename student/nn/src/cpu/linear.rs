@@ -1,4 +1,4 @@
-//! Linear maps and their biases: products cut by rows or by weights, each on one thread.
+//! Linear maps and their biases, each product on one thread.
 //!
 //! A weight is `[outer, inner]` as in Hugging Face's files: `y = x weight^T`.
 
@@ -11,7 +11,7 @@ pub(crate) fn linear(x: &[f32], weight: &[f32], rows: usize, inner: usize, out: 
     product(View::new(x, rows, inner, inner), weight, 1.0, out, outer, into);
 }
 
-/// The weight of [`linear`], copied once for many calls of [`linear_panels`].
+/// The weight of [`linear`], packed once for many calls of [`linear_panels`].
 pub(crate) fn panels(weight: &[f32], inner: usize) -> Panels {
     let outer = weight.len() / inner;
     Panels::new(View::new(weight, outer, inner, inner).transposed())

@@ -1,4 +1,4 @@
-//! Bias, dropout, residual and layer norm in one pass over each row (Ba et al., 2016), forward and backward.
+//! Bias, dropout, residual and layer norm (Ba et al., 2016) in one loop over each row, forward and backward.
 
 use crate::cpu::simd::{sum, vectorized};
 use crate::random::DropoutSite;
@@ -6,20 +6,20 @@ use crate::random::DropoutSite;
 /// A row's mask, and the number of its first element.
 pub(crate) type RowMask = (DropoutSite, u32);
 
-/// What one row's pass reads besides the row.
+/// The parameters of a norm.
 #[derive(Clone, Copy)]
 pub(crate) struct Norm<'a> {
     pub(crate) weight: &'a [f32],
     pub(crate) bias: &'a [f32],
-    /// None where nothing is normalised.
+    /// `None` for a norm that only scales and shifts.
     pub(crate) epsilon: Option<f32>,
 }
 
 vectorized! {
     /// Turns `branch` into `dropout(branch + branch_bias) + residual`, normalises it in place, and writes
-    /// `weight * normalised + bias` to `out`. Returns the reciprocal of the deviation.
+    /// `weight * normalised + bias` to `out`. Returns the reciprocal of the standard deviation.
     ///
-    /// All slices are one row of the same width. Without an epsilon the row stays as it is, and counts as normalised.
+    /// All slices are one row of the same width. Without an epsilon the row is not normalised.
     pub(crate) fn forward_row(
         branch: &mut [f32],
         branch_bias: &[f32],
@@ -47,8 +47,7 @@ vectorized! {
 }
 
 vectorized! {
-    /// Normalises `row` in place and writes `weight * normalised + bias`, then dropped out, to `out`: the embeddings'
-    /// form, where dropout stands behind the norm.
+    /// Normalises `row` in place and writes `dropout(weight * normalised + bias)` to `out`, as for the embeddings.
     pub(crate) fn forward_row_then_dropout(
         row: &mut [f32],
         norm: Norm<'_>,
@@ -86,8 +85,9 @@ fn normalize(row: &mut [f32], norm: Norm<'_>, out: &mut [f32]) -> f32 {
 }
 
 vectorized! {
-    /// Backward of [`forward_row`]: replaces `d_out` by the gradient in the sum before the norm (that of the residual)
-    /// and `normalized` by the gradient in the branch, and adds to the gradients of weight, bias and branch bias. No scale where nothing was normalised.
+    /// Backward of [`forward_row`]: replaces `d_out` by the gradient of the sum before the norm (that of the residual)
+    /// and `normalized` by the gradient of the branch, and adds to the gradients of weight, bias and branch bias.
+    /// `scale` is `None` if nothing was normalised.
     pub(crate) fn backward_row(
         d_out: &mut [f32],
         normalized: &mut [f32],
@@ -114,7 +114,7 @@ vectorized! {
 }
 
 vectorized! {
-    /// Backward of [`forward_row_then_dropout`]: replaces `d_out` by the gradient in the row before the norm.
+    /// Backward of [`forward_row_then_dropout`]: replaces `d_out` by the gradient of the row before the norm.
     pub(crate) fn backward_row_then_dropout(
         d_out: &mut [f32],
         normalized: &[f32],

@@ -1,7 +1,7 @@
-//! How the CPU runs each operation, forwards and backwards: one file each.
+//! Forward and backward of each operation on the CPU, one file each.
 //!
-//! Gradients in the outputs of linear maps replace what the forward pass left there and nobody needs any more; gradients
-//! of biases and norms are summed within the chunk.
+//! Gradients of the outputs of linear maps overwrite values that are no longer needed; gradients of biases and norms
+//! are summed within the chunk.
 
 mod activate;
 mod attention;
@@ -24,7 +24,7 @@ use crate::program::places::{Gradient, Habits, Needs, Room};
 use crate::value::ValueId;
 
 impl Run<'_> {
-    /// Runs the list forwards and hands out what is tapped.
+    /// Runs the list forward and copies out the values at taps.
     pub(super) fn forward(mut self, taps: Vec<&mut [f32]>) {
         let plan = self.context.plan;
         self.grow();
@@ -46,8 +46,8 @@ impl Run<'_> {
         }
     }
 
-    /// Runs a range of the list backwards. Takes the gradients that enter at its taps off the end of `taps`. Leaves the
-    /// gradients in all outputs of linear maps and in the embeddings where they are, for the weights' gradients.
+    /// Runs a range of the list backward. Takes the gradients at its taps from the end of `taps`. Leaves the gradients
+    /// of all outputs of linear maps and of the embeddings in place, for the gradients of the weights.
     pub(super) fn backward(mut self, range: Range<usize>, taps: &mut Vec<Option<&[f32]>>) {
         let plan = self.context.plan;
         self.grow();
@@ -71,7 +71,7 @@ impl Run<'_> {
     }
 }
 
-/// What the operations below keep, and what they overwrite.
+/// What the operations below save, and what they overwrite.
 pub(crate) struct CpuHabits;
 
 impl Habits for CpuHabits {

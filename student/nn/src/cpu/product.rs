@@ -1,10 +1,10 @@
 //! Matrix products on one thread, for AVX-512, AVX2 and any other machine, chosen at run time.
 //!
-//! The right operand is copied panel by panel, a panel being as many columns as two vectors hold; a block of rows of the
-//! left operand then meets the panel with all its sums in registers (Goto and van de Geijn, 2008, without the blocking
-//! of the inner size: a panel of the longest inner size that an encoder has still fits a second-level cache). The left
-//! operand is read where it stands if its rows are contiguous. Each element of the result is one sum over the inner
-//! index in order, whatever the sizes.
+//! The right operand is packed panel by panel, a panel having as many columns as two vectors hold; a block of rows of
+//! the left operand is then multiplied by the panel, with all sums in registers (Goto and van de Geijn, 2008, without
+//! blocking of the inner size: a panel with the largest inner size of an encoder still fits into the second-level
+//! cache). The left operand is read in place if its rows are contiguous. Each element of the result is one sum over the
+//! inner index in order, whatever the sizes.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -55,12 +55,12 @@ impl<'a> View<'a> {
     }
 }
 
-/// What stands in the destination before a product.
+/// What to do with the content of the destination.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Into {
-    /// Is replaced.
+    /// Overwrite it.
     Fresh,
-    /// Is added to.
+    /// Add to it.
     Sum,
 }
 
@@ -69,12 +69,12 @@ pub(crate) fn product(left: View<'_>, right: View<'_>, scale: f32, out: &mut [f3
     multiply(left, Right::View(right), scale, out, stride, into);
 }
 
-/// [`product`] with a right operand that is in panels already.
+/// [`product`] with a right operand that is already packed.
 pub(crate) fn product_panels(left: View<'_>, right: &Panels, out: &mut [f32], stride: usize) {
     multiply(left, Right::Panels(right), 1.0, out, stride, Into::Fresh);
 }
 
-/// A right operand in the form that the kernels of this machine read.
+/// A right operand, packed for the kernels of this machine.
 pub(crate) struct Panels {
     data: Vec<f32>,
     rows: usize,
@@ -139,7 +139,7 @@ thread_local! {
     static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
 
-/// Copies of operands; grow once.
+/// Buffers for packed operands.
 #[derive(Default)]
 struct Workspace {
     panel: Vec<f32>,

@@ -1,4 +1,4 @@
-//! Passes over packed batches, and the optimiser behind them.
+//! The CPU engine's session: passes over packed batches, and optimiser steps.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -24,11 +24,11 @@ use crate::slot::Span;
 use crate::value::Tap;
 use crate::{Compute, DropoutRng, EncoderConfig, Error, Gradients, Layout, Mode, PackedInput, Parameters, Pass};
 
-/// Tokens that one chunk aims for: enough for efficient products, few enough to keep a small machine's cores equally busy
-/// with the rows of one training step.
+/// Target tokens per chunk: enough for efficient products, few enough to balance the rows of one training step over the
+/// cores of a small machine.
 const CHUNK_TOKENS: usize = 256;
 
-/// A model at work on the CPU.
+/// A model on the CPU.
 pub(crate) struct CpuSession {
     /// Tells its passes from those of other models.
     number: u64,
@@ -38,7 +38,7 @@ pub(crate) struct CpuSession {
     changes: u64,
     program: Program,
     plans: Plans<CpuPlan>,
-    /// Chunks with their buffers, which no pass has at the moment.
+    /// Chunks with their buffers that no pass is using.
     idle: Vec<Chunk>,
     prepared: Prepared,
     training: Option<Training>,

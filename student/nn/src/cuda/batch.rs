@@ -1,5 +1,5 @@
-//! A batch on its way to the device: ids, positions and starts, and for training the tokens sorted by what they look up,
-//! all in one copy.
+//! Uploads a batch to the device in one copy: ids, positions and starts, and for training the tokens sorted by their
+//! table rows.
 
 use super::device::Device;
 use super::operand::Words;

@@ -1,7 +1,7 @@
-//! Matrix products on a GPU: cuBLASLt, with its choice of algorithm kept for each shape.
+//! Matrix products on a GPU with cuBLASLt, with the algorithm cached for each shape.
 //!
-//! cuBLASLt counts columns first. A row-major `c = a b` is its `c^T = b^T a^T`: the operands change places, and nothing
-//! is moved.
+//! cuBLASLt is column-major. A row-major `c = a b` is its `c^T = b^T a^T`: the operands are swapped, and no data is
+//! moved.
 #![expect(unsafe_code, reason = "cuBLASLt's interface is C")]
 
 use std::collections::hash_map::Entry;

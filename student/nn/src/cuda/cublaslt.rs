@@ -1,4 +1,4 @@
-//! cuBLASLt's library: opened once, when the first GPU is, from where `libraries` finds it.
+//! The cuBLASLt library, opened once, together with the first GPU; `libraries` finds it.
 #![expect(unsafe_code, reason = "opens a library, whose interface is C")]
 
 use std::ffi::{c_int, c_void};

@@ -1,7 +1,7 @@
 //! A GPU, real or emulated: its memory and its one stream of work.
 //!
-//! Addresses are plain numbers here, as in CUDA: whoever passes one answers for it. Everything runs in the order in which
-//! it was asked for; the host waits in [`Device::upload`], [`Device::download`] and [`Device::synchronize`], and where
+//! Addresses are plain numbers, as in CUDA: the caller is responsible for them. Work runs in the order in which it was
+//! enqueued; the host waits in [`Device::upload`], [`Device::download`] and [`Device::synchronize`], and where
 //! `transfer` says so.
 
 use std::path::Path;
@@ -18,7 +18,7 @@ use super::operand::{Matrix, Ptr};
 use super::work::{Arguments, Launch, Matmul};
 use crate::Error;
 
-/// A GPU with its stream and its kernels; clones share them.
+/// A GPU with its stream and its kernels. Clones refer to the same GPU.
 #[derive(Clone)]
 pub struct Device {
     pub(super) backend: Arc<Backend>,
@@ -34,12 +34,12 @@ pub(super) enum Backend {
 }
 
 impl Device {
-    /// The GPU with this number, from 0.
+    /// The GPU with this ordinal, counted from 0.
     pub fn cuda(ordinal: usize) -> Result<Self, Error> {
         Ok(Self::of(Backend::Driver(Box::new(Driver::open(ordinal)?))))
     }
 
-    /// An emulation in a library that `student/nn/cuda/emulation/build.sh` made, for tests: it is right, and slow.
+    /// The emulated device, for tests, in a library built by `student/nn/cuda/emulation/build.sh`: correct, but slow.
     pub fn emulated(library: &Path) -> Result<Self, Error> {
         Ok(Self::of(Backend::Emulated(Emulated::open(library)?)))
     }
@@ -72,7 +72,7 @@ impl Device {
         }
     }
 
-    /// The library that computes products, and where it was found.
+    /// The library for matrix products, and where it was found.
     pub fn library(&self) -> String {
         match &*self.backend {
             Backend::Driver(driver) => driver.library(),
@@ -88,7 +88,7 @@ impl Device {
         }
     }
 
-    /// Waits until everything asked for is done.
+    /// Waits until all enqueued work is done.
     pub fn synchronize(&self) -> Result<(), Error> {
         match &*self.backend {
             Backend::Driver(driver) => Ok(driver.synchronize()?),

@@ -1,6 +1,6 @@
 //! A real GPU, through the CUDA driver's own interface.
 //!
-//! The driver's library is opened when the first GPU is asked for, never at the program's start.
+//! The driver's library is opened when a GPU is first requested, not at the start of the program.
 #![expect(unsafe_code, reason = "the driver's interface is C")]
 
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
-//! A GPU that is none: the kernels' own sources compiled as C++ for the host, in a library of one function.
+//! The emulated GPU: the kernels' sources compiled as C++ for the host, in a library with one function.
 //!
-//! For tests on machines without a GPU. Device memory is host memory, products are those of the CPU's engine. Unlike a
-//! GPU it looks at what a kernel is given: operands are to be what the kernel takes, and inside memory that is allocated.
+//! For tests on machines without a GPU. Device memory is host memory, and matrix products are those of the CPU engine.
+//! Unlike a GPU it checks operands: they must have the form that the kernel expects, and lie in allocated memory.
 #![expect(unsafe_code, reason = "loads a library and copies through plain addresses")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};

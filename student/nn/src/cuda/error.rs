@@ -1,74 +1,74 @@
-//! What can be wrong with a GPU, its driver or its libraries.
+//! Errors of a GPU, its driver or its libraries.
 
-/// An error of the GPU; the message says what was found and what helps.
+/// An error of the GPU; the message says what was found and how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// No driver's library is installed.
+    /// The driver's library is not installed.
     #[error("no NVIDIA driver is installed here (libcuda.so.1 was not found); install one, or give --device cpu")]
     NoDriver,
-    /// A driver without a GPU behind it.
+    /// The driver finds no GPU.
     #[error("the NVIDIA driver finds no GPU; check nvidia-smi, or give --device cpu")]
     NoGpu,
-    /// An ordinal beyond the last GPU.
+    /// There is no GPU with this ordinal.
     #[error(
         "there is no cuda:{ordinal}: the driver finds {count} GPU(s), counted from 0; name one of them, or give --device cpu"
     )]
     NoSuchGpu {
-        /// What was asked for.
+        /// The requested ordinal.
         ordinal: usize,
-        /// How many there are.
+        /// The number of GPUs.
         count: usize,
     },
-    /// A GPU older than the kernels are compiled for.
+    /// The GPU is older than the kernels support.
     #[error("{name} has compute capability {major}.{minor}; the kernels need 8.0 (Ampere) or later: give --device cpu")]
     TooOldGpu {
         /// The GPU.
         name: String,
-        /// Its compute capability.
+        /// Its compute capability, major part.
         major: i32,
-        /// Its compute capability.
+        /// Its compute capability, minor part.
         minor: i32,
     },
-    /// A driver that does not take the kernels.
+    /// The driver is too old for the kernels.
     #[error(
         "the NVIDIA driver is made for CUDA {}.{}; the kernels need {}.{} or later: update the driver, or give \
          --device cpu",
         found / 1000, found % 1000 / 10, needed / 1000, needed % 1000 / 10
     )]
     TooOldDriver {
-        /// 1000 * major + 10 * minor.
+        /// Its CUDA version, `1000 * major + 10 * minor`.
         found: i32,
-        /// Likewise.
+        /// The CUDA version needed, likewise.
         needed: i32,
     },
-    /// cuBLASLt is not installed, or not where it is looked for.
+    /// cuBLASLt was not found in any of the places searched.
     #[error(
         "cuBLASLt was not found ({names}); looked in: {looked}.{} Install it (NVIDIA's package libcublas, or `pip install \
          nvidia-cublas-cu12`), or name its folder in DISTILL_CUDA_LIBRARIES, or give --device cpu",
         sentence(refused)
     )]
     NoBlas {
-        /// The files that would do.
+        /// The accepted file names.
         names: String,
-        /// The folders.
+        /// The folders searched.
         looked: String,
-        /// Files that are there and could not be opened, and why.
+        /// Files that were found but could not be opened, and why.
         refused: Vec<String>,
     },
-    /// The GPU's memory is used up.
+    /// Out of GPU memory.
     #[error(
         "the GPU has no room for {}: {} of {} are free; a lower --batch-tokens or --batch-rows needs less",
         bytes(*asked), bytes(*free), bytes(*total)
     )]
     OutOfMemory {
-        /// Bytes of the one buffer that did not fit.
+        /// Size of the buffer that did not fit, in bytes.
         asked: usize,
-        /// Bytes.
+        /// Free memory, in bytes.
         free: usize,
-        /// Bytes.
+        /// Total memory, in bytes.
         total: usize,
     },
-    /// The GPU's memory is used up, by others, before anything was computed.
+    /// The GPU's memory was already used up by other processes at the start.
     #[error(
         "{name} has no memory left for {what}; others use it (nvidia-smi lists them): wait for them, name another GPU \
          with --device cuda:N, or give --device cpu"
@@ -76,10 +76,11 @@ pub enum DeviceError {
     NoRoomToStart {
         /// The GPU.
         name: String,
-        /// What did not fit.
+        /// What the memory was for.
         what: &'static str,
     },
-    /// A kernel or a copy did something that ends all work of this process on the GPU; a call reports it that comes later.
+    /// The CUDA context was lost, because of an earlier kernel or copy; this process can compute nothing more on the
+    /// GPU.
     #[error("the GPU failed for good at {call}: {reason}")]
     Lost {
         /// What was called, and for what.
@@ -87,7 +88,7 @@ pub enum DeviceError {
         /// The driver's words.
         reason: String,
     },
-    /// A call of the driver that failed.
+    /// A driver call failed.
     #[error("the GPU failed at {call}: {reason}")]
     Driver {
         /// What was called, and for what.
@@ -95,7 +96,7 @@ pub enum DeviceError {
         /// The driver's words.
         reason: String,
     },
-    /// A call of cuBLASLt that failed.
+    /// A cuBLASLt call failed.
     #[error("cuBLASLt failed at {call}: {reason}")]
     Blas {
         /// What was called, and for what.
@@ -103,7 +104,7 @@ pub enum DeviceError {
         /// The library's words.
         reason: String,
     },
-    /// A kernel that the emulation does not have, or that did something forbidden.
+    /// The emulated device lacks a kernel, or a kernel did something invalid.
     #[error("the emulated GPU failed at {call}: {reason}")]
     Emulation {
         /// What was called.
@@ -111,15 +112,15 @@ pub enum DeviceError {
         /// What is known.
         reason: String,
     },
-    /// An operand of a kernel or product that does not fit the others or reaches beyond its memory; the emulated GPU
-    /// alone looks.
+    /// An operand of a kernel or product has a wrong shape, or exceeds its memory. Only the emulated device checks
+    /// this.
     #[error("{kernel} was given {operand} as {found}; it needs {expected}")]
     Operand {
         /// The kernel.
         kernel: Box<str>,
         /// The operand.
         operand: Box<str>,
-        /// What it is made of and its shape, or where it lies.
+        /// Its number format and shape, or its memory range.
         found: Box<str>,
         /// What it must be.
         expected: Box<str>,
@@ -127,12 +128,12 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
-    /// Whether nothing more can be computed on the GPU by this process.
+    /// Whether this process can compute nothing more on the GPU.
     pub fn is_loss(&self) -> bool {
         matches!(self, Self::Lost { .. })
     }
 
-    /// Whether there is simply no GPU, as opposed to one that cannot be used.
+    /// Whether there is no GPU at all, as opposed to one that cannot be used.
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::NoDriver | Self::NoGpu)
     }

@@ -1,16 +1,16 @@
-//! Where CUDA's libraries are looked for, in this order:
+//! The places searched for CUDA's libraries, in this order:
 //!
-//! 1. The folders that `DISTILL_CUDA_LIBRARIES` names, and then nowhere else.
-//! 2. Wherever the loader looks for a bare name: `LD_LIBRARY_PATH`, its cache, the distribution's folders.
+//! 1. The folders named in `DISTILL_CUDA_LIBRARIES`; if it is set, nowhere else.
+//! 2. The dynamic loader's own places: `LD_LIBRARY_PATH`, its cache, the distribution's folders.
 //! 3. What pip and conda installed for `VIRTUAL_ENV`, `CONDA_PREFIX`, the `python3` and `python` on `PATH`, `~/.local` and
 //!    `/usr/local`: in each `lib/python3*/site-packages/nvidia/*/lib` (`nvidia/cu13/lib` before `nvidia/cublas/lib`), `lib`
 //!    and `targets/*/lib`. No Python is started.
 //! 4. CUDA's own folders: `CUDA_HOME`, `CUDA_PATH`, `/usr/local/cuda`, `/usr/local/cuda-*`, `/opt/cuda`; in each `lib64` and
 //!    `targets/*/lib`.
-//! 5. The distribution's folders and the containers', which the loader may not know.
+//! 5. Folders of distributions and containers that the loader may not know.
 //!
-//! Several versions of a folder come newest first. A folder named `stubs` is never taken: what stands there is to link
-//! against, and fails when it is called.
+//! Of several versions of a folder, the newest comes first. A folder named `stubs` is never used: its libraries are
+//! only for linking, and fail when called.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

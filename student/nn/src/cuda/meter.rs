@@ -1,5 +1,5 @@
-//! What is counted of a device: the memory taken at most, and, for whoever asks, how long each launch takes. `timing.rs` has
-//! what a device does with it.
+//! Counters of a device: peak memory and, on request, the time of each launch. `timing.rs` has the device's methods for
+//! them.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,15 +25,14 @@ pub(super) enum Mark {
     Host(Instant),
 }
 
-/// How long a kernel, or products of one shape, took on the device.
+/// The time of a kernel, or of matrix products of one shape, on the device.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct LaunchTime {
     /// The kernel, or the product with its shape.
     pub name: String,
-    /// How often it ran.
+    /// Number of launches.
     pub launches: usize,
-    /// All of its launches together. Each is timed on its own, from before it until behind it: a short one takes some
-    /// microseconds more than in a row with others.
+    /// Total time of all launches. Each is timed separately, which adds a few microseconds to short ones.
     pub microseconds: f64,
 }
 

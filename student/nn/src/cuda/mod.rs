@@ -1,12 +1,12 @@
-//! The engine on a GPU: the same mathematics and the same dropout masks as on the CPU.
+//! The GPU engine: the same mathematics and the same dropout masks as the CPU engine.
 //!
-//! - [`Device`] is a GPU through its driver, or in tests an emulation that runs the very same kernels on the CPU.
-//! - `op` has the kernels and what launches them; [`verify`] checks them on whatever device there is.
+//! - [`Device`] is a GPU through its driver or, in tests, an emulation that runs the same kernels on the CPU.
+//! - `op` has the kernels and their launchers; [`verify`] checks them on either device.
 //!
-//! From below: `operand` and `work` say what a device has and does, `driver` with `blas` (whose library `cublaslt` opens from
-//! where `libraries` finds it), and `emulated`, do it; `device` and `transfer` are the choice between them; on these stand
-//! `op`'s launchers, `weights`, `batch` and `optimizer`; then `run`, a pass' operations (`op/*/run.rs`), `walk` and the
-//! session.
+//! The modules, from bottom to top: `operand` and `work` define operands, launches and products; `driver` with `blas`
+//! (whose library `libraries` finds and `cublaslt` opens) and `emulated` execute them; `device` and `transfer` choose
+//! between the two; then the launchers in `op`, `weights`, `batch` and `optimizer`; then `run`, the operations of a
+//! pass (`op/*/run.rs`), `walk` and the session.
 
 mod batch;
 mod blas;

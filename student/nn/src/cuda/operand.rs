@@ -1,4 +1,4 @@
-//! What stands on the device: addresses, the number formats there, and the shapes of what kernels and products take.
+//! Operands on the device: addresses, number formats, and the shapes that kernels and products take.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -51,7 +51,7 @@ impl Number {
     }
 }
 
-/// The number formats of a pass. Sums, norms and master weights are `f32` in each.
+/// The precision of a pass. Sums, norms and master weights are always `f32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {

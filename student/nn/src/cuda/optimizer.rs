@@ -1,4 +1,5 @@
-//! The end of a step: norm, clip and AdamW without a word from the host, and what the host learns of it later.
+//! The end of a step: gradient norm, clipping and AdamW without host involvement, and the report that the host reads
+//! later.
 
 use super::device::{Buffer, Device};
 use super::op::optimizer::launch::{

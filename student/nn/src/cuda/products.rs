@@ -1,4 +1,4 @@
-//! Bare matrix products on the device, to hold a pass's speed against.
+//! Bare matrix products on the device, as an upper limit for the speed of a pass.
 
 use super::device::{Buffer, Device};
 use super::operand::{Matrix, Precision};

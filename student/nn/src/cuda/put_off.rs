@@ -1,9 +1,9 @@
-//! Weight decay that is put off, for the rows of the word table that no batch has looked up yet: as in `cpu/adamw.rs`, and
-//! with the same bits as an update of every row at every step.
+//! Postponed weight decay of word embeddings that no batch has used yet: as in `cpu/adamw.rs`, with the same bits as
+//! updating every row at every step.
 //!
-//! The host knows which rows it has looked up; the device has a mark for each of them, and the factors that the other
-//! rows are still to be multiplied by. Both the gradient's norm and the optimiser read marked rows alone, which is what a
-//! step saves: where a data set uses a tenth of the vocabulary, most of a small model's bytes.
+//! The host tracks which rows have been used; the device has a mark for each of them, and the factors by which the
+//! other rows still have to be multiplied. Gradient norm and optimiser only read marked rows. If a data set uses a
+//! tenth of the vocabulary, this saves reading most of a small model's bytes in each step.
 
 use super::device::{Buffer, Device};
 use super::op::optimizer::launch::{CatchUpAndMark, CatchUpUnmarked};

@@ -1,7 +1,7 @@
-//! What the operations of a pass find on the device: values, gradients, weights and masks in their places.
+//! The device memory of a running pass: values, gradients, weights and masks.
 //!
-//! Every weight's gradient is added to what stands there, so micro-batches add up without further work; the first product
-//! of a step that makes a matrix' gradient overwrites it instead.
+//! Gradients of weights are accumulated, so micro-batches need no further work; the first product of a step for a
+//! weight overwrites its gradient instead.
 
 use super::batch::Batch;
 use super::device::Device;

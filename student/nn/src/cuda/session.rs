@@ -1,8 +1,8 @@
-//! A model at work on a GPU: passes over packed batches, and the optimiser behind them, all on one device.
+//! The GPU engine's session: passes over packed batches, and optimiser steps, all on one device.
 //!
-//! A batch goes through the program in one piece. Launches are asked for in order and nothing waits for them: the host
-//! learns what is tapped when it asks for it, and losses and norms of a step while the next one runs. Memory is taken when
-//! a batch is larger than any before; otherwise a step allocates nothing. The dropout masks are the CPU's.
+//! A batch runs through the program in one piece. Launches are enqueued in order without waiting: the host waits for
+//! values at taps when it reads them, and reads losses and norms of a step while the next one runs. Memory is allocated
+//! only when a batch is larger than any before. The dropout masks are the same as on the CPU.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How much of a device's memory was taken at most, and how long its launches take.
+//! A device's peak memory, and the times of its launches.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;

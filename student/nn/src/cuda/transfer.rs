@@ -1,4 +1,4 @@
-//! Copies between host and device that the host does not wait for, through page-locked memory.
+//! Asynchronous copies between host and device, through page-locked memory.
 
 use std::collections::VecDeque;
 

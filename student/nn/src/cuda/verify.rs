@@ -1,9 +1,9 @@
-//! Every kernel and every kind of matrix product against a plain computation on the host in `f64`, from the numbers
-//! that it read, and a small encoder's passes and steps against the CPU's engine: on an emulated device in the tests,
-//! on a real one by `distill bench kernels`. What is checked of a kernel stands beside it, in `op`.
+//! Checks every kernel and every kind of matrix product against a plain `f64` computation on the host from the same
+//! inputs, and a small encoder's passes and steps against the CPU engine: on the emulated device in the tests, on a
+//! real one with `distill bench kernels`. The check of a kernel is next to it, in `op`.
 //!
-//! The emulation runs the kernels themselves, but has the CPU's matrix products in the place of cuBLASLt's: what those
-//! may differ by is reasoned, not measured, where their sums are made otherwise.
+//! The emulation runs the actual kernels, but uses the CPU's matrix products instead of cuBLASLt's. Tolerances for
+//! products that cuBLASLt may sum in another order are therefore estimated, not measured.
 
 pub(super) mod bench;
 pub(super) mod engine;
@@ -16,16 +16,17 @@ use super::op::{activate, attention, embed, loss, norm, optimizer, rows, sums, t
 use super::operand::Precision;
 use crate::Error;
 
-/// What is checked together: by a process of its own, so that a fault in one part leaves the others.
+/// A group of checks. `distill bench kernels` runs each in a process of its own, so that a crash does not affect the
+/// others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Norms, alone and behind a residual connection.
+    /// Norms, alone and after a residual connection.
     Norm,
     /// Embeddings and the gradients of their tables.
     Embed,
     /// Activation functions.
     Activation,
-    /// Whole rows: gathered, dropped from, rounded, added up, in threes, and the largest of each.
+    /// Operations on rows: gather, dropout, rounding, sums, trigrams and top k.
     Rows,
     /// The loss.
     Loss,
@@ -37,8 +38,7 @@ pub enum Part {
     Products,
     /// Passes and steps of small encoders.
     Engine,
-    /// Kernels and products over as much as a step of training has: for a real GPU alone, since the emulation would take
-    /// hours.
+    /// Kernels and products at the sizes of a training step; only for a real GPU, since the emulation would take hours.
     Large,
 }
 
@@ -60,7 +60,7 @@ impl Part {
         Self::Large,
     ];
 
-    /// Its word on the command line.
+    /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Norm => "norm",
@@ -76,7 +76,7 @@ impl Part {
         }
     }
 
-    /// What is run in each precision.
+    /// The precisions, and the checks to run in each.
     fn kernels(self) -> (&'static [Precision], &'static [Verify]) {
         use Precision::{Bf16, F32, Tf32};
         match self {
@@ -112,8 +112,8 @@ impl Part {
     }
 }
 
-/// Runs the kernels of a part over several shapes, or the engine, and reports each output. What fails is a check that does
-/// not hold, and the rest is still run; an error is returned once nothing can be computed any more.
+/// Runs the checks of a part over several shapes, and reports each output. A failing launch is reported as a failed
+/// check, and the rest still runs; an error is returned only if the GPU cannot compute any more.
 pub fn verify(device: &Device, part: Part, report: &mut dyn FnMut(KernelCheck)) -> Result<(), Error> {
     let device = &device.noting_faults();
     let report = &mut |mut check: KernelCheck| {
@@ -143,7 +143,7 @@ pub fn verify(device: &Device, part: Part, report: &mut dyn FnMut(KernelCheck)) 
     }
 }
 
-/// Reports an error as a check that failed, and returns it if nothing can be computed any more.
+/// Reports an error as a failed check, and returns it if the GPU cannot compute any more.
 fn go_on(
     result: Result<(), Error>,
     kernel: &str,

@@ -1,4 +1,4 @@
-//! The way of a pass through its program, forwards and backwards, and what its operations take for that.
+//! Runs a pass's program forward and backward, and states the memory needs of its operations.
 
 use std::ops::Range;
 

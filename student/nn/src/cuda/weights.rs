@@ -1,4 +1,5 @@
-//! Parameters on the device: masters, gradients, moments and what products read, one flat buffer each.
+//! Parameters on the device: `f32` master weights, gradients, moments, and the weights that products read, one flat
+//! buffer each.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};

@@ -1,4 +1,4 @@
-//! What a device is asked to do: a kernel with its arguments, or a matrix product.
+//! Work for a device: a kernel launch with its arguments, or a matrix product.
 
 use super::operand::{Matrix, Ptr};
 

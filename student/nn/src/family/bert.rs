@@ -1,4 +1,4 @@
-//! BERT (Devlin et al., 2018), and the encoder that its kin share.
+//! BERT (Devlin et al., 2018), and the encoder that similar families share.
 //!
 //! Agrees with `modeling_bert.py` of `transformers`.
 
@@ -69,7 +69,7 @@ pub(super) const EMBEDDINGS: [(Slot, &str); 7] = [
     (Slot::EmbeddingProjectionBias,   "embeddings_project.bias"),
 ];
 
-/// The shapes of BERT's parameters and its kin's.
+/// The shapes of the parameters of BERT and similar families.
 pub(super) fn shape(config: &EncoderConfig, slot: Slot) -> Option<Vec<usize>> {
     let (e, h, i) = (config.embedding_size, config.hidden_size, config.intermediate_size);
     Some(match slot {
@@ -94,7 +94,7 @@ pub(super) fn shape(config: &EncoderConfig, slot: Slot) -> Option<Vec<usize>> {
     })
 }
 
-/// The parameters of a layer of BERT and its kin.
+/// The parameters of a layer of BERT and similar families.
 #[rustfmt::skip]
 pub(super) const LAYER: [(LayerSlot, &str); 16] = [
     (QueryWeight,           "attention.self.query.weight"),
@@ -124,7 +124,7 @@ pub(super) const DENSE_CLASSIFIER: [(Slot, &str); 4] = [
     (Slot::HeadOutputBias,   "classifier.out_proj.bias"),
 ];
 
-/// What BERT and its kin say in `config.json`.
+/// Reads the fields that BERT and similar families have in `config.json`.
 pub(super) fn read(fields: &Fields<'_>, family: Family) -> Result<EncoderConfig, Error> {
     let hidden_size = fields.size("hidden_size")?;
     let hidden_dropout = fields.rate("hidden_dropout_prob", 0.1)?;
@@ -150,7 +150,7 @@ pub(super) fn read(fields: &Fields<'_>, family: Family) -> Result<EncoderConfig,
     })
 }
 
-/// A student as wide as its teacher, of half its layers.
+/// A student as wide as its teacher, with half as many layers.
 pub(super) fn student(teacher: &EncoderConfig, family: Family) -> EncoderConfig {
     EncoderConfig {
         family,
@@ -170,7 +170,7 @@ pub(super) fn student(teacher: &EncoderConfig, family: Family) -> EncoderConfig 
     }
 }
 
-/// The other way round.
+/// Writes the fields that [`read`] reads.
 pub(super) fn write(config: &EncoderConfig) -> Vec<(&'static str, Value)> {
     vec![
         ("attention_probs_dropout_prob", number(config.attention_dropout)),
@@ -250,11 +250,11 @@ pub(super) fn encoder(program: &mut Program, config: &EncoderConfig, attention_o
 
 /// The classification head: two linear maps on a text's first token.
 pub(super) struct Classifier {
-    /// Rate on what enters it.
+    /// Dropout rate on its input.
     pub(super) input_dropout: f32,
-    /// Between the two maps.
+    /// Activation function between the two linear maps.
     pub(super) activation: Activation,
-    /// Whether the first map is a pooler, which models without this head have too.
+    /// Whether the first map is a pooler, which `transformers` has even without this head.
     pub(super) pools: bool,
 }
 
@@ -273,14 +273,14 @@ impl Classifier {
     }
 }
 
-/// The masked-language-model head on the tokens asked about. Its output matrix is the word embeddings.
+/// The masked-language-model head, for the masked tokens. Its output matrix is tied to the word embeddings.
 pub(super) fn masked_lm(program: &mut Program, config: &EncoderConfig, last: ValueId, activation: Activation) {
     let normed = masked_lm_transform(program, config, last, activation);
     let logits = program.linear(normed, Slot::WordEmbeddings, Some(Slot::LmOutputBias), config.vocab_size);
     program.tap(Tap::Logits, logits);
 }
 
-/// What stands before that matrix.
+/// The part of the head before the output matrix.
 pub(super) fn masked_lm_transform(
     program: &mut Program,
     config: &EncoderConfig,

@@ -1,4 +1,4 @@
-//! DistilBERT (Sanh et al., 2019): BERT's encoder without token types, and without dropout behind the attention's
+//! DistilBERT (Sanh et al., 2019): BERT's encoder without token types, and without dropout after the attention's
 //! projection.
 //!
 //! Agrees with `modeling_distilbert.py` of `transformers`.

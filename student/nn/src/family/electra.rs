@@ -1,7 +1,7 @@
-//! ELECTRA (Clark et al., 2020), the discriminator: BERT's encoder, whose embeddings may be narrower than the hidden
-//! states and are then projected.
+//! ELECTRA (Clark et al., 2020), the discriminator: BERT's encoder, with embeddings that may be narrower than the
+//! hidden states and are then projected.
 //!
-//! Agrees with `modeling_electra.py` of `transformers`. The generator's head has another form and is not here.
+//! Agrees with `modeling_electra.py` of `transformers`. The generator's head is different and not supported.
 
 use serde_json::json;
 

@@ -1,9 +1,10 @@
-//! MobileBERT (Sun et al., 2020): many thin layers. A layer works inside a bottleneck, with several feed-forward parts, and
-//! norms that only scale and shift; word embeddings are narrow and read three at a time.
+//! MobileBERT (Sun et al., 2020): many thin layers. A layer works inside a bottleneck, with several feed-forward
+//! blocks, and norms that only scale and shift; word embeddings are narrow, and three neighbouring ones are
+//! concatenated.
 //!
-//! Agrees with `modeling_mobilebert.py` of `transformers` on a row that stands alone. In a padded batch the neighbour that
-//! follows a row's last token is the padding there, and nothing here; the two differ unless the padding's embedding is
-//! zero, as it is at a random start.
+//! Agrees with `modeling_mobilebert.py` of `transformers` on rows without padding. In a padded batch, the token after a
+//! row's last one is padding there and nothing here, which differs unless the padding's embedding is zero, as it is at
+//! initialisation.
 
 use serde_json::json;
 
@@ -165,7 +166,7 @@ fn shape(config: &EncoderConfig, slot: Slot) -> Option<Vec<usize>> {
     })
 }
 
-/// Fields that are left out mean what `MobileBertConfig` says; sizes that every family must give, it must give too.
+/// Missing fields have the defaults of `MobileBertConfig`, except for sizes that are required for every family.
 fn read(fields: &Fields<'_>, family: Family) -> Result<EncoderConfig, Error> {
     let config = bert::read(fields, family)?;
     let hidden_dropout = fields.rate("hidden_dropout_prob", 0.0)?;
@@ -199,7 +200,7 @@ fn read(fields: &Fields<'_>, family: Family) -> Result<EncoderConfig, Error> {
     })
 }
 
-/// The published sizes (`google/mobilebert-uncased`); those of its teacher where that is a MobileBERT.
+/// The published sizes (`google/mobilebert-uncased`), or those of the teacher if it is a MobileBERT.
 fn student(teacher: &EncoderConfig, family: Family) -> EncoderConfig {
     let student = bert::student(teacher, family);
     if teacher.family == family {
@@ -260,12 +261,12 @@ fn program(config: &EncoderConfig) -> Program {
     program
 }
 
-/// A norm of the configured kind; `transformers` gives the configured epsilon to some of its layer norms alone.
+/// A norm of the configured kind; in `transformers` only some of the layer norms use the configured epsilon.
 fn norm(config: &EncoderConfig, weight: Slot, bias: Slot, epsilon: f32) -> NormSlots {
     NormSlots { weight, bias, epsilon: (config.blocks.norm == NormKind::LayerNorm).then_some(epsilon) }
 }
 
-/// The epsilon of the layer norms that are not given the configured one: PyTorch's.
+/// The epsilon of layer norms that do not use the configured one: PyTorch's default.
 const PLAIN_EPSILON: f32 = 1e-5;
 
 fn embeddings(program: &mut Program, config: &EncoderConfig) -> ValueId {
@@ -369,7 +370,7 @@ fn layer(program: &mut Program, config: &EncoderConfig, number: usize, x: ValueI
     program.residual_norm(branch, x, end)
 }
 
-/// One feed-forward part with its residual connection.
+/// One feed-forward block with its residual connection.
 fn feed_forward(
     program: &mut Program,
     config: &EncoderConfig,

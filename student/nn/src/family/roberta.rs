@@ -1,4 +1,4 @@
-//! RoBERTa (Liu et al., 2019): BERT's encoder, whose positions start behind the padding index.
+//! RoBERTa (Liu et al., 2019): BERT's encoder, with positions counted from the padding index plus one.
 //!
 //! Agrees with `modeling_roberta.py` of `transformers`.
 

@@ -1,4 +1,4 @@
-//! Activation functions with the bias that stands before them.
+//! Bias and activation function.
 
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
@@ -12,12 +12,12 @@ use crate::slot::Slot;
 /// - `x`, output: `[rows, width]`; `bias`: `[width]`
 #[derive(Clone, Debug)]
 pub(crate) struct Activate {
-    /// Of the linear map before.
+    /// The bias of the preceding linear map.
     pub(crate) bias: Slot,
     pub(crate) activation: Activation,
 }
 
-/// What stands between two linear maps.
+/// An activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
@@ -32,7 +32,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// What `config.json` calls it.
+    /// Its name in `config.json`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Gelu => "gelu",

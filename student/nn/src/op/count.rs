@@ -1,10 +1,10 @@
-//! Operations of matrix products, and what they are counted from.
+//! Counts of floating-point operations of matrix products.
 
 use std::ops::AddAssign;
 
 use crate::value::Rows;
 
-/// Operations of a forward pass by kind.
+/// Floating-point operations of a forward pass, by kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Products {
     pub(crate) linear: u64,
@@ -18,12 +18,12 @@ impl AddAssign for Products {
     }
 }
 
-/// What counts need of a batch.
+/// The lengths of a batch, as needed for the counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lengths {
     texts: u64,
     pub(crate) tokens: u64,
-    /// Sum of the squares of the texts' lengths.
+    /// Sum of the squared lengths of the texts.
     pub(crate) pairs: u64,
 }
 

@@ -16,7 +16,7 @@ pub(crate) struct Decode {
     pub(crate) words: Slot,
     pub(crate) rest: Slot,
     pub(crate) bias: Slot,
-    /// Columns of `x` that meet `words`, and how many follow.
+    /// Number of columns of `x` that are multiplied by `words`, and number of the remaining ones.
     pub(crate) embedding: usize,
     pub(crate) more: usize,
 }

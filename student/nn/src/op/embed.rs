@@ -1,4 +1,4 @@
-//! Embeddings: the sum of what a token looks up in each table, normalised, then dropped out.
+//! Embeddings: the sum of a token's rows in each table, then norm and dropout.
 
 use candle_core::{Device, Result, Tensor};
 
@@ -6,7 +6,7 @@ use super::Row;
 use super::{NormSlots, Site};
 use crate::slot::Slot;
 
-/// `dropout(norm(table_1[..] + table_2[..] + ..))`; without a norm nothing stands in its place.
+/// `dropout(norm(table_1[..] + table_2[..] + ..))`; the norm is optional.
 ///
 /// # Shapes
 /// - tables: `[.., width]`; output: `[T, width]`
@@ -28,11 +28,11 @@ pub(crate) struct Table {
 /// Which row of a table a token takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lookup {
-    /// Its id's.
+    /// By token id.
     Word,
-    /// Its token type's.
+    /// By token type.
     Type,
-    /// That of its place within the text, where the first token takes row `offset`.
+    /// By position within the text; the first token has row `offset`.
     Position { offset: usize },
 }
 

@@ -13,9 +13,9 @@ use crate::value::Value;
 /// - `x`: `[rows, inner]`; `weight`: `[outer, inner]`; `bias`: `[outer]`; `out`: `[rows, outer]`
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {
-    /// One weight, or several that stand side by side.
+    /// One weight, or several adjacent ones.
     pub(crate) weight: Span,
-    /// None where there is none, and where the operation behind adds it.
+    /// `None` if there is no bias, or if the next operation adds it.
     pub(crate) bias: Option<Span>,
     pub(crate) inner: usize,
 }

@@ -1,4 +1,4 @@
-//! Layer norm (Ba et al., 2016), and what stands in its place where nothing is normalised (Sun et al., 2020: NoNorm).
+//! Layer norm (Ba et al., 2016), or only scale and shift (NoNorm of MobileBERT, Sun et al., 2020).
 
 use candle_core::{D, Result, Tensor};
 

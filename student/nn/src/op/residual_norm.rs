@@ -1,4 +1,4 @@
-//! The end of a branch: bias, dropout, residual connection and layer norm.
+//! The end of a residual branch: bias, dropout, residual connection and norm.
 
 use candle_core::{Result, Tensor};
 
@@ -12,7 +12,7 @@ use crate::slot::Slot;
 /// - `branch`, `residual`, output: `[rows, width]`; `bias`: `[width]`
 #[derive(Clone, Debug)]
 pub(crate) struct ResidualNorm {
-    /// Of the linear map that made the branch.
+    /// The bias of the branch's last linear map.
     pub(crate) bias: Slot,
     pub(crate) norm: NormSlots,
     pub(crate) site: Option<Site>,

@@ -1,4 +1,4 @@
-//! One text in candle's operators: what the operations' statements for the twin read.
+//! One text in candle's operators, as input for the twin's operations.
 
 use std::collections::HashMap;
 
@@ -8,13 +8,13 @@ use super::Site;
 use crate::random::{DropoutRng, DropoutSite};
 use crate::slot::Slot;
 
-/// One text on its way through a twin.
+/// One text in the twin.
 pub(crate) struct Row<'a> {
     pub(crate) vars: &'a HashMap<Slot, Var>,
     pub(crate) masks: Option<&'a DropoutRng>,
     pub(crate) input_ids: &'a [u32],
     pub(crate) token_type_ids: &'a [u32],
-    /// The tokens that are asked about, counted within the text.
+    /// The masked tokens to predict, as indices within the text.
     pub(crate) positions: &'a [u32],
     /// Number, within the step, of the first token and of the text.
     pub(crate) token: u64,
@@ -31,7 +31,7 @@ impl Row<'_> {
         self.masks.and_then(|masks| masks.site(site.number, site.rate))
     }
 
-    /// Masks `[rows, width]`, the rows numbered from `first`.
+    /// Applies dropout to `[rows, width]`, with rows numbered from `first`.
     pub(crate) fn drop_out(&self, x: &Tensor, site: Option<Site>, first: u64) -> Result<Tensor> {
         let Some(mask) = self.site(site) else { return Ok(x.clone()) };
         let (rows, width) = x.dims2()?;

@@ -1,11 +1,11 @@
-//! Some of a value's rows.
+//! Selection of some of a value's rows.
 
 use candle_core::{Device, Result, Tensor};
 
 use super::Row;
 use crate::value::Rows;
 
-/// Of one text's tokens, the first or the chosen ones.
+/// The first token of a text, or its masked tokens.
 pub(super) fn state(rows: Rows, row: &Row<'_>, x: &Tensor) -> Result<Tensor> {
     match rows {
         Rows::Tokens => Ok(x.clone()),

@@ -1,16 +1,16 @@
-//! Where dropout stands in a model.
+//! The places in a model where dropout is applied.
 
-/// A place in a model where elements are dropped.
+/// A place in a model where dropout is applied.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Site {
-    /// No other place of the model has this number; it goes into the mask's key.
+    /// Unique number of the place in its model; part of the mask's key.
     pub(crate) number: u64,
-    /// The share of the elements that is dropped.
+    /// Dropout rate.
     pub(crate) rate: f32,
 }
 
 impl Site {
-    /// `None` where nothing is dropped.
+    /// `None` if the rate is 0.
     pub(crate) fn new(number: u64, rate: f32) -> Option<Self> {
         (rate > 0.0).then_some(Self { number, rate })
     }

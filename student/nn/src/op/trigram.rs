@@ -1,8 +1,8 @@
-//! The embeddings of three neighbours side by side (Sun et al., 2020: MobileBERT).
+//! Concatenates the embeddings of three neighbouring tokens (MobileBERT, Sun et al., 2020).
 
 use candle_core::{DType, Device, Result, Tensor};
 
-/// Of each token: the next one's row, its own, that of the one before; zeros where the text ends.
+/// For each token: the row of the next token, its own, and that of the previous one; zeros beyond the ends of the text.
 ///
 /// # Shapes
 /// - `x`: `[T, width]`; output: `[rows, 3 * width]`

@@ -1,8 +1,8 @@
-//! A program cut down to what somebody reads.
+//! Reduces a program to what is read.
 //!
-//! The demand starts at the taps that are asked for and goes back through the list. It belongs to an edge, from the value
-//! to one of its readers: a value that one operation reads for every token and another for first tokens has all rows, and
-//! a gather stands on the second edge.
+//! Starting from the requested taps, it goes back through the list and determines which rows each operation reads of
+//! each of its inputs. If one operation reads a value for every token and another only for first tokens, the value has
+//! all rows, and the second operation reads it through a gather.
 
 use super::Program;
 use crate::Error;
@@ -10,8 +10,8 @@ use crate::op::Kind;
 use crate::value::{Columns, Rows, Tap, Value, ValueId};
 
 impl Program {
-    /// The operations that lead to these taps, each value with the rows that are read. Dropout on its own is left out
-    /// where it does nothing.
+    /// The operations needed for these taps, each value with only the rows that are read. Standalone dropout is removed
+    /// outside training.
     pub(crate) fn demanded(&self, taps: &[Tap], training: bool) -> Result<Self, Error> {
         for &tap in taps {
             self.check_tap(tap)?;
@@ -57,7 +57,7 @@ impl Program {
         Ok(program)
     }
 
-    /// The demand on every value, and on every operation's inputs.
+    /// The rows that are read of every value, and of every operation's inputs.
     fn edges(&self, taps: &[Tap]) -> Edges {
         let mut of_values = vec![Vec::new(); self.values.len()];
         let mut of_ops = vec![None; self.ops.len()];
@@ -88,7 +88,7 @@ fn rows_of(demand: &[Rows]) -> Option<Rows> {
 }
 
 struct Edges {
-    /// The distinct rows that a value's readers want.
+    /// The distinct sets of rows that the readers of a value need.
     of_values: Vec<Vec<Rows>>,
     /// The rows of each input, of operations that are needed.
     of_ops: Vec<Option<Vec<Rows>>>,

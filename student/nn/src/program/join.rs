@@ -1,4 +1,4 @@
-//! Neighbouring linear maps as one product.
+//! Joins linear maps of the same input into one product.
 
 use super::Program;
 use crate::op::{Kind, Linear, Op};
@@ -7,8 +7,7 @@ use crate::slot::Span;
 use crate::value::{Columns, Value, ValueId};
 
 impl Program {
-    /// Makes linear maps of the same input into one product, where their weights stand side by side in the layout and
-    /// `joins` takes all of their outputs.
+    /// Joins linear maps of the same input whose weights are adjacent in the layout and whose outputs `joins` accepts.
     pub(crate) fn join(&mut self, layout: &Layout, joins: impl Fn(&Self, ValueId) -> bool) {
         let mut at = 0;
         while at < self.ops.len() {
@@ -31,7 +30,7 @@ impl Program {
         }
     }
 
-    /// Whether all readers of a value take columns of a wider one in its place.
+    /// Whether all readers of a value can read columns of a wider value instead.
     fn can_join(&self, value: ValueId) -> bool {
         let mut readers = self.ops.iter().filter(|op| op.inputs.iter().any(|input| input.value == value));
         readers.all(|op| matches!(op.kind, Kind::Attention(_) | Kind::Tap(_)))

@@ -1,14 +1,14 @@
-//! Where the values of a pass stand: places that values, gradients and whatever an operation keeps share one after
-//! another, each for as long as somebody reads it.
+//! Memory planning for a pass: values, gradients and saved state of operations share buffers (places), each for as long
+//! as it is still to be read.
 //!
-//! An engine says of each operation what its backward pass reads and what may stand in the place of something else
-//! ([`Needs`]); the plan follows from that and from the program alone. Sizes come later, from a batch.
+//! An engine states for each operation what its backward pass reads and which buffers it can reuse ([`Needs`]). The
+//! plan depends only on that and on the program; sizes follow later from a batch.
 
 use super::Program;
 use crate::op::{Kind, Op};
 use crate::value::{Rows, Value, ValueId};
 
-/// What running an operation takes, on one of the engines.
+/// The memory needs of an operation on one of the engines.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Needs {
     /// The inputs whose values the backward pass reads.
@@ -17,55 +17,56 @@ pub(crate) struct Needs {
     pub(crate) keeps_output: bool,
     /// Whether the first input's value is overwritten by the forward pass.
     pub(crate) overwrites: bool,
-    /// Whether the output may stand in the place of the input, which is lost.
+    /// Whether the output can be written into the buffer of the input, which is lost.
     pub(crate) in_place: bool,
-    /// Where the gradient in each input goes.
+    /// Where the gradient of each input is written.
     pub(crate) gradients: &'static [Gradient],
-    /// Whether weights' gradients are made of the inputs kept and of the gradient in the output, behind everything else.
+    /// Whether gradients of weights are computed from the kept inputs and the gradient of the output, at the end of
+    /// backward.
     pub(crate) weights_last: bool,
-    /// What the forward pass leaves for the backward pass besides values.
+    /// What the forward pass saves for the backward pass besides values.
     pub(crate) states: Vec<Room>,
-    /// What the backward pass needs for itself.
+    /// Scratch memory of the backward pass.
     pub(crate) scratch: Vec<Room>,
 }
 
-/// Where the gradient in an operation's input goes, if nothing stands there yet.
+/// Where the gradient of an operation's input is written, if it is the first contribution.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Gradient {
-    /// To a place of its own.
+    /// To a buffer of its own.
     Own,
-    /// It takes over the place of the gradient in the output.
+    /// Over the gradient of the output.
     Takes,
-    /// It replaces the input's value.
+    /// Over the input's value.
     Replaces,
 }
 
-/// Room for a matrix.
+/// Size of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Room {
     pub(crate) rows: Rows,
     pub(crate) width: usize,
-    /// Bytes of an element.
+    /// Bytes per element.
     pub(crate) bytes: usize,
 }
 
-/// An engine's account of the operations.
+/// An engine's description of its operations.
 pub(crate) trait Habits {
-    /// What an operation takes.
+    /// The needs of an operation.
     fn needs(&self, program: &Program, op: &Op) -> Needs;
-    /// Bytes of an element of a value.
+    /// Bytes per element of a value.
     fn value_bytes(&self, program: &Program, value: ValueId) -> usize;
-    /// Bytes of an element of a gradient.
+    /// Bytes per element of a gradient.
     fn gradient_bytes(&self) -> usize;
-    /// Whether values that are tapped, and gradients that enter, stand on the engine's side until the host asks.
+    /// Whether values and gradients at taps stay in the engine's memory until the host reads them.
     fn holds_taps(&self) -> bool;
 }
 
-/// A program with a place for everything.
+/// A program with its memory plan.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) program: Program,
-    /// All that stands in each place at some time; a place is as large as the largest of it.
+    /// The matrices that share each place; it is as large as the largest of them.
     pub(crate) places: Vec<Vec<Room>>,
     values: Vec<Option<usize>>,
     gradients: Vec<Option<usize>>,
@@ -77,12 +78,12 @@ pub(crate) struct Plan {
 struct Step {
     states: Vec<usize>,
     scratch: Vec<usize>,
-    /// Whether each input's gradient is added to what stands in its place.
+    /// Whether each input's gradient is added to an existing one.
     adds: Vec<bool>,
 }
 
 impl Plan {
-    /// Of a program that was cut down for its taps.
+    /// Plans a program that has been reduced for its taps.
     pub(crate) fn new(program: Program, habits: &dyn Habits, training: bool) -> Self {
         let mut buffers = Buffers::of(&program, habits, training);
         let places = buffers.share();
@@ -108,27 +109,27 @@ impl Plan {
         self.values[value.0]
     }
 
-    /// The place of the gradient in a value.
+    /// The place of a value's gradient.
     pub(crate) fn gradient(&self, value: ValueId) -> Option<usize> {
         self.gradients[value.0]
     }
 
-    /// The place of what an operation keeps.
+    /// The place of an operation's saved state.
     pub(crate) fn state(&self, op: usize, index: usize) -> usize {
         self.steps[op].states[index]
     }
 
-    /// The place of what an operation's backward pass needs for itself.
+    /// The place of an operation's scratch memory for backward.
     pub(crate) fn scratch(&self, op: usize, index: usize) -> usize {
         self.steps[op].scratch[index]
     }
 
-    /// Whether an operation adds the gradient in this input to what stands there, or writes it.
+    /// Whether an operation adds to the gradient of this input, rather than overwriting it.
     pub(crate) fn adds(&self, op: usize, input: usize) -> bool {
         self.steps[op].adds[input]
     }
 
-    /// Bytes of every place, for these numbers of rows.
+    /// Size of every place in bytes, for these numbers of rows.
     pub(crate) fn bytes(&self, rows: impl Fn(Rows) -> usize) -> Vec<usize> {
         let size = |room: &Room| rows(room.rows) * room.width * room.bytes;
         self.places.iter().map(|rooms| rooms.iter().map(size).max().unwrap_or(0)).collect()

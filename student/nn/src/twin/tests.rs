@@ -13,31 +13,16 @@ use crate::{
 
 pub(crate) fn config(family: Family, activation: Activation, dropout: f32) -> EncoderConfig {
     EncoderConfig {
-        family,
-        head: Head::Classification,
-        vocab_size: 50,
-        embedding_size: if [Family::ELECTRA, Family::MOBILEBERT].contains(&family) { 16 } else { 24 },
-        hidden_size: 24,
         num_layers: 3,
         num_heads: 3,
         intermediate_size: 40,
         max_positions: 64,
-        pad_token_id: 0,
-        type_vocab_size: if family == Family::DISTILBERT { 0 } else { 2 },
-        layer_norm_epsilon: 1e-12,
         activation,
         hidden_dropout: dropout,
         attention_dropout: dropout,
         classifier_dropout: dropout,
-        num_labels: 5,
-        blocks: if family == Family::MOBILEBERT { thin(12) } else { Blocks::default() },
+        ..family.small(24)
     }
-}
-
-/// MobileBERT's own blocks, with this width inside the bottleneck.
-pub(crate) fn thin(size: usize) -> Blocks {
-    let bottleneck = Some(Bottleneck { size, attention: AttentionInput::SharedKeyQuery });
-    Blocks { trigrams: true, bottleneck, feed_forwards: 3, norm: NormKind::NoNorm, pooler: false }
 }
 
 pub(crate) fn masked_lm(family: Family, activation: Activation, dropout: f32) -> EncoderConfig {
@@ -259,13 +244,14 @@ fn engine_equals_twin_as_a_masked_language_model_over_several_chunks() {
 fn engine_equals_twin_in_every_form_of_mobilebert() {
     let base = config(Family::MOBILEBERT, Activation::Relu, 0.1);
     let (size, layer_norm) = (12, NormKind::LayerNorm);
+    let thin = base.blocks;
     let hidden = Some(Bottleneck { size: 24, attention: AttentionInput::Hidden });
     let narrow = Some(Bottleneck { size, attention: AttentionInput::Narrow });
     let forms = [
-        Blocks { norm: layer_norm, pooler: true, ..thin(size) },
-        Blocks { bottleneck: narrow, feed_forwards: 1, ..thin(size) },
-        Blocks { bottleneck: hidden, trigrams: false, norm: layer_norm, ..thin(size) },
-        Blocks { bottleneck: None, trigrams: false, ..thin(size) },
+        Blocks { norm: layer_norm, pooler: true, ..thin },
+        Blocks { bottleneck: narrow, feed_forwards: 1, ..thin },
+        Blocks { bottleneck: hidden, trigrams: false, norm: layer_norm, ..thin },
+        Blocks { bottleneck: None, trigrams: false, ..thin },
     ];
     for (index, blocks) in forms.into_iter().enumerate() {
         // Words as wide as the hidden states are not mapped without trigrams.

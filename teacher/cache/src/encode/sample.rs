@@ -2,7 +2,7 @@
 //! probability, and so is the gradient of a student that learns from them (Anshumann et al., 2025, "Sparse Logit
 //! Sampling").
 
-use super::{Parts, append_indices};
+use super::parts::{Parts, append_indices};
 use crate::Key;
 use crate::recorded::RecordedError;
 
@@ -82,7 +82,7 @@ impl Randomness<'_> {
 mod tests {
     use super::*;
     use crate::captured::{Captured, LogitForm, Outputs};
-    use crate::encode::indices;
+    use crate::encode::parts::indices;
 
     #[test]
     fn shares_of_draws_are_probabilities_at_the_temperature() {

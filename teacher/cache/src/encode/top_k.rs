@@ -1,9 +1,9 @@
 //! The largest logits of a wide output, and at each temperature the logarithm of the sum of what the others contribute
 //! to the softmax.
 
+use super::parts::{Parts, append_indices, append_numbers, numbers};
 use super::tails::{self, Sums};
 use super::vector::{LANES, lane_tops};
-use super::{Parts, append_indices, append_numbers, numbers};
 use crate::captured::Dtype;
 use crate::recorded::RecordedError;
 
@@ -177,7 +177,7 @@ fn lost(kept: &[f32], stored: &[f32], rest: Sums, tail: f64, others: f64, temper
 mod tests {
     use super::*;
     use crate::captured::{Captured, LogitForm, Outputs};
-    use crate::encode::indices;
+    use crate::encode::parts::indices;
 
     fn logits(n: usize) -> Vec<f32> {
         (0..n).map(|i| ((i * 7919 + 13) % 10_007) as f32 / 500.0 - 5.0).collect()

@@ -9,7 +9,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{build_once, library, races};
+use super::library::build_once;
+use super::{library, races, root};
 use crate::cuda::device::{Backend, Buffer, Device};
 use crate::cuda::op::rows::launch::Cast;
 use crate::cuda::operand::{Matrix, Number, Precision, Vector};
@@ -157,24 +158,10 @@ fn checks(device: &Device) -> f32 {
 /// Steps over batches whose sizes change, then a capture of the same batches.
 fn train_and_capture(device: &Device, precision: Precision) -> Result<[Vec<f32>; 3], Error> {
     let config = EncoderConfig {
-        family: Family::BERT,
-        head: Head::Classification,
-        vocab_size: 50,
-        embedding_size: 64,
-        hidden_size: 64,
-        num_layers: 2,
-        num_heads: 2,
-        intermediate_size: 136,
-        max_positions: 72,
-        pad_token_id: 0,
-        type_vocab_size: 2,
-        layer_norm_epsilon: 1e-12,
-        activation: Activation::Gelu,
         hidden_dropout: 0.2,
         attention_dropout: 0.1,
         classifier_dropout: 0.3,
-        num_labels: 5,
-        blocks: Blocks::default(),
+        ..Family::BERT.small(64)
     };
     let start = weights(&config);
     let layout = start.layout().clone();
@@ -333,6 +320,6 @@ fn libraries() -> Option<PathBuf> {
     let folder = kernels.with_extension("driver");
     std::fs::create_dir_all(&folder).expect("a folder for the libraries");
     // Made last.
-    build_once(&folder.join("libcuda.so"), "cuda/emulation/driver/build.sh", &[&folder, kernels]);
+    build_once(&folder.join("libcuda.so"), &root().join("cuda/emulation/driver/build.sh"), &[&folder, kernels]);
     Some(folder)
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use super::{build_once, compiler, library};
+use super::library::{build_once, compiler};
+use super::{library, root};
 
 #[test]
 fn planted_races_are_found_and_nothing_else() {
@@ -40,7 +41,7 @@ fn replay(arguments: &[&str]) -> Option<Output> {
     let folder = library()?.with_extension("races");
     std::fs::create_dir_all(&folder).expect("a folder for the tool");
     // Made last.
-    build_once(&folder.join("replay"), "cuda/emulation/races/build.sh", &[&folder]);
+    build_once(&folder.join("replay"), &root().join("cuda/emulation/races/build.sh"), &[&folder]);
     let libraries = ["kernels.so", "kernels-copy.so"].map(|name| folder.join(name));
     let command = command(&folder.join("replay"), fixed_addresses).args(arguments).args(libraries).output();
     Some(command.expect("starts"))

@@ -1,4 +1,4 @@
-//! A kernel's launch: what declares its operands, and what adds them as arguments one after another.
+//! Builds a kernel launch: declares its operands, and adds them as arguments one after another.
 
 use crate::Error;
 use crate::cuda::device::Device;

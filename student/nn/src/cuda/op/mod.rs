@@ -1,10 +1,10 @@
-//! The kernels, a folder an operation: `kernel.cu` runs on the device, `launch.rs` gives it operands, grid and shared
-//! memory, `verify.rs` holds it against the host; `run.rs` is how a pass runs a program's operation, forwards and
-//! backwards, by these launches.
+//! The kernels, one folder per operation: `kernel.cu` runs on the device, `launch.rs` launches it with operands, grid
+//! and shared memory, `verify.rs` checks it against the host, and `run.rs` runs a program's operation, forward and
+//! backward, with these launches.
 //!
-//! What a kernel computes, and the shapes, stand at the kernel. An operand carries its address, its shape and what it is
-//! made of. On the emulated device a launch is refused whose operands do not fit together or reach beyond their memory;
-//! on a real one nothing is checked.
+//! What a kernel computes, and the shapes, are documented at the kernel. An operand has an address, a shape and a
+//! number format. The emulated device refuses a launch whose operands do not match or exceed their memory; a real one
+//! checks nothing.
 
 #[macro_use]
 pub(crate) mod call;

@@ -7,30 +7,11 @@ use crate::cuda::op::attention::run::joined_bias;
 use crate::cuda::verify::engine::{Rows, weights};
 use crate::hf::HfConfig;
 use crate::op::{Embed, Op};
-use crate::twin::tests::{thin, trial};
+use crate::twin::tests::trial;
 use crate::{Activation, Blocks, Family, Head, LayerSlot, Model, Normal, Slot};
 
 pub(crate) fn config(family: Family, hidden: usize, layers: usize) -> EncoderConfig {
-    EncoderConfig {
-        family,
-        head: Head::Classification,
-        vocab_size: 50,
-        embedding_size: if [Family::ELECTRA, Family::MOBILEBERT].contains(&family) { hidden / 2 + 4 } else { hidden },
-        hidden_size: hidden,
-        num_layers: layers,
-        num_heads: 2,
-        intermediate_size: hidden * 2 + 8,
-        max_positions: 72,
-        pad_token_id: 0,
-        type_vocab_size: if family == Family::DISTILBERT { 0 } else { 2 },
-        layer_norm_epsilon: 1e-12,
-        activation: Activation::Gelu,
-        hidden_dropout: 0.0,
-        attention_dropout: 0.0,
-        classifier_dropout: 0.0,
-        num_labels: 5,
-        blocks: if family == Family::MOBILEBERT { thin(hidden / 2) } else { Blocks::default() },
-    }
+    EncoderConfig { num_layers: layers, ..family.small(hidden) }
 }
 
 /// The families that have a masked-language-model head.

@@ -1,28 +1,28 @@
-//! What checks are made with: operands on the device with the same numbers on the host, and the comparison.
+//! Tools for checks: operands on the device with the same values on the host, and their comparison.
 
 use crate::cuda::device::{Buffer, Device};
 use crate::cuda::op::call::Mask;
 use crate::cuda::operand::{Matrix, Number, Precision, Ptr, Vector, Words};
 use crate::{DropoutRng, Error, Normal};
 
-/// One output of one kernel for one shape, or of the whole engine.
+/// The check of one output of a kernel for one shape, or of the whole engine.
 #[derive(Clone, Debug)]
 pub struct KernelCheck {
     /// The kernel and its output.
     pub kernel: String,
-    /// What it ran over.
+    /// The shape.
     pub shape: String,
-    /// Largest difference from the host's result, over the result's size plus its root mean square over all elements;
-    /// infinite where the kernel wrote beside its output. Of the engine, the Euclidean distance of one tensor from the
-    /// CPU's over that one's length.
+    /// Largest error of an element, `|found - expected| / (|expected| + rms(expected))`; infinite if the kernel wrote
+    /// outside its output. For the engine: the Euclidean distance between a tensor and the CPU's, divided by the norm
+    /// of the latter.
     pub worst: f64,
-    /// What is allowed.
+    /// The tolerance for [`worst`](Self::worst).
     pub tolerance: f64,
-    /// Where the largest difference is.
+    /// Index of the element with the largest error.
     pub element: usize,
-    /// Whether it is allowed.
+    /// Whether the error is within the tolerance.
     pub passed: bool,
-    /// What failed on the way to it, in which case nothing is known of the numbers.
+    /// The error of a launch or copy before the comparison, in which case nothing was compared.
     pub fault: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! The matrix products that the engine asks for, in each of its precisions: as the device computes them, and by the kernels
-//! that stand in where cuBLASLt refuses.
+//! Checks the matrix products that the engine uses, in each precision: by cuBLASLt, and by the fallback kernels for
+//! products that cuBLASLt refuses.
 
 use super::bench::{Bench, Operand, PRODUCTION_ROWS, Tolerance, normal};
 use crate::Error;
