@@ -6,6 +6,7 @@ mod checks;
 mod data;
 mod export;
 mod fit;
+mod label_names;
 mod read;
 mod student;
 
@@ -17,6 +18,7 @@ pub(crate) use checks::{ABOVE_ZERO, FRACTION, Numbers, PART, PROBABILITY, ZERO_O
 pub(crate) use data::{ColumnsRecipe, DataRecipe};
 pub(crate) use export::{ExportDtype, ExportRecipe};
 pub(crate) use fit::{FitRecipe, Keep};
+pub(crate) use label_names::LabelNameList;
 pub(crate) use read::{Setting, read};
 pub(crate) use student::{LayerChoice, StudentFamily, StudentRecipe};
 
