@@ -281,7 +281,7 @@ mod tests {
         );
         let scores = Scores::of(&logits, Some(&[1, 1]), &[Some(1), None], 2).expect("finite");
         assert_eq!((scores.rows, scores.labelled), (2, 1));
-        assert_eq!((scores.accuracy, scores.macro_f1, scores.agreement), (Some(1.0), Some(0.5), Some(0.5)));
+        assert_eq!((scores.accuracy, scores.macro_f1, scores.agreement), (Some(1.0), Some(1.0), Some(0.5)));
     }
 
     #[test]
