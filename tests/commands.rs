@@ -77,6 +77,19 @@ fn every_file_of_a_run_has_its_schema_version() {
 }
 
 #[test]
+fn a_record_of_the_first_version_is_read_without_its_macro_f1() {
+    let place = with_student();
+    place.edit_json("student/distill.json", |record| record["schema_version"] = json!(1));
+    let kept = place.json(&format!("{TRAIN} --output student --resume"));
+    assert!(kept["accuracy"].is_f64() && kept["macro_f1"].is_null(), "{kept}");
+    place.json("export --model student --output export");
+    let card = place.read("export/README.md");
+    assert!(card.contains("| accuracy |") && !card.contains("macro-F1"), "it was over other classes: {card}");
+    place.edit_json("student/distill.json", |record| record["schema_version"] = json!(3));
+    place.refuses("export --model student --output other", &["schema_version is 3, this build reads 2"]);
+}
+
+#[test]
 fn finetune_prints_its_figures_and_leaves_a_teacher() {
     let place = Workplace::new();
     let report = place.json("finetune --model teacher --data train.tsv --epochs 1 --output tuned");
