@@ -57,9 +57,17 @@ fn nn() -> Imports {
 fn no_files_of_a_crate_import_each_other_in_a_circle() {
     let of = |folder: &str| Imports::of(&repository().join(folder));
     let (teacher, cache, student) = (of("teacher/src"), of("teacher/cache/src"), of("student/src"));
-    for (name, imports) in
-        [("teacher", teacher), ("cache", cache), ("nn", nn()), ("student", student), ("distill", distill())]
-    {
+    let mut datasets = of("datasets/src");
+    // A tokenizer and the files that it is read from still know each other.
+    datasets.edges.retain(|module, _| !module.starts_with("tokenizer"));
+    for (name, imports) in [
+        ("datasets", datasets),
+        ("teacher", teacher),
+        ("cache", cache),
+        ("nn", nn()),
+        ("student", student),
+        ("distill", distill()),
+    ] {
         assert_eq!(imports.circle(), None, "in {name}");
     }
 }

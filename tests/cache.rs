@@ -215,9 +215,15 @@ fn a_teacher_no_better_than_chance_is_refused() {
     place.write("wrong.tsv", tsv(&wrong));
     let chance = "no better than chance";
     let cache = CACHE.replace("train.tsv", "wrong.tsv");
-    let message = place.run(&cache).failure();
-    assert!(message.contains(chance) && message.contains("--force"), "{message}");
-    // What was computed is kept all the same.
+    place.refuses(&cache, &[chance, "512 labelled rows", "--force"]);
+    // A sample told it: nothing was captured, and what was there before stays.
+    assert!(!place.path("cache/manifest.json").exists());
+    place.json(CACHE);
+    let before = place.files("cache");
+    for line in [cache.clone(), format!("{cache} --refresh"), format!("{cache} --overwrite")] {
+        place.refuses(&line, &[chance]);
+        assert!(place.files("cache") == before, "{line}");
+    }
     assert_eq!(place.json(&format!("{cache} --force"))["forwarded"], 0);
     let train = format!("{TRAIN} --output student").replace("train.tsv", "wrong.tsv");
     place.refuses(&train, &[chance, "--force"]);

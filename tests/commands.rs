@@ -31,7 +31,7 @@ fn with_student() -> Workplace {
 
 /// The shared keys that scripts rely on, which must come in this order.
 fn has_pinned_keys(report: &Value, pinned: &[&str]) {
-    assert_eq!(report["schema_version"], 1);
+    assert_eq!(report["schema_version"], 2);
     assert_eq!(keys(report)[0], "schema_version");
     let found: Vec<_> = keys(report).into_iter().filter(|key| pinned.contains(key)).collect();
     assert_eq!(found, pinned, "in {report}");
@@ -68,12 +68,25 @@ fn train_prints_its_figures_and_leaves_a_model() {
 fn every_file_of_a_run_has_its_schema_version() {
     let place = with_student();
     assert_eq!(place.read_json("cache/manifest.json")["schema_version"], 2);
-    assert_eq!(place.read_json("student/distill.json")["schema_version"], 1);
+    assert_eq!(place.read_json("student/distill.json")["schema_version"], 2);
     let metrics = place.read("student/metrics.jsonl");
     let events: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert!(events.iter().all(|event| event["schema_version"] == 1), "{metrics}");
+    assert!(events.iter().all(|event| event["schema_version"] == 2), "{metrics}");
     let kinds: Vec<&Value> = events.iter().map(|event| &event["event"]).collect();
     assert_eq!(kinds, ["step", "evaluation"]);
+}
+
+#[test]
+fn a_record_of_the_first_version_is_read_without_its_macro_f1() {
+    let place = with_student();
+    place.edit_json("student/distill.json", |record| record["schema_version"] = json!(1));
+    let kept = place.json(&format!("{TRAIN} --output student --resume"));
+    assert!(kept["accuracy"].is_f64() && kept["macro_f1"].is_null(), "{kept}");
+    place.json("export --model student --output export");
+    let card = place.read("export/README.md");
+    assert!(card.contains("| accuracy |") && !card.contains("macro-F1"), "it was over other classes: {card}");
+    place.edit_json("student/distill.json", |record| record["schema_version"] = json!(3));
+    place.refuses("export --model student --output other", &["schema_version is 3, this build reads 2"]);
 }
 
 #[test]
@@ -203,10 +216,30 @@ fn predict_refuses_what_it_cannot_read() {
 }
 
 #[test]
+fn predict_reads_the_column_of_a_table() {
+    let place = Workplace::new();
+    with_texts(&place);
+    let lines = place.run("predict --model teacher --json --logits texts.txt").stdout;
+    let fixture = rows(&place.read("test.tsv"));
+    let csv = fixture.iter().map(|(text, label)| format!("{label},\"{text}\"\n"));
+    place.write("test.csv", std::iter::once("label,words\n".to_owned()).chain(csv).collect::<String>());
+    let jsonl = fixture.iter().map(|(text, label)| format!("{}\n", json!({"labels": [label], "words": text})));
+    place.write("test.jsonl", jsonl.collect::<String>());
+    for table in ["test.tsv", "test.csv", "test.jsonl"] {
+        place.refuses(&format!("predict --model teacher {table}"), &[table, "a table", "--text-column"]);
+        let column = if table == "test.tsv" { "text" } else { "words" };
+        let done = place.run(&format!("predict --model teacher --json --logits --text-column {column} {table}"));
+        done.succeeded();
+        assert_eq!(done.stdout, lines, "{table}");
+    }
+    place.refuses("predict --model teacher --text-column text test.csv", &["no column `text`", "`words`"]);
+}
+
+#[test]
 fn export_leaves_a_folder_for_transformers() {
     let place = with_student();
     let report = place.json("export --model student --data test.tsv --output export");
-    assert_eq!((&report["schema_version"], &report["output"]), (&json!(1), &json!("export")));
+    assert_eq!((&report["schema_version"], &report["output"]), (&json!(2), &json!("export")));
     assert_eq!(report["bytes"], place.read_bytes("export/model.safetensors").len());
     assert_eq!(place.names("export"), model_and(["README.md", "distill.json"]));
     let bytes = place.read_bytes("export/model.safetensors");
@@ -216,7 +249,7 @@ fn export_leaves_a_folder_for_transformers() {
     let config = place.read_json("export/config.json");
     assert_eq!(config["id2label"], json!({"0": "bakery", "1": "library", "2": "station", "3": "garden"}));
     assert_eq!(config["architectures"], json!(["DistilBertForSequenceClassification"]));
-    assert_eq!(place.read_json("export/distill.json")["schema_version"], 1);
+    assert_eq!(place.read_json("export/distill.json")["schema_version"], 2);
     let measured = place.json("evaluate --model export --data test.tsv");
     let accuracy = measured["accuracy"].as_f64().expect("a number");
     let card = place.read("export/README.md");

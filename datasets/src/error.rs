@@ -22,8 +22,20 @@ pub enum Error {
     InvalidUtf8 { file: String, line: usize },
     #[error("{file}: no column `{column}`; there are {}", listed(.found))]
     NoColumn { file: String, column: String, found: Vec<String> },
-    #[error("{file}, line {line}: {found} columns where the header has {expected}")]
-    ColumnCount { file: String, line: usize, found: usize, expected: usize },
+    #[error("{place}: both `{one}` and `{other}` may hold the labels; say which with --label-column")]
+    SeveralLabelColumns { place: String, one: String, other: String },
+    #[error("{file}, line {line}: {found} columns where the header has {expected}{way_out}")]
+    ColumnCount { file: String, line: usize, found: usize, expected: usize, way_out: &'static str },
+    #[error(
+        "{file}, line {line}: a cell stands in quotes, with its own quotes doubled, as pandas and spreadsheets write it; \
+         read it so with --quotes csv, or as it stands with --quotes none"
+    )]
+    QuotedCell { file: String, line: usize },
+    #[error(
+        "{file}, line {line}: a quote opens a cell here and is never closed, so the rest of the file would be one text; \
+         close it, or read quotes as they stand with --quotes none"
+    )]
+    UnclosedQuote { file: String, line: usize },
     #[error("{file}, line {line}: nothing in column `{column}`; fill it in or leave the row out")]
     MissingText { file: String, line: usize, column: String },
     #[error("{file}, line {line}: not one JSON object on a line: {reason}")]
@@ -34,15 +46,17 @@ pub enum Error {
     #[error("no row has a label; name the column that holds them with --label-column")]
     NoLabels,
     #[error(
-        "line {id_line} has the number {id} for a label and line {name_line} the name `{name}`; \
-         use names or numbers throughout"
+        "line {line}: the label is {label}, which often stands for no label: leave such rows unlabelled with \
+         --unlabelled-value {label}, or make it a class by naming all of them with --label-names={label},.."
     )]
-    MixedLabels { id: u32, id_line: usize, name: String, name_line: usize },
+    NegativeLabel { label: String, line: usize },
+    #[error(
+        "line {line}: the label is {label}, and all labels are numbers: a score is not learned, only classes are; if \
+         these are classes, name them with --label-names"
+    )]
+    FractionLabel { label: String, line: usize },
     #[error("every label is `{label}`; a classifier needs at least two classes")]
     SingleClass { label: String },
-    #[error("line {line}: label {id} would make {} classes, and at most {limit} are supported; \
-             use names if the numbers are not class ids", u64::from(*.id) + 1)]
-    TooManyClasses { id: u32, line: usize, limit: u32 },
     #[error("{found} class names; a classifier needs at least two classes")]
     TooFewClasses { found: usize },
     #[error("the class name `{name}` appears twice (classes {first} and {second})")]
@@ -52,10 +66,10 @@ pub enum Error {
     #[error("line {line}: the model does not know the label `{label}`; it knows {count} classes: {known}")]
     UnknownLabel { label: String, line: usize, count: usize, known: String },
     #[error(
-        "line {line}: the label is `{label}`, and the model knows its {count} classes only as LABEL_0 to LABEL_{}; \
-         say which is which with --label-names a,b,c (the class names in the model's order)", .count - 1
+        "line {line}: the label is `{label}`, and the model knows its {count} classes only as {first} to {last}; \
+         say which is which with --label-names a,b,c (the class names in the model's order)"
     )]
-    GenericNames { label: String, line: usize, count: usize },
+    GenericNames { label: String, line: usize, count: usize, first: String, last: String },
 
     #[error(
         "{folder}: no tokenizer.json and no vocab.txt; add the tokenizer files that the model was trained with \

@@ -1,26 +1,24 @@
 //! Maps labels to class ids: by name, never by position in a file.
 
-use crate::{Error, RawLabel, Row};
+use crate::whole::whole_number;
+use crate::{Error, Row};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 
-/// So that one stray number does not make a model of a billion classes.
-const MOST_CLASSES_FROM_NUMBERS: u32 = 65_536;
-
-/// The class names, in the order of their ids. Serialised as a plain list of strings.
+/// The names of the classes, in the order of their ids. Written as a plain list of strings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct LabelNames {
     names: Vec<String>,
     ids: HashMap<String, u32>,
+    are_numbers: bool,
 }
 
 /// Returns the class names, and the class id of every row; a row without a label gets `None`.
 ///
-/// `known` are the classes of a model, or those of `--label-names`. With them, a label is the class of that name; an
-/// integer (a JSON integer, or digits that are not a class name) is a class id, if it is below the number of classes.
-/// Without them, the classes are the distinct names in the data, in byte order, or `LABEL_0` up to the largest id if
-/// all labels are integers.
+/// With `known`, a label is the class of that name; else a whole number below the number of classes is a class id, unless
+/// classes are named by numbers themselves. Without, the classes are the distinct labels in the data: in numerical order
+/// where all are whole numbers, else in byte order. A row without a label stays without.
 pub fn reconcile(rows: &[Row], known: Option<&LabelNames>) -> Result<(LabelNames, Vec<Option<u32>>), Error> {
     let names = match known {
         Some(known) => known.clone(),
@@ -48,14 +46,15 @@ impl LabelNames {
                 return Err(Error::DuplicateClass { name: name.clone(), first: first as usize, second: id });
             }
         }
-        Ok(Self { names, ids })
+        let are_numbers = names.iter().all(|name| whole_number(name).is_some());
+        Ok(Self { names, ids, are_numbers })
     }
 
     /// `LABEL_0` to `LABEL_<count - 1>`, the default class names of `transformers`.
     pub fn generic(count: usize) -> Self {
         let names: Vec<String> = (0..count).map(generic_name).collect();
         let ids = names.iter().cloned().zip(0..).collect();
-        Self { names, ids }
+        Self { names, ids, are_numbers: false }
     }
 
     /// The names, in the order of their ids.
@@ -78,31 +77,34 @@ impl LabelNames {
         self.ids.get(name).copied()
     }
 
-    /// Whether all class names are the default `LABEL_<i>`.
+    /// Whether every class is only known by its id, as `LABEL_<id>` or by the number itself.
     pub fn are_generic(&self) -> bool {
-        self.names.iter().enumerate().all(|(id, name)| *name == generic_name(id))
+        let all = |name: fn(usize) -> String| self.names.iter().enumerate().all(|(id, given)| *given == name(id));
+        all(generic_name) || all(|id| id.to_string())
     }
 
-    fn resolve(&self, label: &RawLabel, line: usize) -> Result<u32, Error> {
-        let id = match label {
-            RawLabel::Id(id) => Some(*id),
-            RawLabel::Name(name) => self.id(name).or_else(|| digits(name)),
-        };
-        if let Some(id) = id.filter(|id| (*id as usize) < self.len()) {
+    /// Whether every class is named by a whole number.
+    pub fn are_numbers(&self) -> bool {
+        self.are_numbers
+    }
+
+    fn resolve(&self, label: &str, line: usize) -> Result<u32, Error> {
+        let number = whole_number(label);
+        let named = self.id(label).or_else(|| self.id(&number?.to_string()));
+        // Where classes are named by numbers, a number that is no name would be mistaken for the id of another class.
+        let by_id = || number.and_then(|number| u32::try_from(number).ok()).filter(|_| !self.are_numbers);
+        if let Some(id) = named.or_else(by_id).filter(|id| (*id as usize) < self.len()) {
             return Ok(id);
         }
-        let count = self.len();
-        match label {
-            RawLabel::Name(name) if digits(name).is_none() && self.are_generic() => {
-                Err(Error::GenericNames { label: name.clone(), line, count })
+        let (label, count) = (label.to_owned(), self.len());
+        Err(match number {
+            Some(..0) => Error::NegativeLabel { label, line },
+            None if self.are_generic() => {
+                let [first, last] = [&self.names[0], &self.names[count - 1]].map(String::clone);
+                Error::GenericNames { label, line, count, first, last }
             }
-            RawLabel::Name(name) => {
-                Err(Error::UnknownLabel { label: name.clone(), line, count, known: self.some_names() })
-            }
-            RawLabel::Id(id) => {
-                Err(Error::UnknownLabel { label: id.to_string(), line, count, known: self.some_names() })
-            }
-        }
+            _ => Error::UnknownLabel { label, line, count, known: self.some_names() },
+        })
     }
 
     fn some_names(&self) -> String {
@@ -133,52 +135,44 @@ fn generic_name(id: usize) -> String {
     format!("LABEL_{id}")
 }
 
-/// The number that a string spells. `None` for `007`, which is a name made of digits.
-fn digits(name: &str) -> Option<u32> {
-    let canonical = name == "0" || (name.starts_with(|c: char| ('1'..='9').contains(&c)));
-    let id = name.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.parse().ok()).flatten();
-    id.filter(|_| canonical)
+/// The classes of data that comes without a model.
+fn discover(rows: &[Row]) -> Result<LabelNames, Error> {
+    let labelled = || rows.iter().filter_map(|row| row.label.as_deref().map(|label| (label, row.line)));
+    let negative = labelled().find(|(label, _)| whole_number(label).is_some_and(|number| number < 0));
+    if let Some((label, line)) = negative {
+        return Err(Error::NegativeLabel { label: label.to_owned(), line });
+    }
+    let numbers: Option<BTreeSet<i64>> = labelled().map(|(label, _)| whole_number(label)).collect();
+    let names: Vec<String> = match numbers {
+        Some(numbers) => numbers.iter().map(i64::to_string).collect(),
+        None => {
+            refuse_measurements(labelled())?;
+            labelled().map(|(label, _)| label).collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
+        }
+    };
+    match names.as_slice() {
+        [] => Err(Error::NoLabels),
+        [label] => Err(Error::SingleClass { label: label.clone() }),
+        _ => LabelNames::new(names),
+    }
 }
 
-/// The classes of data without a model.
-fn discover(rows: &[Row]) -> Result<LabelNames, Error> {
-    let labelled = || rows.iter().filter_map(|row| row.label.as_ref().map(|label| (label, row.line)));
-    let first_name = labelled().find_map(|(label, line)| match label {
-        RawLabel::Name(name) if digits(name).is_none() => Some((name, line)),
-        _ => None,
-    });
-    match first_name {
-        Some((name, name_line)) => {
-            let mut names = BTreeSet::new();
-            for (label, id_line) in labelled() {
-                match label {
-                    RawLabel::Name(name) => names.insert(name),
-                    RawLabel::Id(id) => {
-                        return Err(Error::MixedLabels { id: *id, id_line, name: name.clone(), name_line });
-                    }
-                };
-            }
-            if names.len() < 2 {
-                return Err(Error::SingleClass { label: name.clone() });
-            }
-            LabelNames::new(names.into_iter().cloned().collect())
+/// Refuses labels that are numbers all of them, some with a fraction: scores, and no classes.
+fn refuse_measurements<'a>(labelled: impl Iterator<Item = (&'a str, usize)>) -> Result<(), Error> {
+    let mut fraction = None;
+    for (label, line) in labelled {
+        let digits = label.strip_prefix('-').unwrap_or(label);
+        let is_number = digits.starts_with(|c: char| c.is_ascii_digit()) && label.parse::<f64>().is_ok();
+        if !is_number {
+            return Ok(());
         }
-        None => {
-            let ids = || {
-                labelled().filter_map(|(label, line)| match label {
-                    RawLabel::Id(id) => Some((*id, line)),
-                    RawLabel::Name(name) => digits(name).map(|id| (id, line)),
-                })
-            };
-            let (largest, line) = ids().max_by_key(|(id, _)| *id).ok_or(Error::NoLabels)?;
-            if ids().all(|(id, _)| id == largest) {
-                return Err(Error::SingleClass { label: largest.to_string() });
-            }
-            if largest >= MOST_CLASSES_FROM_NUMBERS {
-                return Err(Error::TooManyClasses { id: largest, line, limit: MOST_CLASSES_FROM_NUMBERS });
-            }
-            Ok(LabelNames::generic(largest as usize + 1))
+        if whole_number(label).is_none() && label.contains(['.', 'e', 'E']) {
+            fraction = fraction.or(Some((label, line)));
         }
+    }
+    match fraction {
+        Some((label, line)) => Err(Error::FractionLabel { label: label.to_owned(), line }),
+        None => Ok(()),
     }
 }
 
@@ -187,16 +181,13 @@ mod tests {
     use super::*;
 
     fn named(labels: &[&str]) -> Vec<Row> {
-        rows(labels.iter().map(|label| (!label.is_empty()).then(|| RawLabel::Name((*label).into()))).collect())
-    }
-
-    fn numbered(labels: &[u32]) -> Vec<Row> {
-        rows(labels.iter().map(|id| Some(RawLabel::Id(*id))).collect())
-    }
-
-    fn rows(labels: Vec<Option<RawLabel>>) -> Vec<Row> {
-        let row = |(line, label)| Row { text: "t".into(), text_b: None, label, line: line + 2 };
-        labels.into_iter().enumerate().map(row).collect()
+        let row = |(line, label): (usize, &&str)| Row {
+            text: "t".into(),
+            text_b: None,
+            label: (!label.is_empty()).then(|| (*label).to_owned()),
+            line: line + 2,
+        };
+        labels.iter().enumerate().map(row).collect()
     }
 
     fn names(names: &[&str]) -> LabelNames {
@@ -216,22 +207,45 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_ids_and_classes_go_up_to_the_largest() {
-        let (found, ids) = reconcile(&numbered(&[3, 0]), None).unwrap();
-        assert_eq!(found, LabelNames::generic(4));
-        assert!(found.are_generic());
-        assert_eq!(ids, [Some(3), Some(0)]);
-        let (found, ids) = reconcile(&named(&["10", "9"]), None).unwrap();
-        assert_eq!(found.len(), 11);
-        assert_eq!(ids, [Some(10), Some(9)]);
+    fn whole_numbers_make_as_many_classes_as_occur_in_numerical_order() {
+        for (labels, classes, ids) in [
+            (["2", "1", "4", "3", "1"], &["1", "2", "3", "4"][..], [1, 0, 3, 2, 0]),
+            (["10", "9", "2905", "10", "9"], &["9", "10", "2905"], [1, 0, 2, 1, 0]),
+            (["1", "0", "1", "0", "1"], &["0", "1"], [1, 0, 1, 0, 1]),
+            // As pandas writes a column with gaps.
+            (["1.0", "0.0", "1", "0", "1.0"], &["0", "1"], [1, 0, 1, 0, 1]),
+            (["5000000000", "1", "1", "1", "1"], &["1", "5000000000"], [1, 0, 0, 0, 0]),
+        ] {
+            let (found, found_ids) = reconcile(&named(&labels), None).unwrap();
+            assert_eq!(found, names(classes));
+            assert_eq!(found_ids, ids.map(Some), "{labels:?}");
+        }
     }
 
     #[test]
     fn digits_beside_names_or_with_leading_zeros_are_names() {
-        let (found, _) = reconcile(&named(&["10", "x"]), None).unwrap();
-        assert_eq!(found, names(&["10", "x"]));
-        let (found, _) = reconcile(&named(&["007", "008"]), None).unwrap();
-        assert_eq!(found, names(&["007", "008"]));
+        for labels in [["10", "x"], ["007", "008"], ["1", "1.0.1"], ["2", "٣"]] {
+            let (found, _) = reconcile(&named(&labels), None).unwrap();
+            assert_eq!(found, names(&labels));
+        }
+    }
+
+    #[test]
+    fn negative_numbers_and_fractions_are_no_classes_unless_they_are_named() {
+        let labels = named(&["0", "1", "-1"]);
+        let message = refusal(&labels, None);
+        assert!(message.starts_with("line 4: the label is -1"), "{message}");
+        assert!(message.contains("--unlabelled-value -1") && message.contains("--label-names=-1,"), "{message}");
+        assert!(refusal(&labels, Some(&names(&["no", "yes"]))).contains("line 4: the label is -1"));
+        let (_, ids) = reconcile(&labels, Some(&names(&["-1", "0", "1"]))).unwrap();
+        assert_eq!(ids, [Some(1), Some(2), Some(0)]);
+        assert!(refusal(&named(&["yes", "no", "-1"]), None).contains("line 4: the label is -1"));
+
+        let message = refusal(&named(&["1", "3.8", "2.25"]), None);
+        assert!(message.starts_with("line 3: the label is 3.8"), "{message}");
+        assert!(reconcile(&named(&["1.5", "2.5"]), Some(&names(&["1.5", "2.5"]))).is_ok());
+        // Versions, and not measurements.
+        assert_eq!(reconcile(&named(&["1.5", "1.5b"]), None).unwrap().0.len(), 2);
     }
 
     #[test]
@@ -240,7 +254,15 @@ mod tests {
         let (found, ids) = reconcile(&named(&["a", "b", "0", "1", ""]), Some(&known)).unwrap();
         assert_eq!(found, known);
         assert_eq!(ids, [Some(1), Some(0), Some(2), Some(1), None]);
-        assert_eq!(reconcile(&numbered(&[0, 2]), Some(&known)).unwrap().1, [Some(0), Some(2)]);
+    }
+
+    #[test]
+    fn classes_named_by_numbers_are_not_meant_by_id() {
+        let stars = names(&["1", "2", "3", "4", "5"]);
+        assert_eq!(reconcile(&named(&["1", "5", "2.0"]), Some(&stars)).unwrap().1, [Some(0), Some(4), Some(1)]);
+        assert!(refusal(&named(&["1", "0"]), Some(&stars)).contains("line 3: the model does not know the label `0`"));
+        // Where the numbers are the ids, both say the same.
+        assert_eq!(reconcile(&named(&["1", "0"]), Some(&names(&["0", "1"]))).unwrap().1, [Some(1), Some(0)]);
     }
 
     #[test]
@@ -251,7 +273,7 @@ mod tests {
             "line 3: the model does not know the label `c`; it knows 2 classes: a, b"
         );
         assert_eq!(
-            refusal(&numbered(&[2]), Some(&known)),
+            refusal(&named(&["2"]), Some(&known)),
             "line 2: the model does not know the label `2`; it knows 2 classes: a, b"
         );
         assert!(refusal(&named(&["5"]), Some(&LabelNames::generic(3))).contains("does not know the label `5`"));
@@ -263,18 +285,16 @@ mod tests {
         assert!(message.contains("LABEL_0 to LABEL_76") && message.contains("--label-names a,b,c"), "{message}");
         let (_, ids) = reconcile(&named(&["LABEL_2", "1"]), Some(&LabelNames::generic(3))).unwrap();
         assert_eq!(ids, [Some(2), Some(1)]);
+        let message = refusal(&named(&["card"]), Some(&names(&["0", "1"])));
+        assert!(message.contains("only as 0 to 1"), "{message}");
     }
 
     #[test]
     fn data_that_cannot_make_a_classifier_is_refused() {
         assert!(refusal(&named(&["", ""]), None).contains("no row has a label"));
         assert!(refusal(&named(&["a", "", "a"]), None).contains("every label is `a`"));
-        assert!(refusal(&numbered(&[1, 1]), None).contains("every label is `1`"));
-        assert!(refusal(&numbered(&[0, 4_000_000_000]), None).contains("line 3: label 4000000000"));
+        assert!(refusal(&named(&["1", "1.0"]), None).contains("every label is `1`"));
         assert!(refusal(&named(&["a"]), Some(&names(&["a"]))).contains("1 class names"));
-        let mut mixed = named(&["a"]);
-        mixed.extend(numbered(&[3]));
-        assert!(refusal(&mixed, None).contains("names or numbers throughout"));
     }
 
     #[test]

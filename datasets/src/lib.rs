@@ -8,10 +8,10 @@
 //!
 //! # fn main() -> Result<(), datasets::Error> {
 //! let rows = read_rows(Path::new("train.jsonl.gz"), &Columns::default())?;
-//! let (train, _validation) = hold_out(rows);
-//! let (_names, _labels) = reconcile(&train, None)?;
+//! let (_names, labels) = reconcile(&rows, None)?;
+//! let _held_out = hold_out(&rows, &labels);
 //! let tokenizer = TextTokenizer::from_folder(Path::new("teacher"))?;
-//! let encodings = tokenizer.encode(&train, 128)?;
+//! let encodings = tokenizer.encode(&rows, 128)?;
 //! let batch = TokenBatch::gather(&encodings, &[0, 1, 2]);
 //! assert_eq!(batch.starts.len(), 4);
 //! # Ok(())
@@ -28,6 +28,7 @@ mod prune;
 mod rows;
 mod sampler;
 mod tokenizer;
+mod whole;
 
 pub use batches::{TokenBatch, forward_batches};
 pub use encodings::{Encodings, Key};
@@ -36,6 +37,6 @@ pub use hold_out::hold_out;
 pub use labels::{LabelNames, reconcile};
 pub use mask::{MaskedBatch, MaskedRow, Masking};
 pub use prune::{PrunedVocabulary, prune_vocabulary};
-pub use rows::{Columns, RawLabel, Row, for_each_row, parse_rows, read_rows};
+pub use rows::{Columns, LabelColumn, Quotes, Row, for_each_row, has_columns, parse_rows, read_rows};
 pub use sampler::{Epoch, Sampler, order};
 pub use tokenizer::{TextTokenizer, TokenizerFiles};

@@ -9,7 +9,7 @@ use nn::hf::HfConfig;
 use crate::objective::LossTermRecipe;
 use crate::recipe::ExportDtype;
 use crate::run_record::{RunInputs, RunRecord};
-use crate::scores::Scores;
+use crate::scores::{MACRO_F1, Scores};
 use crate::tasks::single_label::CardText;
 use crate::ui;
 
@@ -98,7 +98,7 @@ impl ModelCard<'_> {
             let _ = writeln!(text, "Measured on {} ({count} rows{labelled}){before}.\n", inline(measured_on));
             for (name, figure) in [
                 ("accuracy", scores.accuracy),
-                ("macro-F1", scores.macro_f1),
+                (MACRO_F1, scores.macro_f1),
                 ("agreement with the teacher", scores.agreement),
                 ("calibration error (ECE, 15 bins)", scores.ece),
             ] {

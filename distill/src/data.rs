@@ -1,11 +1,13 @@
 //! Reads rows, splits them, and matches labels with class names.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use datasets::{Columns, LabelNames, Row, hold_out, read_rows, reconcile};
+use datasets::{Columns, LabelColumn, LabelNames, Row, for_each_row, hold_out, reconcile};
 
 use crate::recipe::ColumnsRecipe;
+use crate::ui;
 
 /// Rows with the class ids of their labels.
 #[derive(Default)]
@@ -20,6 +22,35 @@ impl Split {
         let labels = vec![None; rows.len()];
         Self { rows, labels }
     }
+
+    /// Rows to learn from, and a tenth of each class to validate on, in their order.
+    pub(crate) fn hold_out(self) -> (Self, Self) {
+        let held_out = hold_out(&self.rows, &self.labels);
+        let mut sides = (Self::default(), Self::default());
+        for ((row, label), held_out) in self.rows.into_iter().zip(self.labels).zip(held_out) {
+            let side = if held_out { &mut sides.1 } else { &mut sides.0 };
+            side.rows.push(row);
+            side.labels.push(label);
+        }
+        sides
+    }
+
+    /// Says, where no row has a label, what follows from it; `row` says of which rows.
+    pub(crate) fn say_unlabelled(&self, row: &str, consequence: &str) {
+        if self.labels.iter().all(Option::is_none) {
+            say_unlabelled(row, consequence);
+        }
+    }
+}
+
+/// What cannot be told without labels.
+pub(crate) const NO_FIGURES: &str = "accuracy, macro-F1 and calibration are left out";
+
+/// Says that no row has a label, and what follows from it.
+pub(crate) fn say_unlabelled(row: &str, consequence: &str) {
+    ui::say(format!(
+        "warning: no {row} has a label: {consequence}; if they have, name their column with --label-column"
+    ));
 }
 
 /// Training and validation rows.
@@ -29,10 +60,27 @@ pub(crate) struct TaskData {
     pub(crate) names: LabelNames,
 }
 
-/// Reads a file and matches its labels with the known class names; without them, the labels in the file are the
-/// classes.
+/// Reads a file whose labels matter.
+pub(crate) fn read_rows(path: &Path, columns: &ColumnsRecipe) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let label_column = for_each_row(path, &columns_of(columns), |row| {
+        rows.push(row);
+        ControlFlow::Continue(())
+    })?;
+    say_label_column(path, label_column.as_deref());
+    Ok(rows)
+}
+
+/// Says which column labels were taken from, where nobody named it and it is not called `label`.
+pub(crate) fn say_label_column(path: &Path, found: Option<&str>) {
+    if let Some(name) = found {
+        ui::say(format!("{}: labels are taken from column `{name}`; --label-column names another", path.display()));
+    }
+}
+
+/// Reads a file and matches its labels with class names; without any known, the file's labels are the classes.
 pub(crate) fn read(path: &Path, columns: &ColumnsRecipe, known: Option<&LabelNames>) -> anyhow::Result<Split> {
-    let rows = read_rows(path, &columns_of(columns))?;
+    let rows = read_rows(path, columns)?;
     let (_, labels) = reconcile(&rows, known).with_context(|| path.display().to_string())?;
     Ok(Split { rows, labels })
 }
@@ -44,38 +92,42 @@ pub(crate) fn read_split(
     columns: &ColumnsRecipe,
     known: Option<&LabelNames>,
 ) -> anyhow::Result<TaskData> {
-    let rows = read_rows(data, &columns_of(columns))?;
-    let validation_rows = validation.map(|path| read_rows(path, &columns_of(columns))).transpose()?;
+    let rows = read_rows(data, columns)?;
+    let validation_rows = validation.map(|path| read_rows(path, columns)).transpose()?;
     split(rows, validation_rows, known, [data, validation.unwrap_or(data)])
 }
 
-/// As [`read_split`], for rows in memory; `origins` are the file names for messages.
+/// As [`read_split`], of rows in memory; `origins` says where they are from, in messages. Without known classes, those of
+/// all rows are the classes, before any is held out.
 pub(crate) fn split(
     rows: Vec<Row>,
     validation: Option<Vec<Row>>,
     known: Option<&LabelNames>,
     origins: [&Path; 2],
 ) -> anyhow::Result<TaskData> {
-    let (train, validation) = split_rows(rows, validation)?;
-    let (names, labels) = match known {
-        Some(known) => (known.clone(), labels_of(&train, known, origins[0])?),
-        None => reconcile(&train, None).with_context(|| origins[0].display().to_string())?,
+    let (names, labels) = reconcile(&rows, known).with_context(|| origins[0].display().to_string())?;
+    let validation = match validation {
+        None => None,
+        Some(rows) => {
+            let labels = labels_of(&rows, &names, origins[1]);
+            let labels = match known {
+                Some(_) => labels?,
+                None => labels.with_context(|| format!("the classes are those of {}", origins[0].display()))?,
+            };
+            Some(Split { rows, labels })
+        }
     };
-    let validation_labels = labels_of(&validation, &names, origins[1])?;
-    Ok(TaskData {
-        train: Split { rows: train, labels },
-        validation: Split { rows: validation, labels: validation_labels },
-        names,
-    })
+    let (train, validation) = or_held_out(Split { rows, labels }, validation)?;
+    Ok(TaskData { train, validation, names })
 }
 
-/// Training and validation rows; without validation rows, a tenth of `rows` is held out.
-pub(crate) fn split_rows(rows: Vec<Row>, validation: Option<Vec<Row>>) -> anyhow::Result<(Vec<Row>, Vec<Row>)> {
+/// Rows to learn from and rows to validate on: a tenth of the others where there are none.
+pub(crate) fn or_held_out(rows: Split, validation: Option<Split>) -> anyhow::Result<(Split, Split)> {
     let (train, validation) = match validation {
         Some(validation) => (rows, validation),
-        None => hold_out(rows),
+        None => rows.hold_out(),
     };
-    if train.is_empty() {
+    if train.rows.is_empty() {
         bail!("no rows are left to learn from: all are held out for validation; give more rows, or --validation");
     }
     Ok((train, validation))
@@ -90,16 +142,27 @@ pub(crate) fn columns_of(columns: &ColumnsRecipe) -> Columns {
     Columns {
         text: columns.text_column.clone(),
         pair: columns.pair_column.clone(),
-        label: columns.label_column.clone(),
+        label: columns.label_column.clone().map_or(LabelColumn::Usual, LabelColumn::Named),
+        unlabelled: columns.unlabelled_value.clone(),
+        quotes: columns.quotes,
     }
 }
 
-/// Refuses a teacher that is no better than chance: its accuracy on at least 50 labelled rows is at most 1/K plus two
-/// standard errors, for K classes.
+/// As [`columns_of`], for what asks for no labels: they are not even looked at, unless their column is named.
+pub(crate) fn text_columns_of(columns: &ColumnsRecipe) -> Columns {
+    let label = columns.label_column.clone().map_or(LabelColumn::Ignored, LabelColumn::Named);
+    Columns { label, ..columns_of(columns) }
+}
+
+/// Labelled rows that it takes to tell a teacher from chance.
+pub(crate) const FEWEST_FOR_CHANCE: usize = 50;
+
+/// Refuses a teacher that the labels show to be no better than chance: accuracy at most 1/K plus two standard errors,
+/// over at least [`FEWEST_FOR_CHANCE`] labelled rows.
 pub(crate) fn refuse_chance(accuracy: f64, labelled: usize, classes: usize) -> anyhow::Result<()> {
     let chance = 1.0 / classes as f64;
     let limit = chance + 2.0 * (chance * (1.0 - chance) / labelled as f64).sqrt();
-    if labelled >= 50 && accuracy <= limit {
+    if labelled >= FEWEST_FOR_CHANCE && accuracy <= limit {
         bail!(
             "the teacher's accuracy on {labelled} labelled rows is {accuracy:.3}, no better than chance \
              ({chance:.3}, plus two standard errors: {limit:.3}); fine-tune it first, check that its class names and \

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use nn::hf::HfConfig;
 use nn::{EncoderConfig, Head, Parameters, Slot};
 use safetensors::{Dtype, View};
-use teacher::{Download, HubOptions, ModelFiles};
+use teacher::{Download, HubOptions, LoadedModel, ModelFiles};
 
 use crate::files::{self, FileError};
 use crate::hint::HintExt;
@@ -40,6 +40,20 @@ pub(crate) const WEIGHTS: &str = "model.safetensors";
 pub(crate) fn load_for(name: &str, hub: &HubOptions, head: Head) -> anyhow::Result<TextModel> {
     let files = locate(name, hub)?;
     let loaded = teacher::load_for(&files, head).with_context(|| format!("cannot load the model `{name}`"))?;
+    with_tokenizer(name, &files, loaded)
+}
+
+/// Finds and loads a model that is to get a classification head; one of another task is left aside, and missing.
+pub(crate) fn load_base(name: &str, hub: &HubOptions) -> anyhow::Result<TextModel> {
+    let files = locate(name, hub)?;
+    let loaded = teacher::load_base(&files).with_context(|| format!("cannot load the model `{name}`"))?;
+    if let Some(why) = &loaded.other_head {
+        ui::say(format!("the head of {name} is of no use here, and is replaced: {why}"));
+    }
+    with_tokenizer(name, &files, loaded)
+}
+
+fn with_tokenizer(name: &str, files: &ModelFiles, loaded: LoadedModel) -> anyhow::Result<TextModel> {
     if !loaded.unused.is_empty() {
         tracing::debug!("{name}: tensors that the encoder has no use for: {}", loaded.unused.join(", "));
     }

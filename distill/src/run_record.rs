@@ -18,8 +18,9 @@ use crate::scores::Scores;
 /// The record's file name.
 pub(crate) const RECORD: &str = "distill.json";
 
-/// Version of the record's fields.
-const SCHEMA_VERSION: u32 = 1;
+/// Version of the record's fields. In version 1, which is still read, macro-F1 was over all classes, also those that do not
+/// occur.
+const SCHEMA_VERSION: u32 = 2;
 
 /// The record of one trained model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -146,14 +147,23 @@ impl RunRecord {
         let version: serde_json::Value =
             serde_json::from_str(&text).with_context(|| format!("{}: no JSON", path.display()))?;
         let found = version["schema_version"].as_u64().unwrap_or(0);
-        if found != u64::from(SCHEMA_VERSION) {
+        if !(1..=u64::from(SCHEMA_VERSION)).contains(&found) {
             anyhow::bail!(
                 "{}: schema_version is {found}, this build reads {SCHEMA_VERSION}; update distill, or train again",
                 path.display()
             );
         }
-        let record = serde_json::from_str(&text).with_context(|| format!("{}: not a run's record", path.display()))?;
-        Ok(Some(record))
+        let record: Self =
+            serde_json::from_str(&text).with_context(|| format!("{}: not a run's record", path.display()))?;
+        Ok(Some(record.in_this_version()))
+    }
+
+    /// The same as this version would have it, without what an earlier one understood in another way.
+    pub(crate) fn in_this_version(mut self) -> Self {
+        if let Some(scores) = self.figures.validation.as_mut().filter(|_| self.schema_version < 2) {
+            scores.macro_f1 = None;
+        }
+        Self { schema_version: SCHEMA_VERSION, ..self }
     }
 
     /// Writes the record. It is the last file of a run: if it exists, the run is complete.

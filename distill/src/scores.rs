@@ -60,7 +60,15 @@ impl Scores {
     }
 }
 
-/// A logit is infinite or not a number, so the predictions are meaningless.
+/// The scores after some training, with the loss that decides between equal ones.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Evaluated {
+    pub(crate) scores: Scores,
+    /// See [`cross_entropy`]; against the labels, or where there are none against the teacher's choices.
+    pub(crate) loss: Option<f64>,
+}
+
+/// A model gave a logit that is no number, so that nothing can be said about its predictions.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("row {row}: the logit of class {class} is {value}; the weights are damaged, or the training diverged")]
 pub(crate) struct NotFinite {
@@ -84,8 +92,11 @@ pub(crate) fn accuracy(predicted: &[u32], labels: &[Option<u32>]) -> f64 {
     share(right, labelled)
 }
 
-/// The mean over all `K` classes of `F1 = 2 TP / (2 TP + FP + FN)`, over labelled rows.
-/// A class that is neither predicted nor a label counts as 0, so the divisor is always `K`.
+/// What [`macro_f1`] is called where it is printed.
+pub(crate) const MACRO_F1: &str = "macro-F1 (classes that occur)";
+
+/// The mean of `F1 = 2 TP / (2 TP + FP + FN)` over the classes that occur among the labels or the predictions of labelled
+/// rows, as scikit-learn's `f1_score(average="macro")`; 0 without any.
 pub(crate) fn macro_f1(predicted: &[u32], labels: &[Option<u32>], classes: usize) -> f64 {
     let mut hits = vec![0_usize; classes];
     // Per class: times predicted plus times labelled, which is 2 TP + FP + FN.
@@ -98,8 +109,9 @@ pub(crate) fn macro_f1(predicted: &[u32], labels: &[Option<u32>], classes: usize
             hits[label as usize] += 1;
         }
     }
+    let occur = mentions.iter().filter(|&&mentions| mentions > 0).count();
     let sum: f64 = hits.iter().zip(&mentions).map(|(&hits, &mentions)| share(2 * hits, mentions)).sum();
-    sum / classes.max(1) as f64
+    sum / occur.max(1) as f64
 }
 
 /// The fraction of rows for which two models predict the same class.
@@ -136,6 +148,29 @@ pub(crate) fn expected_calibration_error(logits: &[f32], labels: &[Option<u32>],
     }
     // n_bin cancels: n_bin / n * |right / n_bin - confidence / n_bin|.
     bins.iter().map(|bin| (bin.right - bin.confidence).abs()).sum::<f64>() / labelled.max(1) as f64
+}
+
+/// The mean of `-log softmax(logits)[answer]`, in nats, over the rows that have an answer; none without any.
+///
+/// # Shapes
+/// - `logits`: `[N, K]`, before softmax, with `K = classes`
+/// - `answers`: `[N]`, class ids below `K` or none
+pub(crate) fn cross_entropy(logits: &[f32], answers: &[Option<u32>], classes: usize) -> Option<f64> {
+    let (sum, count) = summed_cross_entropy(logits, answers, classes);
+    (count > 0).then(|| sum / count as f64)
+}
+
+/// The sum behind [`cross_entropy`], and over how many rows it is.
+pub(crate) fn summed_cross_entropy(logits: &[f32], answers: &[Option<u32>], classes: usize) -> (f64, usize) {
+    let (mut sum, mut count) = (0.0, 0);
+    for (row, answer) in logits.chunks_exact(classes).zip(answers) {
+        let Some(answer) = *answer else { continue };
+        let top = f64::from(row[largest(row)]);
+        let total = row.iter().map(|&logit| (f64::from(logit) - top).exp()).sum::<f64>();
+        sum += total.ln() + top - f64::from(row[answer as usize]);
+        count += 1;
+    }
+    (sum, count)
 }
 
 fn largest(row: &[f32]) -> usize {
@@ -177,13 +212,25 @@ mod tests {
     }
 
     #[test]
-    fn macro_f1_counts_an_absent_class_as_zero() {
-        // Class 0: TP 2, FN 1 -> 4/5. Class 1: TP 1, FP 1 -> 2/3. Class 2: FP 0, FN 0 -> 0. Class 3: FN 1, FP 1 -> 0.
+    fn macro_f1_is_over_the_classes_that_occur() {
+        // Class 0: TP 2, FN 1 -> 4/5. Class 1: TP 1, FP 1 -> 2/3. Classes 2 and 3 do not occur on labelled rows.
         let predicted = [0, 0, 1, 1, 3, 0];
         let labels = [Some(0), Some(0), Some(0), Some(1), None, None];
-        close(macro_f1(&predicted, &labels, 4), (4.0 / 5.0 + 2.0 / 3.0) / 4.0);
+        close(macro_f1(&predicted, &labels, 4), (4.0 / 5.0 + 2.0 / 3.0) / 2.0);
+        // Class 2 is predicted and class 3 a label, neither rightly: f1_score([0, 3], [0, 2], average="macro").
+        close(macro_f1(&[0, 2], &[Some(0), Some(3)], 5), 1.0 / 3.0);
+        close(macro_f1(&[1], &[None], 2), 0.0);
         close(macro_f1(&[1, 0], &[Some(0), Some(1)], 2), 0.0);
         close(macro_f1(&[1, 0], &[Some(1), Some(0)], 2), 1.0);
+    }
+
+    #[test]
+    fn cross_entropy_is_that_of_the_answers() {
+        let logits = [two_classes(0.65), two_classes(0.9), two_classes(0.99), [1e4, 0.0]].concat();
+        let answers = [Some(1), Some(0), None, Some(0)];
+        let expected = (-(0.65_f64.ln()) - 0.1_f64.ln()) / 3.0;
+        close(cross_entropy(&logits, &answers, 2).expect("answers"), expected);
+        assert_eq!(cross_entropy(&logits, &[None; 4], 2), None);
     }
 
     #[test]
@@ -233,7 +280,7 @@ mod tests {
         );
         let scores = Scores::of(&logits, Some(&[1, 1]), &[Some(1), None], 2).expect("finite");
         assert_eq!((scores.rows, scores.labelled), (2, 1));
-        assert_eq!((scores.accuracy, scores.macro_f1, scores.agreement), (Some(1.0), Some(0.5), Some(0.5)));
+        assert_eq!((scores.accuracy, scores.macro_f1, scores.agreement), (Some(1.0), Some(1.0), Some(0.5)));
     }
 
     #[test]

@@ -210,7 +210,8 @@ pub enum Error {
     },
     /// A tensor of a type that cannot be converted to f32.
     #[error(
-        "{path}: tensor `{tensor}` is {dtype}, expected f32, f16, bf16 or f64; use the model's unquantised weights"
+        "{path}: tensor `{tensor}` is {dtype}, expected f32, f16, bf16 or f64: the weights are quantised; use the model's \
+         unquantised ones"
     )]
     TensorType {
         /// The file.
@@ -220,7 +221,27 @@ pub enum Error {
         /// Its type, as the file calls it.
         dtype: String,
     },
-    /// Two shards have a tensor of the same name.
+    /// Weights that are codes for numbers.
+    #[error("{path}: the weights are quantised ({finding}), which is not read; use the model's unquantised ones")]
+    Quantised {
+        /// `config.json` or the weights.
+        path: PathBuf,
+        /// What shows it.
+        finding: String,
+    },
+    /// A folder with an adapter alone.
+    #[error(
+        "{place}: an adapter (LoRA or another of PEFT's), and no model: merge it into {base} first, in Python with \
+         `PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(..)`, and give the folder that this \
+         writes"
+    )]
+    Adapter {
+        /// The folder, or the model's name.
+        place: String,
+        /// The model that the adapter is for.
+        base: String,
+    },
+    /// Two shards hold a tensor of one name.
     #[error("{path}: tensor `{tensor}` is in an earlier shard too; copy or download the model again")]
     TensorTwice {
         /// The later file.

@@ -109,7 +109,10 @@ const WEIGHTS: [(&str, &str); 2] =
 
 fn collect(name: &str, source: &dyn Source) -> Result<ModelFiles, Error> {
     let no_config = "give a folder, or the name of a model, as `save_pretrained` writes it";
-    let config = source.find(CONFIG_FILE)?.ok_or_else(|| source.missing(CONFIG_FILE, no_config))?;
+    let Some(config) = source.find(CONFIG_FILE)? else {
+        refuse_adapter(name, source)?;
+        return Err(source.missing(CONFIG_FILE, no_config));
+    };
     Ok(ModelFiles {
         name: name.to_owned(),
         folder: source.folder(),
@@ -122,11 +125,11 @@ fn collect(name: &str, source: &dyn Source) -> Result<ModelFiles, Error> {
         vocab_json: source.find("vocab.json")?,
         merges_txt: source.find("merges.txt")?,
         // Last, so that whatever else is amiss shows before the long download.
-        weights: weights(source)?,
+        weights: weights(name, source)?,
     })
 }
 
-fn weights(source: &dyn Source) -> Result<Vec<PathBuf>, Error> {
+fn weights(name: &str, source: &dyn Source) -> Result<Vec<PathBuf>, Error> {
     for (whole, index) in WEIGHTS {
         if let Some(file) = source.find(whole)? {
             return Ok(vec![file]);
@@ -139,8 +142,18 @@ fn weights(source: &dyn Source) -> Result<Vec<PathBuf>, Error> {
                 .collect();
         }
     }
+    refuse_adapter(name, source)?;
     let convert = "weights of TensorFlow or Flax are not read: load and save the model with `transformers` first";
     Err(source.missing("model.safetensors or pytorch_model.bin", convert))
+}
+
+/// Names what lies in the place of a model, where it is an adapter.
+fn refuse_adapter(name: &str, source: &dyn Source) -> Result<(), Error> {
+    let Some(path) = source.find("adapter_config.json")? else { return Ok(()) };
+    let text = std::fs::read(&path).map_err(|source| Error::Read { path, source })?;
+    let json: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    let base = json["base_model_name_or_path"].as_str().unwrap_or("the model that it was made for");
+    Err(Error::Adapter { place: name.to_owned(), base: base.to_owned() })
 }
 
 /// The files that an index of weights names.

@@ -3,7 +3,8 @@
 //! Checkpoints differ: with or without the family's prefix, `gamma`/`beta` for norms, heads of other tasks, position
 //! ids stored as tensors. The parameter names come from [`nn::names`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use nn::hf::HfConfig;
 use nn::{FeedForwardSlot, Head, LayerSlot, Layout, Parameters, Slot, names};
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::hub::ModelFiles;
-use crate::weights::{RawTensor, read_tensors};
+use crate::weights::{Checkpoint, RawTensor, read_checkpoint};
 
 /// A model as read from its files.
 #[derive(Clone, Debug)]
@@ -22,7 +23,9 @@ pub struct LoadedModel {
     pub parameters: Parameters,
     /// Parameters of the head that are not in the checkpoint.
     pub missing_head: Vec<Slot>,
-    /// Names of tensors in the checkpoint that the model does not use.
+    /// Why the checkpoint's head was left aside, where it was: it is of another task, or its classes cannot be told apart.
+    pub other_head: Option<String>,
+    /// Tensors of the checkpoint that the encoder has no use for.
     pub unused: Vec<String>,
 }
 
@@ -38,9 +41,24 @@ pub fn load(files: &ModelFiles) -> Result<LoadedModel, Error> {
 /// output matrix is not tied to its word embeddings. A head that is missing altogether is not an error but reported in
 /// [`missing_head`](LoadedModel::missing_head), for the caller to initialise or to refuse.
 pub fn load_for(files: &ModelFiles, head: Head) -> Result<LoadedModel, Error> {
-    let config = read_config_for(files, head)?;
+    load_with(files, read_config_for(files, head)?, None)
+}
+
+/// As [`load_for`] a classification head that is to be replaced where it is of another task: of several labels, of a score, or
+/// with classes that `config.json` does not tell apart. Its last linear map is missing then.
+pub fn load_base(files: &ModelFiles) -> Result<LoadedModel, Error> {
+    let json = read_json(files)?;
+    let path = &files.config;
+    let (config, why) =
+        nn::hf::read_config_of_base(&json).map_err(|source| Error::Model { path: path.clone(), source })?;
+    load_with(files, config, why.map(|why| why.to_string()))
+}
+
+fn load_with(files: &ModelFiles, config: HfConfig, other_head: Option<String>) -> Result<LoadedModel, Error> {
+    let head = config.encoder.head;
+    let Checkpoint { tensors: read, integers } = read_checkpoint(files)?;
     let mut tensors: BTreeMap<String, (String, RawTensor)> = BTreeMap::new();
-    for (name, tensor) in read_tensors(files)? {
+    for (name, tensor) in read {
         tensors.insert(canonical(&name), (name, tensor));
     }
     let weights = &files.weights[0];
@@ -48,12 +66,17 @@ pub fn load_for(files: &ModelFiles, head: Head) -> Result<LoadedModel, Error> {
     let mut parameters = Parameters::zeros(layout.clone());
     let mut missing_head = Vec::new();
     for entry in layout.entries() {
-        match tensors.remove(&canonical(&entry.name)) {
+        let is_output = matches!(entry.slot, Slot::HeadOutputWeight | Slot::HeadOutputBias);
+        let found = tensors.remove(&canonical(&entry.name)).filter(|_| other_head.is_none() || !is_output);
+        match found {
             Some((name, tensor)) => parameters
                 .set(entry.slot, &name, &tensor.shape, &tensor.data)
                 .map_err(|source| Error::Model { path: weights.clone(), source })?,
             None if names::is_head(entry.slot) => missing_head.push(entry.slot),
-            None => return Err(Error::MissingTensor { path: weights.clone(), name: entry.name.clone() }),
+            None => {
+                let stored: BTreeSet<String> = tensors.keys().cloned().collect();
+                return Err(missing(weights, &entry.name, &stored, &integers));
+            }
         }
     }
     if head == Head::MaskedLm {
@@ -82,7 +105,35 @@ pub fn load_for(files: &ModelFiles, head: Head) -> Result<LoadedModel, Error> {
         return Err(Error::ExtraPart { path: weights.clone(), name: name.clone(), parts });
     }
     let unused = tensors.into_values().map(|(name, _)| name).collect();
-    Ok(LoadedModel { config, parameters, missing_head, unused })
+    Ok(LoadedModel { config, parameters, missing_head, other_head, unused })
+}
+
+/// What a missing part of the encoder means: quantised weights stand under its name as integers, or have others beside them.
+fn missing(path: &Path, name: &str, stored: &BTreeSet<String>, integers: &BTreeMap<String, String>) -> Error {
+    /// What the formats of quantised weights call their parts, behind the name of a linear map.
+    const PARTS: [&str; 9] = [
+        "qweight",
+        "qzeros",
+        "SCB",
+        "scale",
+        "scales",
+        "weight_scale",
+        "weight.absmax",
+        "weight_packed",
+        "_packed_params._packed_params",
+    ];
+    let wanted = canonical(name);
+    let integer = integers.iter().find(|(other, _)| canonical(other) == wanted);
+    if let Some((tensor, dtype)) = integer {
+        return Error::TensorType { path: path.to_owned(), tensor: tensor.clone(), dtype: dtype.clone() };
+    }
+    let linear = wanted.strip_suffix("weight").unwrap_or(&wanted);
+    let part = PARTS.iter().map(|part| format!("{linear}{part}"));
+    let mut part = part.filter(|part| stored.contains(part) || integers.keys().any(|other| canonical(other) == *part));
+    match part.next() {
+        Some(part) => Error::Quantised { path: path.to_owned(), finding: format!("`{part}` in place of `{name}`") },
+        None => Error::MissingTensor { path: path.to_owned(), name: name.to_owned() },
+    }
 }
 
 /// Reads and checks only `config.json`, of a model with a classification head.
@@ -92,9 +143,20 @@ pub fn read_config(files: &ModelFiles) -> Result<HfConfig, Error> {
 
 fn read_config_for(files: &ModelFiles, head: Head) -> Result<HfConfig, Error> {
     let path = &files.config;
+    nn::hf::read_config_for(&read_json(files)?, head).map_err(|source| Error::Model { path: path.clone(), source })
+}
+
+/// `config.json`, of a model whose weights are numbers and not codes for them.
+fn read_json(files: &ModelFiles) -> Result<Value, Error> {
+    let path = &files.config;
     let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.clone(), source })?;
     let json: Value = serde_json::from_slice(&bytes).map_err(|source| Error::BadJson { path: path.clone(), source })?;
-    nn::hf::read_config_for(&json, head).map_err(|source| Error::Model { path: path.clone(), source })
+    if let Some(quantised) = json.get("quantization_config").filter(|config| !config.is_null()) {
+        let method = quantised.get("quant_method").and_then(Value::as_str).unwrap_or("an unnamed method");
+        let finding = format!("`quantization_config` says by {method}");
+        return Err(Error::Quantised { path: path.clone(), finding });
+    }
+    Ok(json)
 }
 
 /// A tensor's name without the family's prefix, and with `gamma`/`beta` renamed to `weight`/`bias`.

@@ -1,7 +1,8 @@
 //! JSON lines: one object a line. Other keys than the columns asked for are left alone.
 
+use super::columns::{Columns, LabelColumn};
 use super::lines::Lines;
-use super::{Columns, RawLabel, Row, Sink};
+use super::row::{Found, Row, Sink};
 use crate::Error;
 use serde_json::{Map, Value};
 use std::io::BufRead;
@@ -9,7 +10,7 @@ use std::ops::ControlFlow;
 
 pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<(), Error> {
     let mut lines = Lines::new(file, reader);
-    let mut named_columns = NamedColumns::new(columns);
+    let (mut named_columns, mut guessed) = (NamedColumns::new(columns), false);
     while let Some(line) = lines.next()? {
         if line.text.trim().is_empty() {
             continue;
@@ -20,8 +21,16 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Si
             reason: error.to_string(),
         })?;
         named_columns.see(&object);
-        let row = Object { file, line: line.number, columns, object }.row()?;
-        if let ControlFlow::Break(()) = sink(row) {
+        let object = Object { file, line: line.number, columns, object };
+        let label_column = object.label_column()?;
+        let guess = label_column.as_ref().filter(|name| !guessed && columns.label.is_guess(name));
+        if let Some(name) = guess {
+            guessed = true;
+            if let ControlFlow::Break(()) = sink(Found::LabelColumn(name.clone())) {
+                return Ok(());
+            }
+        }
+        if let ControlFlow::Break(()) = sink(Found::Row(object.row(label_column)?)) {
             return Ok(());
         }
     }
@@ -36,7 +45,7 @@ struct Object<'a> {
 }
 
 impl Object<'_> {
-    fn row(mut self) -> Result<Row, Error> {
+    fn row(mut self, label_column: Option<String>) -> Result<Row, Error> {
         let columns = self.columns;
         let text_column = columns.text.as_deref().unwrap_or("text");
         if !self.object.contains_key(text_column) {
@@ -50,7 +59,7 @@ impl Object<'_> {
             Error::MissingText { file: self.file.to_owned(), line: self.line, column: text_column.to_owned() }
         })?;
         let text_b = self.string(columns.pair.as_deref().unwrap_or("text_b"))?.filter(|text| !text.is_empty());
-        let label = self.label(columns.label.as_deref().unwrap_or("label"))?;
+        let label = label_column.map(|column| self.label(&column)).transpose()?.flatten();
         Ok(Row { text, text_b, label, line: self.line })
     }
 
@@ -63,18 +72,21 @@ impl Object<'_> {
         }
     }
 
-    fn label(&mut self, column: &str) -> Result<Option<RawLabel>, Error> {
-        let label = match self.object.get_mut(column).map(Value::take) {
-            None | Some(Value::Null) => None,
-            Some(Value::String(name)) if name.is_empty() => None,
-            Some(Value::String(name)) => Some(RawLabel::Name(name)),
-            Some(value) => {
-                let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
-                let expected = "a string, a whole number from 0 up (a class id), or null for no label";
-                Some(RawLabel::Id(id.ok_or_else(|| self.wrong_type(column, &value, expected))?))
-            }
-        };
-        Ok(label)
+    /// The key that the label stands under.
+    fn label_column(&self) -> Result<Option<String>, Error> {
+        let place = || format!("{}, line {}", self.file, self.line);
+        let position = self.columns.label.find(place, self.object.keys().map(String::as_str))?;
+        Ok(position.and_then(|position| self.object.keys().nth(position)).cloned())
+    }
+
+    /// The label as a table would spell it.
+    fn label(&self, column: &str) -> Result<Option<String>, Error> {
+        match &self.object[column] {
+            Value::Null => Ok(None),
+            Value::String(name) => Ok(self.columns.label(name)),
+            Value::Number(number) => Ok(self.columns.label(&number.to_string())),
+            other => Err(self.wrong_type(column, other, "a string, a number, or null for no label")),
+        }
     }
 
     fn wrong_type(&self, column: &str, value: &Value, expected: &'static str) -> Error {
@@ -98,7 +110,11 @@ struct NamedColumns<'a> {
 
 impl<'a> NamedColumns<'a> {
     fn new(columns: &'a Columns) -> Self {
-        let missing = [&columns.pair, &columns.label].into_iter().filter_map(Option::as_deref).collect();
+        let label = match &columns.label {
+            LabelColumn::Named(name) => Some(name.as_str()),
+            LabelColumn::Usual | LabelColumn::Ignored => None,
+        };
+        let missing = columns.pair.as_deref().into_iter().chain(label).collect();
         Self { missing, first_keys: None }
     }
 

@@ -1,13 +1,18 @@
 //! Plain text: one text a line, without labels. Blank lines are left out.
 
+use super::columns::{Columns, LabelColumn};
 use super::lines::Lines;
-use super::{Columns, Row, Sink};
+use super::row::{Found, Row, Sink};
 use crate::Error;
 use std::io::BufRead;
 use std::ops::ControlFlow;
 
 pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<(), Error> {
-    if let Some(column) = [&columns.text, &columns.pair, &columns.label].into_iter().flatten().next() {
+    let label = match &columns.label {
+        LabelColumn::Named(name) => Some(name),
+        LabelColumn::Usual | LabelColumn::Ignored => None,
+    };
+    if let Some(column) = columns.text.iter().chain(&columns.pair).chain(label).next() {
         return Err(Error::NoColumn { file: file.to_owned(), column: column.clone(), found: Vec::new() });
     }
     let mut lines = Lines::new(file, reader);
@@ -17,7 +22,7 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Si
             continue;
         }
         let row = Row { text: text.to_owned(), text_b: None, label: None, line: line.number };
-        if let ControlFlow::Break(()) = sink(row) {
+        if let ControlFlow::Break(()) = sink(Found::Row(row)) {
             break;
         }
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use datasets::Quotes;
 
 use super::groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, OutputArgs, TaskArgs};
 use super::values::{at_least_one, at_least_three, number, one_of};
@@ -229,7 +230,7 @@ pub(crate) struct ExportArgs {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  echo \"my card has not arrived\" | distill predict --model export --json")]
 pub(crate) struct PredictArgs {
-    /// Texts to classify, one per line [default: stdin]
+    /// Text to classify, one a line, or with --text-column a table [default: stdin]
     #[arg(value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Model to use: a folder, or a name on the Hub
@@ -238,7 +239,15 @@ pub(crate) struct PredictArgs {
     /// Print the logits (before softmax) as well
     #[arg(long, help_heading = "Output")]
     pub(crate) logits: bool,
-    /// Truncate texts to this many tokens, special tokens included [default: 128, or the model's limit if lower]
+    /// Column that holds the text, where FILE is TSV, CSV or JSONL
+    #[arg(long, value_name = "NAME", requires = "file", help_heading = "Data")]
+    pub(crate) text_column: Option<String>,
+    /// Quotes in TSV and CSV: csv (cells may stand in quotes, inner ones doubled) or none (quotes are part of a text)
+    /// [default: none in TSV, csv in CSV]
+    #[arg(long, value_parser = one_of(&Quotes::ALL, Quotes::name), value_name = "QUOTES", hide_possible_values = true,
+          requires = "text_column", help_heading = "Data")]
+    pub(crate) quotes: Option<Quotes>,
+    /// Tokens kept of a text, special tokens included [default: 128, or the model's own limit if lower]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_three, help_heading = "Data")]
     pub(crate) max_length: Option<usize>,
     #[command(flatten)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use cache::Masks;
 use clap::Args;
+use datasets::Quotes;
 use nn::Compute;
 use teacher::HubOptions;
 
@@ -11,7 +12,7 @@ use super::values::{TaskName, at_least_one, at_least_three, number, one_of};
 use crate::device::{self, DeviceChoice, PrecisionChoice};
 use crate::jobs::Existing;
 use crate::recipe::{
-    ABOVE_ZERO, ColumnsRecipe, FRACTION, FitRecipe, Keep, PART, PROBABILITY, StudentRecipe, ZERO_OR_MORE,
+    ABOVE_ZERO, ColumnsRecipe, FRACTION, FitRecipe, Keep, LabelNameList, PART, PROBABILITY, StudentRecipe, ZERO_OR_MORE,
 };
 use crate::tasks::Task;
 
@@ -25,13 +26,20 @@ pub(crate) struct ColumnArgs {
     /// Column of the second text, for text pairs [default: text_b, if there is one]
     #[arg(long, value_name = "NAME")]
     pub(crate) pair_column: Option<String>,
-    /// Column of the label [default: label]
+    /// Column that holds the label [default: label, or else labels, in any letters]
     #[arg(long, value_name = "NAME")]
     pub(crate) label_column: Option<String>,
-    /// Class names in the order of the class ids, comma-separated
-    #[arg(long, value_name = "A,B,..", value_delimiter = ',')]
-    pub(crate) label_names: Vec<String>,
-    /// Truncate texts to this many tokens, special tokens included [default: 128, or the model's limit if lower]
+    /// What stands in that column of a row without a label, besides nothing at all; -1 in many data sets
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    pub(crate) unlabelled_value: Option<String>,
+    /// Names of the classes in the model's order, with commas between them, or @FILE with one a line
+    #[arg(long, value_name = "A,B,..", allow_hyphen_values = true)]
+    pub(crate) label_names: Option<LabelNameList>,
+    /// Quotes in TSV and CSV: csv (cells may stand in quotes, inner ones doubled) or none (quotes are part of a text)
+    /// [default: none in TSV, csv in CSV]
+    #[arg(long, value_parser = one_of(&Quotes::ALL, Quotes::name), value_name = "QUOTES", hide_possible_values = true)]
+    pub(crate) quotes: Option<Quotes>,
+    /// Tokens kept of a text, special tokens included [default: 128, or the model's own limit if lower]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_three)]
     pub(crate) max_length: Option<usize>,
 }
@@ -42,7 +50,9 @@ impl From<&ColumnArgs> for ColumnsRecipe {
             text_column: args.text_column.clone(),
             pair_column: args.pair_column.clone(),
             label_column: args.label_column.clone(),
-            label_names: args.label_names.clone(),
+            unlabelled_value: args.unlabelled_value.clone(),
+            quotes: args.quotes,
+            label_names: args.label_names.clone().unwrap_or_default().0,
             max_length: args.max_length,
         }
     }

@@ -47,7 +47,7 @@ pub(crate) enum Command {
     Cache(CacheArgs),
     /// Train a student on a teacher's cached logits and on labels
     Train(TrainArgs),
-    /// Measure a model on labelled text: accuracy, macro-F1, calibration, size and speed
+    /// Measure a model on labelled text: accuracy, macro-F1 (over the classes that occur), calibration, size and speed
     Evaluate(EvaluateArgs),
     /// Write a trained model as a folder that Hugging Face transformers loads, with a model card
     Export(ExportArgs),
@@ -83,6 +83,7 @@ mod tests {
     use crate::device::DeviceChoice;
     use crate::recipe::{Keep, LayerChoice};
     use clap::CommandFactory;
+    use datasets::Quotes;
     use std::path::Path;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
@@ -148,13 +149,13 @@ mod tests {
         assert_eq!(train.layers, LayerChoice::Uniform);
         assert_eq!((train.compute.batch_tokens, train.compute.device.device), (None, DeviceChoice::Auto));
         assert_eq!(train.columns.max_length, None);
-        assert!(train.columns.label_names.is_empty());
+        assert_eq!(train.columns.label_names, None);
     }
 
     #[test]
     fn shared_flags_reach_their_fields() {
         let line = "distill evaluate --model m --data d.csv --text-column a --pair-column b --label-column c \
-                    --label-names x,y,z --max-length 64 --device cuda:1 --batch-tokens 512 --offline --revision r1 \
+                    --label-names x,y,z --unlabelled-value -1 --quotes csv --max-length 64 --device cuda:1 --batch-tokens 512 --offline --revision r1 \
                     --json --threads 3";
         let cli = Cli::try_parse_from(line.split_whitespace()).expect("parses");
         assert!(cli.global.json);
@@ -164,7 +165,9 @@ mod tests {
         assert_eq!(evaluate.columns.text_column.as_deref(), Some("a"));
         assert_eq!(evaluate.columns.pair_column.as_deref(), Some("b"));
         assert_eq!(evaluate.columns.label_column.as_deref(), Some("c"));
-        assert_eq!(evaluate.columns.label_names, ["x", "y", "z"]);
+        assert_eq!(evaluate.columns.label_names.expect("names").0, ["x", "y", "z"]);
+        assert_eq!(evaluate.columns.unlabelled_value.as_deref(), Some("-1"));
+        assert_eq!(evaluate.columns.quotes, Some(Quotes::Csv));
         assert_eq!(evaluate.columns.max_length, Some(64));
         assert_eq!(evaluate.compute.device.device, DeviceChoice::Cuda(1));
         assert!(evaluate.hub.offline);

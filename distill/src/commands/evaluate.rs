@@ -4,7 +4,7 @@ use serde::Serialize;
 use teacher::HubOptions;
 
 use crate::cli::EvaluateArgs;
-use crate::data;
+use crate::data::{self, NO_FIGURES};
 use crate::inference::Running;
 use crate::jobs::evaluate::{Measured, measure, teacher_predictions};
 use crate::model;
@@ -31,6 +31,7 @@ pub(crate) fn run(args: EvaluateArgs, ui: &Ui) -> anyhow::Result<()> {
             Some(teacher_predictions(teacher, &model.config.labels, &split, max_length, how)?)
         }
     };
+    split.say_unlabelled(&format!("row of {}", args.data.display()), NO_FIGURES);
     let measured = measure(model, &split, max_length, how, bytes, teacher.as_deref(), "evaluate")?;
     ui.result(&EvaluateReport { measured, output: None }, |report| report.measured.text())?;
     Ok(())

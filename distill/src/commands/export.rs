@@ -1,7 +1,7 @@
 //! `distill export`: writes a folder that Hugging Face `transformers` loads, with a model card.
 
 use crate::cli::ExportArgs;
-use crate::data;
+use crate::data::{self, NO_FIGURES};
 use crate::device::{self, PrecisionChoice};
 use crate::inference::Running;
 use crate::jobs::export::{Export, ExportReport, Figures, Source};
@@ -20,7 +20,9 @@ pub(crate) fn run(args: ExportArgs, ui: &Ui) -> anyhow::Result<()> {
         None => None,
         Some(path) => {
             let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-            Some((name, data::read(path, &columns, Some(&names))?))
+            let split = data::read(path, &columns, Some(&names))?;
+            split.say_unlabelled(&format!("row of {name}"), NO_FIGURES);
+            Some((name, split))
         }
     };
     let report = Export {

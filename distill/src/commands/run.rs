@@ -3,12 +3,11 @@
 use std::time::Instant;
 
 use anyhow::bail;
-use datasets::read_rows;
 use serde::Serialize;
 use teacher::HubOptions;
 
 use crate::cli::RunArgs;
-use crate::data::columns_of;
+use crate::data::read_rows;
 use crate::files;
 use crate::jobs::pipeline::{Pipeline, PipelineReport};
 use crate::recipe;
@@ -23,7 +22,7 @@ pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
     let Some(output) = args.output.as_deref().or(recipe.output.as_deref()) else {
         bail!("{name}: no `output`, and no --output is given; say which folder to write");
     };
-    let columns = columns_of(&recipe.data.columns());
+    let columns = recipe.data.columns();
     let data = &recipe.data;
     let read = |path: &Option<_>| path.as_ref().map(|path: &std::path::PathBuf| read_rows(path, &columns)).transpose();
     let report = Pipeline {

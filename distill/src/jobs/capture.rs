@@ -5,6 +5,7 @@
 //! the same batches for the rest. Memory holds a few windows, whatever the size of the data.
 
 mod asked;
+mod chance;
 mod report;
 mod stages;
 mod stored;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::bail;
-use cache::{CacheWriter, Captured, NewCache, Stale};
+use cache::{CacheReader, CacheWriter, Captured, NewCache, Stale};
 use nn::Compute;
 use teacher::HubOptions;
 
@@ -89,10 +90,12 @@ pub(super) struct Loaded<'a> {
 impl Asking {
     pub(super) fn load(&self, compute: &Compute) -> anyhow::Result<Loaded<'_>> {
         let teacher = self.task.load(&self.teacher, &self.hub, &self.columns.label_names)?;
+        let labels_matter = self.task.class_names(&teacher.config)?.is_some();
+        let columns = if labels_matter { data::columns_of } else { data::text_columns_of }(&self.columns);
         Ok(Loaded {
             captured: self.stored.captured(self.task, &teacher.config.encoder)?,
             max_length: teacher.max_length(self.columns.max_length)?,
-            source: Source::File { path: &self.data, columns: data::columns_of(&self.columns) },
+            source: Source::File { path: &self.data, columns },
             batch_tokens: self.task.batch_tokens(device::batch_tokens(self.batch_tokens, compute)),
             teacher,
         })
@@ -126,7 +129,20 @@ pub(crate) fn capture(
     let fingerprint = fingerprint::of_teacher(&teacher, max_length, how.task, &precision, how.captured.clone());
     how.captured.check().map_err(|finding| cache::Error::Captured { finding })?;
     // Everything that a row can be refused for is found before the teacher runs.
-    let rows = source.check(names.as_ref())?;
+    let (rows, mut sample) = source.check(names.as_ref())?;
+    let unlabelled = names.is_some() && sample.is_empty();
+    announce(how.running.compute);
+    let mut model = Asked::new(how.running.compute, teacher.config, teacher.parameters, &how.captured)?;
+    let mut refuse_chance = |model: &mut Asked, cache: Option<&CacheReader>| match (&names, how.force) {
+        (Some(_), false) => {
+            let batch_tokens = how.running.batch_tokens;
+            sample.refuse_chance(&mut model.teacher, &teacher.tokenizer, max_length, batch_tokens, cache)
+        }
+        _ => Ok(()),
+    };
+    if how.existing != ExistingCache::Resume {
+        refuse_chance(&mut model, None)?;
+    }
     if how.existing == ExistingCache::Overwrite {
         cache::remove(how.output, &[TOKENIZER])?;
     }
@@ -144,7 +160,18 @@ pub(crate) fn capture(
             }
             writer
         }
-        ExistingCache::Resume | ExistingCache::Overwrite => CacheWriter::create_or_resume(how.output, &new)?,
+        ExistingCache::Resume => {
+            let writer = CacheWriter::create_or_resume(how.output, &new)?;
+            if let Err(error) = refuse_chance(&mut model, Some(writer.reader())) {
+                if writer.reader().is_empty() {
+                    drop(writer);
+                    cache::remove(how.output, &[TOKENIZER])?;
+                }
+                return Err(error);
+            }
+            writer
+        }
+        ExistingCache::Overwrite => CacheWriter::create_or_resume(how.output, &new)?,
     };
     let batch_tokens = writer.reader().batch_tokens();
     if batch_tokens != how.running.batch_tokens {
@@ -161,8 +188,9 @@ pub(crate) fn capture(
         max_length,
         batch_tokens,
     };
-    announce(how.running.compute);
-    let mut model = Asked::new(how.running.compute, teacher.config, teacher.parameters, &how.captured)?;
+    if unlabelled {
+        data::say_unlabelled("row", "whether the teacher is any better than chance is not known");
+    }
     let progress = Progress::new("cache", rows, "rows");
     let counts = match stages::run(&windows, &mut model, writer, &progress) {
         Err(error) if error.is::<Interrupted>() => return Err(error).hint("the same command goes on from here"),
@@ -180,9 +208,6 @@ pub(crate) fn capture(
     model::report_truncated(counts.truncated as usize, counts.rows as usize, max_length);
 
     let accuracy = (counts.labelled > 0).then(|| counts.right as f64 / counts.labelled as f64);
-    if let (Some(accuracy), Some(names), false) = (accuracy, &names, how.force) {
-        data::refuse_chance(accuracy, counts.labelled as usize, names.len())?;
-    }
     Ok(CacheReport {
         rows: counts.rows,
         unique: counts.forwarded + counts.skipped,

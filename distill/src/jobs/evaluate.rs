@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::Split;
 use crate::inference::{self, Running, announce};
 use crate::model::{self, TextModel};
-use crate::scores::{Scores, predictions};
+use crate::scores::{MACRO_F1, Scores, predictions};
 use crate::ui::{self, Table};
 
 /// The scores, size and speed of a model, for `evaluate` and model cards.
@@ -86,7 +86,7 @@ impl Measured {
         table.row(["rows".to_string(), ui::count(self.scores.rows as u64)]);
         table.row(["labelled".to_string(), ui::count(self.scores.labelled as u64)]);
         table.row(["accuracy".to_string(), figure(self.scores.accuracy)]);
-        table.row(["macro-F1".to_string(), figure(self.scores.macro_f1)]);
+        table.row([MACRO_F1.to_string(), figure(self.scores.macro_f1)]);
         table.row(["agreement with the teacher".to_string(), figure(self.scores.agreement)]);
         table.row(["calibration error (ECE)".to_string(), figure(self.scores.ece)]);
         table.row(["parameters".to_string(), ui::count(self.parameters as u64)]);

@@ -20,7 +20,7 @@ use super::run_folder::{Existing, written};
 use super::student::plan_student;
 use super::teacher::Teacher;
 use super::train::Training;
-use crate::data::{self, Split};
+use crate::data::{self, NO_FIGURES, Split};
 use crate::files::{self, FileError, prepare_output, refuse_source};
 use crate::fingerprint;
 use crate::inference::Running;
@@ -28,6 +28,7 @@ use crate::model::{self, TextModel};
 use crate::objective::LossTermRecipe;
 use crate::recipe::Recipe;
 use crate::run_record::RECORD;
+use crate::scores::MACRO_F1;
 use crate::tasks::{Task, single_label};
 use crate::ui;
 
@@ -73,7 +74,7 @@ impl Pipeline<'_> {
         let recipe = self.recipe;
         recipe.check()?;
         let (cache_folder, student_folder) = (self.output.join("cache"), self.output.join("student"));
-        let given = &recipe.data.label_names;
+        let given = &recipe.data.label_names.0;
         let load = || TASK.load(&recipe.teacher.model, self.hub, given);
         for stage in STAGES.into_iter().chain(["cache"]) {
             refuse_source(Path::new(&recipe.teacher.model), &self.output.join(stage))?;
@@ -140,6 +141,7 @@ impl Pipeline<'_> {
             train(&baseline_folder, TASK.terms_without_teacher(), None).context("stage baseline")?;
         }
 
+        test.say_unlabelled("row for the figures", NO_FIGURES);
         let evaluation = self.evaluate(&load, &test, max_length).context("stage evaluate")?;
         let Evaluation { teacher, student, baseline, .. } = evaluation;
         let measured = Some((self.measured_on.as_str(), &student));
@@ -225,8 +227,8 @@ impl Pipeline<'_> {
 /// The scores of all models. The only file that contains speeds, and so the only one that differs from run to run.
 pub(crate) const EVALUATION: &str = "evaluation.json";
 
-/// Version of the fields of [`EVALUATION`].
-const SCHEMA_VERSION: u32 = 1;
+/// Version of the fields of [`EVALUATION`]. Before 2, macro-F1 was over all classes.
+const SCHEMA_VERSION: u32 = 2;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Evaluation {
@@ -273,7 +275,7 @@ impl PipelineReport {
             table.row(std::iter::once(what.to_string()).chain(models.iter().map(|(_, measured)| cell(measured))));
         };
         row("accuracy", &|m| figure(m.scores.accuracy));
-        row("macro-F1", &|m| figure(m.scores.macro_f1));
+        row(MACRO_F1, &|m| figure(m.scores.macro_f1));
         row("agreement with the teacher", &|m| figure(m.scores.agreement));
         row("calibration error (ECE)", &|m| figure(m.scores.ece));
         row("parameters", &|m| ui::count(m.parameters as u64));

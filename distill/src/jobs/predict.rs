@@ -1,10 +1,10 @@
-//! Classifies lines of text as they arrive.
+//! Classifies texts as they come.
 
 mod lines;
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use datasets::{Row, TextTokenizer};
+use datasets::{Columns, Row, TextTokenizer};
 use nn::Model;
 
 use crate::inference::{Running, forward_all};
@@ -14,10 +14,20 @@ use crate::scores::Scores;
 use crate::tasks::single_label::Prediction;
 use lines::Lines;
 
-/// Classifies the lines of a file, or of stdin, and passes on predictions as soon as they are known.
+/// Where texts come from.
+pub(crate) enum Texts {
+    /// One a line.
+    Stdin,
+    /// One a line of a file.
+    Lines(PathBuf),
+    /// One a row of a table.
+    Column(PathBuf, Columns),
+}
+
+/// Classifies texts, and hands on what is said of each as soon as it is known.
 pub(crate) fn predict(
     model: TextModel,
-    file: Option<&Path>,
+    texts: Texts,
     max_length: usize,
     running: Running<'_>,
     with_logits: bool,
@@ -31,9 +41,10 @@ pub(crate) fn predict(
         batch_tokens: running.batch_tokens,
         truncated: 0,
     };
-    let mut lines = match file {
-        Some(path) => Lines::of_file(path)?,
-        None => Lines::of_stdin(),
+    let mut lines = match texts {
+        Texts::Stdin => Lines::of_stdin(),
+        Texts::Lines(path) => Lines::of_file(&path)?,
+        Texts::Column(path, columns) => Lines::of_rows(path, columns),
     };
     let mut rows = 0;
     let ended = loop {

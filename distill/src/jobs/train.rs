@@ -140,6 +140,9 @@ impl Training<'_> {
         if let Some(figures) = existing.prepare(self.output, &inputs)? {
             return Ok(Trained { figures, speed: None });
         }
+        if train.labels.iter().all(Option::is_none) {
+            data::say_unlabelled("training row", "the student learns from its teacher alone, without the hard term");
+        }
         let targets = TASK.targets(&tokenizer)?;
         let mut student = Model::on(self.compute, config, parameters)?;
         let fitted = Fit {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::run_record::RunFigures;
-use crate::scores::Scores;
+use crate::scores::{MACRO_F1, Scores};
 use crate::training::Speed;
 use crate::ui::{self, Table};
 
@@ -48,7 +48,7 @@ impl TrainReport {
         let figure = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.4}"));
         let mut table = Table::new(["on the validation rows", ""]);
         table.row(["accuracy".to_string(), figure(self.accuracy)]);
-        table.row(["macro-F1".to_string(), figure(self.macro_f1)]);
+        table.row([MACRO_F1.to_string(), figure(self.macro_f1)]);
         if self.agreement.is_some() {
             table.row(["agreement with the teacher".to_string(), figure(self.agreement)]);
         }

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use datasets::Quotes;
 use serde::{Deserialize, Serialize};
+
+use super::label_names::LabelNameList;
 
 /// What is learned from and measured on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,8 +18,12 @@ pub(crate) struct DataRecipe {
     pub(crate) text_column: Option<String>,
     pub(crate) pair_column: Option<String>,
     pub(crate) label_column: Option<String>,
+    /// What stands in the label's column of a row that has no label.
+    pub(crate) unlabelled_value: Option<String>,
+    pub(crate) quotes: Option<Quotes>,
+    /// A list, or `@FILE` with one a line.
     #[serde(default)]
-    pub(crate) label_names: Vec<String>,
+    pub(crate) label_names: LabelNameList,
     pub(crate) max_length: Option<usize>,
 }
 
@@ -26,18 +33,22 @@ impl DataRecipe {
             text_column: self.text_column.clone(),
             pair_column: self.pair_column.clone(),
             label_column: self.label_column.clone(),
-            label_names: self.label_names.clone(),
+            unlabelled_value: self.unlabelled_value.clone(),
+            quotes: self.quotes,
+            label_names: self.label_names.0.clone(),
             max_length: self.max_length,
         }
     }
 }
 
 /// How a data file is read.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct ColumnsRecipe {
     pub(crate) text_column: Option<String>,
     pub(crate) pair_column: Option<String>,
     pub(crate) label_column: Option<String>,
+    pub(crate) unlabelled_value: Option<String>,
+    pub(crate) quotes: Option<Quotes>,
     pub(crate) label_names: Vec<String>,
     pub(crate) max_length: Option<usize>,
 }

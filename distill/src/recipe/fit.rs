@@ -77,7 +77,7 @@ impl FitRecipe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Keep {
-    /// The one with the best accuracy on the validation rows; the earlier of two equals.
+    /// The one with the best accuracy on the validation rows; of equals the one with the lower loss there, then the later.
     Best,
     /// The one at the end of the last epoch.
     Last,

@@ -90,8 +90,15 @@ mod tests {
             "objective.0.temperature=4.0",
             "teacher.model=other/name",
             "train.keep=last",
+            "data.quotes=csv",
+            "data.unlabelled_value='-1'",
+            "data.label_names=a, b",
         ])
         .unwrap();
+        let columns = recipe.data.columns();
+        assert_eq!(columns.quotes, Some(datasets::Quotes::Csv));
+        assert_eq!(columns.unlabelled_value.as_deref(), Some("-1"));
+        assert_eq!(columns.label_names, ["a", "b"]);
         assert_eq!(recipe.train.epochs, 7);
         assert_eq!(recipe.student.layers.to_string(), "0,2,4");
         assert_eq!(recipe.teacher.model, "other/name");

@@ -10,7 +10,7 @@ use super::common::{Questions, Source, Start, StoredByDefault};
 use crate::data::{self, Split};
 use crate::inference::packed;
 use crate::model::{self, TextModel};
-use crate::scores::{self, Scores};
+use crate::scores::{self, Evaluated, Scores};
 use crate::ui;
 
 /// Maximum tokens per forward pass in a capture, where every token has logits: 512 x 30,522 take 62 MB, and a few
@@ -41,10 +41,10 @@ pub(super) fn start(source: &Source<'_>) -> anyhow::Result<Start> {
         }
         ui::say("a new masked-language-model head starts at random");
     }
-    let read = |path| datasets::read_rows(path, &data::columns_of(source.columns));
+    let read = |path| datasets::read_rows(path, &data::text_columns_of(source.columns)).map(Split::unlabelled);
     let validation = source.validation.map(read).transpose()?;
-    let (train, validation) = data::split_rows(read(source.data)?, validation)?;
-    Ok(Start { model, train: Split::unlabelled(train), validation: Split::unlabelled(validation) })
+    let (train, validation) = data::or_held_out(read(source.data)?, validation)?;
+    Ok(Start { model, train, validation })
 }
 
 /// Masked rows; the masks differ between passes over the data.
@@ -60,15 +60,18 @@ pub(super) fn score(
     masking: &Masking,
     rows: &Encodings,
     batch_tokens: usize,
-) -> anyhow::Result<Scores> {
+) -> anyhow::Result<Evaluated> {
     let words = model.config().encoder.outputs();
-    let (mut masked, mut right) = (0, 0);
+    let (mut masked, mut right, mut loss) = (0, 0, 0.0);
     for batch in forward_batches(&rows.lengths(), batch_tokens) {
         let batch = masking.gather(0, rows, &batch);
         let input = PackedInput { positions: Some(&batch.positions), ..packed(&batch.batch) };
-        let predicted = scores::predictions(&model.logits(input)?, words);
+        let logits = model.logits(input)?;
+        let predicted = scores::predictions(&logits, words);
+        let originals: Vec<Option<u32>> = batch.originals.iter().copied().map(Some).collect();
+        loss += scores::summed_cross_entropy(&logits, &originals, words).0;
         masked += predicted.len();
         right += predicted.iter().zip(&batch.originals).filter(|(predicted, original)| predicted == original).count();
     }
-    Ok(Scores::of_tokens(right, masked))
+    Ok(Evaluated { scores: Scores::of_tokens(right, masked), loss: (masked > 0).then(|| loss / masked as f64) })
 }

@@ -14,7 +14,7 @@ use teacher::HubOptions;
 
 use crate::model::TextModel;
 use crate::objective::LossTermRecipe;
-use crate::scores::Scores;
+use crate::scores::Evaluated;
 pub(crate) use common::{Questions, Source, Start, StoredByDefault};
 
 /// What a model is trained to predict.
@@ -149,7 +149,7 @@ impl Targets {
         labels: &[Option<u32>],
         teacher: impl FnOnce() -> anyhow::Result<Option<Vec<u32>>>,
         batch_tokens: usize,
-    ) -> anyhow::Result<Scores> {
+    ) -> anyhow::Result<Evaluated> {
         match self {
             Self::Labels => single_label::score(model, encodings, labels, teacher, batch_tokens),
             Self::MaskedTokens(masking) => masked_lm::score(model, masking, encodings, batch_tokens),

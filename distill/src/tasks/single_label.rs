@@ -1,7 +1,7 @@
 //! Classification: which one of several classes a text belongs to.
 
 use anyhow::bail;
-use datasets::{Encodings, LabelNames, TokenBatch};
+use datasets::{Encodings, LabelNames, Row, TokenBatch};
 use nn::hf::HfConfig;
 use nn::{Head, Layout, Model, Parameters};
 use serde::ser::{Serialize, Serializer};
@@ -13,7 +13,7 @@ use crate::hint::HintExt;
 use crate::inference::forward_all;
 use crate::model::{self, TextModel};
 use crate::objective::LossTermRecipe;
-use crate::scores::Scores;
+use crate::scores::{self, Evaluated, Scores};
 use crate::ui;
 
 /// What a student learns from its teacher and from labels, unless told otherwise.
@@ -28,7 +28,15 @@ pub(crate) const TERMS_WITH_TEACHER: [LossTermRecipe; 2] = [
 /// Loads a model that has a classification head.
 pub(crate) fn load(name: &str, hub: &HubOptions) -> anyhow::Result<TextModel> {
     let way_out = format!("make a classifier of it: distill finetune --model {name} --data FILE --output FOLDER");
-    model::load_with_head(name, hub, Head::Classification, "classification", way_out)
+    let model = model::load_with_head(name, hub, Head::Classification, "classification", way_out.clone())?;
+    if model.config.labels.len() == 1 {
+        return Err(anyhow::anyhow!(
+            "{name}: the model has one output, a score and no classes, as those of regressions and of cross-encoders; only \
+             classifiers are run"
+        ))
+        .hint(way_out);
+    }
+    Ok(model)
 }
 
 /// The class names that data is matched with: the model's, or where it has none, the given ones in its order.
@@ -53,7 +61,7 @@ pub(crate) fn name_labels(model: &mut TextModel, given: &[String]) -> anyhow::Re
 
 /// Loads a model and labelled rows to fine-tune it on, with a head for their classes.
 pub(super) fn start(source: &Source<'_>) -> anyhow::Result<Start> {
-    let mut model = model::load_for(source.model, source.hub, Head::Classification)?;
+    let mut model = model::load_base(source.model, source.hub)?;
     let TaskData { train, validation, .. } = labelled(&mut model, source)?;
     Ok(Start { model, train, validation })
 }
@@ -64,12 +72,13 @@ const TEXTS_ALONE: &str = "--task masked-lm learns from texts alone";
 /// Rows with labels, and the model with a head for their classes.
 fn labelled(model: &mut TextModel, source: &Source<'_>) -> anyhow::Result<TaskData> {
     let Source { data: path, validation, columns, seed, .. } = *source;
-    let given = match columns.label_names.as_slice() {
-        [] => None,
+    let read = |path| data::read_rows(path, columns);
+    let (rows, validation_rows) = (read(path)?, validation.map(read).transpose()?);
+    let known = match columns.label_names.as_slice() {
+        [] => Some(LabelNames::new(model.config.labels.clone())?).filter(|own| are_ids_of(&rows, model, own)),
         names => Some(LabelNames::new(names.to_vec())?),
     };
-    let read = data::read_split(path, validation, columns, given.as_ref());
-    let data = match read {
+    let data = match data::split(rows, validation_rows, known.as_ref(), [path, validation.unwrap_or(path)]) {
         Err(error) if matches!(error.downcast_ref(), Some(datasets::Error::NoLabels)) => {
             return Err(error).hint(TEXTS_ALONE);
         }
@@ -87,6 +96,13 @@ fn labelled(model: &mut TextModel, source: &Source<'_>) -> anyhow::Result<TaskDa
     }
     start_head(model, &data.names, seed)?;
     Ok(data)
+}
+
+/// Whether the rows' labels are the ids of a head that is there and whose classes have no names, up to the last of them.
+fn are_ids_of(rows: &[Row], model: &TextModel, own: &LabelNames) -> bool {
+    let has_head = model.missing_head.is_empty() && own.are_generic() && !own.are_numbers();
+    let labels = datasets::reconcile(rows, Some(own)).map(|(_, labels)| labels);
+    has_head && labels.is_ok_and(|labels| labels.into_iter().flatten().max() == Some(own.len() as u32 - 1))
 }
 
 /// Numbers the data's classes as the model does, if they are the same ones by name.
@@ -161,10 +177,17 @@ pub(super) fn score(
     labels: &[Option<u32>],
     teacher: impl FnOnce() -> anyhow::Result<Option<Vec<u32>>>,
     batch_tokens: usize,
-) -> anyhow::Result<Scores> {
+) -> anyhow::Result<Evaluated> {
     let classes = model.config().labels.len();
     let logits = forward_all(model, encodings, batch_tokens, |_| ())?;
-    Ok(Scores::of(&logits, teacher()?.as_deref(), labels, classes)?)
+    let teacher = teacher()?;
+    let scores = Scores::of(&logits, teacher.as_deref(), labels, classes)?;
+    let of_labels = scores::cross_entropy(&logits, labels, classes);
+    let loss = of_labels.or_else(|| {
+        let choices: Vec<Option<u32>> = teacher?.into_iter().map(Some).collect();
+        scores::cross_entropy(&logits, &choices, classes)
+    });
+    Ok(Evaluated { scores, loss })
 }
 
 /// What a model says of one text.

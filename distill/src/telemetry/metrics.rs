@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::files::FileError;
 use crate::objective::LossReport;
-use crate::scores::Scores;
+use crate::scores::{Evaluated, Scores};
 
 /// The file of losses and scores in a run's folder.
 pub(crate) const METRICS: &str = "metrics.jsonl";
@@ -17,8 +17,9 @@ pub(crate) const METRICS: &str = "metrics.jsonl";
 /// How its first line starts.
 pub(crate) const METRICS_START: &[u8] = b"{\"schema_version\":";
 
-/// Version of its lines.
-const SCHEMA_VERSION: u32 = 1;
+/// Version of its lines. Before 2, `macro_f1` was over all classes, also those that do not occur, and evaluations had no
+/// `validation_loss`.
+const SCHEMA_VERSION: u32 = 2;
 
 /// Appends to a run's `metrics.jsonl`.
 pub(crate) struct Metrics {
@@ -68,8 +69,8 @@ impl Metrics {
         self.line(&line)
     }
 
-    /// Logs an evaluation on the validation rows.
-    pub(crate) fn evaluation(&mut self, step: usize, epoch: usize, scores: &Scores) -> anyhow::Result<()> {
+    /// One evaluation on the validation rows.
+    pub(crate) fn evaluation(&mut self, step: usize, epoch: usize, evaluated: &Evaluated) -> anyhow::Result<()> {
         #[derive(Serialize)]
         struct Line<'a> {
             schema_version: u32,
@@ -78,8 +79,11 @@ impl Metrics {
             epoch: usize,
             #[serde(flatten)]
             scores: &'a Scores,
+            validation_loss: Option<f64>,
         }
-        self.line(&Line { schema_version: SCHEMA_VERSION, event: "evaluation", step, epoch, scores })
+        let Evaluated { scores, loss: validation_loss } = evaluated;
+        let validation_loss = *validation_loss;
+        self.line(&Line { schema_version: SCHEMA_VERSION, event: "evaluation", step, epoch, scores, validation_loss })
     }
 
     fn line(&mut self, line: &impl Serialize) -> anyhow::Result<()> {

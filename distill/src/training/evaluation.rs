@@ -4,18 +4,18 @@ use cache::CacheReader;
 use nn::Model;
 
 use super::rows::FitRows;
-use crate::scores::Scores;
+use crate::scores::Evaluated;
 use crate::signal::cached;
 use crate::tasks::Targets;
 
-/// Scores on these rows, `None` if there are none; agreement only if the cache has all of them.
+/// Scores and loss on these rows, none without any; agreement where the cache has all of them.
 pub(super) fn evaluate(
     student: &mut Model,
     targets: &Targets,
     rows: &FitRows,
     cache: Option<&CacheReader>,
     batch_tokens: usize,
-) -> anyhow::Result<Option<Scores>> {
+) -> anyhow::Result<Option<Evaluated>> {
     if rows.encodings.is_empty() {
         return Ok(None);
     }

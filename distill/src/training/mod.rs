@@ -119,10 +119,10 @@ impl Fit<'_> {
             if epoch_done && (epoch % recipe.evaluate_every == 0 || ended) {
                 let clock = Instant::now();
                 let batch_tokens = recipe.batch_tokens();
-                if let Some(scores) = evaluate(learner.model, self.targets, self.validation, self.cache, batch_tokens)?
-                {
-                    watch.evaluation(done, epoch, &scores)?;
-                    kept.offer(learner.model, epoch, scores)?;
+                let evaluated = evaluate(learner.model, self.targets, self.validation, self.cache, batch_tokens)?;
+                if let Some(evaluated) = evaluated {
+                    watch.evaluation(done, epoch, &evaluated)?;
+                    kept.offer(learner.model, epoch, evaluated)?;
                 }
                 watch.leave_out(clock);
             }

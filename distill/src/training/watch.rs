@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::step::Outcome;
-use crate::scores::Scores;
+use crate::scores::{Evaluated, Scores};
 use crate::telemetry::{Metrics, Progress};
 
 /// Steps between two logged ones.
@@ -66,9 +66,9 @@ impl Watch {
     }
 
     /// The scores after so many steps, in this epoch.
-    pub(super) fn evaluation(&mut self, steps: usize, epoch: usize, scores: &Scores) -> anyhow::Result<()> {
-        self.metrics.evaluation(steps, epoch, scores)?;
-        self.progress.message(format_args!("loss {:.4}, {}", self.loss, headline(scores)));
+    pub(super) fn evaluation(&mut self, steps: usize, epoch: usize, evaluated: &Evaluated) -> anyhow::Result<()> {
+        self.metrics.evaluation(steps, epoch, evaluated)?;
+        self.progress.message(format_args!("loss {:.4}, {}", self.loss, headline(&evaluated.scores)));
         Ok(())
     }
 

@@ -28,28 +28,56 @@ pub fn read_config(json: &Value) -> Result<HfConfig, Error> {
 /// Unknown model types, and settings that would change the computation but are not supported (relative positions,
 /// decoders, tasks other than single-label classification).
 pub fn read_config_for(json: &Value, head: Head) -> Result<HfConfig, Error> {
-    let fields = Fields(json.as_object().ok_or_else(|| bad("config.json", "no object", "a JSON object"))?);
+    let fields = fields_of(json)?;
+    let family = family_of(&fields)?;
+    let labels = match head {
+        Head::Classification => classes(&fields)?,
+        Head::MaskedLm => Vec::new(),
+    };
+    read_encoder(&fields, family, head, labels)
+}
+
+/// Reads the `config.json` of a model that is to get a classification head; second, why it cannot keep the one it has:
+/// that of another task (several labels, a score), or with classes that cannot be told apart. The classes are generic then.
+pub fn read_config_of_base(json: &Value) -> Result<(HfConfig, Option<Error>), Error> {
+    let fields = fields_of(json)?;
+    let family = family_of(&fields)?;
+    let (labels, why) = match classes(&fields) {
+        Ok(labels) => (labels, None),
+        Err(error) => (vec!["LABEL_0".to_string(), "LABEL_1".to_string()], Some(error)),
+    };
+    Ok((read_encoder(&fields, family, Head::Classification, labels)?, why))
+}
+
+fn fields_of(json: &Value) -> Result<Fields<'_>, Error> {
+    Ok(Fields(json.as_object().ok_or_else(|| bad("config.json", "no object", "a JSON object"))?))
+}
+
+/// The classes of a single-label classifier.
+fn classes(fields: &Fields<'_>) -> Result<Vec<String>, Error> {
+    match fields.text("problem_type")?.filter(|&problem| problem != "single_label_classification") {
+        Some(problem) => Err(bad("problem_type", problem, "single_label_classification")),
+        None => fields.labels(),
+    }
+}
+
+fn family_of(fields: &Fields<'_>) -> Result<Family, Error> {
     let model_type = fields.text("model_type")?.ok_or_else(|| Error::MissingField { field: "model_type".into() })?;
-    let family = Family::named(model_type).ok_or_else(|| {
+    Family::named(model_type).ok_or_else(|| {
         let known = Family::ALL.iter().flat_map(|family| family.0.model_types).copied().collect::<Vec<_>>();
         bad("model_type", model_type, &one_of(&known))
-    })?;
+    })
+}
+
+/// All but the classes.
+fn read_encoder(fields: &Fields<'_>, family: Family, head: Head, labels: Vec<String>) -> Result<HfConfig, Error> {
     if let Some(kind) = fields.text("position_embedding_type")?.filter(|&kind| kind != "absolute") {
         return Err(bad("position_embedding_type", kind, "absolute"));
-    }
-    if head == Head::Classification
-        && let Some(problem) = fields.text("problem_type")?.filter(|&problem| problem != "single_label_classification")
-    {
-        return Err(bad("problem_type", problem, "single_label_classification"));
     }
     if fields.0.get("is_decoder") == Some(&Value::Bool(true)) {
         return Err(bad("is_decoder", "true", "false: an encoder"));
     }
-    let labels = match head {
-        Head::Classification => fields.labels()?,
-        Head::MaskedLm => Vec::new(),
-    };
-    let encoder = EncoderConfig { head, num_labels: labels.len(), ..(family.0.read)(&fields, family)? };
+    let encoder = EncoderConfig { head, num_labels: labels.len(), ..(family.0.read)(fields, family)? };
     encoder.validate()?;
     if encoder.pad_token_id >= encoder.vocab_size {
         return Err(bad("pad_token_id", encoder.pad_token_id, "a token id below vocab_size"));
@@ -147,6 +175,68 @@ mod tests {
         config["embedding_size"] = json!(16);
         let error = read_config_for(&config, Head::MaskedLm).expect_err("refused").to_string();
         assert!(error.contains("`model_type` is electra, expected bert, roberta, "), "{error}");
+    }
+
+    #[test]
+    fn classes_are_read_by_id_or_explained() {
+        let with = |id2label: Value| {
+            let mut config = bert();
+            config["id2label"] = id2label;
+            config
+        };
+        let labels =
+            |id2label| read_config(&with(id2label)).map(|config| config.labels).map_err(|error| error.to_string());
+        assert_eq!(labels(json!({"1": "b", "0": "a"})), Ok(vec!["a".into(), "b".into()]));
+        assert_eq!(labels(json!({"0": 0, "1": 10})), Ok(vec!["0".into(), "10".into()]));
+        for (id2label, expected) in [
+            (json!({"1": "a", "2": "b"}), "the keys 1, 2, without 0, expected the ids 0 to 1"),
+            (json!({"0": "a", "1": "b", "2": "a"}), "twice the name \"a\", for the ids 0 and 2"),
+            (json!({"0": "a", "1": null}), "null for the id 1"),
+            (json!({"0": 1, "1": 1.5}), "1.5 for the id 1"),
+        ] {
+            let error = labels(id2label.clone()).expect_err("refused");
+            assert!(error.contains(expected), "{error}");
+            // A new head has classes of its own.
+            let (config, why) = read_config_of_base(&with(id2label)).expect("an encoder");
+            assert_eq!((config.labels.len(), why.expect("a reason").to_string()), (2, error));
+        }
+    }
+
+    #[test]
+    fn a_head_of_another_task_is_told_apart_from_its_encoder() {
+        for problem in ["regression", "multi_label_classification"] {
+            let mut config = bert();
+            config["problem_type"] = json!(problem);
+            let (read, why) = read_config_of_base(&config).expect("an encoder");
+            assert_eq!(read.encoder, read_config(&bert()).expect("a BERT").encoder);
+            assert!(why.expect("a reason").to_string().contains(problem));
+            config["hidden_act"] = json!("swish");
+            assert!(read_config_of_base(&config).is_err(), "the encoder is refused all the same");
+        }
+        assert_eq!(read_config_of_base(&bert()).expect("a BERT").1.map(|error| error.to_string()), None);
+    }
+
+    #[test]
+    fn the_forms_of_gelu_are_read_as_transformers_computes_them() {
+        use crate::Activation::{Gelu, GeluNew};
+        for (name, expected) in [
+            ("gelu", Gelu),
+            ("gelu_python", Gelu),
+            ("gelu_new", GeluNew),
+            ("gelu_fast", GeluNew),
+            ("gelu_accurate", GeluNew),
+            ("gelu_pytorch_tanh", GeluNew),
+            ("gelu_python_tanh", GeluNew),
+        ] {
+            let mut config = bert();
+            config["hidden_act"] = json!(name);
+            assert_eq!(read_config(&config).expect(name).encoder.activation, expected, "{name}");
+        }
+        for name in ["quick_gelu", "gelu_10"] {
+            let mut config = bert();
+            config["hidden_act"] = json!(name);
+            assert!(read_config(&config).is_err(), "{name} is another function");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::Error;
 pub struct HubOptions {
     /// Branch, tag or commit; `main` when none is given.
     pub revision: Option<String>,
-    /// Use the cache alone, as the variable HF_HUB_OFFLINE also asks.
+    /// Use the cache alone, as the variables HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE also ask.
     pub offline: bool,
 }
 
@@ -28,9 +28,15 @@ pub(super) struct HubEnvironment {
 
 impl HubEnvironment {
     pub(super) fn from_env() -> Self {
-        let offline = std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| is_yes(&value));
-        Self { offline, ..Self::default() }
+        Self { offline: is_offline(|name| std::env::var(name).ok()), ..Self::default() }
     }
+}
+
+/// Whether the environment asks to stay offline: the first of the variables that `huggingface_hub` looks at and that says
+/// anything.
+pub(super) fn is_offline(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let said = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].into_iter().filter_map(variable);
+    said.filter(|value| !value.is_empty()).map(|value| is_yes(&value)).next().unwrap_or(false)
 }
 
 /// How `huggingface_hub` reads a switch.

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::loopback::{COMMIT, Fault, FaultKind, Loopback, MODEL, closed_port, environment};
-use super::source::is_yes;
+use super::source::{is_offline, is_yes};
 use super::*;
 
 const CONFIG: &[u8] = b"{\"model_type\": \"bert\"}";
@@ -354,6 +354,32 @@ fn a_path_to_nowhere_is_not_asked_of_the_hub() {
 fn a_switch_is_read_as_python_reads_it() {
     assert!(["1", "on", "Yes", "TRUE", "true"].iter().all(|value| is_yes(value)));
     assert!(!["0", "", "off", "no", "false", "2"].iter().any(|value| is_yes(value)));
+}
+
+#[test]
+fn offline_is_asked_for_by_either_variable() {
+    let asked = |hub: Option<&str>, transformers: Option<&str>| {
+        is_offline(|name| (if name == "HF_HUB_OFFLINE" { hub } else { transformers }).map(str::to_owned))
+    };
+    assert!(asked(Some("1"), None) && asked(None, Some("1")) && asked(Some(""), Some("true")));
+    assert!(!asked(None, None) && !asked(None, Some("0")));
+    assert!(!asked(Some("0"), Some("1")), "the Hub's own variable comes first, as in Python");
+}
+
+#[test]
+fn an_adapter_is_told_from_a_model() {
+    let config = br#"{"peft_type": "LORA", "base_model_name_or_path": "google-bert/bert-base-uncased"}"#;
+    let adapter = [("adapter_config.json", &config[..]), ("adapter_model.safetensors", b"")];
+    // Alone, or beside a configuration that somebody put there.
+    for files in [adapter.to_vec(), [&adapter[..], &[("config.json", &b"{}"[..])]].concat()] {
+        let folder = folder(&files);
+        let error = locate_in(folder.path()).unwrap_err();
+        assert!(matches!(&error, Error::Adapter { .. }), "{error}");
+        let message = error.to_string();
+        assert!(message.contains("merge it into google-bert/bert-base-uncased first"), "{message}");
+    }
+    let merged = folder(&[&TINY[..], &adapter[..]].concat());
+    locate_in(merged.path()).expect("a model with its former adapter beside it");
 }
 
 // Helpers.

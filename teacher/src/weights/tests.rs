@@ -1,5 +1,8 @@
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use ::safetensors::tensor::{Dtype, TensorView};
+use half::{bf16, f16};
 
 use super::*;
 
@@ -103,9 +106,9 @@ fn a_missing_file_is_named() {
 fn a_pickle_is_read() {
     let numbers = [1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0];
     let path = torch_file(&[
-        Saved { name: "weight", class: "FloatStorage", shape: [2, 3], bytes: le_bytes(&numbers) },
-        Saved { name: "half", class: "HalfStorage", shape: [2, 3], bytes: half_bytes(&numbers) },
-        Saved { name: "position_ids", class: "LongStorage", shape: [1, 2], bytes: vec![0; 16] },
+        Saved { name: "weight", class: "FloatStorage", shape: [2, 3], bytes: le_bytes(&numbers), view: View::Whole },
+        Saved { name: "half", class: "HalfStorage", shape: [2, 3], bytes: half_bytes(&numbers), view: View::Whole },
+        Saved { name: "position_ids", class: "LongStorage", shape: [1, 2], bytes: vec![0; 16], view: View::Whole },
     ]);
     let tensors = read_tensors(&files(&[path.to_path_buf()])).unwrap();
     let expected = RawTensor { shape: vec![2, 3], data: numbers.to_vec() };
@@ -114,9 +117,43 @@ fn a_pickle_is_read() {
 }
 
 #[test]
+fn a_tensor_may_be_any_view_of_its_storage() {
+    let numbers: Vec<f32> = (0..12_u8).map(f32::from).collect();
+    let read = |shape: [u8; 2], view, bytes: Vec<u8>, class| {
+        let path = torch_file(&[Saved { name: "w", class, shape, bytes, view }]);
+        read_tensors(&files(&[path.to_path_buf()])).map(|mut tensors| tensors.remove("w").unwrap())
+    };
+    for (shape, offset, strides, expected) in [
+        // Every second row of six; a transposed matrix; one column of four; a row and a number that are repeated.
+        ([3, 2], 0, [4, 1], &[0.0, 1.0, 4.0, 5.0, 8.0, 9.0][..]),
+        ([2, 3], 1, [1, 2], &[1.0, 3.0, 5.0, 2.0, 4.0, 6.0]),
+        ([3, 1], 2, [4, 7], &[2.0, 6.0, 10.0]),
+        ([3, 2], 10, [0, 1], &[10.0, 11.0, 10.0, 11.0, 10.0, 11.0]),
+        ([2, 2], 5, [0, 0], &[5.0, 5.0, 5.0, 5.0]),
+        ([2, 6], 0, [6, 1], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0]),
+        ([2, 0], 0, [1, 1], &[]),
+    ] {
+        let view = View::Strided(offset, strides);
+        let expected = RawTensor { shape: shape.map(usize::from).to_vec(), data: expected.to_vec() };
+        assert_eq!(read(shape, view, le_bytes(&numbers), "FloatStorage").unwrap(), expected, "{shape:?} {strides:?}");
+        assert_eq!(read(shape, view, half_bytes(&numbers), "HalfStorage").unwrap(), expected, "{shape:?} {strides:?}");
+    }
+    for (shape, offset, strides) in [([3, 2], 3, [4, 1]), ([2, 2], 12, [0, 0]), ([255, 255], 0, [255, 255])] {
+        let error = read(shape, View::Strided(offset, strides), le_bytes(&numbers), "FloatStorage").unwrap_err();
+        assert!(matches!(error, Error::Weights { .. }) && error.to_string().contains("tensor `w`"), "{error}");
+    }
+}
+
+#[test]
 fn a_pickle_that_claims_more_than_the_file_holds() {
     for shape in [[255, 255], [2, 4]] {
-        let path = torch_file(&[Saved { name: "w", class: "FloatStorage", shape, bytes: le_bytes(&[0.0; 6]) }]);
+        let path = torch_file(&[Saved {
+            name: "w",
+            class: "FloatStorage",
+            shape,
+            bytes: le_bytes(&[0.0; 6]),
+            view: View::Whole,
+        }]);
         let error = read_tensors(&files(&[path.to_path_buf()])).unwrap_err();
         assert!(matches!(error, Error::Weights { .. }), "{error}");
     }
@@ -202,7 +239,7 @@ fn files(weights: &[PathBuf]) -> ModelFiles {
 /// Tensors of shape `[2, 3]` each.
 fn safetensors_file(tensors: &[(&str, Dtype, &[u8])]) -> TestFile {
     let views = tensors.iter().map(|&(name, dtype, bytes)| (name, TensorView::new(dtype, vec![2, 3], bytes).unwrap()));
-    file("model.safetensors", &safetensors::serialize(views, None).unwrap())
+    file("model.safetensors", &::safetensors::serialize(views, None).unwrap())
 }
 
 struct Saved {
@@ -210,6 +247,15 @@ struct Saved {
     class: &'static str,
     shape: [u8; 2],
     bytes: Vec<u8>,
+    view: View,
+}
+
+/// Where a tensor of two dimensions stands in its storage.
+#[derive(Clone, Copy)]
+enum View {
+    Whole,
+    /// From this number on, in these strides.
+    Strided(u8, [u8; 2]),
 }
 
 fn le_bytes(numbers: &[f32]) -> Vec<u8> {
@@ -225,14 +271,19 @@ fn half_bytes(numbers: &[f32]) -> Vec<u8> {
 fn torch_file(tensors: &[Saved]) -> TestFile {
     let mut pickle = b"\x80\x02}(".to_vec();
     let mut entries = Vec::new();
-    for (number, Saved { name, class, shape: [rows, columns], bytes }) in tensors.iter().enumerate() {
+    for (number, Saved { name, class, shape: [rows, columns], bytes, view }) in tensors.iter().enumerate() {
+        let (offset, strides) = match *view {
+            View::Whole => (0, [*columns, 1]),
+            View::Strided(offset, strides) => (offset, strides),
+        };
         let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
         pickle.extend(text(name));
         pickle.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
         pickle.extend([text("storage"), format!("ctorch\n{class}\n").into_bytes()].concat());
         pickle.extend([text(&number.to_string()), text("cpu"), vec![b'K', bytes.len() as u8], b"tQ".to_vec()].concat());
         // Offset, shape, strides, no gradient, no hooks.
-        pickle.extend([b'K', 0, b'K', *rows, b'K', *columns, 0x86, b'K', *columns, b'K', 1, 0x86, 0x89]);
+        let [outer, inner] = strides;
+        pickle.extend([b'K', offset, b'K', *rows, b'K', *columns, 0x86, b'K', outer, b'K', inner, 0x86, 0x89]);
         pickle.extend(b"ccollections\nOrderedDict\n)RtR");
         entries.push((format!("archive/data/{number}"), bytes.clone()));
     }
@@ -242,7 +293,13 @@ fn torch_file(tensors: &[Saved]) -> TestFile {
 }
 
 fn one_tensor() -> TestFile {
-    torch_file(&[Saved { name: "w", class: "FloatStorage", shape: [2, 3], bytes: le_bytes(&[1.0; 6]) }])
+    torch_file(&[Saved {
+        name: "w",
+        class: "FloatStorage",
+        shape: [2, 3],
+        bytes: le_bytes(&[1.0; 6]),
+        view: View::Whole,
+    }])
 }
 
 /// A zip file with its entries stored as they are.

@@ -8,7 +8,7 @@ use nn::{EncoderConfig, Normal};
 
 use super::made_up::number;
 use super::subject::{Purpose, Subject};
-use crate::data::columns_of;
+use crate::data::read_rows;
 use crate::model;
 use crate::recipe::ColumnsRecipe;
 
@@ -51,7 +51,7 @@ impl Rows {
         };
         let tokenizer = subject.tokenizer.as_ref().context("--data needs --model's tokenizer")?;
         let columns = &args.columns;
-        let mut texts = datasets::read_rows(path, &columns_of(columns))?;
+        let mut texts = read_rows(path, columns)?;
         // Before the cut, since a file may be sorted by label. Capture reads none.
         let (mut ids, found) = match purpose {
             Purpose::Train(_) => labels_of(&texts, columns)?,

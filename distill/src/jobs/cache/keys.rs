@@ -54,7 +54,8 @@ impl Keys {
         data: &Path,
         mut then: impl FnMut(Key, Option<u32>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let source = Source::File { path: data, columns: data::columns_of(&self.columns) };
+        let columns = if self.names.is_some() { data::columns_of } else { data::text_columns_of };
+        let source = Source::File { path: data, columns: columns(&self.columns) };
         let windows = Windows {
             source: &source,
             tokenizer: &self.tokenizer,

@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use datasets::{Columns, Encodings, Key, LabelNames, Row, TextTokenizer, for_each_row, reconcile};
 
+use super::chance::Sample;
+use crate::data;
 use crate::interrupt;
 use crate::tasks::Targets;
 
@@ -32,30 +34,34 @@ pub(crate) struct Window {
 }
 
 impl Source<'_> {
-    /// Reads everything once and refuses what cannot be captured; returns how many rows there are.
-    pub(crate) fn check(&self, names: Option<&LabelNames>) -> anyhow::Result<u64> {
+    /// Reads everything once and refuses what cannot be captured; returns how many rows there are, and some labelled ones.
+    pub(super) fn check(&self, names: Option<&LabelNames>) -> anyhow::Result<(u64, Sample)> {
         if let Source::File { path, .. } = self
             && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
         {
             bail!("{}: a pipe, and a capture reads its data twice; write it to a file first", path.display());
         }
-        let mut count = 0;
-        self.in_chunks(CHECKED_ROWS, names, |rows, _| {
+        let (mut count, mut sample) = (0, Sample::new());
+        let label_column = self.in_chunks(CHECKED_ROWS, names, |rows, labels| {
             count += rows.len() as u64;
+            rows.iter().zip(labels).for_each(|(row, label)| sample.offer(row, *label));
             interrupt::check()?;
             Ok(true)
         })?;
-        Ok(count)
+        if let Source::File { path, .. } = self {
+            data::say_label_column(path, label_column.as_deref());
+        }
+        Ok((count, sample))
     }
 
     /// Calls `then` with so many rows at a time and their class ids, none without class names, until it says that it has
-    /// enough.
+    /// enough. Returns the name of the labels' column where it was found under another name than `label`.
     pub(crate) fn in_chunks(
         &self,
         chunk_rows: usize,
         names: Option<&LabelNames>,
         mut then: impl FnMut(&[Row], &[Option<u32>]) -> anyhow::Result<bool>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Option<String>> {
         match self {
             Source::Rows { rows, labels } => {
                 for (rows, labels) in rows.chunks(chunk_rows).zip(labels.chunks(chunk_rows)) {
@@ -63,7 +69,7 @@ impl Source<'_> {
                         break;
                     }
                 }
-                Ok(())
+                Ok(None)
             }
             Source::File { path, columns } => {
                 let mut chunk = Vec::with_capacity(chunk_rows);
@@ -77,7 +83,7 @@ impl Source<'_> {
                     rows.clear();
                     Ok(more)
                 };
-                for_each_row(path, columns, |row| {
+                let label_column = for_each_row(path, columns, |row| {
                     chunk.push(row);
                     if chunk.len() < chunk_rows {
                         return ControlFlow::Continue(());
@@ -88,7 +94,7 @@ impl Source<'_> {
                 if result? && !chunk.is_empty() {
                     hand_on(&mut chunk)?;
                 }
-                Ok(())
+                Ok(label_column)
             }
         }
     }

@@ -10,8 +10,9 @@ use crate::files;
 use crate::recipe::ExportDtype;
 use crate::run_record::{RECORD, RunRecord};
 
-/// Version of [`ExportRecord`]'s fields.
-pub(super) const SCHEMA_VERSION: u32 = 1;
+/// Version of [`ExportRecord`]'s fields. In version 1, which is still read, macro-F1 was over all classes, also those that do
+/// not occur.
+pub(super) const SCHEMA_VERSION: u32 = 2;
 
 /// `distill.json` of an export: its inputs, and the record of the run it comes from. Written first, and again once the
 /// export is verified.
@@ -53,15 +54,19 @@ impl ExportRecord {
             return Ok(None);
         }
         let found = json["schema_version"].as_u64().unwrap_or(0);
-        if found != u64::from(SCHEMA_VERSION) {
+        if !(1..=u64::from(SCHEMA_VERSION)).contains(&found) {
             bail!(
                 "{}: schema_version is {found}, this build reads {SCHEMA_VERSION}; update distill, or export again",
                 path.display()
             );
         }
-        let record =
+        let mut record: Self =
             serde_json::from_value(json).with_context(|| format!("{}: not an export's record", path.display()))?;
-        Ok(Some(record))
+        if let Some(figures) = record.figures.as_mut().filter(|_| record.schema_version < 2) {
+            figures.scores.macro_f1 = None;
+        }
+        record.run = record.run.map(RunRecord::in_this_version);
+        Ok(Some(Self { schema_version: SCHEMA_VERSION, ..record }))
     }
 
     pub(super) fn write(&self, folder: &Path) -> anyhow::Result<()> {

@@ -1,15 +1,16 @@
-//! Reads lines of text on a thread of its own and batches those available, so that a slow pipe or a user at a terminal
-//! gets results at once, while a file is read in full batches.
+//! Lines of text, or texts of a table, in batches, read by a thread of their own: as many as are there, so that a slow pipe or a person at a
+//! terminal gets answers at once, and a file is read in full batches.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::bail;
-use datasets::Row;
+use datasets::{Columns, Row, for_each_row};
 
 use crate::files::FileError;
 use crate::interrupt::{self, Interrupted};
@@ -43,6 +44,20 @@ impl Lines {
     pub(super) fn of_file(path: &Path) -> anyhow::Result<Self> {
         let file = File::open(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
         Ok(Self::of(file, path.to_owned(), true))
+    }
+
+    /// The texts of a table's rows.
+    pub(super) fn of_rows(path: PathBuf, columns: Columns) -> Self {
+        let (sender, received) = sync_channel(BATCH_LINES);
+        thread::spawn(move || {
+            let read = for_each_row(&path, &columns, |row| match sender.send(Ok(row)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            });
+            // Where nobody listens any more, nobody asks why it ended.
+            let _ = read.map_err(|error| sender.send(Err(error.into())));
+        });
+        Self { received, always_full: true }
     }
 
     /// The lines of stdin.
@@ -133,6 +148,18 @@ mod tests {
         let (texts, _, error) = read(b"\xef\xbb\xbfone\r\n\ntwo\tthree\nlast".to_vec());
         assert_eq!((texts, error), (["one", "", "two\tthree", "last"].map(String::from).to_vec(), None));
         assert_eq!(read(Vec::new()), (Vec::new(), vec![0], None));
+    }
+
+    #[test]
+    fn texts_of_a_table_are_those_of_its_column() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.csv");
+        std::fs::write(&path, "note,words\nx,\"a, b\"\ny,c\nz, \n").expect("writes");
+        let columns = Columns { text: Some("words".into()), ..Columns::default() };
+        let batch = Lines::of_rows(path, columns).next_batch();
+        assert_eq!(batch.rows.iter().map(|row| row.text.as_str()).collect::<Vec<_>>(), ["a, b", "c"]);
+        let error = batch.end.expect("the end").expect_err("a blank text");
+        assert!(error.to_string().contains("line 4: nothing in column `words`"), "{error}");
     }
 
     #[test]

@@ -63,29 +63,46 @@ impl<'a> Fields<'a> {
     pub(crate) fn activation(&self, field: &str, default: Activation) -> Result<Activation, Error> {
         match self.text(field)? {
             None => Ok(default),
-            Some("gelu") => Ok(Activation::Gelu),
-            Some("gelu_new" | "gelu_pytorch_tanh") => Ok(Activation::GeluNew),
+            // By the error function, and by tanh, each in the several forms of `transformers`, which differ in rounding alone.
+            Some("gelu" | "gelu_python") => Ok(Activation::Gelu),
+            Some("gelu_new" | "gelu_fast" | "gelu_accurate" | "gelu_pytorch_tanh" | "gelu_python_tanh") => {
+                Ok(Activation::GeluNew)
+            }
             Some("relu") => Ok(Activation::Relu),
-            Some(other) => Err(bad(field, other, "gelu, gelu_new, gelu_pytorch_tanh or relu")),
+            Some(other) => Err(bad(field, other, "gelu, gelu_python, gelu_new, gelu_fast, gelu_pytorch_tanh or relu")),
         }
     }
 
+    /// The names of the classes by their ids, or generic ones; whole numbers are names as they are spelled.
     pub(crate) fn labels(&self) -> Result<Vec<String>, Error> {
         let Some(value) = self.get("id2label") else {
             let count = self.size_or("num_labels", 2)?;
             return Ok((0..count).map(|id| format!("LABEL_{id}")).collect());
         };
-        let expected = "an object from \"0\", \"1\", ... to distinct class names";
+        let expected = "an object from the ids \"0\", \"1\", ... to distinct class names";
         let map = value.as_object().ok_or_else(|| bad("id2label", value, expected))?;
-        let names: Option<Vec<String>> =
-            (0..map.len()).map(|id| Some(map.get(&id.to_string())?.as_str()?.to_string())).collect();
-        let names = names.ok_or_else(|| bad("id2label", value, expected))?;
-        let mut sorted: Vec<_> = names.iter().collect();
-        sorted.sort();
-        match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(bad("id2label", format!("twice the name {:?}", pair[0]), expected)),
-            None => Ok(names),
+        let last = map.len().saturating_sub(1);
+        let mut names: Vec<String> = Vec::with_capacity(map.len());
+        for id in 0..map.len() {
+            let name = match map.get(&id.to_string()) {
+                Some(Value::String(name)) => name.clone(),
+                Some(Value::Number(number)) if number.is_i64() || number.is_u64() => number.to_string(),
+                Some(other) => return Err(bad("id2label", format!("{other} for the id {id}"), expected)),
+                None => {
+                    let keys: Vec<&str> = map.keys().map(String::as_str).take(8).collect();
+                    let found = format!("an object with the keys {}, without {id}", keys.join(", "));
+                    let expected =
+                        format!("the ids 0 to {last}, in the order of the model's outputs; number them anew");
+                    return Err(bad("id2label", found, &expected));
+                }
+            };
+            if let Some(first) = names.iter().position(|other| *other == name) {
+                let found = format!("twice the name {name:?}, for the ids {first} and {id}");
+                return Err(bad("id2label", found, &format!("{expected}; give each class a name of its own there")));
+            }
+            names.push(name);
         }
+        Ok(names)
     }
 }
 

@@ -19,8 +19,7 @@ use crate::cuda::verify::{Part, verify};
 use crate::cuda::work::{Arguments, Launch};
 use crate::hf::HfConfig;
 use crate::{
-    Activation, AdamW, Blocks, Compute, DropoutRng, EncoderConfig, Error, Family, Head, Mode, Model, Normal,
-    SoftHardLoss, StepRates, Tap,
+    AdamW, Compute, DropoutRng, EncoderConfig, Error, Family, Mode, Model, Normal, SoftHardLoss, StepRates, Tap,
 };
 
 /// What is allowed: work may run late or at once; a driver may have no pools; cuBLASLt may refuse an algorithm that it

@@ -8,7 +8,7 @@ use crate::cuda::verify::engine::{Rows, weights};
 use crate::hf::HfConfig;
 use crate::op::{Embed, Op};
 use crate::twin::tests::trial;
-use crate::{Activation, Blocks, Family, Head, LayerSlot, Model, Normal, Slot};
+use crate::{Activation, Family, Head, LayerSlot, Model, Normal, Slot};
 
 pub(crate) fn config(family: Family, hidden: usize, layers: usize) -> EncoderConfig {
     EncoderConfig { num_layers: layers, ..family.small(hidden) }

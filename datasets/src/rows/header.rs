@@ -1,0 +1,66 @@
+//! Where a header puts the columns, for the formats that have one.
+
+use super::columns::{Columns, LabelColumn};
+use super::row::Row;
+use crate::Error;
+
+pub(super) struct Header<'a> {
+    pub(super) width: usize,
+    text: usize,
+    pair: Option<usize>,
+    label: Option<usize>,
+    text_name: String,
+    columns: &'a Columns,
+}
+
+impl<'a> Header<'a> {
+    pub(super) fn find(file: &str, names: &[&str], columns: &'a Columns) -> Result<Self, Error> {
+        let position = |wanted: &str| names.iter().position(|name| *name == wanted);
+        let missing = |wanted: &str| Error::NoColumn {
+            file: file.to_owned(),
+            column: wanted.to_owned(),
+            found: names.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let named = |wanted: &str| position(wanted).ok_or_else(|| missing(wanted));
+        let pair = match &columns.pair {
+            Some(wanted) => Some(named(wanted)?),
+            None => position("text_b"),
+        };
+        let text_name = columns.text.clone().unwrap_or_else(|| "text".to_owned());
+        let text = named(&text_name)?;
+        let label = match (columns.label.find(|| file.to_owned(), names.iter().copied())?, &columns.label) {
+            (None, LabelColumn::Named(wanted)) => return Err(missing(wanted)),
+            (label, _) => label,
+        };
+        Ok(Self { width: names.len(), text, pair, label, text_name, columns })
+    }
+
+    /// The label's column where it was not asked for by its name.
+    pub(super) fn guessed_label(&self, names: &[&str]) -> Option<String> {
+        let name = names[self.label?];
+        self.columns.label.is_guess(name).then(|| name.to_owned())
+    }
+
+    /// The cells that a row is made of.
+    pub(super) fn used<'c>(&self, cells: &'c [&'c str]) -> impl Iterator<Item = &'c str> {
+        let columns = [Some(self.text), self.pair, self.label];
+        columns.into_iter().flatten().filter_map(|column| cells.get(column).copied())
+    }
+
+    /// A row from its cells; an empty pair or label is none.
+    pub(super) fn row(&self, file: &str, line: usize, cells: &[&str]) -> Result<Row, Error> {
+        if cells.len() != self.width {
+            let (found, expected) = (cells.len(), self.width);
+            return Err(Error::ColumnCount { file: file.to_owned(), line, found, expected, way_out: "" });
+        }
+        if cells[self.text].trim().is_empty() {
+            return Err(Error::MissingText { file: file.to_owned(), line, column: self.text_name.clone() });
+        }
+        Ok(Row {
+            text: cells[self.text].to_owned(),
+            text_b: self.pair.map(|column| cells[column]).filter(|cell| !cell.is_empty()).map(str::to_owned),
+            label: self.label.and_then(|column| self.columns.label(cells[column])),
+            line,
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! Tables with quotes after RFC 4180: a header, quoted cells, line breaks within quotes (read as `\n`).
+
+use super::columns::Columns;
+use super::header::Header;
+use super::row::{Found, Sink};
+use crate::Error;
+use csv::{ByteRecord, ReaderBuilder, Terminator};
+use std::io::{self, BufRead, Read};
+use std::ops::ControlFlow;
+
+/// A line that is added behind the last one: it comes back as a record of its own, unless a quote is still open. It is no
+/// UTF-8, so no row that can be read is like it.
+const END: &[u8] = b"\xffend";
+
+pub(super) fn read(
+    file: &str,
+    reader: impl BufRead,
+    separator: u8,
+    columns: &Columns,
+    sink: Sink<'_>,
+) -> Result<(), Error> {
+    let mut reader = ReaderBuilder::new()
+        .delimiter(separator)
+        .has_headers(false)
+        // Flexible, so that the error for a short row is ours.
+        .flexible(true)
+        .terminator(Terminator::Any(b'\n'))
+        .from_reader(UnixLineEnds { reader, line: Vec::new(), read: 0, ended: false });
+    let mut record = ByteRecord::new();
+    let mut header: Option<Header<'_>> = None;
+    while reader.read_byte_record(&mut record).map_err(|error| read_error(file, error))? {
+        // The reader's own start of a record is off by the empty lines before it, so go back from its end.
+        let breaks = count_breaks(record.as_slice());
+        let end = reader.position().line() as usize;
+        let last = &record[record.len() - 1];
+        if last.ends_with(END) && !reader.read_byte_record(&mut ByteRecord::new()).map_err(|e| read_error(file, e))? {
+            if record.len() == 1 && last == END {
+                return Ok(());
+            }
+            // The quote opens where the last cell begins.
+            return Err(Error::UnclosedQuote { file: file.to_owned(), line: end - count_breaks(last) });
+        }
+        let line = end.saturating_sub(1 + breaks);
+        let cells: Vec<&str> = record
+            .iter()
+            .map(std::str::from_utf8)
+            .collect::<Result<_, _>>()
+            .map_err(|_| Error::InvalidUtf8 { file: file.to_owned(), line })?;
+        match &header {
+            None => {
+                let found = header.insert(Header::find(file, &cells, columns)?);
+                if let Some(ControlFlow::Break(())) =
+                    found.guessed_label(&cells).map(|name| sink(Found::LabelColumn(name)))
+                {
+                    return Ok(());
+                }
+            }
+            Some(header) => {
+                if let ControlFlow::Break(()) = sink(Found::Row(header.row(file, line, &cells)?)) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_error(file: &str, error: csv::Error) -> Error {
+    Error::Read { file: file.to_owned(), cause: error.into() }
+}
+
+fn count_breaks(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// Ends every line with `\n` alone, the last one too, so that lines can be counted, and adds [`END`].
+struct UnixLineEnds<R> {
+    reader: R,
+    line: Vec<u8>,
+    read: usize,
+    ended: bool,
+}
+
+impl<R: BufRead> Read for UnixLineEnds<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.read == self.line.len() && !self.ended {
+            self.line.clear();
+            self.read = 0;
+            if self.reader.read_until(b'\n', &mut self.line)? == 0 {
+                self.ended = true;
+                self.line.extend_from_slice(END);
+            } else {
+                let text = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
+                let text = text.strip_suffix(b"\r").unwrap_or(text).len();
+                self.line.truncate(text);
+                self.line.push(b'\n');
+            }
+        }
+        let count = (&self.line[self.read..]).read(buffer)?;
+        self.read += count;
+        Ok(count)
+    }
+}
