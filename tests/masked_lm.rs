@@ -139,3 +139,19 @@ fn the_two_kinds_of_teacher_are_told_apart() {
     );
     place.refuses("finetune --model teacher --data texts.txt --output out", &["no row has a label", "masked-lm"]);
 }
+
+#[test]
+fn a_mobilebert_is_a_masked_language_model_from_training_to_export() {
+    let place = with_texts();
+    place.json(CACHE);
+    let sizes = "--num-layers 1 --hidden-size 24 --bottleneck-size 16 --num-heads 2 --intermediate-size 20 --stacks 2";
+    place.json(&format!("{TRAIN} --model-type mobilebert --layers random {sizes} --output thin"));
+    place.json(&format!("{FINETUNE} --output mlm").replace("--model teacher", "--model thin"));
+    let config = place.read_json("mlm/config.json");
+    assert_eq!(config["architectures"], json!(["MobileBertForMaskedLM"]));
+    let report = place.json(&format!("{CAPTURE} --output answers"));
+    assert!(report["rows"].as_u64().expect("a count") > 100, "{report}");
+    place.json("cache verify answers");
+    place.json("export --model mlm --output exported --dtype f16");
+    assert_eq!(place.read_json("exported/config.json")["architectures"], config["architectures"]);
+}

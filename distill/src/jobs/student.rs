@@ -214,13 +214,18 @@ fn layers_of(choice: &LayerChoice) -> Option<Layers> {
 fn configure(recipe: &StudentRecipe, teacher: &EncoderConfig) -> anyhow::Result<EncoderConfig> {
     let sizes = recipe.sizes();
     let student = start::configure(recipe.family().family(), teacher, &sizes, recipe.dropout as f32);
-    student.map_err(|error| match error {
+    let width = if sizes.bottleneck_size.is_some() { "--bottleneck-size" } else { "--hidden-size" };
+    student.map_err(|error| with_flags(error, width, "--num-heads"))
+}
+
+/// A refusal of sizes, with the flags that give them.
+pub(super) fn with_flags(error: start::Error, width_flag: &str, heads_flag: &str) -> anyhow::Error {
+    match error {
         start::Error::HeadWidth { inner, width } => {
-            let flag = if sizes.bottleneck_size.is_some() { "--bottleneck-size" } else { "--hidden-size" };
-            anyhow!("{flag} {inner} is no multiple of the head width {width}; give --num-heads")
+            anyhow!("{width_flag} {inner} is no multiple of the head width {width}; give {heads_flag}")
         }
         error => error.into(),
-    })
+    }
 }
 
 /// Cuts the model's vocabulary to the pieces that occur in these rows, and all single characters.

@@ -1,14 +1,14 @@
 //! The model that is timed: sizes come from the flags, from another model, or from BERT-base. Weights do not affect the
 //! time, so they are random unless an existing model is timed as it is.
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use datasets::{Encodings, LabelNames, TextTokenizer, prune_vocabulary};
 use nn::hf::HfConfig;
 use nn::{EncoderConfig, Head, Layout, Parameters};
 use student::start::{self, Sizes};
 use teacher::HubOptions;
 
-use crate::jobs::student::bert_base;
+use crate::jobs::student::{bert_base, with_flags};
 use crate::model;
 use crate::recipe::{StudentFamily, StudentRecipe};
 
@@ -81,12 +81,7 @@ impl Subject {
             Some(family) => start::configure(family, &base, &sizes, dropout),
             None => sizes.of(&base),
         };
-        let mut encoder = resized.map_err(|error| match error {
-            start::Error::HeadWidth { inner, width } => {
-                anyhow!("--hidden-size {inner} is no multiple of the head width {width}; give --heads")
-            }
-            error => error.into(),
-        })?;
+        let mut encoder = resized.map_err(|error| with_flags(error, "--hidden-size", "--heads"))?;
         encoder.vocab_size = shape.vocab_size.unwrap_or(encoder.vocab_size);
         encoder.validate()?;
         if let Some(pieces) = tokenizer.as_ref().map(TextTokenizer::vocab_size).filter(|&n| n > encoder.vocab_size) {
