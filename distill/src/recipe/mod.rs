@@ -7,6 +7,7 @@ mod data;
 mod export;
 mod fit;
 mod read;
+mod shape;
 mod student;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ pub(crate) use data::{ColumnsRecipe, DataRecipe};
 pub(crate) use export::{ExportDtype, ExportRecipe};
 pub(crate) use fit::{FitRecipe, Keep};
 pub(crate) use read::{Setting, read};
+pub(crate) use shape::Shape;
 pub(crate) use student::{LayerChoice, StudentFamily, StudentRecipe};
 
 use crate::objective::{LossTermRecipe, Objective};
