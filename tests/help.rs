@@ -46,6 +46,11 @@ fn cache_estimate() {
 }
 
 #[test]
+fn cache_import() {
+    help("cache_import", "cache import");
+}
+
+#[test]
 fn cache_merge() {
     help("cache_merge", "cache merge");
 }

@@ -18,6 +18,7 @@ mod cache; // keyed by what the teacher reads, and of one teacher alone
 mod cache_commands; // inspect, verify, estimate, merge, export, gc
 mod cache_damage; // files that are not as they were written
 mod cache_forms; // forms in which answers are stored, and students that learn from each
+mod cache_import; // answers of something else, and the mean of several teachers
 mod cache_refresh; // what is stale is captured anew, and nothing else
 mod cache_stops; // kills, other writers, bounds of memory
 

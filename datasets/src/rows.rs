@@ -6,8 +6,12 @@
 mod csv;
 mod jsonl;
 mod lines;
+mod rest;
 mod text;
 mod tsv;
+
+pub use jsonl::take_row;
+pub use rest::{Cell, Rest};
 
 use crate::Error;
 use flate2::bufread::MultiGzDecoder;
@@ -61,6 +65,15 @@ pub fn read_rows(path: &Path, columns: &Columns) -> Result<Vec<Row>, Error> {
 
 /// As [`read_rows`], one row at a time, so that a file may be larger than memory; `each` may end it early.
 pub fn for_each_row(path: &Path, columns: &Columns, mut each: impl FnMut(Row) -> ControlFlow<()>) -> Result<(), Error> {
+    for_each_record(path, columns, |row, _| each(row))
+}
+
+/// As [`for_each_row`], each row with the other columns that the file has.
+pub fn for_each_record(
+    path: &Path,
+    columns: &Columns,
+    mut each: impl FnMut(Row, Rest<'_>) -> ControlFlow<()>,
+) -> Result<(), Error> {
     let name = path.display().to_string();
     let format = Format::of(&name)?;
     let file = File::open(path).map_err(|cause| Error::Open { file: name.clone(), cause })?;
@@ -70,7 +83,7 @@ pub fn for_each_row(path: &Path, columns: &Columns, mut each: impl FnMut(Row) ->
 /// As [`read_rows`], from memory; the extension of `name` says the format.
 pub fn parse_rows(name: &str, bytes: &[u8], columns: &Columns) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
-    Format::of(name)?.read(name, bytes, columns, &mut |row| {
+    Format::of(name)?.read(name, bytes, columns, &mut |row, _| {
         rows.push(row);
         ControlFlow::Continue(())
     })?;
@@ -78,7 +91,7 @@ pub fn parse_rows(name: &str, bytes: &[u8], columns: &Columns) -> Result<Vec<Row
 }
 
 /// What takes a file's rows, one after the other.
-type Sink<'a> = &'a mut dyn FnMut(Row) -> ControlFlow<()>;
+type Sink<'a> = &'a mut dyn FnMut(Row, Rest<'_>) -> ControlFlow<()>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Format {
@@ -113,9 +126,9 @@ impl Format {
 
     fn read(self, file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<(), Error> {
         let mut none = true;
-        let mut sink = |row| {
+        let mut sink = |row, rest: Rest<'_>| {
             none = false;
-            sink(row)
+            sink(row, rest)
         };
         if self.gzipped {
             self.read_plain(file, BufReader::new(MultiGzDecoder::new(reader)), columns, &mut sink)
@@ -150,7 +163,7 @@ fn without_byte_order_mark(mut reader: impl BufRead) -> io::Result<impl BufRead>
 
 /// Where a header puts the columns, for the formats that have one.
 struct Header {
-    width: usize,
+    names: Vec<String>,
     text: usize,
     pair: Option<usize>,
     label: Option<usize>,
@@ -173,7 +186,7 @@ impl Header {
         };
         let text_name = columns.text.clone().unwrap_or_else(|| "text".to_owned());
         Ok(Self {
-            width: names.len(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
             text: named(&text_name)?,
             pair: optional(&columns.pair, "text_b")?,
             label: optional(&columns.label, "label")?,
@@ -183,8 +196,9 @@ impl Header {
 
     /// A row from its cells; an empty pair or label is none.
     fn row(&self, file: &str, line: usize, cells: &[&str]) -> Result<Row, Error> {
-        if cells.len() != self.width {
-            return Err(Error::ColumnCount { file: file.to_owned(), line, found: cells.len(), expected: self.width });
+        let expected = self.names.len();
+        if cells.len() != expected {
+            return Err(Error::ColumnCount { file: file.to_owned(), line, found: cells.len(), expected });
         }
         let filled = |column: Option<usize>| column.map(|column| cells[column]).filter(|cell| !cell.is_empty());
         if cells[self.text].trim().is_empty() {
@@ -196,6 +210,11 @@ impl Header {
             label: filled(self.label).map(|label| RawLabel::Name(label.to_owned())),
             line,
         })
+    }
+
+    /// The cells that no row has.
+    fn rest<'a>(&'a self, cells: &'a [&'a str]) -> Rest<'a> {
+        Rest::of_table(&self.names, cells, [Some(self.text), self.pair, self.label])
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Si
         match &header {
             None => header = Some(Header::find(file, &cells, columns)?),
             Some(header) => {
-                if let ControlFlow::Break(()) = sink(header.row(file, line, &cells)?) {
+                if let ControlFlow::Break(()) = sink(header.row(file, line, &cells)?, header.rest(&cells)) {
                     return Ok(());
                 }
             }

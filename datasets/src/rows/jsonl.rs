@@ -1,6 +1,7 @@
 //! JSON lines: one object a line. Other keys than the columns asked for are left alone.
 
 use super::lines::Lines;
+use super::rest::Rest;
 use super::{Columns, RawLabel, Row, Sink};
 use crate::Error;
 use serde_json::{Map, Value};
@@ -14,25 +15,44 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Si
         if line.text.trim().is_empty() {
             continue;
         }
-        let object: Map<String, Value> = serde_json::from_str(line.text).map_err(|error| Error::Json {
+        let mut object: Map<String, Value> = serde_json::from_str(line.text).map_err(|error| Error::Json {
             file: file.to_owned(),
             line: line.number,
-            reason: error.to_string(),
+            reason: explained(line.text, &error),
         })?;
         named_columns.see(&object);
-        let row = Object { file, line: line.number, columns, object }.row()?;
-        if let ControlFlow::Break(()) = sink(row) {
+        let row = take_row(file, line.number, columns, &mut object)?;
+        if let ControlFlow::Break(()) = sink(row, Rest::of_object(&object)) {
             return Ok(());
         }
     }
     named_columns.check(file)
 }
 
+/// Takes a row out of an object, as from a line of a file; what it does not hold stays.
+pub fn take_row(file: &str, line: usize, columns: &Columns, object: &mut Map<String, Value>) -> Result<Row, Error> {
+    Object { file, line, columns, object }.row()
+}
+
+/// What is wrong with a line. NaN and Infinity are named: Python writes them, and no other reader takes them.
+fn explained(line: &str, error: &serde_json::Error) -> String {
+    // Behind a sign the column is one further.
+    let starts = [error.column().saturating_sub(1), error.column().saturating_sub(2)];
+    let words = ["NaN", "-Infinity", "Infinity"];
+    let found = words.into_iter().find(|word| {
+        starts.iter().any(|&start| line.as_bytes().get(start..).is_some_and(|rest| rest.starts_with(word.as_bytes())))
+    });
+    match found {
+        Some(word) => format!("{word} at column {} is no JSON; null stands for what is missing", error.column()),
+        None => error.to_string(),
+    }
+}
+
 struct Object<'a> {
     file: &'a str,
     line: usize,
     columns: &'a Columns,
-    object: Map<String, Value>,
+    object: &'a mut Map<String, Value>,
 }
 
 impl Object<'_> {
@@ -56,7 +76,7 @@ impl Object<'_> {
 
     /// Takes a string out of the object; `null` and no such key are `None`.
     fn string(&mut self, column: &str) -> Result<Option<String>, Error> {
-        match self.object.get_mut(column).map(Value::take) {
+        match self.object.shift_remove(column) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(other) => Err(self.wrong_type(column, &other, "a string")),
@@ -64,7 +84,7 @@ impl Object<'_> {
     }
 
     fn label(&mut self, column: &str) -> Result<Option<RawLabel>, Error> {
-        let label = match self.object.get_mut(column).map(Value::take) {
+        let label = match self.object.shift_remove(column) {
             None | Some(Value::Null) => None,
             Some(Value::String(name)) if name.is_empty() => None,
             Some(Value::String(name)) => Some(RawLabel::Name(name)),

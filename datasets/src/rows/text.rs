@@ -1,6 +1,7 @@
 //! Plain text: one text a line, without labels. Blank lines are left out.
 
 use super::lines::Lines;
+use super::rest::Rest;
 use super::{Columns, Row, Sink};
 use crate::Error;
 use std::io::BufRead;
@@ -17,7 +18,7 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Si
             continue;
         }
         let row = Row { text: text.to_owned(), text_b: None, label: None, line: line.number };
-        if let ControlFlow::Break(()) = sink(row) {
+        if let ControlFlow::Break(()) = sink(row, Rest::none()) {
             break;
         }
     }

@@ -14,7 +14,7 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Si
     let header = Header::find(file, &first.text.split('\t').collect::<Vec<_>>(), columns)?;
     while let Some(line) = lines.next()? {
         let cells: Vec<_> = line.text.split('\t').collect();
-        if let ControlFlow::Break(()) = sink(header.row(file, line.number, &cells)?) {
+        if let ControlFlow::Break(()) = sink(header.row(file, line.number, &cells)?, header.rest(&cells)) {
             break;
         }
     }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use cache::Dtype;
+use cache::{Dtype, Quantity};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::recipe::Numbers;
@@ -42,6 +42,17 @@ pub(super) fn stored_name(dtype: Dtype) -> &'static str {
         Dtype::F32 => "f32",
         Dtype::F16 => "f16",
         Dtype::Bf16 => "bf16",
+    }
+}
+
+/// What a mean may be taken of.
+pub(super) const QUANTITIES: [Quantity; 2] = [Quantity::Probabilities, Quantity::Logits];
+
+/// The word for it.
+pub(super) fn quantity_name(quantity: Quantity) -> &'static str {
+    match quantity {
+        Quantity::Probabilities => "probabilities",
+        Quantity::Logits => "logits",
     }
 }
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::bail;
-use cache::{CacheWriter, Captured, NewCache, Stale};
+use cache::{CacheReader, CacheWriter, Captured, NewCache, Stale};
 use nn::Compute;
 use teacher::HubOptions;
 
@@ -125,6 +125,9 @@ pub(crate) fn capture(
     let precision = how.running.compute.precision().to_string();
     let fingerprint = fingerprint::of_teacher(&teacher, max_length, how.task, &precision, how.captured.clone());
     how.captured.check().map_err(|finding| cache::Error::Captured { finding })?;
+    if how.existing == ExistingCache::Refresh {
+        refuse_made_elsewhere(how.output)?;
+    }
     // Everything that a row can be refused for is found before the teacher runs.
     let rows = source.check(names.as_ref())?;
     if how.existing == ExistingCache::Overwrite {
@@ -197,6 +200,20 @@ pub(crate) fn capture(
         seconds: start.elapsed().as_secs_f64(),
         output: how.output.display().to_string(),
     })
+}
+
+/// Refuses a cache whose answers no teacher can give again.
+fn refuse_made_elsewhere(dir: &Path) -> anyhow::Result<()> {
+    let Ok(cache) = CacheReader::open(dir, None) else { return Ok(()) };
+    let made = match cache.fingerprint() {
+        print if print.average.is_some() => "are the mean of several teachers'",
+        print if print.keyed_by_text() => "were imported",
+        _ => return Ok(()),
+    };
+    bail!(
+        "{}: its answers {made}; --refresh would replace them by this teacher's: choose another --output",
+        dir.display()
+    )
 }
 
 /// What of a cache is kept, in words.

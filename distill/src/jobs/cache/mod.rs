@@ -1,9 +1,14 @@
 //! What is done with a cache that is there, or to be made: one file for each subcommand of `cache`.
 
+pub(crate) mod average;
 pub(crate) mod estimate;
 pub(crate) mod export;
 pub(crate) mod gc;
+pub(crate) mod import;
 pub(crate) mod inspect;
 mod keys;
 pub(crate) mod merge;
 pub(crate) mod verify;
+
+#[expect(unused_imports, reason = "for `train --cache` without a teacher")]
+pub(crate) use keys::{RowKeys, class_names};
