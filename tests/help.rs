@@ -66,6 +66,11 @@ fn cache_gc() {
 }
 
 #[test]
+fn propose() {
+    help("propose", "propose");
+}
+
+#[test]
 fn train() {
     help("train", "train");
 }

@@ -6,6 +6,7 @@
 // The whole job.
 mod commands; // command by command: JSON printed, files left
 mod masked_lm; // a masked-language model from texts alone, and what it says of every token
+mod propose; // students that fit, counted and timed
 mod recipes; // `run` and `demo`: one folder, each stage done once
 mod students; // what a student starts from, and its sizes
 

@@ -65,8 +65,11 @@ mod tests {
     use std::fs;
     use std::ops::ControlFlow;
 
-    /// Each row of a file with what else it has, as text.
-    fn records(name: &str, text: &str, columns: &Columns) -> Result<Vec<(Row, Vec<(String, String)>)>, Error> {
+    /// Names and cells, as text.
+    type Named = Vec<(String, String)>;
+
+    /// Each row of a file with what else it has.
+    fn records(name: &str, text: &str, columns: &Columns) -> Result<Vec<(Row, Named)>, Error> {
         let folder = std::env::temp_dir().join(format!("distill-rest-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let path = folder.join(name);
@@ -83,7 +86,7 @@ mod tests {
         Ok(records)
     }
 
-    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    fn pairs(pairs: &[(&str, &str)]) -> Named {
         pairs.iter().map(|(name, cell)| ((*name).to_owned(), (*cell).to_owned())).collect()
     }
 

@@ -259,7 +259,7 @@ pub(crate) struct MergeArgs {
 /// `distill cache import`.
 #[derive(Debug, Clone, Args)]
 #[command(
-    override_usage = "distill cache import [OPTIONS] --data <FILE> --probabilities|--logits <COLUMN> --output <FOLDER>",
+    override_usage = "distill cache import [OPTIONS] --data <FILE> --probabilities|--logits <COL> --output <FOLDER>",
     after_help = "Example:\n  distill cache import --data answers.csv --probabilities 'p_*' --output cache"
 )]
 pub(crate) struct ImportArgs {

@@ -5,11 +5,13 @@ mod bench;
 mod cache;
 mod commands;
 mod groups;
+mod propose;
 mod values;
 
 pub(crate) use bench::{BenchArgs, BenchCommand};
 pub(crate) use cache::{CacheArgs, CacheCommand};
 pub(crate) use commands::{DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs};
+pub(crate) use propose::ProposeArgs;
 
 use clap::{ArgAction, Parser, Subcommand};
 
@@ -44,6 +46,8 @@ pub(crate) enum Command {
     Finetune(FinetuneArgs),
     /// Run a teacher over a data set and store its logits; look after what is stored
     Cache(CacheArgs),
+    /// List students that fit: their parameters, bytes and time a text, and the flags that make them
+    Propose(ProposeArgs),
     /// Train a student on a teacher's stored logits and on labels
     Train(TrainArgs),
     /// Measure a model on labelled text: accuracy, macro-F1, calibration, size and speed

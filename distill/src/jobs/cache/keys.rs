@@ -99,3 +99,85 @@ impl Keys {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cache::{CacheWriter, Captured, Dtype, Fingerprint, Masks, NewCache, Preprocessing, Quantity};
+    use nn::Compute;
+    use tempfile::TempDir;
+
+    fn tokenizer_json() -> Vec<u8> {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/e2e/teacher/tokenizer.json");
+        std::fs::read(fixture).expect("the fixture is there")
+    }
+
+    /// An empty cache of classes, which keeps this tokenizer.
+    fn cache(preprocessing: Preprocessing, max_length: usize, tokenizer: Option<&[u8]>) -> (TempDir, CacheReader) {
+        let precision = Compute::Cpu.precision().to_string();
+        let labels = vec!["yes".to_owned(), "no".to_owned()];
+        let captured = Captured::dense(labels.len(), Dtype::F32);
+        let of_answers = crate::fingerprint::of_imported(String::new(), labels, Quantity::Logits, captured);
+        let fingerprint = Fingerprint { preprocessing, max_length, precision, ..of_answers };
+        let folder = tempfile::tempdir().expect("a folder");
+        let attachments: Vec<(&str, &[u8])> = tokenizer.iter().map(|json| (TOKENIZER, *json)).collect();
+        let new = NewCache { fingerprint: &fingerprint, batch_tokens: 64, attachments: &attachments };
+        drop(CacheWriter::create_or_resume(folder.path(), &new).expect("a cache"));
+        let reader = CacheReader::open(folder.path(), None).expect("opens");
+        (folder, reader)
+    }
+
+    fn rows() -> Vec<Row> {
+        let row = |text: &str, text_b: Option<&str>| Row {
+            text: text.to_owned(),
+            text_b: text_b.map(str::to_owned),
+            label: None,
+            line: 1,
+        };
+        vec![row("the bread is fresh", None), row("The  bread is fresh", None), row("a train", Some("is late"))]
+    }
+
+    #[test]
+    fn keys_of_a_captured_cache_are_of_its_teacher_s_tokens_at_its_length() {
+        let json = tokenizer_json();
+        let files = TokenizerFiles { tokenizer_json: Some(&json), ..TokenizerFiles::default() };
+        let tokenizer = TextTokenizer::from_files(&files).expect("a tokenizer");
+        for max_length in [4, 32] {
+            let (folder, reader) = cache(Preprocessing::none(), max_length, Some(&json));
+            let keys = RowKeys::of(folder.path(), &reader).and_then(|keys| keys.keys(&rows())).expect("keys");
+            let encodings = tokenizer.encode(&rows(), max_length).expect("encodes");
+            assert_eq!(keys, (0..3).map(|row| encodings.key(row)).collect::<Vec<_>>());
+            // What the tokenizer cannot tell apart has one key.
+            assert_eq!(keys[0], keys[1]);
+        }
+    }
+
+    #[test]
+    fn keys_of_masked_rows_are_of_the_masked_tokens() {
+        let json = tokenizer_json();
+        let masks = Preprocessing::Masked { masked: Masks { probability: 0.5, seed: 3 } };
+        let keys = |preprocessing| {
+            let (folder, reader) = cache(preprocessing, 32, Some(&json));
+            RowKeys::of(folder.path(), &reader).and_then(|keys| keys.keys(&rows())).expect("keys")
+        };
+        assert_ne!(keys(masks.clone()), keys(Preprocessing::none()));
+        assert_eq!(keys(masks.clone()), keys(masks));
+    }
+
+    #[test]
+    fn keys_of_imported_answers_are_of_the_texts_and_need_no_tokenizer() {
+        let (folder, reader) = cache(Preprocessing::Imported { imported: Quantity::Logits }, 0, None);
+        let keys = RowKeys::of(folder.path(), &reader).and_then(|keys| keys.keys(&rows())).expect("keys");
+        assert_eq!(keys, rows().iter().map(text_key).collect::<Vec<_>>());
+        assert_ne!(keys[0], keys[1]);
+        let names = class_names(&reader).expect("names").expect("classes");
+        assert_eq!(names.names(), ["yes", "no"]);
+    }
+
+    #[test]
+    fn a_captured_cache_without_its_tokenizer_is_named() {
+        let (folder, reader) = cache(Preprocessing::none(), 32, None);
+        let error = RowKeys::of(folder.path(), &reader).err().expect("refused").to_string();
+        assert!(error.contains("keeps no tokenizer.json to make keys with"), "{error}");
+    }
+}

@@ -6,9 +6,6 @@ pub(crate) mod export;
 pub(crate) mod gc;
 pub(crate) mod import;
 pub(crate) mod inspect;
-mod keys;
+pub(crate) mod keys;
 pub(crate) mod merge;
 pub(crate) mod verify;
-
-#[expect(unused_imports, reason = "for `train --cache` without a teacher")]
-pub(crate) use keys::{RowKeys, class_names};
