@@ -46,6 +46,11 @@ fn cache_estimate() {
 }
 
 #[test]
+fn cache_import() {
+    help("cache_import", "cache import");
+}
+
+#[test]
 fn cache_merge() {
     help("cache_merge", "cache merge");
 }
@@ -58,6 +63,11 @@ fn cache_export() {
 #[test]
 fn cache_gc() {
     help("cache_gc", "cache gc");
+}
+
+#[test]
+fn propose() {
+    help("propose", "propose");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod commands; // command by command: JSON printed, files left
 mod masked_lm; // a masked-language model from texts alone, and what it says of every token
 mod pretrained; // students that were trained before, teachers that are not here
+mod propose; // students that fit, counted and timed
 mod recipes; // `run` and `demo`: one folder, each stage done once
 mod students; // what a student starts from, and its sizes
 
@@ -19,6 +20,7 @@ mod cache; // keyed by what the teacher reads, and of one teacher alone
 mod cache_commands; // inspect, verify, estimate, merge, export, gc
 mod cache_damage; // files that are not as they were written
 mod cache_forms; // forms in which answers are stored, and students that learn from each
+mod cache_import; // answers of something else, and the mean of several teachers
 mod cache_refresh; // what is stale is captured anew, and nothing else
 mod cache_stops; // kills, other writers, bounds of memory
 

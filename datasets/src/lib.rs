@@ -27,6 +27,7 @@ mod mask;
 mod prune;
 mod rows;
 mod sampler;
+mod text_key;
 mod tokenizer;
 mod whole;
 
@@ -37,6 +38,8 @@ pub use hold_out::hold_out;
 pub use labels::{LabelNames, reconcile};
 pub use mask::{MaskedBatch, MaskedRow, Masking};
 pub use prune::{PrunedVocabulary, prune_vocabulary};
-pub use rows::{Columns, LabelColumn, Quotes, Row, for_each_row, has_columns, parse_rows, read_rows};
+pub use rows::{Cell, Columns, LabelColumn, Quotes, Rest, Row};
+pub use rows::{for_each_record, for_each_row, has_columns, parse_rows, read_rows, take_row};
 pub use sampler::{Epoch, Sampler, order};
+pub use text_key::text_key;
 pub use tokenizer::{TextTokenizer, TokenizerFiles};

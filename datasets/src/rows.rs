@@ -8,11 +8,14 @@ mod header;
 mod jsonl;
 mod lines;
 mod quoted;
+mod rest;
 mod row;
 mod text;
 mod unquoted;
 
 pub use columns::{Columns, LabelColumn, Quotes};
+pub use jsonl::take_row;
+pub use rest::{Cell, Rest};
 pub use row::Row;
 
 use crate::Error;
@@ -40,12 +43,21 @@ pub fn for_each_row(
     columns: &Columns,
     mut each: impl FnMut(Row) -> ControlFlow<()>,
 ) -> Result<Option<String>, Error> {
+    for_each_record(path, columns, |row, _| each(row))
+}
+
+/// As [`for_each_row`], each row with the other columns that the file has.
+pub fn for_each_record(
+    path: &Path,
+    columns: &Columns,
+    mut each: impl FnMut(Row, Rest<'_>) -> ControlFlow<()>,
+) -> Result<Option<String>, Error> {
     let mut label_column = None;
     let name = path.display().to_string();
     let format = Format::of(&name)?;
     let file = File::open(path).map_err(|cause| Error::Open { file: name.clone(), cause })?;
     format.read(&name, BufReader::new(file), columns, &mut |found| match found {
-        Found::Row(row) => each(row),
+        Found::Row(row, rest) => each(row, rest),
         Found::LabelColumn(name) => {
             label_column = Some(name);
             ControlFlow::Continue(())
@@ -58,7 +70,7 @@ pub fn for_each_row(
 pub fn parse_rows(name: &str, bytes: &[u8], columns: &Columns) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
     Format::of(name)?.read(name, bytes, columns, &mut |found| {
-        if let Found::Row(row) = found {
+        if let Found::Row(row, _) = found {
             rows.push(row);
         }
         ControlFlow::Continue(())
@@ -108,8 +120,8 @@ impl Format {
 
     fn read(self, file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<(), Error> {
         let mut none = true;
-        let mut sink = |found| {
-            none = none && !matches!(found, Found::Row(_));
+        let mut sink = |found: Found<'_>| {
+            none = none && !matches!(found, Found::Row(..));
             sink(found)
         };
         if self.gzipped {

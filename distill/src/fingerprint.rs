@@ -1,6 +1,6 @@
 //! Hashes of models and data, for the fingerprint of a cache and the record of a run.
 
-use cache::{Captured, Fingerprint};
+use cache::{Captured, Fingerprint, Preprocessing, Quantity};
 use datasets::{Encodings, TextTokenizer};
 use nn::{EncoderConfig, hf};
 
@@ -27,6 +27,26 @@ pub(crate) fn of_teacher(
         task: task.name().to_owned(),
         precision: precision.to_owned(),
         captured,
+        average: None,
+    }
+}
+
+/// The fingerprint of answers that were computed elsewhere. `content` is the hash of all of them: it stands for the teacher,
+/// of whom nothing else is known.
+pub(crate) fn of_imported(content: String, labels: Vec<String>, imported: Quantity, captured: Captured) -> Fingerprint {
+    let unknown = || "unknown".to_owned();
+    Fingerprint {
+        teacher: content,
+        head: Vec::new(),
+        config: unknown(),
+        tokenizer: unknown(),
+        labels,
+        max_length: 0,
+        preprocessing: Preprocessing::Imported { imported },
+        task: Task::SingleLabel.name().to_owned(),
+        precision: unknown(),
+        captured,
+        average: None,
     }
 }
 
@@ -50,6 +70,6 @@ pub(crate) fn of_rows(encodings: &Encodings, labels: &[Option<u32>]) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-fn hash(bytes: &[u8]) -> String {
+pub(crate) fn hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
 }

@@ -118,37 +118,8 @@ pub fn from_teacher(
     layers: &[usize],
     seed: u64,
 ) -> Result<Parameters, Error> {
-    let equal = [
-        ("vocabulary", config.vocab_size, teacher_config.vocab_size),
-        ("head width", config.head_size(), teacher_config.head_size()),
-        ("maximum length", config.max_length(), teacher_config.max_length()),
-    ];
-    let at_most = [
-        ("hidden size", config.hidden_size, teacher_config.hidden_size),
-        ("intermediate size", config.intermediate_size, teacher_config.intermediate_size),
-    ];
-    let whole = [
-        ("embedding size", config.embedding_size, teacher_config.embedding_size),
-        ("hidden size", config.hidden_size, teacher_config.hidden_size),
-        ("intermediate size", config.intermediate_size, teacher_config.intermediate_size),
-        ("size inside the bottleneck", config.inner_size(), teacher_config.inner_size()),
-        ("number of feed-forward parts", config.blocks.feed_forwards, teacher_config.blocks.feed_forwards),
-    ];
-    // The norm between a narrow embedding and its projection keeps the two from being one table.
-    let table = [("embedding size", teacher_config.hidden_size, teacher_config.embedding_size)];
-    let plain = [config, teacher_config].iter().all(|config| config.blocks == Blocks::default());
-    // Sizes aside, a student of the teacher's family has the teacher's blocks.
-    if !plain && config.family != teacher_config.family {
-        let (student, teacher) = (config.family.title(), teacher_config.family.title());
-        return Err(Error::OtherForm { student, teacher });
-    }
-    let equal = [&equal[..], if plain { &table } else { &whole }].concat();
-    let misfit = equal.iter().find(|(_, student, teacher)| student != teacher);
-    let misfit = misfit.or_else(|| at_most.iter().find(|(_, student, teacher)| student > teacher));
-    if let Some(&(field, student, teacher)) = misfit {
-        return Err(Error::OtherSize { field, student, teacher });
-    }
-    if !plain {
+    check(config, teacher_config)?;
+    if !are_plain(config, teacher_config) {
         return Ok(copy(config, teacher, layers, seed));
     }
     let selection = Selection::new(config, teacher_config, teacher, layers);
@@ -185,7 +156,47 @@ pub fn from_teacher(
     Ok(parameters)
 }
 
-/// Copies embeddings and layers from the teacher; the head is random.
+/// Refuses a student that cannot start from layers of this teacher, with the size that they differ in.
+pub fn check(config: &EncoderConfig, teacher_config: &EncoderConfig) -> Result<(), Error> {
+    let equal = [
+        ("vocabulary", config.vocab_size, teacher_config.vocab_size),
+        ("head width", config.head_size(), teacher_config.head_size()),
+        ("maximum length", config.max_length(), teacher_config.max_length()),
+    ];
+    let at_most = [
+        ("hidden size", config.hidden_size, teacher_config.hidden_size),
+        ("intermediate size", config.intermediate_size, teacher_config.intermediate_size),
+    ];
+    let whole = [
+        ("embedding size", config.embedding_size, teacher_config.embedding_size),
+        ("hidden size", config.hidden_size, teacher_config.hidden_size),
+        ("intermediate size", config.intermediate_size, teacher_config.intermediate_size),
+        ("size inside the bottleneck", config.inner_size(), teacher_config.inner_size()),
+        ("number of feed-forward parts", config.blocks.feed_forwards, teacher_config.blocks.feed_forwards),
+    ];
+    // The norm between a narrow embedding and its projection keeps the two from being one table.
+    let table = [("embedding size", teacher_config.hidden_size, teacher_config.embedding_size)];
+    let plain = are_plain(config, teacher_config);
+    // Sizes aside, a student of the teacher's family has the teacher's blocks.
+    if !plain && config.family != teacher_config.family {
+        let (student, teacher) = (config.family.title(), teacher_config.family.title());
+        return Err(Error::OtherForm { student, teacher });
+    }
+    let equal = [&equal[..], if plain { &table } else { &whole }].concat();
+    let misfit = equal.iter().find(|(_, student, teacher)| student != teacher);
+    let misfit = misfit.or_else(|| at_most.iter().find(|(_, student, teacher)| student > teacher));
+    match misfit {
+        Some(&(field, student, teacher)) => Err(Error::OtherSize { field, student, teacher }),
+        None => Ok(()),
+    }
+}
+
+/// Whether both are built as BERT is.
+fn are_plain(config: &EncoderConfig, teacher_config: &EncoderConfig) -> bool {
+    [config, teacher_config].iter().all(|config| config.blocks == Blocks::default())
+}
+
+/// Embeddings and layers as the teacher's are, the head random.
 fn copy(config: &EncoderConfig, teacher: &Parameters, layers: &[usize], seed: u64) -> Parameters {
     let mut parameters = Parameters::random(Layout::new(config), config.pad_token_id, seed);
     for entry in parameters.layout().clone().entries().iter().filter(|entry| !names::is_head(entry.slot)) {

@@ -1,11 +1,12 @@
 //! Where a header puts the columns, for the formats that have one.
 
 use super::columns::{Columns, LabelColumn};
+use super::rest::Rest;
 use super::row::Row;
 use crate::Error;
 
 pub(super) struct Header<'a> {
-    pub(super) width: usize,
+    names: Vec<String>,
     text: usize,
     pair: Option<usize>,
     label: Option<usize>,
@@ -32,13 +33,24 @@ impl<'a> Header<'a> {
             (None, LabelColumn::Named(wanted)) => return Err(missing(wanted)),
             (label, _) => label,
         };
-        Ok(Self { width: names.len(), text, pair, label, text_name, columns })
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Ok(Self { names, text, pair, label, text_name, columns })
     }
 
     /// The label's column where it was not asked for by its name.
     pub(super) fn guessed_label(&self, names: &[&str]) -> Option<String> {
         let name = names[self.label?];
         self.columns.label.is_guess(name).then(|| name.to_owned())
+    }
+
+    /// How many columns there are.
+    pub(super) fn width(&self) -> usize {
+        self.names.len()
+    }
+
+    /// The cells that no row is made of.
+    pub(super) fn rest<'c>(&'c self, cells: &'c [&'c str]) -> Rest<'c> {
+        Rest::of_table(&self.names, cells, [Some(self.text), self.pair, self.label])
     }
 
     /// The cells that a row is made of.
@@ -49,8 +61,8 @@ impl<'a> Header<'a> {
 
     /// A row from its cells; an empty pair or label is none.
     pub(super) fn row(&self, file: &str, line: usize, cells: &[&str]) -> Result<Row, Error> {
-        if cells.len() != self.width {
-            let (found, expected) = (cells.len(), self.width);
+        if cells.len() != self.width() {
+            let (found, expected) = (cells.len(), self.width());
             return Err(Error::ColumnCount { file: file.to_owned(), line, found, expected, way_out: "" });
         }
         if cells[self.text].trim().is_empty() {

@@ -2,6 +2,7 @@
 
 use super::columns::{Columns, LabelColumn};
 use super::lines::Lines;
+use super::rest::Rest;
 use super::row::{Found, Row, Sink};
 use crate::Error;
 use serde_json::{Map, Value};
@@ -15,14 +16,14 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Si
         if line.text.trim().is_empty() {
             continue;
         }
-        let object: Map<String, Value> = serde_json::from_str(line.text).map_err(|error| Error::Json {
+        let mut object: Map<String, Value> = serde_json::from_str(line.text).map_err(|error| Error::Json {
             file: file.to_owned(),
             line: line.number,
-            reason: error.to_string(),
+            reason: explained(line.text, &error),
         })?;
         named_columns.see(&object);
-        let object = Object { file, line: line.number, columns, object };
-        let label_column = object.label_column()?;
+        let mut taken = Object { file, line: line.number, columns, object: &mut object };
+        let label_column = taken.label_column()?;
         let guess = label_column.as_ref().filter(|name| !guessed && columns.label.is_guess(name));
         if let Some(name) = guess {
             guessed = true;
@@ -30,22 +31,43 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Si
                 return Ok(());
             }
         }
-        if let ControlFlow::Break(()) = sink(Found::Row(object.row(label_column)?)) {
+        if let ControlFlow::Break(()) = sink(Found::Row(taken.row(label_column)?, Rest::of_object(&object))) {
             return Ok(());
         }
     }
     named_columns.check(file)
 }
 
+/// Takes a row out of an object, as from a line of a file; what it does not hold stays.
+pub fn take_row(file: &str, line: usize, columns: &Columns, object: &mut Map<String, Value>) -> Result<Row, Error> {
+    let mut taken = Object { file, line, columns, object };
+    let label_column = taken.label_column()?;
+    taken.row(label_column)
+}
+
+/// What is wrong with a line. NaN and Infinity are named: Python writes them, and no other reader takes them.
+fn explained(line: &str, error: &serde_json::Error) -> String {
+    // Behind a sign the column is one further.
+    let starts = [error.column().saturating_sub(1), error.column().saturating_sub(2)];
+    let words = ["NaN", "-Infinity", "Infinity"];
+    let found = words.into_iter().find(|word| {
+        starts.iter().any(|&start| line.as_bytes().get(start..).is_some_and(|rest| rest.starts_with(word.as_bytes())))
+    });
+    match found {
+        Some(word) => format!("{word} at column {} is no JSON; null stands for what is missing", error.column()),
+        None => error.to_string(),
+    }
+}
+
 struct Object<'a> {
     file: &'a str,
     line: usize,
     columns: &'a Columns,
-    object: Map<String, Value>,
+    object: &'a mut Map<String, Value>,
 }
 
 impl Object<'_> {
-    fn row(mut self, label_column: Option<String>) -> Result<Row, Error> {
+    fn row(&mut self, label_column: Option<String>) -> Result<Row, Error> {
         let columns = self.columns;
         let text_column = columns.text.as_deref().unwrap_or("text");
         if !self.object.contains_key(text_column) {
@@ -65,7 +87,7 @@ impl Object<'_> {
 
     /// Takes a string out of the object; `null` and no such key are `None`.
     fn string(&mut self, column: &str) -> Result<Option<String>, Error> {
-        match self.object.get_mut(column).map(Value::take) {
+        match self.object.shift_remove(column) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(other) => Err(self.wrong_type(column, &other, "a string")),
@@ -80,12 +102,12 @@ impl Object<'_> {
     }
 
     /// The label as a table would spell it.
-    fn label(&self, column: &str) -> Result<Option<String>, Error> {
-        match &self.object[column] {
-            Value::Null => Ok(None),
-            Value::String(name) => Ok(self.columns.label(name)),
-            Value::Number(number) => Ok(self.columns.label(&number.to_string())),
-            other => Err(self.wrong_type(column, other, "a string, a number, or null for no label")),
+    fn label(&mut self, column: &str) -> Result<Option<String>, Error> {
+        match self.object.shift_remove(column) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(name)) => Ok(self.columns.label(&name)),
+            Some(Value::Number(number)) => Ok(self.columns.label(&number.to_string())),
+            Some(other) => Err(self.wrong_type(column, &other, "a string, a number, or null for no label")),
         }
     }
 

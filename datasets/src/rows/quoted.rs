@@ -56,7 +56,7 @@ pub(super) fn read(
                 }
             }
             Some(header) => {
-                if let ControlFlow::Break(()) = sink(Found::Row(header.row(file, line, &cells)?)) {
+                if let ControlFlow::Break(()) = sink(Found::Row(header.row(file, line, &cells)?, header.rest(&cells))) {
                     return Ok(());
                 }
             }

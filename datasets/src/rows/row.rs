@@ -1,5 +1,6 @@
 //! What a reader makes of a line.
 
+use super::rest::Rest;
 use std::ops::ControlFlow;
 
 /// One labelled text, or a pair of them.
@@ -17,11 +18,12 @@ pub struct Row {
 }
 
 /// What a reader finds in a file.
-pub(super) enum Found {
+pub(super) enum Found<'a> {
     /// The column of the labels, where it was chosen by a reader and is not called `label`. Comes once, before its rows.
     LabelColumn(String),
-    Row(Row),
+    /// With what else the file has of it.
+    Row(Row, Rest<'a>),
 }
 
 /// What takes what is found, one after the other.
-pub(super) type Sink<'a> = &'a mut dyn FnMut(Found) -> ControlFlow<()>;
+pub(super) type Sink<'a> = &'a mut dyn FnMut(Found<'_>) -> ControlFlow<()>;

@@ -2,6 +2,7 @@
 
 use super::columns::{Columns, LabelColumn};
 use super::lines::Lines;
+use super::rest::Rest;
 use super::row::{Found, Row, Sink};
 use crate::Error;
 use std::io::BufRead;
@@ -22,7 +23,7 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Si
             continue;
         }
         let row = Row { text: text.to_owned(), text_b: None, label: None, line: line.number };
-        if let ControlFlow::Break(()) = sink(Found::Row(row)) {
+        if let ControlFlow::Break(()) = sink(Found::Row(row, Rest::none())) {
             break;
         }
     }

@@ -47,7 +47,7 @@ pub(super) fn read(
         if suspicious && header.used(&cells).any(is_quoted) {
             return Err(quoted(line.number));
         }
-        if let ControlFlow::Break(()) = sink(Found::Row(row)) {
+        if let ControlFlow::Break(()) = sink(Found::Row(row, header.rest(&cells))) {
             break;
         }
     }

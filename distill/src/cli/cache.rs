@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use cache::Dtype;
+use cache::{Dtype, Quantity};
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
 use super::groups::{ColumnArgs, ComputeArgs, HubArgs, OutputArgs, TaskArgs};
-use super::values::{STORED_DTYPES, at_least_one, number, one_of, stored_name};
+use super::values::{QUANTITIES, STORED_DTYPES, at_least_one, number, one_of, quantity_name, stored_name};
 use crate::jobs::capture::{Asking, ExistingCache, StoredForm};
 use crate::recipe::ABOVE_ZERO;
 
@@ -56,7 +56,9 @@ pub(crate) enum CacheCommand {
     Verify(VerifyArgs),
     /// Estimate size and time of a capture from a short trial run
     Estimate(Box<EstimateArgs>),
-    /// Merge several caches into one, for instance from several machines
+    /// Make a cache of answers that something else computed: JSONL, CSV, TSV or Parquet
+    Import(Box<ImportArgs>),
+    /// Make one cache of several: the rows that several machines captured, or the mean of several teachers
     Merge(MergeArgs),
     /// Write a cache as a Parquet file, for pandas and polars
     Export(CacheExportArgs),
@@ -239,9 +241,67 @@ pub(crate) struct MergeArgs {
     /// Folders of the caches; a row that is in several is taken from the first
     #[arg(value_name = "DIR", required = true)]
     pub(crate) caches: Vec<PathBuf>,
+    /// Make one teacher of several with the same classes: store the mean of their probabilities at temperature 1, or with
+    /// --average=logits of their logits
+    #[arg(long, value_parser = one_of(&QUANTITIES, quantity_name), value_name = "WHAT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "probabilities", hide_possible_values = true, help_heading = "Average")]
+    pub(crate) average: Option<Quantity>,
+    /// How much each cache counts in the mean, with commas between them, in any scale [default: all alike]
+    #[arg(long, value_name = "W,..", value_delimiter = ',', value_parser = number(ABOVE_ZERO), requires = "average",
+          help_heading = "Average")]
+    pub(crate) weights: Vec<f64>,
+    /// Leave out rows that are not in all caches, instead of refusing them
+    #[arg(long, requires = "average", help_heading = "Average")]
+    pub(crate) intersection: bool,
     /// Folder to write; resumes a merge that was interrupted there
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub(crate) output: PathBuf,
+}
+
+/// `distill cache import`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    override_usage = "distill cache import [OPTIONS] --data <FILE> --probabilities|--logits <COL> --output <FOLDER>",
+    after_help = "Example:\n  distill cache import --data answers.csv --probabilities 'p_*' --output cache"
+)]
+pub(crate) struct ImportArgs {
+    /// Texts with answers: JSONL, CSV or TSV, plain or gzipped, or Parquet; may be given several times
+    #[arg(long, value_name = "FILE", required = true, help_heading = "Data")]
+    pub(crate) data: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
+    #[command(flatten)]
+    pub(crate) answers: AnswerArgs,
+    /// Go on with answers that are no better than chance on the labelled rows, or with logits that sum to 1
+    #[arg(long, help_heading = "Answers")]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Where the answers stand, and what they are.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Answers")]
+#[group(required = true, multiple = false)]
+pub(crate) struct AnswerArgs {
+    /// Column of the probabilities of all classes: a JSON list in the order of --label-names, or an object
+    /// {"class": number}; or a column for each class: 'p_*' for all that begin with p_, '*' for all that are left, or
+    /// their names with commas between them. They sum to 1, by at most 0.001 more or less; 0 counts as 1e-38
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) probabilities: Option<String>,
+    /// Column of logits, in the same forms; logarithms of probabilities are logits too
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) logits: Option<String>,
+}
+
+impl AnswerArgs {
+    /// What the numbers are, and the column that they stand in.
+    pub(crate) fn given(&self) -> (Quantity, &str) {
+        match (&self.logits, &self.probabilities) {
+            (Some(column), _) => (Quantity::Logits, column),
+            (None, column) => (Quantity::Probabilities, column.as_deref().unwrap_or_default()),
+        }
+    }
 }
 
 /// `distill cache export`.

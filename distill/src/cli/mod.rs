@@ -6,11 +6,13 @@ mod bench;
 mod cache;
 mod commands;
 mod groups;
+mod propose;
 mod values;
 
 pub(crate) use bench::{BenchArgs, BenchCommand};
 pub(crate) use cache::{CacheArgs, CacheCommand};
 pub(crate) use commands::{DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs};
+pub(crate) use propose::ProposeArgs;
 
 use clap::{ArgAction, Parser, Subcommand};
 
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     Finetune(FinetuneArgs),
     /// Run a teacher over a data set and store its logits; manage stored caches
     Cache(CacheArgs),
+    /// List students that fit: their parameters, bytes and time a text, and the flags that make them
+    Propose(ProposeArgs),
     /// Train a student on a teacher's cached logits and on labels
     Train(TrainArgs),
     /// Measure a model on labelled text: accuracy, macro-F1 (over the classes that occur), calibration, size and speed

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use cache::Dtype;
+use cache::{Dtype, Quantity};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::recipe::Numbers;
@@ -45,7 +45,18 @@ pub(super) fn stored_name(dtype: Dtype) -> &'static str {
     }
 }
 
-/// A parser for one of several values, by name.
+/// What a mean may be taken of.
+pub(super) const QUANTITIES: [Quantity; 2] = [Quantity::Probabilities, Quantity::Logits];
+
+/// The word for it.
+pub(super) fn quantity_name(quantity: Quantity) -> &'static str {
+    match quantity {
+        Quantity::Probabilities => "probabilities",
+        Quantity::Logits => "logits",
+    }
+}
+
+/// One of several values, each by its name.
 pub(super) fn one_of<T: Copy + Send + Sync + 'static>(
     all: &'static [T],
     name: fn(T) -> &'static str,

@@ -3,7 +3,7 @@
 use anyhow::bail;
 
 use crate::cli::{CacheArgs, CacheCommand};
-use crate::jobs::cache::{estimate, export, gc, inspect, merge, verify};
+use crate::jobs::cache::{average, estimate, export, gc, import, inspect, merge, verify};
 use crate::jobs::capture::{CacheReport, capture_file};
 use crate::ui::Ui;
 
@@ -31,7 +31,31 @@ pub(crate) fn run(args: CacheArgs, ui: &Ui) -> anyhow::Result<()> {
             let report = estimate::estimate(&args.asking()?, args.probe_seconds, &compute)?;
             ui.result(&report, estimate::Report::text)?;
         }
+        CacheArgs::Stored(CacheCommand::Import(args)) => {
+            let (given, column) = args.answers.given();
+            let importing = import::Importing {
+                data: &args.data,
+                columns: &(&args.columns).into(),
+                given,
+                column,
+                output: &args.output.output,
+                overwrite: args.output.overwrite,
+                force: args.force,
+            };
+            ui.result(&importing.run()?, import::Report::text)?;
+        }
         CacheArgs::Stored(CacheCommand::Merge(args)) => {
+            if let Some(of) = args.average {
+                let averaging = average::Averaging {
+                    caches: &args.caches,
+                    of,
+                    weights: &args.weights,
+                    intersection: args.intersection,
+                    output: &args.output,
+                };
+                ui.result(&averaging.run()?, average::Report::text)?;
+                return Ok(());
+            }
             let report = merge::merge(&args.caches, &args.output)?;
             ui.result(&report, merge::Report::text)?;
         }

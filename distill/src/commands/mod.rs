@@ -7,5 +7,6 @@ pub(crate) mod evaluate;
 pub(crate) mod export;
 pub(crate) mod finetune;
 pub(crate) mod predict;
+pub(crate) mod propose;
 pub(crate) mod run;
 pub(crate) mod train;

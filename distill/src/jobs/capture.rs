@@ -128,6 +128,9 @@ pub(crate) fn capture(
     let precision = how.running.compute.precision().to_string();
     let fingerprint = fingerprint::of_teacher(&teacher, max_length, how.task, &precision, how.captured.clone());
     how.captured.check().map_err(|finding| cache::Error::Captured { finding })?;
+    if how.existing == ExistingCache::Refresh {
+        refuse_made_elsewhere(how.output)?;
+    }
     // Everything that a row can be refused for is found before the teacher runs.
     let (rows, mut sample) = source.check(names.as_ref())?;
     let unlabelled = names.is_some() && sample.is_empty();
@@ -224,7 +227,21 @@ pub(crate) fn capture(
     })
 }
 
-/// Reports what of a stale cache is kept.
+/// Refuses a cache whose answers no teacher can give again.
+fn refuse_made_elsewhere(dir: &Path) -> anyhow::Result<()> {
+    let Ok(cache) = CacheReader::open(dir, None) else { return Ok(()) };
+    let made = match cache.fingerprint() {
+        print if print.average.is_some() => "are the mean of several teachers'",
+        print if print.keyed_by_text() => "were imported",
+        _ => return Ok(()),
+    };
+    bail!(
+        "{}: its answers {made}; --refresh would replace them by this teacher's: choose another --output",
+        dir.display()
+    )
+}
+
+/// What of a cache is kept, in words.
 fn say_stale(stale: &Stale) {
     match stale {
         Stale::Nothing => ui::say("the cache is up to date with this teacher"),

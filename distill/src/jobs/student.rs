@@ -156,13 +156,18 @@ fn at_random(teacher: &Teacher, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
              --hidden-size, --num-heads and --intermediate-size)",
         );
     }
-    let mut tokenizer = teacher.tokenizer().clone();
+    let (Some(tokenizer), Some(teacher_length)) = (teacher.tokenizer(), teacher.max_length()) else {
+        return Err(anyhow!("the cache's answers are to texts: it has no tokenizer that a student could read with"))
+            .hint("give a pretrained --student, or with --layers random one that lends its sizes and its tokenizer");
+    };
+    let mut tokenizer = tokenizer.clone();
     if recipe.prune_vocabulary {
-        let (used, before) = (teacher.encode(&wanted.rows.rows)?.used_ids(), tokenizer.vocab_size());
+        let used = tokenizer.encode(&wanted.rows.rows, teacher_length)?.used_ids();
+        let before = tokenizer.vocab_size();
         tokenizer = prune_vocabulary(&tokenizer, used.into_iter())?.tokenizer;
         say_pruned(before, tokenizer.vocab_size());
     }
-    let max_length = wanted.max_length.unwrap_or(teacher.max_length());
+    let max_length = wanted.max_length.unwrap_or(teacher_length);
     let labels = teacher.names()?.names().to_vec();
     let base = bert_base()?;
     let base = EncoderConfig {

@@ -2,14 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::Context;
 use cache::{CacheReader, Captured, Dtype, Fingerprint};
-use datasets::{Encodings, LabelNames, Row, TextTokenizer, TokenizerFiles};
+use datasets::{Key, LabelNames, Row, TextTokenizer};
 use nn::Compute;
 
-use super::capture::TOKENIZER;
+use super::cache::keys::RowKeys;
 use crate::fingerprint;
-use crate::hint::HintExt;
 use crate::model::TextModel;
 use crate::recipe::ColumnsRecipe;
 use crate::tasks::Task;
@@ -18,8 +16,8 @@ use crate::tasks::Task;
 pub(crate) enum Teacher {
     /// A model, with the number of tokens that it reads of a text.
     Model(Box<TextModel>, usize),
-    /// The fingerprint and the tokenizer that its cache keeps.
-    Cached(Box<Fingerprint>, Box<TextTokenizer>),
+    /// The fingerprint of its cache, and how that names rows.
+    Cached(Box<Fingerprint>, RowKeys),
 }
 
 impl Teacher {
@@ -39,13 +37,8 @@ impl Teacher {
         if !columns.label_names.is_empty() && columns.label_names != fingerprint.labels {
             anyhow::bail!("{}: knows its class names; leave --label-names out", folder.display());
         }
-        let json = reader.attachment(TOKENIZER)?;
-        let json = json
-            .with_context(|| format!("{}: keeps no {TOKENIZER} to read rows as its teacher does", folder.display()))
-            .hint("give --teacher")?;
-        let tokenizer =
-            TextTokenizer::from_files(&TokenizerFiles { tokenizer_json: Some(&json), ..Default::default() })?;
-        Ok(Self::Cached(Box::new(fingerprint), Box::new(tokenizer)))
+        let keys = RowKeys::of(folder, &reader)?;
+        Ok(Self::Cached(Box::new(fingerprint), keys))
     }
 
     /// The classes, in the order of its logits.
@@ -57,25 +50,32 @@ impl Teacher {
         Ok(LabelNames::new(labels.clone())?)
     }
 
-    /// How it reads a text.
-    pub(crate) fn tokenizer(&self) -> &TextTokenizer {
+    /// How it reads a text; none where its answers were imported.
+    pub(crate) fn tokenizer(&self) -> Option<&TextTokenizer> {
         match self {
-            Self::Model(model, _) => &model.tokenizer,
-            Self::Cached(_, tokenizer) => tokenizer,
+            Self::Model(model, _) => Some(&model.tokenizer),
+            Self::Cached(_, RowKeys::Tokens { tokenizer, .. }) => Some(tokenizer),
+            Self::Cached(_, RowKeys::Texts) => None,
         }
     }
 
-    /// Tokens that it reads of a text.
-    pub(crate) fn max_length(&self) -> usize {
+    /// Tokens that it reads of a text; none where its answers are to whole texts.
+    pub(crate) fn max_length(&self) -> Option<usize> {
         match self {
-            Self::Model(_, max_length) => *max_length,
-            Self::Cached(fingerprint, _) => fingerprint.max_length,
+            Self::Model(_, max_length) | Self::Cached(_, RowKeys::Tokens { max_length, .. }) => Some(*max_length),
+            Self::Cached(_, RowKeys::Texts) => None,
         }
     }
 
-    /// Rows as it reads them: what keys are made of.
-    pub(crate) fn encode(&self, rows: &[Row]) -> anyhow::Result<Encodings> {
-        Ok(self.tokenizer().encode(rows, self.max_length())?)
+    /// The keys that its answers to these rows have, and how many of the rows it cuts.
+    pub(crate) fn keys(&self, rows: &[Row]) -> anyhow::Result<(Vec<Key>, usize)> {
+        match self {
+            Self::Model(model, max_length) => {
+                let encodings = model.tokenizer.encode(rows, *max_length)?;
+                Ok(((0..encodings.len()).map(|row| encodings.key(row)).collect(), encodings.truncated_count()))
+            }
+            Self::Cached(_, keys) => keys.keys(rows),
+        }
     }
 
     /// The fingerprint that a cache of its answers has to have, whatever form they are stored in.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::bail;
-use cache::{CacheReader, LogitForm};
+use cache::{CacheReader, Fingerprint, LogitForm};
 use datasets::Encodings;
 use nn::{Compute, Model};
 use teacher::HubOptions;
@@ -62,10 +62,9 @@ impl Training<'_> {
         let names = self.teacher.names()?;
         let fingerprint = self.teacher.fingerprint(TASK, self.compute);
         let weights = self.teacher.weights_hash();
-        let (teacher_length, teacher_rows) = (self.teacher.max_length(), self.teacher.encode(&rows)?);
-        let keys: Vec<_> = (0..teacher_rows.len()).map(|row| teacher_rows.key(row)).collect();
+        let (teacher_length, (keys, cut_by_teacher)) = (self.teacher.max_length(), self.teacher.keys(&rows)?);
         let cache = match self.cache {
-            Some(folder) => Some(CacheReader::open(folder, Some(&fingerprint))?),
+            Some(folder) => Some(open_cache(folder, &fingerprint)?),
             None if objective.needs_teacher() => {
                 return Err(anyhow::anyhow!("the soft term needs the teacher's stored logits: no --cache is given"))
                     .hint("distill cache makes it; or leave the soft term out with --weight-soft 0");
@@ -86,10 +85,7 @@ impl Training<'_> {
                 data::refuse_chance(accuracy, labelled, names.len())?;
             }
         }
-        let validation_keys = {
-            let encodings = self.teacher.encode(&self.data.validation.rows)?;
-            (0..encodings.len()).map(|row| encodings.key(row)).collect()
-        };
+        let (validation_keys, _) = self.teacher.keys(&self.data.validation.rows)?;
         let validation_rows = self.data.validation;
         let train_rows = Split { rows, labels };
         let wanted = Wanted {
@@ -103,12 +99,10 @@ impl Training<'_> {
             start_student(self.teacher, &wanted)?;
 
         let encodings = tokenizer.encode(&train_rows.rows, max_length)?;
-        if student_weights.is_some() {
-            report_cuts(&teacher_rows, teacher_length, &encodings, max_length);
-        } else {
-            model::report_truncated(encodings.truncated_count(), encodings.len(), max_length);
+        match (&self.student.model, teacher_length) {
+            (Some(_), Some(length)) => report_cuts([cut_by_teacher, length], &encodings, max_length),
+            _ => model::report_truncated(encodings.truncated_count(), encodings.len(), max_length),
         }
-        drop(teacher_rows);
         let train = FitRows { encodings, labels: train_rows.labels, keys };
         let encodings = tokenizer.encode(&validation_rows.rows, max_length)?;
         let validation = FitRows { encodings, labels: validation_rows.labels, keys: validation_keys };
@@ -123,7 +117,7 @@ impl Training<'_> {
             validation: fingerprint::of_rows(&validation.encodings, &validation.labels),
             labels: config.labels.clone(),
             max_length,
-            teacher_max_length: Some(teacher_length).filter(|length| *length != max_length),
+            teacher_max_length: teacher_length.filter(|length| *length != max_length),
             objective: self.objective,
             student: Some(self.student.recorded()),
             student_weights,
@@ -163,9 +157,21 @@ impl Training<'_> {
     }
 }
 
-/// Says how many rows each of two models with a tokenizer of its own cuts.
-fn report_cuts(teacher: &Encodings, teacher_length: usize, student: &Encodings, student_length: usize) {
-    let [theirs, ours] = [teacher, student].map(Encodings::truncated_count);
+/// Opens a cache of this teacher's answers.
+fn open_cache(folder: &Path, fingerprint: &Fingerprint) -> anyhow::Result<CacheReader> {
+    let opened = CacheReader::open(folder, Some(fingerprint));
+    let Err(error) = opened else { return Ok(opened?) };
+    let elsewhere = |found: &Fingerprint| found.keyed_by_text() || found.average.is_some();
+    let no_model = CacheReader::open(folder, None).is_ok_and(|found| elsewhere(found.fingerprint()));
+    match no_model {
+        true => Err(error).hint("its answers are of no single model: leave --teacher out, and give a --student"),
+        false => Err(error.into()),
+    }
+}
+
+/// Says how many rows each of two models with a tokenizer of its own cuts; `[rows cut, tokens kept]` of the teacher.
+fn report_cuts([theirs, teacher_length]: [usize; 2], student: &Encodings, student_length: usize) {
+    let ours = student.truncated_count();
     if theirs + ours > 0 {
         let [theirs, ours, rows] = [theirs, ours, student.len()].map(|count| ui::count(count as u64));
         ui::say(format!(

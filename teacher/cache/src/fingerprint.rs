@@ -32,6 +32,49 @@ pub struct Fingerprint {
     pub precision: String,
     /// What is stored.
     pub captured: Captured,
+    /// Whose mean the answers are, where they are no single teacher's. Not written where there is none, so that other
+    /// manifests stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average: Option<Average>,
+}
+
+/// Answers that are the mean of several teachers'.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Average {
+    /// What the mean was taken of.
+    pub of: Quantity,
+    /// The teachers, in the order in which they were given.
+    pub members: Vec<Member>,
+}
+
+/// A teacher whose answers went into a mean.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// As in its own cache's fingerprint.
+    pub teacher: String,
+    /// Its part of the mean; those of all members add up to 1.
+    pub weight: f64,
+}
+
+/// What numbers say of the classes.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Quantity {
+    /// What a softmax makes probabilities of.
+    Logits,
+    /// The softmax at temperature 1.
+    Probabilities,
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Logits => "logits",
+            Self::Probabilities => "probabilities",
+        })
+    }
 }
 
 /// How tokens are changed before a teacher reads them. Serialised in the form in which it was read.
@@ -43,7 +86,12 @@ pub enum Preprocessing {
         /// The parameters of the masks.
         masked: Masks,
     },
-    /// `none` if nothing is changed. Older caches describe masks here: `masked with probability 0.15 and seed 42`.
+    /// The answers were computed elsewhere and imported; keys are of the texts and not of tokens.
+    Imported {
+        /// What was given: probabilities are stored as their logarithms.
+        imported: Quantity,
+    },
+    /// `none` where nothing happens. Caches of before have masks in words here: `masked with probability 0.15 and seed 42`.
     Words(String),
 }
 
@@ -67,6 +115,7 @@ impl Preprocessing {
     pub fn masks(&self) -> Option<Masks> {
         match self {
             Self::Masked { masked } => Some(*masked),
+            Self::Imported { .. } => None,
             Self::Words(words) => {
                 let (probability, seed) = words.strip_prefix("masked with probability ")?.split_once(" and seed ")?;
                 Some(Masks { probability: probability.parse().ok()?, seed: seed.parse().ok()? })
@@ -82,6 +131,7 @@ impl fmt::Display for Preprocessing {
             Self::Masked { masked: Masks { probability, seed } } => {
                 write!(f, "masked with probability {probability} and seed {seed}")
             }
+            Self::Imported { imported } => write!(f, "imported as {imported}, by the text"),
             Self::Words(words) => f.write_str(words),
         }
     }
@@ -136,13 +186,30 @@ impl Fingerprint {
         ]
         .into_iter()
         .find_map(|(field, found, expected)| text(field, found, expected))
+        .or_else(|| json("average", &self.average, &expected.average))
         .or_else(|| list("labels", "label", &self.labels, &expected.labels))
         .or_else(|| list("head", "row of the last linear map", &self.head, &expected.head))
         .or_else(|| number("max_length", self.max_length, expected.max_length))
         .or_else(|| number("captured.width", self.captured.width, expected.captured.width))
     }
 
-    /// Which rows of a cache with this fingerprint have to be recomputed for the `wanted` one.
+    /// Whether a row's key is a hash of its texts, and not of its tokens.
+    pub fn keyed_by_text(&self) -> bool {
+        matches!(self.preprocessing, Preprocessing::Imported { .. })
+    }
+
+    /// The first field by which the same row has another key here than with the `expected` one.
+    pub fn difference_of_keys(&self, expected: &Self) -> Option<Difference> {
+        if self.keyed_by_text() && expected.keyed_by_text() {
+            return None;
+        }
+        let preprocessing = [self, expected].map(|fingerprint| fingerprint.preprocessing.to_string());
+        text("preprocessing", &preprocessing[0], &preprocessing[1])
+            .or_else(|| text("tokenizer", &self.tokenizer, &expected.tokenizer))
+            .or_else(|| number("max_length", self.max_length, expected.max_length))
+    }
+
+    /// What of a cache with this fingerprint has to be captured anew for the `wanted` one.
     pub fn stale_for(&self, wanted: &Self) -> Stale {
         let mut renamed = self.clone();
         // Where logits move, each has to have its row.

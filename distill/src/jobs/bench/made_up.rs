@@ -15,6 +15,7 @@ pub(super) fn made_up_fingerprint(teacher: &str, captured: &Captured) -> Fingerp
         task: String::new(),
         precision: String::new(),
         captured: captured.clone(),
+        average: None,
     }
 }
 

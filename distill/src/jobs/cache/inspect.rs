@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cache::{CacheReader, Fingerprint, HiddenTokens, LogitForm, RecordedError, StoredRow};
+use cache::{CacheReader, Fingerprint, HiddenTokens, LogitForm, Preprocessing, RecordedError, StoredRow};
 use serde::Serialize;
 
 use super::keys::Keys;
@@ -158,14 +158,28 @@ impl Report {
             row("entropy", format!("{entropy:.4} nats, {even:.4} at most"));
         }
         let short = |hash: &str| hash.get(..16).unwrap_or(hash).to_string();
-        row("teacher", short(&print.teacher));
-        row("configuration", short(&print.config));
-        row("tokenizer", short(&print.tokenizer));
+        if let Some(average) = &print.average {
+            row("answers", format!("mean of the {} of {} teachers", average.of, average.members.len()));
+            for member in &average.members {
+                row("", format!("{:.4} of {}", member.weight, short(&member.teacher)));
+            }
+        }
+        if let Preprocessing::Imported { imported } = &print.preprocessing {
+            row("imported as", imported.to_string());
+            row("hash of the answers", short(&print.teacher));
+            row("keys", "of the texts themselves".to_string());
+        } else {
+            row("teacher", short(&print.teacher));
+            row("configuration", short(&print.config));
+            row("tokenizer", short(&print.tokenizer));
+        }
         row("task", print.task.clone());
         row("classes", ui::count(print.labels.len() as u64));
-        row("max length", ui::count(print.max_length as u64));
-        row("computed in", print.precision.clone());
-        row("batches of", format!("{} tokens", ui::count(self.batch_tokens as u64)));
+        if !print.keyed_by_text() {
+            row("max length", ui::count(print.max_length as u64));
+            row("computed in", print.precision.clone());
+            row("batches of", format!("{} tokens", ui::count(self.batch_tokens as u64)));
+        }
         let error = &self.recorded_error;
         if error.largest_logit_error > 0.0 {
             row("largest error of a logit", format!("{:.2e}", error.largest_logit_error));

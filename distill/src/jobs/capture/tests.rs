@@ -60,6 +60,7 @@ fn capture(dir: &Path, compute: &Compute, head: Head, captured: &Captured) -> (A
         task: String::new(),
         precision: String::new(),
         captured: captured.clone(),
+        average: None,
     };
     let new = NewCache { fingerprint: &fingerprint, batch_tokens: TOKENS, attachments: &[] };
     let writer = CacheWriter::create_or_resume(dir, &new).expect("a new cache");

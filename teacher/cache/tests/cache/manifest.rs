@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use cache::{CacheReader, CacheWriter, Dtype, Error, Fingerprint, LogitForm, Masks, Preprocessing, verify};
+use cache::{
+    Average, CacheReader, CacheWriter, Dtype, Error, Fingerprint, LogitForm, Masks, Member, Preprocessing, Quantity,
+    verify,
+};
 
 use crate::support::*;
 
@@ -70,6 +73,50 @@ fn masks_that_an_earlier_build_wrote_in_words_are_read() {
     let other = of_masks(Preprocessing::Masked { masked: Masks { seed: 7, ..masked } });
     let error = CacheReader::open(dir.path(), Some(&other)).err().unwrap().to_string();
     assert!(error.contains("its preprocessing is `masked with probability 0.15 and seed 42`"), "{error}");
+}
+
+#[test]
+fn answers_that_were_imported_or_averaged_say_so_and_other_manifests_stay_as_they_were() {
+    let own = fingerprint(&dense(Dtype::F32));
+    let json = serde_json::to_value(&own).unwrap();
+    assert_eq!(json.get("average"), None, "{json}");
+    assert!(!own.keyed_by_text());
+
+    let imported =
+        Fingerprint { preprocessing: Preprocessing::Imported { imported: Quantity::Probabilities }, ..own.clone() };
+    assert_eq!(
+        serde_json::to_value(&imported).unwrap()["preprocessing"],
+        serde_json::json!({"imported": "probabilities"})
+    );
+    let members =
+        vec![Member { teacher: "a".to_owned(), weight: 0.1 }, Member { teacher: "b".to_owned(), weight: 0.9 }];
+    let averaged = Fingerprint { average: Some(Average { of: Quantity::Logits, members }), ..own.clone() };
+    for print in [&imported, &averaged] {
+        let dir = tempfile::tempdir().unwrap();
+        CacheWriter::create_or_resume(dir.path(), &new_cache(print)).unwrap().finish().unwrap();
+        // Read back as it is sealed.
+        assert_eq!(CacheReader::open(dir.path(), Some(print)).unwrap().fingerprint(), print);
+        assert!(CacheReader::open(dir.path(), Some(&own)).is_err());
+    }
+    assert_eq!(averaged.difference(&own).unwrap().field, "average");
+    assert_eq!(imported.difference(&own).unwrap().field, "preprocessing");
+}
+
+#[test]
+fn keys_are_alike_by_tokenizer_and_length_or_by_text() {
+    let own = fingerprint(&dense(Dtype::F32));
+    let field =
+        |one: &Fingerprint, other: &Fingerprint| one.difference_of_keys(other).map(|difference| difference.field);
+    // Another teacher with the same tokenizer.
+    let other = Fingerprint { teacher: "other".to_owned(), config: "other".to_owned(), ..own.clone() };
+    assert_eq!(field(&own, &other), None);
+    assert_eq!(field(&own, &Fingerprint { tokenizer: "other".to_owned(), ..own.clone() }), Some("tokenizer"));
+    assert_eq!(field(&own, &Fingerprint { max_length: 64, ..own.clone() }), Some("max_length"));
+    let imported = |imported| Fingerprint { preprocessing: Preprocessing::Imported { imported }, ..own.clone() };
+    assert_eq!(field(&own, &imported(Quantity::Logits)), Some("preprocessing"));
+    assert_eq!(field(&imported(Quantity::Logits), &own), Some("preprocessing"));
+    let elsewhere = Fingerprint { tokenizer: "other".to_owned(), ..imported(Quantity::Probabilities) };
+    assert_eq!(field(&imported(Quantity::Logits), &elsewhere), None);
 }
 
 #[test]

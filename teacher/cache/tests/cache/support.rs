@@ -72,6 +72,7 @@ pub(crate) fn fingerprint(captured: &Captured) -> Fingerprint {
         task: "single_label".to_owned(),
         precision: "f32".to_owned(),
         captured: captured.clone(),
+        average: None,
     }
 }
 

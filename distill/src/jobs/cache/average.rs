@@ -1,0 +1,346 @@
+//! One teacher of several: the mean of what their caches hold.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use cache::{
+    Average, CacheReader, CacheWriter, Captured, Dtype, Fingerprint, LogitForm, Member, NewCache, NewLogits, NewRow,
+    Outputs, Quantity, StoredRow,
+};
+use datasets::{Key, LabelNames};
+use serde::Serialize;
+
+use crate::files::refuse_source;
+use crate::fingerprint;
+use crate::hint::HintExt;
+use crate::interrupt;
+use crate::jobs::capture::TOKENIZER;
+use crate::telemetry::Progress;
+use crate::ui::{self, Table};
+
+/// Rows that are committed at a time.
+const COMMITTED_ROWS: usize = 1 << 16;
+
+/// Caches, and how their mean is taken.
+pub(crate) struct Averaging<'a> {
+    pub(crate) caches: &'a [PathBuf],
+    /// What the mean is taken of: see [`mean`].
+    pub(crate) of: Quantity,
+    /// One for each cache, in any scale; equal ones where there are none.
+    pub(crate) weights: &'a [f64],
+    /// Leaves out rows that are not in all of them, instead of refusing.
+    pub(crate) intersection: bool,
+    pub(crate) output: &'a Path,
+}
+
+/// What `cache merge --average` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    caches: usize,
+    of: Quantity,
+    weights: Vec<f64>,
+    rows: usize,
+    /// Rows that only some of the caches have.
+    left_out: usize,
+    output: String,
+}
+
+/// A cache with what its numbers are to the mean.
+struct Part {
+    reader: CacheReader,
+    weight: f64,
+    /// For each class of the first cache, which logit of this one is of it.
+    order: Vec<usize>,
+}
+
+impl Averaging<'_> {
+    /// Writes a cache with the mean of all of them.
+    pub(crate) fn run(&self) -> anyhow::Result<Report> {
+        let parts = self.open()?;
+        let [first, others @ ..] = parts.as_slice() else { bail!("no cache") };
+        let missing = self.missing(&parts)?;
+        let left_out: BTreeSet<&Key> = missing.iter().flatten().collect();
+        if let (Some((at, keys)), false) =
+            (missing.iter().enumerate().find(|(_, keys)| !keys.is_empty()), self.intersection)
+        {
+            let (dir, count) = (self.caches[at].display(), ui::count(keys.len() as u64));
+            return Err(anyhow!("{dir}: {count} rows of the other caches are not in it"))
+                .hint("cache the same data with each teacher, or leave these rows out with --intersection");
+        }
+        let mut shared = first.reader.len();
+        for key in &left_out {
+            shared -= usize::from(first.reader.contains(key)?);
+        }
+        if shared == 0 {
+            bail!("the caches have no row in common");
+        }
+        let fingerprint = fingerprint_of(&parts, self.of);
+        let tokenizer = first.reader.attachment(TOKENIZER)?;
+        let attachments: Vec<(&str, &[u8])> = tokenizer.iter().map(|bytes| (TOKENIZER, bytes.as_slice())).collect();
+        let new = NewCache {
+            fingerprint: &fingerprint,
+            batch_tokens: first.reader.batch_tokens(),
+            attachments: &attachments,
+        };
+        let mut writer = CacheWriter::create_or_resume(self.output, &new).map_err(|error| match error {
+            cache::Error::Fingerprint { dir, .. } => {
+                anyhow!("{}: another cache is there; choose another --output", dir.display())
+            }
+            error => error.into(),
+        })?;
+        let weights: Vec<f64> = parts.iter().map(|part| part.weight).collect();
+        let progress = Progress::new("average", first.reader.len() as u64, "rows");
+        let mut means: Vec<(Key, Vec<f32>)> = Vec::new();
+        for entry in first.reader.rows() {
+            let (key, row) = entry?;
+            progress.inc(1);
+            if left_out.contains(&key) {
+                continue;
+            }
+            let mut rows = vec![ordered(&row, first)];
+            for part in others {
+                let row =
+                    part.reader.get(&key)?.with_context(|| format!("no row with key {}", cache::key_hex(&key)))?;
+                rows.push(ordered(&row, part));
+            }
+            means.push((key, mean(self.of, &rows, &weights)));
+            if means.len() == COMMITTED_ROWS {
+                interrupt::check()?;
+                write(&mut writer, &means)?;
+                means.clear();
+            }
+        }
+        write(&mut writer, &means)?;
+        writer.finish()?;
+        progress.finish();
+        Ok(Report {
+            caches: parts.len(),
+            of: self.of,
+            weights,
+            rows: writer.rows(),
+            left_out: left_out.len(),
+            output: self.output.display().to_string(),
+        })
+    }
+
+    /// Opens all caches, and refuses those that no mean can be taken of.
+    fn open(&self) -> anyhow::Result<Vec<Part>> {
+        if self.caches.len() < 2 {
+            bail!("--average: one cache; give two or more");
+        }
+        if !self.weights.is_empty() && self.weights.len() != self.caches.len() {
+            bail!("--weights: {} of them for {} caches; give one for each", self.weights.len(), self.caches.len());
+        }
+        let equal = vec![1.0; self.caches.len()];
+        let weights = if self.weights.is_empty() { &equal } else { self.weights };
+        let sum: f64 = weights.iter().sum();
+        let mut parts: Vec<Part> = Vec::with_capacity(self.caches.len());
+        for (dir, weight) in self.caches.iter().zip(weights) {
+            refuse_source(dir, self.output)?;
+            let reader = CacheReader::open(dir, None)?;
+            refuse_form(dir, reader.captured())?;
+            let labels = &reader.fingerprint().labels;
+            let order = match parts.first() {
+                None => (0..labels.len()).collect(),
+                Some(first) => {
+                    let first = first.reader.fingerprint();
+                    if let Some(difference) = reader.fingerprint().difference_of_keys(first) {
+                        let first = self.caches[0].display();
+                        return Err(anyhow!(
+                            "{}: its rows have other keys than those of {first}: {difference}",
+                            dir.display()
+                        ))
+                        .hint(
+                            "only caches of teachers with the same tokenizer and --max-length can be averaged, \
+                                   or imported ones with each other",
+                        );
+                    }
+                    order_of(labels, &first.labels).with_context(|| dir.display().to_string())?
+                }
+            };
+            parts.push(Part { reader, weight: weight / sum, order });
+        }
+        Ok(parts)
+    }
+
+    /// For each cache, the keys of the others that it does not have.
+    fn missing(&self, parts: &[Part]) -> anyhow::Result<Vec<BTreeSet<Key>>> {
+        let mut missing = vec![BTreeSet::new(); parts.len()];
+        for (number, part) in parts.iter().enumerate() {
+            for entry in part.reader.rows() {
+                let (key, _) = entry?;
+                for (other, missing) in
+                    parts.iter().zip(&mut missing).filter(|(other, _)| !std::ptr::eq(*other, &parts[number]))
+                {
+                    if !other.reader.contains(&key)? {
+                        missing.insert(key);
+                    }
+                }
+            }
+        }
+        Ok(missing)
+    }
+}
+
+fn write(writer: &mut CacheWriter, means: &[(Key, Vec<f32>)]) -> anyhow::Result<()> {
+    let rows: Vec<NewRow<'_>> = means
+        .iter()
+        .map(|(key, logits)| NewRow { key: *key, logits: NewLogits::All(logits), hidden_states: &[] })
+        .collect();
+    writer.push(&rows)?;
+    Ok(writer.commit()?)
+}
+
+/// Refuses what has not every logit of a text's classes.
+fn refuse_form(dir: &Path, captured: &Captured) -> anyhow::Result<()> {
+    let dir = dir.display();
+    if captured.outputs == Outputs::Token {
+        bail!("{dir}: holds answers for every token; only those for whole texts can be averaged");
+    }
+    let form = match &captured.logits {
+        LogitForm::Dense { .. } => None,
+        LogitForm::TopK { k, .. } => Some(format!("the {k} largest logits alone (--top-k)")),
+        LogitForm::Sample { draws, .. } => Some(format!("{draws} draws (--sample)")),
+    };
+    if let Some(form) = form {
+        bail!("{dir}: holds {form}; a mean is taken of all logits: capture it anew without that flag");
+    }
+    if captured.hidden_states.is_some() {
+        ui::say(format!("{dir}: its hidden states are left out: the mean is of the logits"));
+    }
+    Ok(())
+}
+
+/// Which logit each of the wanted classes has, by name.
+fn order_of(labels: &[String], wanted: &[String]) -> anyhow::Result<Vec<usize>> {
+    let names = LabelNames::new(labels.to_vec())?;
+    let order = wanted.iter().map(|class| {
+        names.id(class).map(|id| id as usize).with_context(|| {
+            format!("has no class `{class}`, and the first cache has; its classes are {}", labels.join(", "))
+        })
+    });
+    let order = order.collect::<anyhow::Result<Vec<_>>>()?;
+    match labels.iter().find(|class| !wanted.contains(class)) {
+        Some(class) => bail!("has a class `{class}` that the first cache does not have"),
+        None => Ok(order),
+    }
+}
+
+/// The logits of a row in the order of the first cache's classes.
+fn ordered(row: &StoredRow<'_>, part: &Part) -> Vec<f64> {
+    let logits: Vec<f64> = row.logits().map(f64::from).collect();
+    part.order.iter().map(|&at| logits[at]).collect()
+}
+
+/// The mean of several teachers' logits for one row; the weights add up to 1.
+///
+/// Of logits it is `sum(w * z)`, whose softmax is the geometric mean of the teachers' probabilities at every temperature.
+/// Of probabilities it is `ln(sum(w * softmax(z)))`: the softmax of that at temperature 1 is their arithmetic mean. Hinton et
+/// al. (2015) name both for an ensemble that teaches.
+fn mean(of: Quantity, rows: &[Vec<f64>], weights: &[f64]) -> Vec<f32> {
+    let width = rows.first().map_or(0, Vec::len);
+    // What turns logits into logarithms of probabilities.
+    let shifts: Vec<f64> = match of {
+        Quantity::Logits => vec![0.0; rows.len()],
+        Quantity::Probabilities => rows.iter().map(|row| log_sum_exp(row)).collect(),
+    };
+    let class = |at: usize| {
+        let logs = rows.iter().zip(&shifts).map(|(row, shift)| row[at] - shift);
+        match of {
+            Quantity::Logits => logs.zip(weights).map(|(log, weight)| weight * log).sum(),
+            Quantity::Probabilities => {
+                let terms: Vec<f64> = logs.zip(weights).map(|(log, weight)| log + weight.ln()).collect();
+                log_sum_exp(&terms)
+            }
+        }
+    };
+    (0..width).map(|at| class(at) as f32).collect()
+}
+
+/// `ln(sum(exp(x)))`.
+fn log_sum_exp(values: &[f64]) -> f64 {
+    let top = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    top + values.iter().map(|value| (value - top).exp()).sum::<f64>().ln()
+}
+
+/// What the mean of these caches is made with.
+fn fingerprint_of(parts: &[Part], of: Quantity) -> Fingerprint {
+    let first = parts[0].reader.fingerprint();
+    let all: Vec<&Fingerprint> = parts.iter().map(|part| part.reader.fingerprint()).collect();
+    let members =
+        parts.iter().map(|part| Member { teacher: part.reader.fingerprint().teacher.clone(), weight: part.weight });
+    let average = Average { of, members: members.collect() };
+    let whole = serde_json::json!({ "average": average, "members": all });
+    let config = serde_json::json!(all.iter().map(|one| &one.config).collect::<Vec<_>>());
+    let precisions: BTreeSet<&str> = all.iter().map(|one| one.precision.as_str()).collect();
+    Fingerprint {
+        teacher: fingerprint::hash(whole.to_string().as_bytes()),
+        head: Vec::new(),
+        config: fingerprint::hash(config.to_string().as_bytes()),
+        precision: precisions.into_iter().collect::<Vec<_>>().join(" and "),
+        captured: Captured::dense(first.labels.len(), Dtype::F32),
+        average: Some(average),
+        ..first.clone()
+    }
+}
+
+impl Report {
+    pub(crate) fn text(&self) -> String {
+        let mut table = Table::new([format!("{} caches", self.caches), String::new()]);
+        table.row(["mean of".to_string(), self.of.to_string()]);
+        let weights: Vec<String> = self.weights.iter().map(|weight| format!("{weight:.4}")).collect();
+        table.row(["weights".to_string(), weights.join(", ")]);
+        table.row(["rows".to_string(), ui::count(self.rows as u64)]);
+        table.row(["rows not in all, left out".to_string(), ui::count(self.left_out as u64)]);
+        format!("{table}\nwritten: {}", self.output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn softmax(logits: &[f32]) -> Vec<f64> {
+        let logits: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
+        let sum = log_sum_exp(&logits);
+        logits.iter().map(|logit| (logit - sum).exp()).collect()
+    }
+
+    fn near(found: &[f64], expected: &[f64]) {
+        // Rounding to f32: 1.2e-7 of each, measured 3e-8.
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?} is not {expected:?}");
+    }
+
+    #[test]
+    fn the_mean_of_probabilities_is_arithmetic_and_that_of_logits_geometric() {
+        let (one, other): ([f64; 2], [f64; 2]) = ([0.9, 0.1], [0.2, 0.8]);
+        let logs = |p: [f64; 2], shift: f64| p.map(|p| p.ln() + shift).to_vec();
+        // What is added to all logits of a row says nothing, so no scale of a teacher's has a say.
+        let rows = [logs(one, 3.0), logs(other, -40.0)];
+        near(&softmax(&mean(Quantity::Probabilities, &rows, &[0.25, 0.75])), &[0.375, 0.625]);
+        let powers = [0.9_f64.powf(0.25) * 0.2_f64.powf(0.75), 0.1_f64.powf(0.25) * 0.8_f64.powf(0.75)];
+        let sum = powers[0] + powers[1];
+        near(&softmax(&mean(Quantity::Logits, &rows, &[0.25, 0.75])), &[powers[0] / sum, powers[1] / sum]);
+    }
+
+    #[test]
+    fn a_teacher_beside_itself_stays_what_it_was() {
+        let row = vec![1.5, -2.25, 700.0];
+        let rows = [row.clone(), row];
+        assert_eq!(mean(Quantity::Logits, &rows, &[0.5, 0.5]), [1.5, -2.25, 700.0]);
+        // -698.5 and -702.25 below the largest: no probability has become 0 on the way.
+        let of_probabilities = mean(Quantity::Probabilities, &rows, &[0.5, 0.5]);
+        let of_probabilities: Vec<f64> = of_probabilities.into_iter().map(f64::from).collect();
+        assert_eq!(of_probabilities, [-698.5, -702.25, 0.0]);
+    }
+
+    #[test]
+    fn classes_are_matched_by_name() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(order_of(&names(&["c", "a", "b"]), &names(&["a", "b", "c"])).expect("the same"), [1, 2, 0]);
+        let error = |labels: &[&str]| order_of(&names(labels), &names(&["a", "b"])).expect_err("refused").to_string();
+        assert!(error(&["a", "c"]).contains("has no class `b`"), "{}", error(&["a", "c"]));
+        assert!(error(&["a", "b", "c"]).contains("has a class `c`"), "{}", error(&["a", "b", "c"]));
+    }
+}

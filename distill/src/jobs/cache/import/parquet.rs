@@ -1,0 +1,148 @@
+//! Rows of a Parquet file, each as the JSON object that a line of JSONL would hold.
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::Context;
+use datasets::{Columns, Rest, Row, take_row};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+use serde_json::{Map, Number, Value};
+
+use crate::files::FileError;
+
+/// Columns that pandas writes its row numbers into.
+const PANDAS_INDEX: &str = "__index_level_";
+
+/// Calls `each` with every row and its other columns. The first row counts as line 1.
+pub(super) fn for_each_record(
+    path: &Path,
+    columns: &Columns,
+    each: &mut dyn FnMut(Row, Rest<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let name = path.display().to_string();
+    let file = File::open(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    let reader = SerializedFileReader::new(file).with_context(|| format!("{name}: no Parquet file"))?;
+    let rows = reader.get_row_iter(None).with_context(|| name.clone())?;
+    for (number, row) in rows.enumerate() {
+        let row = row.with_context(|| {
+            format!("{name}, row {}: cannot be read; write the file uncompressed, or with snappy or zstd", number + 1)
+        })?;
+        let mut object: Map<String, Value> = row
+            .get_column_iter()
+            .filter(|(column, _)| !column.starts_with(PANDAS_INDEX))
+            .map(|(column, field)| (column.clone(), json(field)))
+            .collect();
+        let row = take_row(&name, number + 1, columns, &mut object)?;
+        each(row, Rest::of_object(&object))?;
+    }
+    Ok(())
+}
+
+/// A value as JSON has it. What JSON has not, NaN among it, becomes the text that it is printed as.
+fn json(field: &Field) -> Value {
+    let float = |value: f64| Number::from_f64(value).map_or_else(|| Value::String(value.to_string()), Value::Number);
+    match field {
+        Field::Null => Value::Null,
+        Field::Bool(value) => Value::Bool(*value),
+        Field::Byte(value) => Value::from(*value),
+        Field::Short(value) => Value::from(*value),
+        Field::Int(value) => Value::from(*value),
+        Field::Long(value) => Value::from(*value),
+        Field::UByte(value) => Value::from(*value),
+        Field::UShort(value) => Value::from(*value),
+        Field::UInt(value) => Value::from(*value),
+        Field::ULong(value) => Value::from(*value),
+        Field::Float16(value) => float(value.to_f64()),
+        Field::Float(value) => float(f64::from(*value)),
+        Field::Double(value) => float(*value),
+        Field::Str(text) => Value::String(text.clone()),
+        Field::Group(row) => row.get_column_iter().map(|(name, field)| (name.clone(), json(field))).collect(),
+        Field::ListInternal(list) => list.elements().iter().map(json).collect(),
+        Field::MapInternal(map) => {
+            let text = |key: &Field| match json(key) {
+                Value::String(text) => text,
+                other => other.to_string(),
+            };
+            Value::Object(map.entries().iter().map(|(key, field)| (text(key), json(field))).collect())
+        }
+        other => Value::String(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parquet::data_type::{ByteArray, ByteArrayType, DoubleType};
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+    use std::sync::Arc;
+
+    /// A file with a text column, a list of two numbers a row and a number, some of which are not there.
+    fn written(path: &Path) {
+        let schema = "message table { required binary text (STRING); \
+                      optional group p (LIST) { repeated group list { optional double element; } } \
+                      optional double q; required double __index_level_0__; }";
+        let schema = Arc::new(parse_message_type(schema).expect("a schema"));
+        let file = File::create(path).expect("a file");
+        let mut writer =
+            SerializedFileWriter::new(file, schema, Arc::new(WriterProperties::builder().build())).expect("a writer");
+        let mut group = writer.next_row_group().expect("a group");
+        let texts: Vec<ByteArray> = ["a", "b", "c"].map(ByteArray::from).into();
+        let mut column = group.next_column().expect("reads").expect("text");
+        column.typed::<ByteArrayType>().write_batch(&texts, None, None).expect("writes");
+        column.close().expect("closes");
+        let mut column = group.next_column().expect("reads").expect("p");
+        // [0.25, 0.75], [NaN, null], and no list.
+        let (levels, starts) = ([3, 3, 3, 2, 0], [0, 1, 0, 1, 0]);
+        column
+            .typed::<DoubleType>()
+            .write_batch(&[0.25, 0.75, f64::NAN], Some(&levels), Some(&starts))
+            .expect("writes");
+        column.close().expect("closes");
+        let mut column = group.next_column().expect("reads").expect("q");
+        column.typed::<DoubleType>().write_batch(&[1.5, -2.0], Some(&[1, 0, 1]), None).expect("writes");
+        column.close().expect("closes");
+        let mut column = group.next_column().expect("reads").expect("index");
+        column.typed::<DoubleType>().write_batch(&[0.0, 1.0, 2.0], None, None).expect("writes");
+        column.close().expect("closes");
+        group.close().expect("closes");
+        writer.close().expect("closes");
+    }
+
+    #[test]
+    fn rows_are_read_as_lines_of_json_would_be() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("table.parquet");
+        written(&path);
+        let mut found = Vec::new();
+        for_each_record(&path, &Columns::default(), &mut |row, rest| {
+            let rest: Vec<String> = rest.iter().map(|(name, cell)| format!("{name} {cell:?}")).collect();
+            found.push((row.line, row.text, rest.join("; ")));
+            Ok(())
+        })
+        .expect("reads");
+        let row = |line, text: &str, p: &str, q: &str| (line, text.to_owned(), format!("p Json({p}); q Json({q})"));
+        assert_eq!(found[0], row(1, "a", "Array [Number(0.25), Number(0.75)]", "Number(1.5)"));
+        assert_eq!(found[1], row(2, "b", "Array [String(\"NaN\"), Null]", "Null"));
+        assert_eq!(found[2], row(3, "c", "Null", "Number(-2.0)"));
+    }
+
+    #[test]
+    fn files_that_are_no_parquet_are_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("table.parquet");
+        let error = |path: &Path| {
+            let read = for_each_record(path, &Columns::default(), &mut |_, _| Ok(()));
+            format!("{:#}", read.expect_err("refused"))
+        };
+        assert!(error(&path).contains("cannot read"), "{}", error(&path));
+        std::fs::write(&path, "text,p\na,0.5\n").expect("writes");
+        assert!(error(&path).contains("table.parquet: no Parquet file"), "{}", error(&path));
+        written(&path);
+        let columns = Columns { text: Some("body".to_owned()), ..Columns::default() };
+        let error = for_each_record(&path, &columns, &mut |_, _| Ok(())).expect_err("refused").to_string();
+        assert!(error.contains("line 1: no column `body`; there are `text`, `p`, `q`"), "{error}");
+    }
+}

@@ -1,0 +1,303 @@
+//! Caches of answers that something else computed, and the mean of several teachers.
+
+use serde_json::{Value, json};
+
+use crate::support::{CLASSES, Workplace, keys, rows};
+
+/// Imports `answers.jsonl`; to be followed by `--output`.
+const IMPORT: &str = "cache import --data answers.jsonl --probabilities answers";
+
+/// Probabilities of each class for a row with this label: the label's own is largest, and no two rows are alike.
+fn probabilities(label: &str, row: usize) -> [f64; 4] {
+    let low = 0.01 + 0.1 * row as f64 / 1000.0;
+    CLASSES.map(|class| if class == label { 1.0 - 3.0 * low } else { low })
+}
+
+/// A row of a fixture with what something else made of it.
+struct Answered {
+    text: String,
+    label: String,
+    answer: [f64; 4],
+}
+
+/// The training rows, each text once, with answers.
+fn answered(place: &Workplace) -> Vec<Answered> {
+    let mut seen = std::collections::HashSet::new();
+    let rows = rows(&place.read("train.tsv")).into_iter().filter(|(text, _)| seen.insert(text.clone()));
+    let answered = rows.enumerate().map(|(row, (text, label))| {
+        let answer = probabilities(&label, row);
+        Answered { text, label, answer }
+    });
+    answered.collect()
+}
+
+/// Writes lines of JSON.
+fn write_lines(place: &Workplace, file: &str, lines: impl Iterator<Item = Value>) {
+    place.write(file, lines.map(|line| format!("{line}\n")).collect::<String>());
+}
+
+/// Answers by class, the last class first.
+fn by_class(answer: &[f64; 4]) -> Value {
+    CLASSES.iter().zip(answer).rev().map(|(class, number)| ((*class).to_owned(), json!(number))).collect()
+}
+
+fn with_answers() -> Workplace {
+    let place = Workplace::new();
+    let answered = answered(&place);
+    write_lines(
+        &place,
+        "answers.jsonl",
+        answered.iter().map(|row| json!({"text": row.text, "answers": by_class(&row.answer)})),
+    );
+    place
+}
+
+#[test]
+fn every_format_and_layout_gives_the_same_cache() {
+    let place = with_answers();
+    let answered = answered(&place);
+    let names = CLASSES.join(",");
+    place.json(&format!("{IMPORT} --label-names {names} --output objects"));
+
+    write_lines(&place, "lists.jsonl", answered.iter().rev().map(|row| json!({"text": row.text, "p": row.answer})));
+    place.json(&format!("cache import --data lists.jsonl --probabilities p --label-names {names} --output lists"));
+
+    let cells = |row: &Answered| row.answer.map(|number| number.to_string());
+    let csv = |row: &Answered| format!("\"{}\",{}\n", row.text.replace('"', "\"\""), cells(row).join(","));
+    let header = CLASSES.map(|class| format!("p_{class}")).join(",");
+    place.write("columns.csv", format!("text,{header}\n{}", answered.iter().map(csv).collect::<String>()));
+    place.json("cache import --data columns.csv --probabilities p_* --output stars");
+    let header = CLASSES.join("\t");
+    let tsv = |row: &Answered| format!("{}\t{}\n", row.text, cells(row).join("\t"));
+    place.write("columns.tsv", format!("text\t{header}\n{}", answered.iter().map(tsv).collect::<String>()));
+    place.json(&format!("cache import --data columns.tsv --probabilities {names} --output listed"));
+    place.json("cache import --data columns.tsv --probabilities * --output all");
+    let one = |row: &Answered| format!("{}\t{}\n", row.text, by_class(&row.answer));
+    place.write("cells.tsv", format!("text\tp\n{}", answered.iter().map(one).collect::<String>()));
+    place.json(&format!("cache import --data cells.tsv --probabilities p --label-names {names} --output cells"));
+    let logs = |row: &Answered| json!({"text": row.text, "z": row.answer.map(f64::ln)});
+    write_lines(&place, "logits.jsonl", answered.iter().map(logs));
+    place.json(&format!("cache import --data logits.jsonl --logits z --label-names {names} --output logits"));
+
+    let expected = place.inspect("objects");
+    assert_eq!(expected["rows"], answered.len());
+    assert_eq!(expected["fingerprint"]["labels"], json!(CLASSES));
+    assert_eq!(expected["fingerprint"]["preprocessing"], json!({"imported": "probabilities"}));
+    for cache in ["lists", "stars", "listed", "all", "cells"] {
+        let found = place.inspect(cache);
+        assert_eq!(found["fingerprint"], expected["fingerprint"], "{cache}");
+        assert_eq!(found["content"], expected["content"], "{cache}");
+        place.assert_sound(cache);
+    }
+    let logits = place.inspect("logits");
+    assert_eq!(logits["content"], expected["content"]);
+    assert_eq!(logits["fingerprint"]["preprocessing"], json!({"imported": "logits"}));
+}
+
+#[test]
+fn an_imported_cache_is_looked_after_as_any_other() {
+    let place = with_answers();
+    let answered = answered(&place);
+    let report = place.json(&format!("{IMPORT} --output cache"));
+    assert_eq!((&report["unique"], &report["new"]), (&json!(answered.len()), &json!(answered.len())));
+    // In the order of their names, where nobody gave another.
+    let mut names = CLASSES;
+    names.sort_unstable();
+    assert_eq!(report["labels"], json!(names));
+    // The logarithms of what was given.
+    let exported = place.exported("cache");
+    assert_eq!(exported.labels, json!(names));
+    let mut found: Vec<f32> = exported.rows.iter().flat_map(|row| row.logits.clone()).collect();
+    let mut given: Vec<f32> = answered.iter().flat_map(|row| row.answer.map(|p| p.ln() as f32)).collect();
+    found.sort_unstable_by(f32::total_cmp);
+    given.sort_unstable_by(f32::total_cmp);
+    assert_eq!(found, given);
+    // Rows are found by their texts, in any file.
+    let inspected = place.json("cache inspect cache --data train.tsv");
+    assert_eq!(inspected["data"]["cached"], inspected["data"]["rows"]);
+    assert_eq!(inspected["data"]["accuracy"], 1.0);
+    place
+        .refuses("cache inspect cache --data train.tsv --max-length 64", &["cache: holds whole texts", "--max-length"]);
+    let text = place.run("cache inspect cache");
+    assert!(text.stdout.contains("imported as") && text.stdout.contains("of the texts themselves"), "{}", text.stdout);
+    let few: String = answered.iter().take(20).map(|row| format!("{}\t{}\n", row.text, row.label)).collect();
+    place.write("few.tsv", format!("text\tlabel\n{few}"));
+    assert_eq!(place.json("cache gc cache --data few.tsv")["rows"], 20);
+    assert_eq!(place.inspect("cache")["rows"], 20);
+}
+
+#[test]
+fn importing_again_adds_what_is_missing_and_other_answers_go_elsewhere() {
+    let place = with_answers();
+    place.json(&format!("{IMPORT} --output cache"));
+    let content = place.content("cache");
+    let again = place.json(&format!("{IMPORT} --output cache"));
+    assert_eq!(again["new"], 0);
+    let text = place.read("answers.jsonl");
+    place.write("fewer.jsonl", text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>());
+    let fewer = "cache import --data fewer.jsonl --probabilities answers --output cache";
+    place.refuses(fewer, &["cache: a cache of other answers is there", "--overwrite"]);
+    assert_eq!(place.content("cache"), content);
+    place.json(&format!("{fewer} --overwrite"));
+    assert_ne!(place.content("cache"), content);
+    // Two files are one import.
+    let (first, rest) = text.split_at(text.find('\n').expect("lines") + 1);
+    place.write("one.jsonl", first);
+    place.write("rest.jsonl", rest);
+    place.json("cache import --data one.jsonl --data rest.jsonl --probabilities answers --output both");
+    assert_eq!(place.content("both"), content);
+}
+
+#[test]
+fn a_teacher_s_capture_leaves_imported_answers_alone() {
+    let place = with_answers();
+    place.json(&format!("{IMPORT} --output cache"));
+    let content = place.content("cache");
+    let capture = "cache --teacher teacher --data train.tsv --output cache";
+    place.refuses(capture, &["cache: this cache was made otherwise"]);
+    let refused = place.run(&format!("{capture} --refresh")).failure();
+    assert!(refused.contains("cache: its answers were imported; --refresh would replace them"), "{refused}");
+    assert_eq!(place.content("cache"), content);
+}
+
+#[test]
+fn what_is_wrong_with_an_import_is_named_with_its_line() {
+    let place = Workplace::new();
+    let refuses = |lines: &[&str], flags: &str, expected: &[&str]| {
+        place.write("wrong.jsonl", lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+        place.refuses(&format!("cache import --data wrong.jsonl {flags} --output cache"), expected);
+        assert!(!place.path("cache/manifest.json").exists(), "{flags}");
+    };
+    let good = r#"{"text": "one", "p": {"a": 0.25, "b": 0.75}}"#;
+    let by_name = "--probabilities p";
+    refuses(&[good, r#"{"text": "two", "p": null}"#], by_name, &["wrong.jsonl, line 2", "nothing in column `p`"]);
+    refuses(&[good, r#"{"text": "two"}"#], by_name, &["wrong.jsonl, line 2", "nothing in column `p`"]);
+    refuses(&[good, r#"{"text": "two", "p": {"a": NaN, "b": 1}}"#], by_name, &["line 2", "NaN at column"]);
+    refuses(&[good, r#"{"text": "two", "p": {"a": -0.5, "b": 1.5}}"#], by_name, &["line 2", "class `a` is -0.5"]);
+    refuses(&[good, r#"{"text": "two", "p": {"a": 0.5, "b": 0.4}}"#], by_name, &["line 2", "sum to 0.900000"]);
+    refuses(&[good, r#"{"text": "two", "p": {"a": 0.5, "c": 0.5}}"#], by_name, &["line 2", "class `c`", "a, b"]);
+    refuses(&[good, r#"{"text": "two", "p": {"a": 1}}"#], by_name, &["line 2", "no answer for the class `b`"]);
+    refuses(&[good, r#"{"text": "one", "p": {"a": 0.5, "b": 0.5}}"#], by_name, &["line 2", "wrong.jsonl, line 1"]);
+    refuses(&[good, r#"{"text": " ", "p": {"a": 0.5, "b": 0.5}}"#], by_name, &["line 2", "nothing in column `text`"]);
+    refuses(&[r#"{"text": "one", "p": {"a": 1}}"#], by_name, &["line 1", "at least two"]);
+    refuses(&[r#"{"text": "one", "p": [0.5, 0.5]}"#], by_name, &["line 1", "--label-names"]);
+    refuses(
+        &[r#"{"text": "one", "p": [0.5, 0.25, 0.25]}"#],
+        &format!("{by_name} --label-names a,b"),
+        &["3 numbers for the 2 classes a, b"],
+    );
+    refuses(&[good], "--probabilities q", &["line 1: no column `q`; there are `p`"]);
+    refuses(&[good], "--logits p", &["sum to 1", "--probabilities"]);
+    refuses(&[good], &format!("{by_name} --max-length 64"), &["--max-length"]);
+    // The same text with the same answer is no contradiction.
+    place.write("twice.jsonl", format!("{good}\n{good}\n"));
+    let twice = place.json("cache import --data twice.jsonl --probabilities p --output twice");
+    assert_eq!((&twice["rows"], &twice["unique"]), (&json!(2), &json!(1)));
+    let neither = place.run("cache import --data twice.jsonl --output none");
+    assert_eq!(neither.code, Some(2));
+    assert!(neither.stderr.contains("--probabilities") && neither.stderr.contains("--logits"), "{}", neither.stderr);
+}
+
+#[test]
+fn answers_that_the_labels_show_to_be_chance_are_refused() {
+    let place = Workplace::new();
+    // The answers of the classes, one further than they should be.
+    let shifted = |row: &Answered| {
+        let mut answer = row.answer;
+        answer.rotate_right(1);
+        json!({"text": row.text, "label": row.label, "p": answer})
+    };
+    write_lines(&place, "shifted.jsonl", answered(&place).iter().map(shifted));
+    let import = format!("cache import --data shifted.jsonl --probabilities p --label-names {}", CLASSES.join(","));
+    place.refuses(&format!("{import} --output cache"), &["accuracy on", "is 0.000", "no better than chance"]);
+    let report = place.json(&format!("{import} --output cache --force"));
+    assert_eq!(report["accuracy"], 0.0);
+}
+
+#[test]
+fn an_average_is_of_probabilities_or_of_logits_with_classes_by_name() {
+    let place = with_answers();
+    let names = CLASSES.join(",");
+    place.json(&format!("{IMPORT} --label-names {names} --output one"));
+    // Another teacher, whose classes stand the other way round.
+    let reversed: Vec<&str> = CLASSES.into_iter().rev().collect();
+    let other = |row: &Answered| json!({"text": row.text, "p": [0.1, 0.2, 0.3, 0.4]});
+    write_lines(&place, "other.jsonl", answered(&place).iter().map(other));
+    place.json(&format!(
+        "cache import --data other.jsonl --probabilities p --label-names {} --output other",
+        reversed.join(",")
+    ));
+    let (one, arithmetic) = (place.exported("one"), "cache merge one other --average --weights 3,1");
+    let report = place.json(&format!("{arithmetic} --output mean"));
+    assert_eq!((&report["of"], &report["weights"]), (&json!("probabilities"), &json!([0.75, 0.25])));
+    let mean = place.exported("mean");
+    assert_eq!(mean.labels, json!(CLASSES));
+    assert_eq!(mean.keys(), one.keys());
+    let given = [0.4, 0.3, 0.2, 0.1];
+    for (mean, one) in mean.rows.iter().zip(&one.rows) {
+        for (class, given) in given.iter().enumerate() {
+            let (found, one) = (f64::from(mean.logits[class]).exp(), f64::from(one.logits[class]).exp());
+            // Logits in f32, measured 1e-7.
+            assert!((found - (0.75 * one + 0.25 * given)).abs() < 1e-6, "{found} of {one}");
+        }
+    }
+    let average = &mean.fingerprint["average"];
+    assert_eq!(average["of"], "probabilities");
+    assert_eq!(average["members"][0]["teacher"], one.fingerprint["teacher"]);
+    assert_eq!(average["members"][1]["weight"], 0.25);
+    place.assert_sound("mean");
+    assert_eq!(place.json("cache inspect mean --data train.tsv")["data"]["accuracy"], 1.0);
+    assert!(place.run("cache inspect mean").stdout.contains("mean of the probabilities of 2 teachers"));
+
+    place.json("cache merge one other --average=logits --output logits");
+    let logits = place.exported("logits");
+    for (mean, one) in logits.rows.iter().zip(&one.rows) {
+        for (class, given) in given.iter().enumerate() {
+            let expected = 0.5 * one.logits[class] + 0.5 * (*given as f32).ln();
+            assert!((mean.logits[class] - expected).abs() < 1e-6, "{} {expected}", mean.logits[class]);
+        }
+    }
+    assert_ne!(logits.fingerprint["teacher"], mean.fingerprint["teacher"]);
+    // A mean is one teacher's answers: another one does not go on in its folder.
+    place.refuses("cache merge one other --average --output mean", &["mean: another cache is there"]);
+}
+
+#[test]
+fn an_average_of_captures_keeps_the_keys_of_their_tokenizer() {
+    let place = Workplace::with_cache();
+    place.json("cache merge cache cache --average=logits --output mean");
+    assert_eq!(place.content("mean"), place.content("cache"));
+    let inspected = place.json("cache inspect mean --data train.tsv");
+    assert_eq!(inspected["data"]["cached"], inspected["data"]["rows"]);
+    assert_eq!(keys(&inspected["fingerprint"]).last(), Some(&"average"));
+    let refused = place.run("cache --teacher teacher --data train.tsv --output mean --refresh").failure();
+    assert!(refused.contains("mean: its answers are the mean of several teachers'"), "{refused}");
+}
+
+#[test]
+fn what_cannot_be_averaged_is_named() {
+    let place = with_answers();
+    place.json(&format!("{IMPORT} --output imported"));
+    place.json("cache --teacher teacher --data train.tsv --output cache");
+    place.json("cache --teacher teacher --data train.tsv --max-length 8 --output short");
+    place.json("cache --teacher teacher --data train.tsv --top-k 2 --output top");
+    place.json("cache --teacher teacher --data test.tsv --output test");
+    let refuses = |line: &str, expected: &[&str]| {
+        place.refuses(&format!("cache merge {line} --output mean"), expected);
+        assert!(!place.path("mean/manifest.json").exists(), "{line}");
+    };
+    refuses("cache imported --average", &["imported: its rows have other keys than those of cache"]);
+    refuses("cache short --average", &["short: its rows have other keys", "max_length"]);
+    refuses("cache top --average", &["top: holds the 2 largest logits alone"]);
+    refuses("cache --average", &["give two or more"]);
+    refuses("cache cache --average --weights 1,2,3", &["3 of them for 2 caches"]);
+    refuses("cache test --average", &["rows of the other caches are not in it", "--intersection"]);
+    refuses("cache test --average --intersection", &["no row in common"]);
+    let lines = place.read("train.tsv");
+    let mixed = format!("{lines}{}", place.read("test.tsv").split_once('\n').expect("rows").1);
+    place.write("mixed.tsv", mixed);
+    place.json("cache --teacher teacher --data mixed.tsv --output mixed");
+    let report = place.json("cache merge mixed cache --average --intersection --output shared");
+    assert_eq!(report["rows"], place.inspect("cache")["rows"]);
+    assert_eq!(report["left_out"], place.inspect("test")["rows"]);
+}
