@@ -301,3 +301,45 @@ fn what_cannot_be_averaged_is_named() {
     assert_eq!(report["rows"], place.inspect("cache")["rows"]);
     assert_eq!(report["left_out"], place.inspect("test")["rows"]);
 }
+
+#[test]
+fn a_student_learns_from_answers_that_were_imported() {
+    let place = with_answers();
+    place.json(&format!("{IMPORT} --output answers"));
+    place.json("cache --teacher teacher --data train.tsv --output cache");
+    place.json("train --teacher teacher --cache cache --data train.tsv --epochs 1 --layers 1 --output first");
+    let train = "train --cache answers --data train.tsv --output";
+    // The student's own tokenizer reads the rows, and its head gets the answers' classes.
+    place.json(&format!("{train} student --student first --epochs 12 --learning-rate 3e-3 --weight-hard 0"));
+    let scores = place.json("evaluate --model student --data test.tsv");
+    // Measured: 0.99; one class of four is a quarter of the rows.
+    assert!(scores["accuracy"].as_f64().expect("a number") > 0.9, "{scores}");
+    // Nothing of a teacher is there to start from, and no tokenizer.
+    place.refuses(&format!("{train} other --layers random --shape tiny"), &["no tokenizer", "--student"]);
+    place.refuses(
+        &format!("{train} other --teacher teacher --student first"),
+        &["preprocessing", "leave --teacher out, and give a --student"],
+    );
+    assert!(!place.path("other").exists());
+    // A row without an answer.
+    place.write("more.tsv", place.read("train.tsv") + "a text that nobody has answered\tgarden\n");
+    place.refuses(
+        &format!("{train} other --student first").replace("train.tsv", "more.tsv"),
+        &["training rows are not"],
+    );
+}
+
+#[test]
+fn a_student_learns_from_the_mean_of_teachers() {
+    let place = Workplace::with_cache();
+    place.json(
+        "train --teacher teacher --cache cache --data train.tsv --epochs 1 --layers 1,2 --model-type bert --output b",
+    );
+    place.json("cache --teacher b --data train.tsv --output other --force");
+    place.json("cache merge --average cache other --output mean");
+    place.json("train --cache mean --data train.tsv --epochs 1 --student b --output student --force");
+    place.refuses(
+        "train --teacher teacher --cache mean --data train.tsv --output none",
+        &["leave --teacher out, and give a --student"],
+    );
+}
