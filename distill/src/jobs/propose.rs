@@ -275,7 +275,7 @@ impl Report {
             "f32".to_string(),
             "f16, bf16".to_string(),
             "ms a text".to_string(),
-            format!("in {BATCH_ROWS}s"),
+            format!("in batches of {BATCH_ROWS}"),
             "flags of distill train".to_string(),
         ]);
         for proposal in &self.proposals {

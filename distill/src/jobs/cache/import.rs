@@ -27,6 +27,9 @@ use layout::Layout;
 /// Rows that are committed at a time.
 const COMMITTED_ROWS: usize = 1 << 16;
 
+/// Class names that the report shows: a column that is none of a class would stand among them.
+const SHOWN_CLASSES: usize = 8;
+
 /// What is imported, and where to.
 pub(crate) struct Importing<'a> {
     pub(crate) data: &'a [PathBuf],
@@ -241,12 +244,14 @@ impl Answers {
         let width = self.logits.len() / self.keys.len().max(1);
         let mut order: Vec<usize> = (0..self.keys.len()).collect();
         order.sort_unstable_by_key(|&text| self.keys[text]);
-        let mut bytes = Vec::with_capacity(self.keys.len() * (size_of::<Key>() + 4 * width));
+        let mut hasher = blake3::Hasher::new();
         for text in order {
-            bytes.extend_from_slice(&self.keys[text]);
-            bytes.extend(self.logits[text * width..(text + 1) * width].iter().flat_map(|logit| logit.to_le_bytes()));
+            hasher.update(&self.keys[text]);
+            for logit in &self.logits[text * width..(text + 1) * width] {
+                hasher.update(&logit.to_le_bytes());
+            }
         }
-        fingerprint::hash(&bytes)
+        hasher.finalize().to_hex().to_string()
     }
 
     fn write(&self, writer: &mut CacheWriter) -> anyhow::Result<()> {
@@ -271,7 +276,12 @@ impl Report {
         for (what, number) in [("rows", self.rows), ("unique", self.unique), ("new", self.new)] {
             table.row([what.to_string(), ui::count(number as u64)]);
         }
-        table.row(["classes".to_string(), ui::count(self.labels.len() as u64)]);
+        let more = if self.labels.len() > SHOWN_CLASSES { ", ..." } else { "" };
+        let shown: Vec<&str> = self.labels.iter().take(SHOWN_CLASSES).map(String::as_str).collect();
+        table.row([
+            "classes".to_string(),
+            format!("{}: {}{more}", ui::count(self.labels.len() as u64), shown.join(", ")),
+        ]);
         table.row(["given as".to_string(), self.imported.to_string()]);
         if let Some(accuracy) = self.accuracy {
             table.row([
