@@ -7,9 +7,9 @@ const DOMAIN: &[u8] = b"distill: the text itself";
 
 /// The key of a row by its texts alone, whatever a tokenizer makes of them.
 ///
-/// The first 16 bytes of the BLAKE3 hash of [`DOMAIN`], the number of texts as one byte (1, or 2 of a pair), the bytes of
-/// the first text as their number (u64, little-endian) and themselves, and the bytes of the second. A line end within a
-/// text counts as `\n` however it is spelled, since tables are read so.
+/// The first 16 bytes of the BLAKE3 hash of the bytes `distill: the text itself`, the number of texts as one byte (1, or 2
+/// of a pair), the bytes of the first text as their number (u64, little-endian) and themselves, and the bytes of the second.
+/// A line end within a text counts as `\n` however it is spelled, since tables are read so.
 pub fn text_key(row: &Row) -> Key {
     let text = row.text.replace("\r\n", "\n");
     let pair = row.text_b.as_ref().map(|text| text.replace("\r\n", "\n"));
