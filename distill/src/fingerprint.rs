@@ -30,9 +30,11 @@ pub(crate) fn of_teacher(
     }
 }
 
-/// Hash of a model's configuration. Class names are not part of it, nor how the weights are stored.
+/// Hash of a model's configuration. Class names are not part of it, nor how the weights are stored, nor by which of two
+/// names a family goes that computes the same.
 pub(crate) fn of_config(config: &EncoderConfig) -> String {
-    hash(hf::write_config(config, &[], "float32").to_string().as_bytes())
+    let config = EncoderConfig { family: config.family.computes_as(), ..config.clone() };
+    hash(hf::write_config(&config, &[], "float32").to_string().as_bytes())
 }
 
 /// Hash of everything that decides how a text is tokenised.

@@ -48,6 +48,8 @@ pub struct ModelFiles {
     pub vocab_json: Option<PathBuf>,
     /// `merges.txt`, of byte-pair encoding.
     pub merges_txt: Option<PathBuf>,
+    /// `added_tokens.json`, and a sentencepiece model where there is no `tokenizer.json`.
+    pub other_tokenizer_files: Vec<PathBuf>,
 }
 
 /// Finds a model by the path of its folder or by its name on the Hub (`owner/name`, or an old name without an owner). A
@@ -146,17 +148,24 @@ const WEIGHTS: [(&str, &str); 2] =
 fn collect(name: &str, source: &dyn Source) -> Result<ModelFiles, Error> {
     let no_config = "give a folder, or the name of a model, as `save_pretrained` writes it";
     let config = source.find(CONFIG_FILE)?.ok_or_else(|| source.missing(CONFIG_FILE, no_config))?;
+    let tokenizer_json = source.find("tokenizer.json")?;
+    let mut others = vec!["added_tokens.json"];
+    if tokenizer_json.is_none() {
+        others.extend(["spiece.model", "spm.model", "sentencepiece.bpe.model"]);
+    }
+    let others = others.into_iter().filter_map(|file| source.find(file).transpose()).collect::<Result<_, _>>()?;
     Ok(ModelFiles {
         name: name.to_owned(),
         folder: source.folder(),
         commit: source.commit(),
         config,
-        tokenizer_json: source.find("tokenizer.json")?,
+        tokenizer_json,
         tokenizer_config: source.find("tokenizer_config.json")?,
         special_tokens_map: source.find("special_tokens_map.json")?,
         vocab_txt: source.find("vocab.txt")?,
         vocab_json: source.find("vocab.json")?,
         merges_txt: source.find("merges.txt")?,
+        other_tokenizer_files: others,
         // Last, so that whatever else is amiss shows before the long download.
         weights: weights(source)?,
     })

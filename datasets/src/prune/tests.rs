@@ -9,7 +9,7 @@ const SPECIALS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 fn tokenizer(pieces: &[String]) -> TextTokenizer {
     let vocab = SPECIALS.iter().map(|name| (*name).to_owned()).chain(pieces.iter().cloned()).collect::<Vec<_>>();
     let vocab = vocab.join("\n");
-    TextTokenizer::from_files(&TokenizerFiles { vocab_txt: Some(vocab.as_bytes()), ..TokenizerFiles::default() })
+    TextTokenizer::from_files(&TokenizerFiles { vocab_txt: Some(vocab.as_bytes().into()), ..TokenizerFiles::default() })
         .unwrap()
 }
 
@@ -41,12 +41,12 @@ fn keeps_used_pieces_single_characters_and_specials_in_their_order() {
 
 #[test]
 fn special_tokens_far_back_get_new_ids_everywhere() {
-    let config = br#"{"model_max_length": 64, "pad_token": "<p>"}"#;
-    let vocab = b"x\nunused\n[UNK]\nfree\n[SEP]\nyes\n[CLS]\n<p>";
+    let config: &[u8] = br#"{"model_max_length": 64, "pad_token": "<p>"}"#;
+    let vocab: &[u8] = b"x\nunused\n[UNK]\nfree\n[SEP]\nyes\n[CLS]\n<p>";
     let whole = TextTokenizer::from_files(&TokenizerFiles {
-        vocab_txt: Some(vocab),
-        tokenizer_config: Some(config),
-        tokenizer_json: None,
+        vocab_txt: Some(vocab.into()),
+        tokenizer_config: Some(config.into()),
+        ..TokenizerFiles::default()
     })
     .unwrap();
     let pruned = prune_vocabulary(&whole, [5].into_iter()).unwrap();
@@ -64,7 +64,7 @@ fn the_older_post_processor_and_tokens_beyond_the_vocabulary_are_rewritten_too()
     (added["id"], added["content"]) = (7.into(), "<url>".into());
     json["added_tokens"].as_array_mut().unwrap().push(added);
     let json = json.to_string();
-    let files = TokenizerFiles { tokenizer_json: Some(json.as_bytes()), ..TokenizerFiles::default() };
+    let files = TokenizerFiles { tokenizer_json: Some(json.as_bytes().into()), ..TokenizerFiles::default() };
     let whole = TextTokenizer::from_files(&files).unwrap();
     assert_eq!(ids(&whole, "a<url>"), [2, 6, 7, 3]);
     let pruned = prune_vocabulary(&whole, std::iter::empty()).unwrap();

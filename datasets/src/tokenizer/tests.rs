@@ -1,21 +1,22 @@
 //! Tokenizers from each set of files, truncation, and what is written for `transformers`.
 
+use super::encode::BLOCK_ROWS;
 use super::*;
-use crate::TokenBatch;
+use crate::{Row, TokenBatch};
 use serde_json::{Value, json};
 
 const VOCAB: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\nworld\nwor\n##ld\n##s\na\nb\nc\n好\n";
 
 fn from_vocab(vocab: &str, config: Option<&str>) -> Result<TextTokenizer, Error> {
     TextTokenizer::from_files(&TokenizerFiles {
-        vocab_txt: Some(vocab.as_bytes()),
-        tokenizer_config: config.map(str::as_bytes),
+        vocab_txt: Some(vocab.as_bytes().into()),
+        tokenizer_config: config.map(|config| config.as_bytes().into()),
         ..TokenizerFiles::default()
     })
 }
 
 fn from_json(json: &str) -> TextTokenizer {
-    TextTokenizer::from_files(&TokenizerFiles { tokenizer_json: Some(json.as_bytes()), ..TokenizerFiles::default() })
+    TextTokenizer::from_files(&TokenizerFiles { tokenizer_json: Some(json.as_bytes().into()), ..TokenizerFiles::default() })
         .unwrap()
 }
 
@@ -229,26 +230,3 @@ fn a_vocabulary_with_holes_is_saved_without_vocab_txt() {
     assert!(!tokenizer.files().unwrap().contains_key("vocab.txt"));
 }
 
-#[test]
-fn other_tokenizers_keep_their_own_files() {
-    let json = json!({
-        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
-        "post_processor": null, "decoder": null,
-        "added_tokens": [{ "id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": true }],
-        "model": { "type": "BPE", "vocab": { "<s>": 0, "a": 1, "b": 2, "ab": 3 }, "merges": [["a", "b"]] },
-    });
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-    write("tokenizer.json", &json.to_string());
-    write("tokenizer_config.json", "{ \"tokenizer_class\": \"RobertaTokenizer\" }");
-    write("merges.txt", "a b\n");
-    write("model.safetensors", "-");
-    let tokenizer = TextTokenizer::from_folder(folder.path()).unwrap();
-    assert_eq!((tokenizer.kind(), tokenizer.vocab_size()), ("BPE", 4));
-    assert_eq!(tokens(&tokenizer, "aab"), "a ab");
-    let files = tokenizer.files().unwrap();
-    assert_eq!(files.keys().collect::<Vec<_>>(), ["merges.txt", "tokenizer.json", "tokenizer_config.json"]);
-    assert_eq!(files["tokenizer_config.json"], b"{ \"tokenizer_class\": \"RobertaTokenizer\" }");
-    assert!(crate::prune_vocabulary(&tokenizer, [1].into_iter()).unwrap_err().to_string().contains("is BPE"));
-}

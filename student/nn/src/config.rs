@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::hf::fields::{Fields, bad, one_of};
+use crate::op::Positions;
 use crate::program::Program;
 use crate::slot::{LayerSlot, Slot};
 use crate::{Activation, Error};
@@ -120,8 +121,10 @@ pub struct Family(pub(crate) &'static Definition);
 pub(crate) struct Definition {
     /// The name in prose.
     pub(crate) title: &'static str,
-    /// What `config.json` may call it in `model_type`; the first is written.
-    pub(crate) model_types: &'static [&'static str],
+    /// What `config.json` calls it in `model_type`.
+    pub(crate) model_type: &'static str,
+    /// The family that computes the same under another name.
+    pub(crate) computes_as: Option<&'static Definition>,
     /// What `transformers` begins the names of its classes with.
     pub(crate) class: &'static str,
     /// What the encoder's own parameters are prefixed with in a checkpoint that has a head.
@@ -242,6 +245,12 @@ impl EncoderConfig {
     /// The row of the position table that a text's first token takes.
     pub fn position_offset(&self) -> usize {
         (self.family.0.position_offset)(self)
+    }
+
+    /// How the model counts the tokens of a text.
+    pub(crate) fn positions(&self) -> Positions {
+        let offset = self.position_offset();
+        Positions { offset, uncounted: (offset > 0).then_some(self.pad_token_id as u32) }
     }
 
     /// The longest text the model takes, in tokens.

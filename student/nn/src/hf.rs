@@ -30,7 +30,7 @@ pub fn read_config_for(json: &Value, head: Head) -> Result<HfConfig, Error> {
     let fields = Fields(json.as_object().ok_or_else(|| bad("config.json", "no object", "a JSON object"))?);
     let model_type = fields.text("model_type")?.ok_or_else(|| Error::MissingField { field: "model_type".into() })?;
     let family = Family::named(model_type).ok_or_else(|| {
-        let known = Family::ALL.iter().flat_map(|family| family.0.model_types).copied().collect::<Vec<_>>();
+        let known = Family::ALL.map(Family::model_type);
         bad("model_type", model_type, &one_of(&known))
     })?;
     if let Some(kind) = fields.text("position_embedding_type")?.filter(|&kind| kind != "absolute") {

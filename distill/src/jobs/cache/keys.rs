@@ -34,7 +34,7 @@ impl Keys {
         }
         let json = reader.attachment(TOKENIZER)?;
         let json = json.with_context(|| format!("{}: keeps no {TOKENIZER} to make keys with", dir.display()))?;
-        let files = TokenizerFiles { tokenizer_json: Some(&json), ..TokenizerFiles::default() };
+        let files = TokenizerFiles { tokenizer_json: Some(json.into()), ..TokenizerFiles::default() };
         let tokenizer = TextTokenizer::from_files(&files)?;
         let targets = Task::of_cache(fingerprint).targets(&tokenizer)?;
         let labels = &fingerprint.labels;

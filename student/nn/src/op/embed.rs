@@ -32,8 +32,31 @@ pub(crate) enum Lookup {
     Word,
     /// Its token type's.
     Type,
-    /// That of its place within the text, where the first token takes row `offset`.
-    Position { offset: usize },
+    /// That of its place within the text.
+    Position(Positions),
+}
+
+/// How tokens are counted within a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Positions {
+    /// The row that the first token takes.
+    pub(crate) offset: usize,
+    /// The token that is not counted and takes the row before that: RoBERTa's padding, wherever it stands.
+    pub(crate) uncounted: Option<u32>,
+}
+
+impl Positions {
+    /// The row that each token of a text takes.
+    pub(crate) fn rows(self, input_ids: &[u32]) -> impl Iterator<Item = usize> {
+        let mut next = self.offset;
+        input_ids.iter().map(move |&id| {
+            if Some(id) == self.uncounted {
+                return self.offset - 1;
+            }
+            next += 1;
+            next - 1
+        })
+    }
 }
 
 impl Embed {
@@ -43,7 +66,7 @@ impl Embed {
             let ids: Vec<u32> = match table.lookup {
                 Lookup::Word => row.input_ids.to_vec(),
                 Lookup::Type => row.token_type_ids.to_vec(),
-                Lookup::Position { offset } => (offset as u32..).take(row.input_ids.len()).collect(),
+                Lookup::Position(positions) => positions.rows(row.input_ids).map(|row| row as u32).collect(),
             };
             let rows = row.get(table.slot).index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?;
             sum = Some(sum.map_or(Ok(rows.clone()), |sum| sum + rows)?);
