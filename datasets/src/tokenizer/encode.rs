@@ -5,7 +5,7 @@ use super::error::bad;
 use super::files::TOKENIZER;
 use crate::{Encodings, Error, Row};
 use rayon::prelude::*;
-use tokenizers::{PostProcessor, Tokenizer, TruncationDirection, TruncationParams};
+use tokenizers::{Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams};
 
 /// Rows that one thread tokenises at a time, and rows between two calls of a progress function. Neither changes
 /// the result.
@@ -44,7 +44,7 @@ impl TextTokenizer {
         let mut encodings = Encodings::new();
         for block in rows.chunks(BLOCK_ROWS) {
             let chunks: Vec<Result<Encodings, Error>> =
-                block.par_chunks(CHUNK_ROWS).map(|chunk| encode_chunk(&truncating, chunk)).collect();
+                block.par_chunks(CHUNK_ROWS).map(|chunk| encode_chunk(&self.tokenizer, &truncating, chunk)).collect();
             for chunk in chunks {
                 encodings.append(&chunk?);
             }
@@ -54,13 +54,14 @@ impl TextTokenizer {
     }
 }
 
-fn encode_chunk(tokenizer: &Tokenizer, rows: &[Row]) -> Result<Encodings, Error> {
+/// `whole` does not truncate.
+fn encode_chunk(whole: &Tokenizer, truncating: &Tokenizer, rows: &[Row]) -> Result<Encodings, Error> {
     let mut encodings = Encodings::new();
     for row in rows {
         let failed = |reason: String| Error::Encode { line: row.line, reason };
         let encoding = match &row.text_b {
-            Some(text_b) => tokenizer.encode_fast((row.text.as_str(), text_b.as_str()), true),
-            None => tokenizer.encode_fast(row.text.as_str(), true),
+            Some(text_b) => encode_pair(whole, truncating, &row.text, text_b),
+            None => truncating.encode_fast(row.text.as_str(), true),
         }
         .map_err(|error| failed(error.to_string()))?;
         let type_ids: Vec<u8> = encoding
@@ -76,4 +77,18 @@ fn encode_chunk(tokenizer: &Tokenizer, rows: &[Row]) -> Result<Encodings, Error>
         }
     }
     Ok(encodings)
+}
+
+/// Where a pair is cut follows from how long both texts are. A truncating tokenizer stops reading each of them at the limit,
+/// and takes two long texts of different lengths for equally long ones; so both are read whole first.
+fn encode_pair(
+    whole: &Tokenizer,
+    truncating: &Tokenizer,
+    text: &str,
+    text_b: &str,
+) -> Result<Encoding, tokenizers::Error> {
+    let first = whole.encode_fast(text, false)?;
+    let mut second = whole.encode_fast(text_b, false)?;
+    second.set_type_ids(vec![1; second.len()]);
+    truncating.post_process(first, Some(second), true)
 }

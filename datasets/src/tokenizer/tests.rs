@@ -1,5 +1,7 @@
 //! Tokenizers from each set of files, truncation, and what is written for `transformers`.
 
+mod forms;
+
 use super::encode::BLOCK_ROWS;
 use super::*;
 use crate::{Row, TokenBatch};
