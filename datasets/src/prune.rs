@@ -5,7 +5,8 @@
 //!
 //! - WordPiece takes, at each place of a word, the longest piece that fits; a kept one is still the longest.
 //! - Unigram takes the best way through a text; a way that is left is still the best. What an unknown character costs
-//!   follows from the lowest score, so the piece that has it is kept too.
+//!   follows from the lowest score, so the piece that has it is kept too, and so are pieces with a character that is in
+//!   no piece alone.
 //! - Byte-pair encoding merges the pair of lowest rank that there is. Of a kept piece the parts are kept, and theirs, so
 //!   all merges on the way to it are still there, in their order, and none is new.
 //!
@@ -93,7 +94,8 @@ impl Pieces {
         Some(Self { ids, prefix: affix("continuing_subword_prefix"), suffix: affix("end_of_word_suffix") })
     }
 
-    /// Pieces of a single character or byte, the unknown one, and a Unigram vocabulary's piece of the lowest score.
+    /// Pieces of a single character or byte, the unknown one, and of a Unigram vocabulary those with a character that has
+    /// no piece of its own and the one of the lowest score.
     fn always_kept(&self, model: &Value) -> BTreeSet<u32> {
         let is_one = |text: &str| text.chars().count() == 1;
         let is_single = |text: &str| {
@@ -109,6 +111,12 @@ impl Pieces {
         let scores = model["vocab"].as_array().into_iter().flatten().zip(0..);
         let scores = scores.filter_map(|(piece, id)| Some((piece[1].as_f64()?, id)));
         kept.extend(scores.min_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, lowest)| lowest));
+        if model["type"] == "Unigram" {
+            let alone: BTreeSet<char> =
+                self.ids.keys().filter(|text| is_one(text)).filter_map(|text| text.chars().next()).collect();
+            let is_needed = |text: &str| text.chars().any(|c| !alone.contains(&c));
+            kept.extend(self.ids.iter().filter(|(text, _)| is_needed(text)).map(|(_, &piece)| piece));
+        }
         kept
     }
 
