@@ -76,3 +76,19 @@ impl Embed {
         row.drop_out(&normed, self.site, row.token)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `create_position_ids_from_input_ids` of `modeling_roberta.py`, with its own numbers.
+    #[test]
+    fn robertas_padding_is_not_counted_wherever_it_stands() {
+        let positions = Positions { offset: 2, uncounted: Some(1) };
+        let rows = |ids: &[u32]| positions.rows(ids).collect::<Vec<_>>();
+        assert_eq!(rows(&[0, 7, 8, 2]), [2, 3, 4, 5]);
+        assert_eq!(rows(&[0, 7, 1, 8, 1, 1, 2]), [2, 3, 1, 4, 1, 1, 5]);
+        let berts = Positions { offset: 0, uncounted: None };
+        assert_eq!(berts.rows(&[2, 0, 0, 3]).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    }
+}
