@@ -49,7 +49,8 @@ fn from_json(json: &[u8], class: Class, settings: &Settings) -> Result<Built, Er
     }
     add_tokens(&mut tokenizer, class, settings, extra.unwrap_or_default(), Defaults::Known)?;
     if is_its_own {
-        let parts = parts_of(class, settings, find_charsmap(&normalizer), ends(&tokenizer, class, settings, TOKENIZER)?);
+        let parts =
+            parts_of(class, settings, find_charsmap(&normalizer), ends(&tokenizer, class, settings, TOKENIZER)?);
         // What does the same keeps its spelling, and the tokenizer the hash of it.
         if normalizer != parts.normalizer {
             tokenizer.with_normalizer(read::<NormalizerWrapper>(parts.normalizer)?).map_err(|e| bad(TOKENIZER, e))?;
@@ -81,7 +82,8 @@ fn from_vocabulary(files: &TokenizerFiles<'_>, class: Class, settings: &Settings
     let sentencepiece = files.sentencepiece.iter().find(|(file, _)| file == class.vocabulary());
     let mut extra = settings.extra.clone();
     let mut charsmap = None;
-    let (model, source, defaults) = match (class, &files.vocab_txt, &files.vocab_json, &files.merges_txt, sentencepiece) {
+    let (model, source, defaults) = match (class, &files.vocab_txt, &files.vocab_json, &files.merges_txt, sentencepiece)
+    {
         (Class::Bert, Some(vocab_txt), ..) => {
             (vocabulary::word_piece(vocab_txt, &name("unk_token"))?, VOCAB_TXT, Defaults::Known)
         }
@@ -91,11 +93,8 @@ fn from_vocabulary(files: &TokenizerFiles<'_>, class: Class, settings: &Settings
         (.., Some((file, bytes))) => {
             let model = SentencePiece::parse(bytes, file)?;
             let whole = vocabulary::whole_pieces(&model);
-            let whole = whole.map(|(piece, special)| Added {
-                special,
-                normalized: Some(false),
-                ..Added::special(piece)
-            });
+            let whole =
+                whole.map(|(piece, special)| Added { special, normalized: Some(false), ..Added::special(piece) });
             extra.get_or_insert_with(|| whole.collect());
             charsmap = Some(&model.charsmap).filter(|charsmap| !charsmap.is_empty()).map(|map| vocabulary::base64(map));
             (vocabulary::unigram(&model, class, settings, file)?, file.as_str(), Defaults::All)
@@ -105,7 +104,11 @@ fn from_vocabulary(files: &TokenizerFiles<'_>, class: Class, settings: &Settings
     let model: ModelWrapper = serde_json::from_value(model).map_err(|reason| bad(source, reason))?;
     let mut tokenizer = Tokenizer::new(model);
     if class == Class::Bert && tokenizer.token_to_id(&name("unk_token")).is_none() {
-        return Err(Error::MissingSpecialToken { file: source.to_owned(), token: name("unk_token"), role: "unk_token" });
+        return Err(Error::MissingSpecialToken {
+            file: source.to_owned(),
+            token: name("unk_token"),
+            role: "unk_token",
+        });
     }
     add_tokens(&mut tokenizer, class, settings, extra.unwrap_or_default(), defaults)?;
     let parts = parts_of(class, settings, charsmap.as_deref(), ends(&tokenizer, class, settings, source)?);

@@ -86,7 +86,8 @@ impl Class {
         let known = |name: &str| NAMES.iter().find(|(known, _)| *known == name).map(|(_, class)| *class);
         let vocabularies = || files.vocabularies().join(", ");
         let Some((name, file)) = &settings.class else {
-            let by_type = settings.model_type.as_deref().map(|name| MODEL_TYPES.iter().find(|(known, _)| *known == name));
+            let by_type =
+                settings.model_type.as_deref().map(|name| MODEL_TYPES.iter().find(|(known, _)| *known == name));
             return Ok(match by_type {
                 Some(found) => found.map_or(Self::General, |(_, class)| *class),
                 // A vocab.txt of which nothing else is known is BERT's.

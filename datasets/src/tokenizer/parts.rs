@@ -19,20 +19,12 @@ pub(super) struct Ends {
 }
 
 /// What a class sets, with its own kind of vocabulary. `charsmap` is the table of a sentencepiece normaliser in base 64.
-pub(super) fn parts_of(
-    class: Class,
-    settings: &Settings,
-    charsmap: Option<&str>,
-    ends: Ends,
-) -> Parts {
-    let metaspace = |scheme: &str| {
-        json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": true })
-    };
+pub(super) fn parts_of(class: Class, settings: &Settings, charsmap: Option<&str>, ends: Ends) -> Parts {
+    let metaspace =
+        |scheme: &str| json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": true });
     let sequence = |steps: Vec<Value>| json!({ "type": "Sequence", "normalizers": steps });
     let precompiled = charsmap.map(|charsmap| json!({ "type": "Precompiled", "precompiled_charsmap": charsmap }));
-    let fairseqs = |scheme: &str| {
-        json!({ "type": "Sequence", "pretokenizers": [{ "type": "WhitespaceSplit" }, metaspace(scheme)] })
-    };
+    let fairseqs = |scheme: &str| json!({ "type": "Sequence", "pretokenizers": [{ "type": "WhitespaceSplit" }, metaspace(scheme)] });
     let adds_space = settings.add_prefix_space;
     let scheme = |otherwise: &'static str| if adds_space.unwrap_or(true) { "always" } else { otherwise };
     match class {

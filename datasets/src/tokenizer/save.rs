@@ -40,8 +40,8 @@ impl TextTokenizer {
             if let Some(bytes) = vocab_txt(&json["model"]["vocab"]) {
                 files.insert(VOCAB_TXT.to_owned(), bytes);
             }
-            let standard = json["model"]["continuing_subword_prefix"] == "##"
-                && json["model"]["max_input_chars_per_word"] == 100;
+            let standard =
+                json["model"]["continuing_subword_prefix"] == "##" && json["model"]["max_input_chars_per_word"] == 100;
             let bert = self.config("BertTokenizer", Some(&json["normalizer"]), &special_names);
             if standard && self.reads_the_same(&bert)? {
                 class = "BertTokenizer";
@@ -55,7 +55,12 @@ impl TextTokenizer {
         Ok(files)
     }
 
-    fn config(&self, class: &str, normalizer: Option<&Value>, special_names: &Map<String, Value>) -> Map<String, Value> {
+    fn config(
+        &self,
+        class: &str,
+        normalizer: Option<&Value>,
+        special_names: &Map<String, Value>,
+    ) -> Map<String, Value> {
         let mut config = special_names.clone();
         if let Some(normalizer) = normalizer {
             // The class sets the normalizer to these, so they must say what it is.

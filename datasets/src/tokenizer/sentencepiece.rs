@@ -51,9 +51,9 @@ impl SentencePiece {
         let (mut trained, mut normalises) = (false, false);
         for field in (Fields { bytes, at: 0 }) {
             match field.map_err(wrong)? {
-                (1, Value::Bytes(piece)) => model.pieces.push(Piece::parse(piece).map_err(|reason| {
-                    wrong(format!("piece {}: {reason}", model.pieces.len()))
-                })?),
+                (1, Value::Bytes(piece)) => model.pieces.push(
+                    Piece::parse(piece).map_err(|reason| wrong(format!("piece {}: {reason}", model.pieces.len())))?,
+                ),
                 (2, Value::Bytes(spec)) => {
                     trained = true;
                     model.take_trainer(spec).map_err(wrong)?;
@@ -70,7 +70,9 @@ impl SentencePiece {
             }
         }
         // These stand behind the pieces, so a file that ends between two fields lacks them.
-        for (there, what) in [(!model.pieces.is_empty(), "pieces"), (trained, "trainer_spec"), (normalises, "normalizer_spec")] {
+        for (there, what) in
+            [(!model.pieces.is_empty(), "pieces"), (trained, "trainer_spec"), (normalises, "normalizer_spec")]
+        {
             if !there {
                 return Err(wrong(format!("it has {} pieces and no {what}", model.pieces.len())));
             }

@@ -167,9 +167,9 @@ impl Settings {
         match config.added_tokens_decoder {
             Some(decoder) => {
                 for (key, token) in decoder {
-                    let id = key.parse().map_err(|_| {
-                        bad(CONFIG, format!("added_tokens_decoder: `{key}` is not a token id"))
-                    })?;
+                    let id = key
+                        .parse()
+                        .map_err(|_| bad(CONFIG, format!("added_tokens_decoder: `{key}` is not a token id")))?;
                     settings.added.insert(id, token);
                 }
             }

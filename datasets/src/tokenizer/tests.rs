@@ -20,8 +20,11 @@ fn from_vocab(vocab: &str, config: Option<&str>) -> Result<TextTokenizer, Error>
 }
 
 fn from_json(json: &str) -> TextTokenizer {
-    TextTokenizer::from_files(&TokenizerFiles { tokenizer_json: Some(json.as_bytes().into()), ..TokenizerFiles::default() })
-        .unwrap()
+    TextTokenizer::from_files(&TokenizerFiles {
+        tokenizer_json: Some(json.as_bytes().into()),
+        ..TokenizerFiles::default()
+    })
+    .unwrap()
 }
 
 fn row(text: &str, text_b: Option<&str>) -> Row {
@@ -234,7 +237,6 @@ fn a_vocabulary_with_holes_is_saved_without_vocab_txt() {
     assert!(!tokenizer.files().unwrap().contains_key("vocab.txt"));
 }
 
-
 #[test]
 fn a_general_tokenizer_is_saved_under_the_general_class_and_nothing_is_copied() {
     let json = json!({
@@ -288,7 +290,8 @@ fn a_tokenizer_json_that_agrees_with_its_class_keeps_its_bytes() {
 #[test]
 fn the_truncation_side_is_kept_where_the_tokenizer_is_saved_and_where_only_its_json_is() {
     let left = from_vocab(VOCAB, Some(r#"{"truncation_side": "left"}"#)).unwrap();
-    let cut = |tokenizer: &TextTokenizer, text, text_b| tokenizer.encode(&[row(text, text_b)], 5).unwrap().ids(0).to_vec();
+    let cut =
+        |tokenizer: &TextTokenizer, text, text_b| tokenizer.encode(&[row(text, text_b)], 5).unwrap().ids(0).to_vec();
     assert_eq!(cut(&left, "a b c a", None), [2, 11, 12, 10, 3]);
     assert_eq!(cut(&left, "a b c", Some("b")), [2, 12, 3, 11, 3]);
     let config: Value = serde_json::from_slice(&left.files().unwrap()["tokenizer_config.json"]).unwrap();

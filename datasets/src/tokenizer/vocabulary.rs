@@ -14,8 +14,8 @@ pub(super) fn word_piece(vocab_txt: &[u8], unk: &str) -> Result<Value, Error> {
     let without_last_end = vocab_txt.strip_suffix(b"\n").unwrap_or(vocab_txt);
     for (id, line) in without_last_end.split(|byte| *byte == b'\n').enumerate() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let token = std::str::from_utf8(line)
-            .map_err(|_| Error::InvalidUtf8 { file: VOCAB_TXT.to_owned(), line: id + 1 })?;
+        let token =
+            std::str::from_utf8(line).map_err(|_| Error::InvalidUtf8 { file: VOCAB_TXT.to_owned(), line: id + 1 })?;
         // White space behind a piece is not of it; a piece of white space alone keeps its line, and is never found.
         let token = Some(token.trim_end()).filter(|trimmed| !trimmed.is_empty()).unwrap_or(token);
         vocabulary.insert(token.to_owned(), id.into());

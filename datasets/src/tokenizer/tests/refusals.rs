@@ -71,7 +71,10 @@ fn files_that_are_not_whole_are_refused() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tokenizers/albert-spm");
     let whole = std::fs::read(folder.join("spiece.model")).unwrap();
     let message = refused(albert, "", spiece("spiece.model", &whole[..whole.len() / 2]));
-    says(&message, &["spiece.model: not a whole sentencepiece model", "ends within a field", "download the file again"]);
+    says(
+        &message,
+        &["spiece.model: not a whole sentencepiece model", "ends within a field", "download the file again"],
+    );
     let roberta = r#"{"tokenizer_class": "RobertaTokenizer"}"#;
     let pieces = r#"{"<s>": 0, "</s>": 1, "a": 2, "b": 3, "ab": 4}"#;
     says(&refused(roberta, "", bytes("{\"a\": 0, ", "")), &["vocab.json: "]);
