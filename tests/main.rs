@@ -14,6 +14,7 @@ mod students; // what a student starts from, and its sizes
 // Data.
 mod data; // every format of a file says the same
 mod labels; // labels mean classes by name
+mod tokenizers; // each kind of vocabulary in each part that a model may play
 
 // The cache.
 mod cache; // keyed by what the teacher reads, and of one teacher alone

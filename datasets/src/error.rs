@@ -79,23 +79,23 @@ pub enum Error {
     #[error("{file}: {reason}")]
     BadTokenizer { file: String, reason: String },
     #[error(
-        "vocab.txt: no `{token}`, which is to be the {role}; if the vocabulary spells it otherwise, \
+        "{file}: no `{token}`, which is to be the {role}; if the vocabulary spells it otherwise, \
          tokenizer_config.json says so as `{role}`"
     )]
-    MissingSpecialToken { token: String, role: &'static str },
+    MissingSpecialToken { file: String, token: String, role: &'static str },
     #[error(
-        "the tokenizer has no mask token `{token}`, which a masked-language model needs; if its vocabulary spells it \
+        "the tokenizer has no mask token such as [MASK], which a masked-language model needs; if its vocabulary spells it \
          otherwise, tokenizer_config.json says so as `mask_token`"
     )]
-    NoMaskToken { token: String },
+    NoMaskToken,
     #[error("--max-length {max_length} leaves no room for text beside {special} special tokens")]
     MaxLength { max_length: usize, special: usize },
     #[error("line {line}: the tokenizer fails on this text: {reason}")]
     Encode { line: usize, reason: String },
     #[error("{rows} rows; at most {limit} fit one data set")]
     TooManyRows { rows: usize, limit: u32 },
-    #[error("only a WordPiece vocabulary can be pruned so far, and this tokenizer is {kind}; go on without pruning")]
-    NotWordPiece { kind: &'static str },
+    #[error("a vocabulary of whole words cannot be pruned, and this tokenizer is {kind}; go on without pruning")]
+    NotPrunable { kind: &'static str },
     #[error("token id {id} is not in the tokenizer's vocabulary of {size}")]
     UnknownTokenId { id: u32, size: usize },
 

@@ -44,8 +44,7 @@ impl Masking {
     /// Masks a fraction `probability` of each row's tokens, special tokens excluded, but at least one per row that has
     /// any. An error if the tokenizer has no mask token.
     pub fn new(tokenizer: &TextTokenizer, probability: f64, seed: u64) -> Result<Self, Error> {
-        let mask_id =
-            tokenizer.mask_id().ok_or_else(|| Error::NoMaskToken { token: tokenizer.mask_name().to_owned() })?;
+        let mask_id = tokenizer.mask_id().ok_or(Error::NoMaskToken)?;
         let special = tokenizer.special_ids();
         let ordinary: Vec<u32> = tokenizer.ids().difference(&special).copied().collect();
         let mut is_ordinary = vec![false; tokenizer.vocab_size()];
@@ -139,7 +138,7 @@ mod tests {
     }
 
     fn tokenizer(vocab: &str) -> TextTokenizer {
-        let files = TokenizerFiles { vocab_txt: Some(vocab.as_bytes()), ..TokenizerFiles::default() };
+        let files = TokenizerFiles { vocab_txt: Some(vocab.as_bytes().into()), ..TokenizerFiles::default() };
         TextTokenizer::from_files(&files).expect("a tokenizer")
     }
 
@@ -244,6 +243,6 @@ mod tests {
     fn a_tokenizer_without_a_mask_token_is_refused() {
         let error =
             Masking::new(&tokenizer("[PAD]\n[UNK]\n[CLS]\n[SEP]\na"), 0.15, 0).expect_err("refused").to_string();
-        assert!(error.contains("no mask token `[MASK]`") && error.contains("`mask_token`"), "{error}");
+        assert!(error.contains("no mask token") && error.contains("`mask_token`"), "{error}");
     }
 }

@@ -50,9 +50,11 @@ pub(crate) fn of_imported(content: String, labels: Vec<String>, imported: Quanti
     }
 }
 
-/// Hash of a model's configuration, without class names and the number format of its files.
+/// Hash of a model's configuration. Class names are not part of it, nor how the weights are stored, nor by which of two
+/// names a family goes that computes the same.
 pub(crate) fn of_config(config: &EncoderConfig) -> String {
-    hash(hf::write_config(config, &[], "float32").to_string().as_bytes())
+    let config = EncoderConfig { family: config.family.computes_as(), ..config.clone() };
+    hash(hf::write_config(&config, &[], "float32").to_string().as_bytes())
 }
 
 /// Hash of everything that affects how a text is tokenised.

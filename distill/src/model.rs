@@ -57,7 +57,7 @@ fn with_tokenizer(name: &str, files: &ModelFiles, loaded: LoadedModel) -> anyhow
     if !loaded.unused.is_empty() {
         tracing::debug!("{name}: tensors that the encoder has no use for: {}", loaded.unused.join(", "));
     }
-    let tokenizer = load_tokenizer(name, &files, &loaded.config)?;
+    let tokenizer = load_tokenizer(&files, &loaded.config.encoder)?;
     Ok(TextModel { config: loaded.config, parameters: loaded.parameters, tokenizer, missing_head: loaded.missing_head })
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn describe(name: &str, hub: &HubOptions) -> anyhow::Result<(HfConfig
         false => locate(name, hub)?,
     };
     let config = teacher::read_config(&files).with_context(|| format!("cannot load the model `{name}`"))?;
-    let tokenizer = load_tokenizer(name, &files, &config)?;
+    let tokenizer = load_tokenizer(&files, &config.encoder)?;
     Ok((config, tokenizer))
 }
 
@@ -106,25 +106,35 @@ pub(crate) fn load_with_head(
     Ok(model)
 }
 
-/// The model's tokenizer; refuses one whose ids its embeddings do not have.
-fn load_tokenizer(name: &str, files: &ModelFiles, config: &HfConfig) -> anyhow::Result<TextTokenizer> {
+/// The tokenizer of a model; refuses one of another model.
+fn load_tokenizer(files: &ModelFiles, encoder: &EncoderConfig) -> anyhow::Result<TextTokenizer> {
     // All files of a model lie side by side, in a local folder as in the Hub's cache.
     let folder = files.config.parent().unwrap_or(Path::new("."));
     let tokenizer = TextTokenizer::from_folder(folder)?;
-    let (pieces, rows) = (tokenizer.vocab_size(), config.encoder.vocab_size);
+    let (pieces, rows) = (tokenizer.vocab_size(), encoder.vocab_size);
     if pieces > rows {
+        let last = tokenizer.token(pieces as u32 - 1).unwrap_or_default();
         bail!(
-            "{name}: the tokenizer has {pieces} tokens, the model embeddings for {rows}; \
-             they do not belong together: copy or download the model again"
+            "{}: the tokenizer's ids reach {}, which is `{last}`, and the model has embeddings for {rows} tokens; \
+             they do not belong together: copy or download the model again",
+            files.name,
+            pieces - 1
         );
     }
-    Ok(tokenizer)
+    // A model that reads segments gets none from transformers where the tokenizer's configuration says so.
+    match encoder.type_vocab_size > 0 && !tokenizer.passes_token_types() {
+        true => Ok(tokenizer.without_segments()?),
+        false => Ok(tokenizer),
+    }
 }
 
 impl TextModel {
-    /// [`max_length`] of this model.
+    /// [`max_length`] of this model, or the limit that its tokenizer declares where that is lower and none was asked for.
     pub(crate) fn max_length(&self, asked: Option<usize>) -> anyhow::Result<usize> {
-        max_length(&self.config.encoder, asked)
+        match (asked, self.tokenizer.model_max_length()) {
+            (None, Some(declared)) => Ok(max_length(&self.config.encoder, None)?.min(declared)),
+            _ => max_length(&self.config.encoder, asked),
+        }
     }
 }
 
@@ -167,7 +177,7 @@ pub(crate) fn save(
     json.push('\n');
     files::write_whole(&folder.join("config.json"), json.as_bytes())?;
     let tokenizer = tokenizer.clone().with_model_max_length(config.encoder.max_length());
-    let tokenizer = tokenizer.with_token_type_ids(config.encoder.family.has_token_types());
+    let tokenizer = tokenizer.with_token_type_ids(config.encoder.type_vocab_size > 1);
     tokenizer.save(folder)?;
     let tensors = parameters.layout().entries().iter().map(|entry| {
         let values = parameters.get(entry.slot);

@@ -41,6 +41,8 @@ pub struct ModelFiles {
     pub vocab_json: Option<PathBuf>,
     /// `merges.txt`, of byte-pair encoding.
     pub merges_txt: Option<PathBuf>,
+    /// `added_tokens.json`, and a sentencepiece model where there is no `tokenizer.json`.
+    pub other_tokenizer_files: Vec<PathBuf>,
 }
 
 /// Finds a model by the path of its folder or by its name on the Hub (`owner/name`, or an old name without an owner). A
@@ -113,17 +115,24 @@ fn collect(name: &str, source: &dyn Source) -> Result<ModelFiles, Error> {
         refuse_adapter(name, source)?;
         return Err(source.missing(CONFIG_FILE, no_config));
     };
+    let tokenizer_json = source.find("tokenizer.json")?;
+    let mut others = vec!["added_tokens.json"];
+    if tokenizer_json.is_none() {
+        others.extend(["spiece.model", "spm.model", "sentencepiece.bpe.model"]);
+    }
+    let others = others.into_iter().filter_map(|file| source.find(file).transpose()).collect::<Result<_, _>>()?;
     Ok(ModelFiles {
         name: name.to_owned(),
         folder: source.folder(),
         commit: source.commit(),
         config,
-        tokenizer_json: source.find("tokenizer.json")?,
+        tokenizer_json,
         tokenizer_config: source.find("tokenizer_config.json")?,
         special_tokens_map: source.find("special_tokens_map.json")?,
         vocab_txt: source.find("vocab.txt")?,
         vocab_json: source.find("vocab.json")?,
         merges_txt: source.find("merges.txt")?,
+        other_tokenizer_files: others,
         // Last, so that whatever else is amiss shows before the long download.
         weights: weights(name, source)?,
     })

@@ -45,7 +45,7 @@ def load_model(folder):
 
 def length_limit(model, max_length):
     """Tokens a row may have: the position table bounds it, and RoBERTa's first rows are not for tokens."""
-    offset = model.config.pad_token_id + 1 if model.config.model_type == "roberta" else 0
+    offset = model.config.pad_token_id + 1 if model.config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
     return min(max_length, model.config.max_position_embeddings - offset)
 
 

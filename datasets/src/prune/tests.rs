@@ -9,7 +9,7 @@ const SPECIALS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 fn tokenizer(pieces: &[String]) -> TextTokenizer {
     let vocab = SPECIALS.iter().map(|name| (*name).to_owned()).chain(pieces.iter().cloned()).collect::<Vec<_>>();
     let vocab = vocab.join("\n");
-    TextTokenizer::from_files(&TokenizerFiles { vocab_txt: Some(vocab.as_bytes()), ..TokenizerFiles::default() })
+    TextTokenizer::from_files(&TokenizerFiles { vocab_txt: Some(vocab.as_bytes().into()), ..TokenizerFiles::default() })
         .unwrap()
 }
 
@@ -41,12 +41,12 @@ fn keeps_used_pieces_single_characters_and_specials_in_their_order() {
 
 #[test]
 fn special_tokens_far_back_get_new_ids_everywhere() {
-    let config = br#"{"model_max_length": 64, "pad_token": "<p>"}"#;
-    let vocab = b"x\nunused\n[UNK]\nfree\n[SEP]\nyes\n[CLS]\n<p>";
+    let config: &[u8] = br#"{"model_max_length": 64, "pad_token": "<p>"}"#;
+    let vocab: &[u8] = b"x\nunused\n[UNK]\nfree\n[SEP]\nyes\n[CLS]\n<p>";
     let whole = TextTokenizer::from_files(&TokenizerFiles {
-        vocab_txt: Some(vocab),
-        tokenizer_config: Some(config),
-        tokenizer_json: None,
+        vocab_txt: Some(vocab.into()),
+        tokenizer_config: Some(config.into()),
+        ..TokenizerFiles::default()
     })
     .unwrap();
     let pruned = prune_vocabulary(&whole, [5].into_iter()).unwrap();
@@ -64,7 +64,7 @@ fn the_older_post_processor_and_tokens_beyond_the_vocabulary_are_rewritten_too()
     (added["id"], added["content"]) = (7.into(), "<url>".into());
     json["added_tokens"].as_array_mut().unwrap().push(added);
     let json = json.to_string();
-    let files = TokenizerFiles { tokenizer_json: Some(json.as_bytes()), ..TokenizerFiles::default() };
+    let files = TokenizerFiles { tokenizer_json: Some(json.as_bytes().into()), ..TokenizerFiles::default() };
     let whole = TextTokenizer::from_files(&files).unwrap();
     assert_eq!(ids(&whole, "a<url>"), [2, 6, 7, 3]);
     let pruned = prune_vocabulary(&whole, std::iter::empty()).unwrap();
@@ -141,5 +141,112 @@ proptest! {
                 prop_assert_eq!(before, after);
             }
         }
+    }
+}
+
+/// Byte-pair encoding of the letters a to d, with merges of pieces that the earlier ones made.
+fn byte_pairs(choices: &[(usize, usize)]) -> TextTokenizer {
+    let mut pieces = owned(&["a", "b", "c", "d"]);
+    let mut merges = Vec::new();
+    for (left, right) in choices {
+        let (left, right) = (pieces[left % pieces.len()].clone(), pieces[right % pieces.len()].clone());
+        let merged = format!("{left}{right}");
+        if merged.len() <= 6 && !merges.contains(&json!([left, right])) {
+            merges.push(json!([left, right]));
+            // Some are made in two ways.
+            if !pieces.contains(&merged) {
+                pieces.push(merged);
+            }
+        }
+    }
+    let vocab: Map<String, Value> = pieces.into_iter().zip(0..).map(|(piece, id)| (piece, json!(id))).collect();
+    from_model(&json!({ "type": "BPE", "vocab": vocab, "merges": merges }))
+}
+
+/// A Unigram vocabulary of these pieces, with an unknown one in front.
+fn unigram(scored: &[(String, u8)]) -> TextTokenizer {
+    let letters = ["a", "b", "c"].map(|letter| (letter.to_owned(), 60));
+    let mut pieces = vec![json!(["<unk>", 0.0])];
+    for (piece, score) in letters.iter().chain(scored) {
+        if pieces.iter().all(|other| other[0] != **piece) {
+            pieces.push(json!([piece, -f64::from(*score) / 8.0]));
+        }
+    }
+    from_model(&json!({ "type": "Unigram", "unk_id": 0, "vocab": pieces, "byte_fallback": false }))
+}
+
+fn from_model(model: &Value) -> TextTokenizer {
+    let json = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": { "type": "WhitespaceSplit" }, "post_processor": null, "decoder": null, "model": model,
+    });
+    let json = json.to_string();
+    let files = TokenizerFiles { tokenizer_json: Some(json.as_bytes().into()), ..TokenizerFiles::default() };
+    TextTokenizer::from_files(&files).unwrap()
+}
+
+/// Every text whose pieces are all kept has the same pieces as before.
+fn keeps_meaning(whole: &TextTokenizer, used: &[String], others: &[String]) -> Result<(), TestCaseError> {
+    let pruned = prune_vocabulary(whole, used.iter().flat_map(|text| ids(whole, text))).unwrap();
+    let kept: BTreeSet<u32> = pruned.kept.iter().copied().collect();
+    for text in used.iter().chain(others) {
+        let before = ids(whole, text);
+        let after: Vec<u32> = ids(&pruned.tokenizer, text).into_iter().map(|id| pruned.kept[id as usize]).collect();
+        if before.iter().all(|id| kept.contains(id)) {
+            prop_assert_eq!(before, after);
+        }
+        let spelled = |tokenizer: &TextTokenizer| pieces(tokenizer, text).concat();
+        if !spelled(whole).contains("<unk>") {
+            prop_assert_eq!(spelled(whole), spelled(&pruned.tokenizer));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_way_to_a_kept_piece_is_kept_with_its_merges() {
+    // ab, cd, abcd; and abc, which leads nowhere that is used.
+    let whole = byte_pairs(&[(0, 1), (2, 3), (4, 5), (4, 2)]);
+    let used = ids(&whole, "abcd");
+    assert_eq!(used, [6]);
+    let pruned = prune_vocabulary(&whole, used.into_iter()).unwrap();
+    assert_eq!(pruned.kept, [0, 1, 2, 3, 4, 5, 6]);
+    let json: Value = serde_json::from_str(pruned.tokenizer.canonical_json()).unwrap();
+    assert_eq!(json["model"]["merges"], json!([["a", "b"], ["c", "d"], ["ab", "cd"]]));
+    assert_eq!(pieces(&pruned.tokenizer, "abcd abc"), ["abcd", "ab", "c"]);
+}
+
+#[test]
+fn the_lowest_score_is_kept_since_unknown_characters_cost_by_it() {
+    let whole = unigram(&[("ab".to_owned(), 10), ("cc".to_owned(), 250)]);
+    let pruned = prune_vocabulary(&whole, ids(&whole, "ab").into_iter()).unwrap();
+    assert_eq!(pieces(&pruned.tokenizer, "ab cc x"), ["ab", "c", "c", "<unk>"]);
+    assert!(pruned.tokenizer.token_id("cc").is_some());
+}
+
+#[test]
+fn a_vocabulary_of_whole_words_is_refused() {
+    let whole = from_model(&json!({ "type": "WordLevel", "vocab": { "a": 0, "b": 1 }, "unk_token": "b" }));
+    let message = prune_vocabulary(&whole, [0].into_iter()).unwrap_err().to_string();
+    assert!(message.contains("WordLevel") && message.contains("without pruning"), "{message}");
+}
+
+proptest! {
+    #[test]
+    fn byte_pairs_keep_their_meaning(
+        merges in prop::collection::vec((any::<usize>(), any::<usize>()), 0..40),
+        used in some_texts(),
+        others in some_texts(),
+    ) {
+        keeps_meaning(&byte_pairs(&merges), &used, &others)?;
+    }
+
+    #[test]
+    fn unigrams_keep_their_meaning(
+        scored in prop::collection::vec(("[abcd]{2,5}", any::<u8>()), 0..30),
+        used in some_texts(),
+        others in some_texts(),
+    ) {
+        keeps_meaning(&unigram(&scored), &used, &others)?;
     }
 }

@@ -1,22 +1,30 @@
 //! Tokenizers from each set of files, truncation, and what is written for `transformers`.
 
+mod forms;
+mod refusals;
+
+use super::encode::BLOCK_ROWS;
 use super::*;
-use crate::TokenBatch;
+use crate::{Row, TokenBatch};
 use serde_json::{Value, json};
+use std::path::Path;
 
 const VOCAB: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\nworld\nwor\n##ld\n##s\na\nb\nc\n好\n";
 
 fn from_vocab(vocab: &str, config: Option<&str>) -> Result<TextTokenizer, Error> {
     TextTokenizer::from_files(&TokenizerFiles {
-        vocab_txt: Some(vocab.as_bytes()),
-        tokenizer_config: config.map(str::as_bytes),
+        vocab_txt: Some(vocab.as_bytes().into()),
+        tokenizer_config: config.map(|config| config.as_bytes().into()),
         ..TokenizerFiles::default()
     })
 }
 
 fn from_json(json: &str) -> TextTokenizer {
-    TextTokenizer::from_files(&TokenizerFiles { tokenizer_json: Some(json.as_bytes()), ..TokenizerFiles::default() })
-        .unwrap()
+    TextTokenizer::from_files(&TokenizerFiles {
+        tokenizer_json: Some(json.as_bytes().into()),
+        ..TokenizerFiles::default()
+    })
+    .unwrap()
 }
 
 fn row(text: &str, text_b: Option<&str>) -> Row {
@@ -230,7 +238,7 @@ fn a_vocabulary_with_holes_is_saved_without_vocab_txt() {
 }
 
 #[test]
-fn other_tokenizers_keep_their_own_files() {
+fn a_general_tokenizer_is_saved_under_the_general_class_and_nothing_is_copied() {
     let json = json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
         "post_processor": null, "decoder": null,
@@ -241,14 +249,105 @@ fn other_tokenizers_keep_their_own_files() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     write("tokenizer.json", &json.to_string());
-    write("tokenizer_config.json", "{ \"tokenizer_class\": \"RobertaTokenizer\" }");
+    write("tokenizer_config.json", "{ \"tokenizer_class\": \"SomebodysTokenizer\", \"mine\": 1 }");
     write("merges.txt", "a b\n");
     write("model.safetensors", "-");
     let tokenizer = TextTokenizer::from_folder(folder.path()).unwrap();
     assert_eq!((tokenizer.kind(), tokenizer.vocab_size()), ("BPE", 4));
     assert_eq!(tokens(&tokenizer, "aab"), "a ab");
     let files = tokenizer.files().unwrap();
-    assert_eq!(files.keys().collect::<Vec<_>>(), ["merges.txt", "tokenizer.json", "tokenizer_config.json"]);
-    assert_eq!(files["tokenizer_config.json"], b"{ \"tokenizer_class\": \"RobertaTokenizer\" }");
-    assert!(crate::prune_vocabulary(&tokenizer, [1].into_iter()).unwrap_err().to_string().contains("is BPE"));
+    let names = ["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"];
+    assert_eq!(files.keys().collect::<Vec<_>>(), names);
+    let config: Value = serde_json::from_slice(&files["tokenizer_config.json"]).unwrap();
+    let inputs = json!(["input_ids", "token_type_ids", "attention_mask"]);
+    let expected =
+        json!({ "cls_token": "<s>", "model_input_names": inputs, "tokenizer_class": "PreTrainedTokenizerFast" });
+    assert_eq!(config, expected);
+}
+
+/// The hash of a tokenizer decides whether a cache is still good, so what was read right before keeps its spelling.
+#[test]
+fn a_tokenizer_json_that_agrees_with_its_class_keeps_its_bytes() {
+    for folder in ["tests/fixtures/e2e/teacher", "distill/demo/teacher", "tests/fixtures/tokenizers/bert-json"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
+        let json = std::fs::read_to_string(folder.join("tokenizer.json")).unwrap();
+        let tokenizer = TextTokenizer::from_folder(&folder).unwrap();
+        assert_eq!(tokenizer.canonical_json(), from_json(&json).canonical_json(), "{}", folder.display());
+    }
+    // Spellings that mean the same.
+    let tokenizer = from_vocab(VOCAB, None).unwrap();
+    let mut json: Value = serde_json::from_str(tokenizer.canonical_json()).unwrap();
+    json["post_processor"] = json!({ "type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2] });
+    let older = from_json(&json.to_string());
+    let read = TextTokenizer::from_files(&TokenizerFiles {
+        tokenizer_json: Some(json.to_string().into_bytes().into()),
+        tokenizer_config: Some(br#"{"tokenizer_class": "BertTokenizer"}"#[..].into()),
+        ..TokenizerFiles::default()
+    });
+    assert_eq!(read.unwrap().canonical_json(), older.canonical_json());
+}
+
+#[test]
+fn the_truncation_side_is_kept_where_the_tokenizer_is_saved_and_where_only_its_json_is() {
+    let left = from_vocab(VOCAB, Some(r#"{"truncation_side": "left"}"#)).unwrap();
+    let cut =
+        |tokenizer: &TextTokenizer, text, text_b| tokenizer.encode(&[row(text, text_b)], 5).unwrap().ids(0).to_vec();
+    assert_eq!(cut(&left, "a b c a", None), [2, 11, 12, 10, 3]);
+    assert_eq!(cut(&left, "a b c", Some("b")), [2, 12, 3, 11, 3]);
+    let config: Value = serde_json::from_slice(&left.files().unwrap()["tokenizer_config.json"]).unwrap();
+    assert_eq!((&config["truncation_side"], &config["tokenizer_class"]), (&json!("left"), &json!("BertTokenizer")));
+    let attached = from_json(left.canonical_json());
+    assert!(attached.keeps_end());
+    assert_eq!(attached.canonical_json(), left.canonical_json());
+    assert_eq!(cut(&attached, "a b c a", None), [2, 11, 12, 10, 3]);
+    assert_ne!(left.canonical_json(), from_vocab(VOCAB, None).unwrap().canonical_json());
+    // The configuration counts before the file.
+    let files = TokenizerFiles {
+        tokenizer_json: Some(left.canonical_json().as_bytes().into()),
+        tokenizer_config: Some(br#"{"truncation_side": "right"}"#[..].into()),
+        ..TokenizerFiles::default()
+    };
+    assert!(!TextTokenizer::from_files(&files).unwrap().keeps_end());
+}
+
+#[test]
+fn two_long_texts_share_the_room_by_their_whole_lengths() {
+    // Each alone is longer than the limit; the first is the longer one.
+    let tokenizer = from_vocab(VOCAB, None).unwrap();
+    let long = |count: usize| "a ".repeat(count);
+    let cut = |first, second| {
+        let row = row(&long(first), Some(&long(second)));
+        let ids = tokenizer.encode(&[row], 12).unwrap().ids(0).to_vec();
+        ids.iter().position(|&id| id == 3).unwrap() - 1
+    };
+    assert_eq!((cut(40, 30), cut(30, 40), cut(30, 30)), (5, 4, 4));
+}
+
+#[test]
+fn segments_are_left_out_where_the_configuration_passes_none() {
+    let tokenizer = from_vocab(VOCAB, Some(r#"{"model_input_names": ["input_ids", "attention_mask"]}"#)).unwrap();
+    assert!(!tokenizer.passes_token_types());
+    let without = tokenizer.clone().without_segments().unwrap();
+    let encodings = without.encode(&[row("a", Some("b"))], 16).unwrap();
+    assert_eq!((encodings.ids(0), encodings.type_ids(0)), (&[2, 10, 3, 11, 3][..], &[0; 5][..]));
+    assert_eq!(from_json(without.canonical_json()).encode(&[row("a", Some("b"))], 16).unwrap(), encodings);
+    let roberta = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tokenizers/roberta-json");
+    let roberta = TextTokenizer::from_folder(&roberta).unwrap();
+    assert_eq!(roberta.clone().without_segments().unwrap().canonical_json(), roberta.canonical_json());
+}
+
+#[test]
+fn a_declared_limit_is_kept_unless_the_model_has_fewer_positions() {
+    let of = |declared: &str| from_vocab(VOCAB, Some(declared)).unwrap().with_model_max_length(64).model_max_length();
+    assert_eq!(of(r#"{"model_max_length": 32}"#), Some(32));
+    assert_eq!(of(r#"{"model_max_length": 1000000000000000019884624838656}"#), Some(64));
+    assert_eq!(of(r#"{"max_len": 512}"#), Some(64));
+}
+
+#[test]
+fn lines_of_vocab_txt_end_with_a_line_feed_alone() {
+    let vocab = format!("{}\u{2028}\n\u{85}\nz\n", VOCAB);
+    let tokenizer = from_vocab(&vocab, None).unwrap();
+    assert_eq!((tokenizer.token_id("z"), tokenizer.vocab_size()), (Some(16), 17));
+    assert_eq!(tokens(&tokenizer, "a\u{2028}z"), "[CLS] a z [SEP]");
 }

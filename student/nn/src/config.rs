@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::hf::fields::{Fields, bad, one_of};
+use crate::op::Positions;
 use crate::program::Program;
 use crate::slot::{LayerSlot, Slot};
 use crate::{Activation, Error};
@@ -121,9 +122,11 @@ pub struct Family(pub(crate) &'static Definition);
 pub(crate) struct Definition {
     /// The name for messages.
     pub(crate) title: &'static str,
-    /// Accepted values of `model_type` in `config.json`; the first is written.
-    pub(crate) model_types: &'static [&'static str],
-    /// Prefix of its class names in `transformers`.
+    /// What `config.json` calls it in `model_type`.
+    pub(crate) model_type: &'static str,
+    /// The family that computes the same under another name.
+    pub(crate) computes_as: Option<&'static Definition>,
+    /// What `transformers` begins the names of its classes with.
     pub(crate) class: &'static str,
     /// Prefix of the encoder's parameters in a checkpoint that has a head.
     pub(crate) prefix: &'static str,
@@ -247,7 +250,13 @@ impl EncoderConfig {
         (self.family.0.position_offset)(self)
     }
 
-    /// The maximum length of a text, in tokens.
+    /// How the model counts the tokens of a text.
+    pub(crate) fn positions(&self) -> Positions {
+        let offset = self.position_offset();
+        Positions { offset, uncounted: (offset > 0).then_some(self.pad_token_id as u32) }
+    }
+
+    /// The longest text the model takes, in tokens.
     pub fn max_length(&self) -> usize {
         self.max_positions - self.position_offset()
     }

@@ -21,7 +21,11 @@ impl Family {
     pub const BERT: Self = Self(&bert::DEFINITION);
     /// Liu et al., 2019: BERT with positions counted from the padding index plus one.
     pub const ROBERTA: Self = Self(&roberta::DEFINITION);
-    /// Clark et al., 2020: BERT with embeddings that may be narrower than the hidden states.
+    /// Conneau et al., 2019: RoBERTa with another tokenizer.
+    pub const XLM_ROBERTA: Self = Self(&roberta::XLM_ROBERTA);
+    /// Martin et al., 2019: RoBERTa with another tokenizer.
+    pub const CAMEMBERT: Self = Self(&roberta::CAMEMBERT);
+    /// Clark et al., 2020: BERT whose embeddings may be narrower than the hidden states.
     pub const ELECTRA: Self = Self(&electra::DEFINITION);
     /// Sanh et al., 2019: BERT without token types and without a pooler.
     pub const DISTILBERT: Self = Self(&distilbert::DEFINITION);
@@ -30,18 +34,31 @@ impl Family {
     pub const MOBILEBERT: Self = Self(&mobilebert::DEFINITION);
 
     /// Every family.
-    pub const ALL: [Self; 5] = [Self::BERT, Self::ROBERTA, Self::ELECTRA, Self::DISTILBERT, Self::MOBILEBERT];
+    pub const ALL: [Self; 7] = [
+        Self::BERT,
+        Self::ROBERTA,
+        Self::XLM_ROBERTA,
+        Self::CAMEMBERT,
+        Self::ELECTRA,
+        Self::DISTILBERT,
+        Self::MOBILEBERT,
+    ];
 }
 
 impl Family {
     /// The family with this `model_type` in `config.json`.
     pub fn named(model_type: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|family| family.0.model_types.contains(&model_type))
+        Self::ALL.into_iter().find(|family| family.0.model_type == model_type)
     }
 
     /// Its `model_type` in `config.json`.
     pub fn model_type(self) -> &'static str {
-        self.0.model_types[0]
+        self.0.model_type
+    }
+
+    /// The family that computes the same from the same numbers: RoBERTa of XLM-RoBERTa, and itself of most.
+    pub fn computes_as(self) -> Self {
+        self.0.computes_as.map_or(self, Self)
     }
 
     /// Its name for messages.

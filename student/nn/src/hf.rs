@@ -64,7 +64,7 @@ fn classes(fields: &Fields<'_>) -> Result<Vec<String>, Error> {
 fn family_of(fields: &Fields<'_>) -> Result<Family, Error> {
     let model_type = fields.text("model_type")?.ok_or_else(|| Error::MissingField { field: "model_type".into() })?;
     Family::named(model_type).ok_or_else(|| {
-        let known = Family::ALL.iter().flat_map(|family| family.0.model_types).copied().collect::<Vec<_>>();
+        let known = Family::ALL.map(Family::model_type);
         bad("model_type", model_type, &one_of(&known))
     })
 }

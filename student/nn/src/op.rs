@@ -22,7 +22,7 @@ pub use activate::Activation;
 pub(crate) use attention::Attention;
 pub(crate) use count::{Lengths, Products};
 pub(crate) use decode::Decode;
-pub(crate) use embed::{Embed, Lookup, Table};
+pub(crate) use embed::{Embed, Lookup, Positions, Table};
 pub(crate) use linear::Linear;
 pub(crate) use norm::NormSlots;
 pub(crate) use residual_norm::ResidualNorm;

@@ -233,6 +233,7 @@ fn files(weights: &[PathBuf]) -> ModelFiles {
         vocab_txt: None,
         vocab_json: None,
         merges_txt: None,
+        other_tokenizer_files: vec![],
     }
 }
 

@@ -38,7 +38,7 @@ impl RowKeys {
         }
         let json = cache.attachment(TOKENIZER)?;
         let json = json.with_context(|| format!("{}: keeps no {TOKENIZER} to make keys with", dir.display()))?;
-        let files = TokenizerFiles { tokenizer_json: Some(&json), ..TokenizerFiles::default() };
+        let files = TokenizerFiles { tokenizer_json: Some(json.into()), ..TokenizerFiles::default() };
         let tokenizer = TextTokenizer::from_files(&files)?;
         let targets = Task::of_cache(fingerprint).targets(&tokenizer)?;
         Ok(Self::Tokens { tokenizer: Box::new(tokenizer), targets, max_length: fingerprint.max_length })
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn keys_of_a_captured_cache_are_of_its_teacher_s_tokens_at_its_length() {
         let json = tokenizer_json();
-        let files = TokenizerFiles { tokenizer_json: Some(&json), ..TokenizerFiles::default() };
+        let files = TokenizerFiles { tokenizer_json: Some(json.clone().into()), ..TokenizerFiles::default() };
         let tokenizer = TextTokenizer::from_files(&files).expect("a tokenizer");
         for max_length in [4, 32] {
             let (folder, reader) = cache(Preprocessing::none(), max_length, Some(&json));

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut, Range};
 
 use super::product::Panels;
 use super::shares::Shares;
-use crate::op::{Op, Site};
+use crate::op::{Op, Positions, Site};
 use crate::program::places::Plan;
 use crate::random::{DropoutRng, DropoutSite};
 use crate::slot::Span;
@@ -99,9 +99,9 @@ impl Chunk {
     }
 
     /// The rows of a table of positions that the chunk's tokens look up.
-    pub(super) fn positions(&self, offset: usize) -> impl Iterator<Item = usize> {
+    pub(super) fn positions(&self, positions: Positions) -> impl Iterator<Item = usize> {
         let texts = self.selected.of(Rows::Tokens).starts.windows(2);
-        texts.flat_map(move |text| offset..offset + text[1] - text[0])
+        texts.flat_map(move |text| positions.rows(&self.input_ids[text[0]..text[1]]))
     }
 
     /// A value, after the pass.

@@ -71,7 +71,7 @@ impl Task<'_> {
                     match lookup {
                         Lookup::Word => self.add_lookups(d, chunk.input_ids.iter().map(index)),
                         Lookup::Type => self.add_lookups(d, chunk.token_type_ids.iter().map(index)),
-                        Lookup::Position { offset } => self.add_lookups(d, chunk.positions(offset)),
+                        Lookup::Position(positions) => self.add_lookups(d, chunk.positions(positions)),
                     }
                 }
             }

@@ -82,12 +82,12 @@ impl Batch {
         let [words, positions, types] = self.looked_up;
         match lookup {
             Lookup::Word => words,
-            Lookup::Position { .. } => positions,
+            Lookup::Position(_) => positions,
             Lookup::Type => types,
         }
     }
 
-    /// `[T]`: numbers that ascend within a row and not from one to the next.
+    /// `[T]`: numbers that ascend within a row and not from one to the next, where the model counts every token.
     pub(super) fn positions(&self) -> Words {
         self.looked_up[1].rows
     }
@@ -108,8 +108,9 @@ impl BatchMemory {
         let PackedInput { input_ids, token_type_ids, starts, positions: asked } = input;
         let tokens = input_ids.len();
         let lengths = starts.windows(2).map(|pair| pair[1] - pair[0]);
-        let offset = config.position_offset() as u32;
-        let positions: Vec<u32> = lengths.clone().flat_map(|length| offset..offset + length).collect();
+        let texts = starts.windows(2).map(|pair| &input_ids[pair[0] as usize..pair[1] as usize]);
+        let positions: Vec<u32> =
+            texts.flat_map(|text| config.positions().rows(text)).map(|position| position as u32).collect();
         let types = if config.type_vocab_size > 0 { token_type_ids } else { &[] };
         let asked = asked.unwrap_or_default();
         let asked_before = |&start: &u32| asked.partition_point(|&token| token < start) as u32;

@@ -17,7 +17,8 @@ use LayerSlot::*;
 #[rustfmt::skip]
 pub(super) const DEFINITION: Definition = Definition {
     title: "BERT",
-    model_types: &["bert"],
+    model_type: "bert",
+    computes_as: None,
     class: "Bert",
     prefix: "bert.",
     embeddings: &EMBEDDINGS,
@@ -194,10 +195,9 @@ pub(super) const OUTSIDE: u64 = 1 << 32;
 /// projection.
 pub(super) fn encoder(program: &mut Program, config: &EncoderConfig, attention_output_dropout: f32) -> ValueId {
     let norm = |weight, bias| NormSlots { weight, bias, epsilon: Some(config.layer_norm_epsilon) };
-    let offset = config.position_offset();
     let mut tables = vec![
         Table { slot: Slot::WordEmbeddings, lookup: Lookup::Word },
-        Table { slot: Slot::PositionEmbeddings, lookup: Lookup::Position { offset } },
+        Table { slot: Slot::PositionEmbeddings, lookup: Lookup::Position(config.positions()) },
     ];
     if config.type_vocab_size > 0 {
         tables.push(Table { slot: Slot::TypeEmbeddings, lookup: Lookup::Type });

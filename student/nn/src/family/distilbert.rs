@@ -15,7 +15,8 @@ use crate::{Activation, Blocks, EncoderConfig, Head};
 #[rustfmt::skip]
 pub(super) const DEFINITION: Definition = Definition {
     title: "DistilBERT",
-    model_types: &["distilbert"],
+    model_type: "distilbert",
+    computes_as: None,
     class: "DistilBert",
     prefix: "distilbert.",
     embeddings: &bert::EMBEDDINGS,

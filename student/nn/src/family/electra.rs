@@ -12,7 +12,7 @@ use crate::{Activation, EncoderConfig};
 
 pub(super) const DEFINITION: Definition = Definition {
     title: "ELECTRA",
-    model_types: &["electra"],
+    model_type: "electra",
     class: "Electra",
     prefix: "electra.",
     heads: &bert::DENSE_CLASSIFIER,

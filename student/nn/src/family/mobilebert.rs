@@ -22,7 +22,7 @@ use LayerSlot::*;
 #[rustfmt::skip]
 pub(super) const DEFINITION: Definition = Definition {
     title: "MobileBERT",
-    model_types: &["mobilebert"],
+    model_type: "mobilebert",
     class: "MobileBert",
     prefix: "mobilebert.",
     embeddings: &[
@@ -273,7 +273,7 @@ fn embeddings(program: &mut Program, config: &EncoderConfig) -> ValueId {
     let norm = norm(config, Slot::EmbeddingNormWeight, Slot::EmbeddingNormBias, PLAIN_EPSILON);
     let site = Site::new(bert::OUTSIDE, config.hidden_dropout);
     let words = vec![Table { slot: Slot::WordEmbeddings, lookup: Lookup::Word }];
-    let mut others = vec![Table { slot: Slot::PositionEmbeddings, lookup: Lookup::Position { offset: 0 } }];
+    let mut others = vec![Table { slot: Slot::PositionEmbeddings, lookup: Lookup::Position(config.positions()) }];
     if config.type_vocab_size > 0 {
         others.push(Table { slot: Slot::TypeEmbeddings, lookup: Lookup::Type });
     }

@@ -1,6 +1,8 @@
-//! RoBERTa (Liu et al., 2019): BERT's encoder, with positions counted from the padding index plus one.
+//! RoBERTa (Liu et al., 2019): BERT's encoder, whose positions start behind the padding index; and the two that compute the
+//! same under names of their own, since `transformers` chooses a tokenizer by the name: XLM-RoBERTa (Conneau et al., 2019)
+//! and CamemBERT (Martin et al., 2019).
 //!
-//! Agrees with `modeling_roberta.py` of `transformers`.
+//! Agrees with `modeling_roberta.py`, `modeling_xlm_roberta.py` and `modeling_camembert.py` of `transformers`.
 
 use super::bert;
 use crate::config::Definition;
@@ -11,7 +13,7 @@ use crate::{Activation, EncoderConfig, Head};
 #[rustfmt::skip]
 pub(super) const DEFINITION: Definition = Definition {
     title: "RoBERTa",
-    model_types: &["roberta", "xlm-roberta"],
+    model_type: "roberta",
     class: "Roberta",
     prefix: "roberta.",
     heads: &[
@@ -46,4 +48,22 @@ pub(super) const DEFINITION: Definition = Definition {
         program
     },
     ..bert::DEFINITION
+};
+
+#[rustfmt::skip]
+pub(super) const XLM_ROBERTA: Definition = Definition {
+    title: "XLM-RoBERTa",
+    model_type: "xlm-roberta",
+    class: "XLMRoberta",
+    computes_as: Some(&DEFINITION),
+    ..DEFINITION
+};
+
+#[rustfmt::skip]
+pub(super) const CAMEMBERT: Definition = Definition {
+    title: "CamemBERT",
+    model_type: "camembert",
+    class: "Camembert",
+    computes_as: Some(&DEFINITION),
+    ..DEFINITION
 };

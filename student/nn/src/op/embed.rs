@@ -32,8 +32,31 @@ pub(crate) enum Lookup {
     Word,
     /// By token type.
     Type,
-    /// By position within the text; the first token has row `offset`.
-    Position { offset: usize },
+    /// That of its place within the text.
+    Position(Positions),
+}
+
+/// How tokens are counted within a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Positions {
+    /// The row that the first token takes.
+    pub(crate) offset: usize,
+    /// The token that is not counted and takes the row before that: RoBERTa's padding, wherever it stands.
+    pub(crate) uncounted: Option<u32>,
+}
+
+impl Positions {
+    /// The row that each token of a text takes.
+    pub(crate) fn rows(self, input_ids: &[u32]) -> impl Iterator<Item = usize> {
+        let mut next = self.offset;
+        input_ids.iter().map(move |&id| {
+            if Some(id) == self.uncounted {
+                return self.offset - 1;
+            }
+            next += 1;
+            next - 1
+        })
+    }
 }
 
 impl Embed {
@@ -43,7 +66,7 @@ impl Embed {
             let ids: Vec<u32> = match table.lookup {
                 Lookup::Word => row.input_ids.to_vec(),
                 Lookup::Type => row.token_type_ids.to_vec(),
-                Lookup::Position { offset } => (offset as u32..).take(row.input_ids.len()).collect(),
+                Lookup::Position(positions) => positions.rows(row.input_ids).map(|row| row as u32).collect(),
             };
             let rows = row.get(table.slot).index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?;
             sum = Some(sum.map_or(Ok(rows.clone()), |sum| sum + rows)?);
@@ -51,5 +74,21 @@ impl Embed {
         let sum = sum.ok_or_else(|| candle_core::Error::Msg("embeddings without a table".into()))?;
         let normed = self.norm.map_or(Ok(sum.clone()), |norm| norm.state(row, &sum))?;
         row.drop_out(&normed, self.site, row.token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `create_position_ids_from_input_ids` of `modeling_roberta.py`, with its own numbers.
+    #[test]
+    fn robertas_padding_is_not_counted_wherever_it_stands() {
+        let positions = Positions { offset: 2, uncounted: Some(1) };
+        let rows = |ids: &[u32]| positions.rows(ids).collect::<Vec<_>>();
+        assert_eq!(rows(&[0, 7, 8, 2]), [2, 3, 4, 5]);
+        assert_eq!(rows(&[0, 7, 1, 8, 1, 1, 2]), [2, 3, 1, 4, 1, 1, 5]);
+        let berts = Positions { offset: 0, uncounted: None };
+        assert_eq!(berts.rows(&[2, 0, 0, 3]).collect::<Vec<_>>(), [0, 1, 2, 3]);
     }
 }

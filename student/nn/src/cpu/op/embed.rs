@@ -36,14 +36,20 @@ pub(in crate::cpu) fn forward(run: &mut Run<'_>, index: usize, op: &Op, embed: &
 fn look_up(run: &Run<'_>, embed: &Embed, sums: &mut [f32], width: usize) {
     let tables: Vec<_> =
         embed.tables.iter().map(|table| (run.context.parameters.get(table.slot), table.lookup)).collect();
+    let positions = tables.iter().find_map(|(_, lookup)| match lookup {
+        Lookup::Position(positions) => Some(*positions),
+        _ => None,
+    });
     for text in run.chunk.selected.of(Rows::Tokens).starts.windows(2) {
+        let mut places = positions.map(|positions| positions.rows(&run.chunk.input_ids[text[0]..text[1]]));
         for token in text[0]..text[1] {
+            let place = places.as_mut().and_then(Iterator::next);
             let row = &mut sums[token * width..(token + 1) * width];
             for (index, (table, lookup)) in tables.iter().enumerate() {
                 let looked_up = match lookup {
                     Lookup::Word => run.chunk.input_ids[token] as usize,
                     Lookup::Type => run.chunk.token_type_ids[token] as usize,
-                    Lookup::Position { offset } => offset + token - text[0],
+                    Lookup::Position(_) => place.expect("a place for each token"),
                 };
                 let looked_up = table_row(table, looked_up, width);
                 match index {

@@ -1,0 +1,217 @@
+//! Which class of `transformers` reads a tokenizer, and what that class makes of it.
+//!
+//! The class is chosen as `AutoTokenizer` 5.23 does: `tokenizer_class` of `tokenizer_config.json` or of `config.json`,
+//! else the one of the model's type; a class that it does not know leaves `tokenizer.json` as it is. What a class does
+//! is as in its `tokenization_*.py` there. Classes that cut words with other tools are refused.
+
+use super::added::Written;
+use super::error::bad;
+use super::files::{CONFIG, TOKENIZER, TokenizerFiles};
+use super::settings::Settings;
+use crate::Error;
+use std::collections::BTreeMap;
+
+/// A class, by how it reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// BERT's WordPiece.
+    Bert,
+    /// RoBERTa's byte-level byte-pair encoding.
+    Roberta,
+    /// XLM-R's Unigram.
+    XlmRoberta,
+    /// CamemBERT's Unigram.
+    Camembert,
+    /// ALBERT's Unigram.
+    Albert,
+    /// DeBERTa-v2's Unigram.
+    DebertaV2,
+    /// `tokenizer.json` as it is.
+    General,
+}
+
+/// What `transformers` calls the classes. Others are taken at the word of their `tokenizer.json`.
+const NAMES: [(&str, Class); 16] = [
+    ("BertTokenizer", Class::Bert),
+    ("ConvBertTokenizer", Class::Bert),
+    ("DistilBertTokenizer", Class::Bert),
+    ("ElectraTokenizer", Class::Bert),
+    ("LayoutLMTokenizer", Class::Bert),
+    ("MobileBertTokenizer", Class::Bert),
+    ("SqueezeBertTokenizer", Class::Bert),
+    ("RobertaTokenizer", Class::Roberta),
+    ("BartTokenizer", Class::Roberta),
+    ("LongformerTokenizer", Class::Roberta),
+    ("XLMRobertaTokenizer", Class::XlmRoberta),
+    ("CamembertTokenizer", Class::Camembert),
+    ("AlbertTokenizer", Class::Albert),
+    ("DebertaV2Tokenizer", Class::DebertaV2),
+    ("PreTrainedTokenizer", Class::General),
+    ("TokenizersBackend", Class::General),
+];
+
+/// The class of a model's type, where no class is named.
+const MODEL_TYPES: [(&str, Class); 9] = [
+    ("bert", Class::Bert),
+    ("distilbert", Class::Bert),
+    ("electra", Class::Bert),
+    ("mobilebert", Class::Bert),
+    ("roberta", Class::Roberta),
+    ("xlm-roberta", Class::XlmRoberta),
+    ("camembert", Class::Camembert),
+    ("albert", Class::Albert),
+    ("deberta-v2", Class::DebertaV2),
+];
+
+/// Classes that no `tokenizer.json` stands for, and what they cut words with.
+const OTHER_TOOLS: [(&str, &str); 13] = [
+    ("BertJapaneseTokenizer", "MeCab, Sudachi or Juman++"),
+    ("KoBertTokenizer", "code of its own over a sentencepiece model"),
+    ("KoBERTTokenizer", "code of its own over a sentencepiece model"),
+    ("PhobertTokenizer", "a Vietnamese word segmenter and code of its own"),
+    ("BertweetTokenizer", "code of its own for tweets"),
+    ("BertGenerationTokenizer", "the sentencepiece library"),
+    ("FlaubertTokenizer", "Moses' rules"),
+    ("XLMTokenizer", "Moses' rules"),
+    ("RoFormerTokenizer", "jieba"),
+    ("CpmTokenizer", "jieba"),
+    ("RoCBertTokenizer", "shapes and sounds of characters"),
+    ("CanineTokenizer", "code points"),
+    ("TapasTokenizer", "code of its own for tables"),
+];
+
+impl Class {
+    /// The class that reads these files.
+    pub(super) fn of(files: &TokenizerFiles<'_>, settings: &Settings) -> Result<Self, Error> {
+        let known = |name: &str| NAMES.iter().find(|(known, _)| *known == name).map(|(_, class)| *class);
+        let vocabularies = || files.vocabularies().join(", ");
+        let Some((name, file)) = &settings.class else {
+            let by_type =
+                settings.model_type.as_deref().map(|name| MODEL_TYPES.iter().find(|(known, _)| *known == name));
+            return Ok(match by_type {
+                Some(found) => found.map_or(Self::General, |(_, class)| *class),
+                // A vocab.txt of which nothing else is known is BERT's.
+                None if files.tokenizer_json.is_none() && files.vocab_txt.is_some() => Self::Bert,
+                None => Self::General,
+            });
+        };
+        let plain = name.strip_suffix("Fast").unwrap_or(name);
+        if let Some((_, tool)) = OTHER_TOOLS.iter().find(|(known, _)| *known == plain) {
+            return Err(bad(
+                file,
+                format!(
+                    "tokenizer_class `{name}` cuts words with {tool}, which is not built in, and {} alone would cut \
+                     them otherwise; choose a model whose tokenizer is a tokenizer.json",
+                    vocabularies()
+                ),
+            ));
+        }
+        match known(plain) {
+            Some(class) => Ok(class),
+            None if files.tokenizer_json.is_some() && !settings.own_code => Ok(Self::General),
+            None if settings.own_code => Err(bad(
+                file,
+                format!(
+                    "tokenizer_class `{name}` is code of the model's own (`auto_map`), which is not run; choose a model \
+                     whose tokenizer is one of `transformers`' own, or remove both entries if tokenizer.json says all"
+                ),
+            )),
+            None => Err(bad(
+                file,
+                format!(
+                    "tokenizer_class `{name}` is not known, and there is no {TOKENIZER} that would say how it cuts \
+                     texts, only {}; save the tokenizer from Python with \
+                     `AutoTokenizer.from_pretrained(..).save_pretrained(..)`, which writes one where it can",
+                    vocabularies()
+                ),
+            )),
+        }
+    }
+
+    /// What `tokenizer.json` calls the kind of model that the class has.
+    pub(super) fn kind(self) -> Option<&'static str> {
+        match self {
+            Self::Bert => Some("WordPiece"),
+            Self::Roberta => Some("BPE"),
+            Self::XlmRoberta | Self::Camembert | Self::Albert | Self::DebertaV2 => Some("Unigram"),
+            Self::General => None,
+        }
+    }
+
+    /// The files that the class builds a tokenizer from where there is no `tokenizer.json`.
+    pub(super) fn vocabulary(self) -> &'static str {
+        match self {
+            Self::Bert => "vocab.txt",
+            Self::Roberta => "vocab.json and merges.txt",
+            Self::XlmRoberta | Self::Camembert => "sentencepiece.bpe.model",
+            Self::Albert => "spiece.model",
+            Self::DebertaV2 => "spm.model",
+            Self::General => TOKENIZER,
+        }
+    }
+
+    /// What the class calls the special tokens that nobody names, by role.
+    pub(super) fn special(self) -> BTreeMap<&'static str, &'static str> {
+        let berts = [("unk_token", "[UNK]"), ("sep_token", "[SEP]"), ("pad_token", "[PAD]"), ("cls_token", "[CLS]")];
+        let fairseqs = [
+            ("bos_token", "<s>"),
+            ("eos_token", "</s>"),
+            ("unk_token", "<unk>"),
+            ("sep_token", "</s>"),
+            ("pad_token", "<pad>"),
+            ("cls_token", "<s>"),
+            ("mask_token", "<mask>"),
+        ];
+        let ends = [("bos_token", "[CLS]"), ("eos_token", "[SEP]"), ("mask_token", "[MASK]")];
+        match self {
+            Self::General => BTreeMap::new(),
+            Self::Bert => berts.into_iter().chain([("mask_token", "[MASK]")]).collect(),
+            Self::DebertaV2 => berts.into_iter().chain(ends).collect(),
+            Self::Albert => {
+                berts.into_iter().chain(ends).chain([("unk_token", "<unk>"), ("pad_token", "<pad>")]).collect()
+            }
+            Self::Roberta | Self::XlmRoberta | Self::Camembert => fairseqs.into(),
+        }
+    }
+
+    /// What a special token is called: as the files name it, or else as the class does.
+    pub(super) fn name_of(self, role: &str, settings: &Settings) -> Option<String> {
+        let named = settings.special.get(role).map(Written::content);
+        named.or_else(|| self.special().get(role).copied()).map(str::to_owned)
+    }
+
+    /// Whether `transformers` gives the model token types with the class, where no list of inputs is written. Version 5
+    /// gives none with a general class either, version 4 does; where nobody says, the segments count.
+    pub(super) fn passes_token_types(self, settings: &Settings) -> bool {
+        let name = settings.class.as_ref().map_or("", |(name, _)| name);
+        match self {
+            Self::Bert => !name.starts_with("DistilBert"),
+            Self::Roberta | Self::XlmRoberta | Self::Camembert => false,
+            Self::Albert | Self::DebertaV2 | Self::General => true,
+        }
+    }
+}
+
+/// Refuses a folder without the files that its class reads.
+pub(super) fn no_vocabulary(class: Class, files: &TokenizerFiles<'_>, settings: &Settings) -> Error {
+    let found = files.vocabularies();
+    if found.is_empty() {
+        return Error::NoTokenizer { folder: "the tokenizer files".to_owned() };
+    }
+    let why = match &settings.class {
+        Some((name, file)) => format!("{file} names the class `{name}`"),
+        None => match &settings.model_type {
+            Some(model_type) => format!("no tokenizer_class is named, and the model's type is `{model_type}`"),
+            None => "no tokenizer_class is named".to_owned(),
+        },
+    };
+    bad(
+        CONFIG,
+        format!(
+            "{why}, which reads {}, and there is only {}; name the class that the model was trained with as \
+             `tokenizer_class`, or add a {TOKENIZER}",
+            class.vocabulary(),
+            found.join(", ")
+        ),
+    )
+}
