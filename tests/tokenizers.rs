@@ -163,3 +163,35 @@ fn the_side_that_a_long_text_loses_goes_with_the_model() {
         assert_eq!(place.read_json(&format!("{folder}/tokenizer_config.json"))["truncation_side"], "left");
     }
 }
+
+/// A student whose tokenizer is another than its teacher's, whole and pruned.
+fn crosses(form: &str, class: &str, pad_token_id: usize) {
+    let place = Workplace::with_cache();
+    place.json(&format!("{TRAIN} --layers 1 --output first"));
+    set_tokenizer(&place, "first", form, json!({ "tokenizer_class": class }), pad_token_id);
+    for (student, flags) in [("student", ""), ("pruned", "--prune-vocabulary")] {
+        place.json(&format!("{TRAIN} --student first --output {student} {flags}"));
+        place.json(&format!("evaluate --model {student} --teacher teacher --data test.tsv"));
+        let answers = predict(&place, student);
+        place.json(&format!("export --model {student} --output exported-{student}"));
+        assert_eq!(predict(&place, &format!("exported-{student}")), answers, "{student}");
+    }
+    // What it reads is its own: the sizes are not the teacher's.
+    assert_eq!(place.read_json("student/config.json")["vocab_size"], 640);
+    assert!(place.read_json("pruned/config.json")["vocab_size"].as_u64() < Some(640));
+}
+
+#[test]
+fn word_pieces_across() {
+    crosses("bert-vocab", "BertTokenizer", 0);
+}
+
+#[test]
+fn byte_level_byte_pairs_across() {
+    crosses("roberta-files", "RobertaTokenizer", 1);
+}
+
+#[test]
+fn unigram_across() {
+    crosses("xlmr-spm", "XLMRobertaTokenizer", 1);
+}
