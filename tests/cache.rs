@@ -127,8 +127,8 @@ fn a_cache_refuses_another_configuration() {
 
 #[test]
 fn a_cache_refuses_another_tokenizer() {
-    let edit = |tokenizer: &mut Value| tokenizer["normalizer"]["lowercase"] = json!(false);
-    refuses_another("tokenizer", |place| place.edit_json("teacher/tokenizer.json", edit), "");
+    let edit = |config: &mut Value| config["do_lower_case"] = json!(false);
+    refuses_another("tokenizer", |place| place.edit_json("teacher/tokenizer_config.json", edit), "");
 }
 
 #[test]

@@ -318,7 +318,7 @@ fn a_student_learns_from_answers_that_were_imported() {
     place.refuses(&format!("{train} other --layers random --shape tiny"), &["no tokenizer", "--student"]);
     place.refuses(
         &format!("{train} other --teacher teacher --student first"),
-        &["preprocessing", "leave --teacher out, and give a --student"],
+        &["its teacher is", "leave --teacher out, and give a --student"],
     );
     assert!(!place.path("other").exists());
     // A row without an answer.

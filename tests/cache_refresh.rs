@@ -47,7 +47,7 @@ fn other_weights_make_every_row_stale() {
 #[test]
 fn another_tokenizer_makes_every_row_stale_and_is_kept_from_then_on() {
     let place = Workplace::with_cache();
-    place.edit_json("teacher/tokenizer.json", |tokenizer| tokenizer["normalizer"]["lowercase"] = json!(false));
+    place.edit_json("teacher/tokenizer_config.json", |config| config["do_lower_case"] = json!(false));
     assert_eq!(refresh(&place, ""), [600, 0]);
     is_as_from_nothing(&place, "");
     assert_eq!(place.json("cache inspect cache --data train.tsv")["data"]["cached"], 600);

@@ -144,7 +144,7 @@ fn the_two_kinds_of_teacher_are_told_apart() {
 fn a_mobilebert_is_a_masked_language_model_from_training_to_export() {
     let place = with_texts();
     place.json(CACHE);
-    let sizes = "--num-layers 1 --hidden-size 24 --bottleneck-size 16 --num-heads 2 --intermediate-size 20 --stacks 2";
+    let sizes = "--num-layers 1 --hidden-size 128 --bottleneck-size 16 --num-heads 2 --intermediate-size 20 --stacks 2";
     place.json(&format!("{TRAIN} --model-type mobilebert --layers random {sizes} --output thin"));
     place.json(&format!("{FINETUNE} --output mlm").replace("--model teacher", "--model thin"));
     let config = place.read_json("mlm/config.json");

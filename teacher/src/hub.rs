@@ -1,5 +1,4 @@
-//! Finds a model's files where people keep them: in a folder, in the cache that Python's `huggingface_hub` shares, or
-//! on the Hub. What is in the files is for others to read.
+//! Finds a model's files: in a local folder, in the cache shared with Python's `huggingface_hub`, or on the Hub.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,14 +15,14 @@ mod source;
 pub use remote::{Download, OnDownload};
 pub use source::HubOptions;
 
-/// Where the files of a model lie.
+/// The paths of a model's files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelFiles {
-    /// The model as it was asked for.
+    /// The name or path as given.
     pub name: String,
-    /// The local folder; none for a model of the Hub.
+    /// The local folder; `None` for a model from the Hub.
     pub folder: Option<PathBuf>,
-    /// The commit the files are of; none for a local folder.
+    /// The commit of the files; `None` for a local folder.
     pub commit: Option<String>,
     /// `config.json`.
     pub config: PathBuf,
@@ -46,12 +45,12 @@ pub struct ModelFiles {
 }
 
 /// Finds a model by the path of its folder or by its name on the Hub (`owner/name`, or an old name without an owner). A
-/// folder of that name wins.
+/// local folder with that name takes precedence.
 pub fn locate(name_or_path: &str, options: &HubOptions) -> Result<ModelFiles, Error> {
     HubEnvironment::from_env().locate(name_or_path, options, None)
 }
 
-/// [`locate`], with word of every download's progress.
+/// [`locate`], with a callback for the progress of downloads.
 pub fn locate_with_progress(
     name_or_path: &str,
     options: &HubOptions,

@@ -1,4 +1,4 @@
-//! What a value may be: the same rules for a recipe's keys and for the flags of the same meaning.
+//! Allowed values: the same rules for a recipe's keys and for the flags of the same meaning.
 
 /// The numbers that are allowed, and how a flag and a recipe's key say so.
 #[derive(Clone, Copy)]

@@ -1,4 +1,4 @@
-//! What is learned from and measured on, and how its files are read.
+//! Training, validation and test data, and how their files are read.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::label_names::LabelNameList;
 
-/// What is learned from and measured on.
+/// Training, validation and test data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DataRecipe {

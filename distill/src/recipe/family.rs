@@ -5,15 +5,15 @@ use std::fmt;
 use nn::Family;
 use serde::{Deserialize, Serialize};
 
-/// What kind of model a student is.
+/// The architecture of a student.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum StudentFamily {
     /// No token types and no pooler.
     DistilBert,
-    /// As its teacher: what a smaller teacher is made as.
+    /// The structure of a BERT teacher; for smaller teachers.
     Bert,
-    /// Thin layers with a bottleneck.
+    /// Narrow layers with a bottleneck.
     MobileBert,
 }
 

@@ -1,4 +1,4 @@
-//! How a model is fitted, whatever it is fitted to.
+//! Training settings, shared by `finetune` and `train`.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::checks::{ABOVE_ZERO, Check, FRACTION, ZERO_OR_MORE};
 use crate::device;
 
-/// How a model is fitted, whatever it is fitted to.
+/// Training settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct FitRecipe {
     pub(crate) epochs: usize,
     pub(crate) batch_rows: usize,
-    /// Most tokens in one forward pass; as many as suit the device where nobody says.
+    /// Maximum tokens per forward pass; `None` for the device's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) batch_tokens: Option<usize>,
     pub(crate) learning_rate: f64,
@@ -22,7 +22,7 @@ pub(crate) struct FitRecipe {
     pub(crate) warmup_ratio: f64,
     pub(crate) max_gradient_norm: f64,
     pub(crate) keep: Keep,
-    /// Epochs between two evaluations.
+    /// Epochs between evaluations.
     pub(crate) evaluate_every: usize,
     pub(crate) seed: u64,
 }
@@ -48,7 +48,7 @@ impl FitRecipe {
         seed: 42,
     };
 
-    /// The same with nothing left open, for a training on this device.
+    /// The same with all defaults resolved for this device.
     pub(crate) fn on(&self, compute: &Compute) -> Self {
         Self { batch_tokens: Some(device::batch_tokens(self.batch_tokens, compute)), ..self.clone() }
     }
@@ -58,7 +58,7 @@ impl FitRecipe {
         self.batch_tokens.unwrap_or(device::CPU_BATCH_TOKENS)
     }
 
-    /// What the values may be.
+    /// The allowed values.
     pub(super) fn checks(&self) -> Vec<Check> {
         vec![
             Check::Size("train.epochs", Some(self.epochs)),

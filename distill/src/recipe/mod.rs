@@ -1,4 +1,4 @@
-//! What is to be computed: the parts of a recipe file, which the flags of recipe-less commands map to as well.
+//! Recipes: the tables of a recipe file, which the flags of commands without a recipe map to as well.
 //!
 //! Each part says what it refuses; the flags of the same meaning are checked by the same rules as they are read.
 
@@ -49,7 +49,7 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    /// Refuses values that no training survives, naming the key.
+    /// An error that names the key if a value is not allowed.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         refuse(&[self.train.checks(), self.student.checks()].concat())?;
         self.student.check()?;
@@ -58,7 +58,7 @@ impl Recipe {
     }
 }
 
-/// Who teaches.
+/// The teacher.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TeacherRecipe {
@@ -66,7 +66,7 @@ pub(crate) struct TeacherRecipe {
     pub(crate) model: String,
     /// Branch, tag or commit on the Hub.
     pub(crate) revision: Option<String>,
-    /// Goes on with a teacher that is no better than chance.
+    /// Accept a teacher that is no better than chance.
     #[serde(default)]
     pub(crate) force: bool,
 }

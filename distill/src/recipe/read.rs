@@ -1,4 +1,4 @@
-//! A recipe read from TOML, with some of its values replaced.
+//! Reads a recipe from TOML and applies `--set` overrides.
 
 use std::str::FromStr;
 

@@ -1,4 +1,4 @@
-//! What a student looks like, and what it starts from.
+//! Architecture and initialisation of a student.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use student::start::Sizes;
 use super::checks::{Check, PROBABILITY};
 use super::{Shape, StudentFamily};
 
-/// What the student looks like, and what it starts from.
+/// Architecture and initialisation of the student.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StudentRecipe {
@@ -23,7 +23,7 @@ pub(crate) struct StudentRecipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) family: Option<StudentFamily>,
     pub(crate) layers: LayerChoice,
-    /// Where not given, as many as are listed, or as the family has in its teacher's likeness: mostly half.
+    /// `None`: the length of the list in `layers`, else the family's default (usually half the teacher's).
     pub(crate) num_layers: Option<usize>,
     pub(crate) hidden_size: Option<usize>,
     pub(crate) num_heads: Option<usize>,
@@ -60,7 +60,7 @@ impl StudentRecipe {
         dropout: 0.1,
     };
 
-    /// What the values may be.
+    /// The allowed values.
     pub(super) fn checks(&self) -> Vec<Check> {
         vec![
             Check::Size("student.num_layers", self.num_layers),

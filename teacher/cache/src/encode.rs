@@ -1,4 +1,4 @@
-//! From what a teacher computed to the bytes of a row, with the error that this makes.
+//! Encodes a teacher's outputs as the bytes of a row, and measures the error.
 
 mod hidden;
 mod parts;
@@ -16,12 +16,12 @@ use crate::recorded::{RecordedError, divergence};
 use crate::{Error, Key, key_hex};
 use parts::append_numbers;
 
-/// What a teacher computed of one row.
+/// A teacher's outputs for one row.
 #[derive(Clone, Copy, Debug)]
 pub struct NewRow<'a> {
-    /// The hash of what it read.
+    /// Hash of its token ids and type ids.
     pub key: Key,
-    /// Before softmax, finite.
+    /// Before softmax; must be finite.
     pub logits: NewLogits<'a>,
     /// `[layers, tokens, width]` of the layers and tokens that are to be stored, or empty where none are.
     pub hidden_states: &'a [f32],
@@ -32,7 +32,7 @@ pub struct NewRow<'a> {
 pub enum NewLogits<'a> {
     /// `[outputs, width]`
     All(&'a [f32]),
-    /// What a cache of the largest stores, selected and summed up by whoever computed them.
+    /// The top k, already selected by the caller.
     Top(TopLogits<'a>),
 }
 

@@ -12,10 +12,10 @@ use hf_hub::{HFClient, HFError, HFRepositorySync, RepoTypeModel};
 use super::source::{CONFIG_FILE, HubEnvironment, HubOptions, Source};
 use crate::Error;
 
-/// How often a file is tried that comes incomplete. Requests that fail before that are repeated by `hf-hub`.
+/// Attempts at a file that arrives incomplete. `hf-hub` itself retries requests that fail earlier.
 const ATTEMPTS: usize = 3;
 
-/// How far the download of a file has come.
+/// Progress of the download of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Download {
     /// The file's name in the repository.
@@ -26,7 +26,7 @@ pub struct Download {
     pub total_bytes: u64,
 }
 
-/// Is told of every piece that arrives. It is called on another thread.
+/// Called for each chunk received, on another thread.
 pub type OnDownload = Arc<dyn Fn(&Download) + Send + Sync>;
 
 pub(super) struct HubModel {

@@ -1,27 +1,27 @@
-//! What is asked for, what the environment says about the Hub, and what a place of model files has to answer.
+//! Hub options, settings from the environment, and the interface of a place that has model files.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Error;
 
-/// How to look for a model.
+/// Which revision of a model to load, and whether to use the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HubOptions {
     /// Branch, tag or commit; `main` when none is given.
     pub revision: Option<String>,
-    /// Use the cache alone, as the variables HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE also ask.
+    /// Use only the local cache, as with HF_HUB_OFFLINE=1 or TRANSFORMERS_OFFLINE=1.
     pub offline: bool,
 }
 
-/// What the environment says about the Hub. A field that is none is left to `hf-hub`, which reads HF_ENDPOINT, HF_HOME,
+/// Settings of the Hub client. A field that is `None` is left to `hf-hub`, which reads HF_ENDPOINT, HF_HOME,
 /// HF_HUB_CACHE, HF_TOKEN and their like itself.
 #[derive(Clone, Default)]
 pub(super) struct HubEnvironment {
     pub(super) endpoint: Option<String>,
     pub(super) cache: Option<PathBuf>,
     pub(super) token: Option<String>,
-    /// Before a request is repeated for the first time; it doubles each time after.
+    /// Delay before the first retry; doubled each time.
     pub(super) pause: Option<Duration>,
     pub(super) offline: bool,
 }
@@ -32,27 +32,26 @@ impl HubEnvironment {
     }
 }
 
-/// Whether the environment asks to stay offline: the first of the variables that `huggingface_hub` looks at and that says
-/// anything.
+/// Whether the environment asks to stay offline: the first variable that is set, of those that `huggingface_hub` reads.
 pub(super) fn is_offline(variable: impl Fn(&str) -> Option<String>) -> bool {
     let said = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].into_iter().filter_map(variable);
     said.filter(|value| !value.is_empty()).map(|value| is_yes(&value)).next().unwrap_or(false)
 }
 
-/// How `huggingface_hub` reads a switch.
+/// Whether `huggingface_hub` reads this value of a variable as true.
 pub(super) fn is_yes(value: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
 }
 
-/// Somewhere the files of one model are.
+/// A place with the files of one model.
 pub(super) trait Source {
-    /// The file of this name, or none when there is none.
+    /// The path of the file of this name, if it exists.
     fn find(&self, file: &str) -> Result<Option<PathBuf>, Error>;
-    /// What to say when something that is needed is not there.
+    /// The error for a file that is needed and missing.
     fn missing(&self, wanted: &str, way_out: &'static str) -> Error;
     fn folder(&self) -> Option<PathBuf>;
     fn commit(&self) -> Option<String>;
 }
 
-/// The file that every model has.
+/// The configuration of a model.
 pub(super) const CONFIG_FILE: &str = "config.json";

@@ -14,6 +14,8 @@ use crate::objective::LossTermRecipe;
 fn student(compute: &Compute) -> Model {
     let encoder = EncoderConfig {
         num_labels: 3,
+        num_heads: 3,
+        intermediate_size: 40,
         hidden_dropout: 0.1,
         attention_dropout: 0.1,
         classifier_dropout: 0.1,

@@ -5,7 +5,7 @@ use crate::cuda::device::Device;
 use crate::cuda::operand::Precision;
 use crate::hf::HfConfig;
 use crate::{
-    AdamW, Compute, DropoutRng, EncoderConfig, Error, Family, Head, LayerSlot, Layout, Mode, Model, Normal,
+    AdamW, Blocks, Compute, DropoutRng, EncoderConfig, Error, Family, Head, LayerSlot, Layout, Mode, Model, Normal,
     PackedInput, Parameters, Slot, StepRates, Tap,
 };
 
@@ -64,6 +64,7 @@ pub(super) fn verify(device: &Device, report: &mut dyn FnMut(KernelCheck)) -> Re
 
 /// Two layers, two heads, dropout everywhere.
 fn config(family: Family, hidden: usize) -> EncoderConfig {
+    let small = family.small(hidden);
     EncoderConfig {
         vocab_size: VOCABULARY as usize,
         // A width that products in bf16 take without padding.
@@ -73,7 +74,8 @@ fn config(family: Family, hidden: usize) -> EncoderConfig {
         attention_dropout: 0.1,
         classifier_dropout: 0.3,
         num_labels: LABELS,
-        ..family.small(hidden)
+        blocks: Blocks { feed_forwards: small.blocks.feed_forwards.min(2), ..small.blocks },
+        ..small
     }
 }
 
