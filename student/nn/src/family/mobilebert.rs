@@ -130,6 +130,7 @@ fn shape(config: &EncoderConfig, slot: Slot) -> Option<Vec<usize>> {
         Slot::TypeEmbeddings => vec![config.type_vocab_size, h],
         Slot::EmbeddingProjectionWeight | Slot::EmbeddingProjectionBias if !maps_words(config) => return None,
         Slot::EmbeddingProjectionWeight => vec![h, if trigrams { 3 * e } else { e }],
+        Slot::EmbeddingProjectionBias => vec![h],
         Slot::EmbeddingNormWeight | Slot::EmbeddingNormBias => vec![h],
         Slot::HeadDenseWeight | Slot::HeadDenseBias if !pooler => return None,
         Slot::LmRestWeight if h <= e => return None,
