@@ -262,3 +262,14 @@ fn a_shape_gives_the_sizes_that_no_flag_gives() {
     place.json(&format!("{TRAIN} --layers random --shape tiny --model-type distilbert --output other"));
     assert_eq!(place.read_json("other/config.json")["model_type"], "distilbert");
 }
+
+#[test]
+fn a_pretrained_student_of_another_task_gets_a_new_head() {
+    let place = place();
+    place.edit_json("first/config.json", |config| config["problem_type"] = json!("multi_label_classification"));
+    for flags in ["", "--layers random"] {
+        place.json(&format!("{TRAIN} --student first --output student --overwrite {flags}"));
+        assert_eq!(place.read_json("student/config.json")["problem_type"], "single_label_classification", "{flags}");
+    }
+    place.json("evaluate --model student --data test.tsv");
+}

@@ -57,7 +57,7 @@ fn with_tokenizer(name: &str, files: &ModelFiles, loaded: LoadedModel) -> anyhow
     if !loaded.unused.is_empty() {
         tracing::debug!("{name}: tensors that the encoder has no use for: {}", loaded.unused.join(", "));
     }
-    let tokenizer = load_tokenizer(&files, &loaded.config.encoder)?;
+    let tokenizer = load_tokenizer(files, &loaded.config.encoder)?;
     Ok(TextModel { config: loaded.config, parameters: loaded.parameters, tokenizer, missing_head: loaded.missing_head })
 }
 

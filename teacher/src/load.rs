@@ -136,9 +136,12 @@ fn missing(path: &Path, name: &str, stored: &BTreeSet<String>, integers: &BTreeM
     }
 }
 
-/// Reads and checks only `config.json`, of a model with a classification head.
+/// Reads and checks only `config.json`, of a model that is to get a classification head: one of another task is left aside, as
+/// in [`load_base`].
 pub fn read_config(files: &ModelFiles) -> Result<HfConfig, Error> {
-    read_config_for(files, Head::Classification)
+    let (config, _) = nn::hf::read_config_of_base(&read_json(files)?)
+        .map_err(|source| Error::Model { path: files.config.clone(), source })?;
+    Ok(config)
 }
 
 fn read_config_for(files: &ModelFiles, head: Head) -> Result<HfConfig, Error> {

@@ -3,7 +3,7 @@
 use anyhow::{anyhow, bail};
 use datasets::{LabelNames, PrunedVocabulary, TextTokenizer, prune_vocabulary};
 use nn::hf::HfConfig;
-use nn::{EncoderConfig, Head, Layout, Parameters, names};
+use nn::{EncoderConfig, Layout, Parameters, names};
 use serde_json::json;
 use student::start::{self, Layers};
 use teacher::HubOptions;
@@ -91,7 +91,7 @@ fn of_its_form(name: &str, names: LabelNames, wanted: &Wanted<'_>) -> anyhow::Re
 
 /// A pretrained model with its weights, or with those of the layers that the recipe chooses.
 fn of_its_weights(name: &str, names: &LabelNames, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
-    let mut model = model::load_for(name, wanted.hub, Head::Classification)?;
+    let mut model = model::load_base(name, wanted.hub)?;
     let weights = teacher::weights_hash(&model.parameters);
     single_label::fit_head(&mut model, names, wanted.seed)?;
     set_dropout(&mut model.config.encoder, wanted.recipe.dropout);
