@@ -273,3 +273,13 @@ fn a_pretrained_student_of_another_task_gets_a_new_head() {
     }
     place.json("evaluate --model student --data test.tsv");
 }
+
+#[test]
+fn the_length_of_a_student_is_its_own() {
+    let place = place();
+    place.json(&format!("{TRAIN} --student first --max-length 12 --output student"));
+    let inputs = &place.read_json("student/distill.json")["inputs"];
+    assert_eq!([&inputs["max_length"], &inputs["teacher_max_length"]], [&json!(12), &json!(64)]);
+    let expected = ["layer 5 is not one of the 1 that there are to start from"];
+    place.refuses(&format!("{TRAIN} --student first --layers 5 --output none"), &expected);
+}

@@ -138,7 +138,7 @@ fn values_that_no_training_survives_are_refused_before_the_teacher_runs() {
         ("train.warmup_ratio=5.0", "train.warmup_ratio is 5"),
         ("student.dropout=1.0", "student.dropout is 1"),
         ("student.hidden_size=0", "student.hidden_size is 0"),
-        ("student.layers=0,9", "layer 9 is not one of the teacher's 4"),
+        ("student.layers=0,9", "layer 9 is not one of the 4"),
         ("student.hidden_size=99999", "hidden"),
         ("objective=[]", "objective"),
     ] {

@@ -130,8 +130,11 @@ fn a_narrower_student_starts_from_its_teacher_and_a_wider_one_does_not() {
 fn layers_that_the_teacher_does_not_have_are_refused() {
     let place = Workplace::with_cache();
     let train = format!("{TRAIN} --output student");
-    place.refuses(&format!("{train} --layers 0,9"), &["layer 9 is not one of the teacher's 4 (0 to 3)"]);
-    place.refuses(&format!("{train} --num-layers 9"), &["9 layers cannot be taken from a teacher of 4; ask for fewer"]);
+    place.refuses(
+        &format!("{train} --layers 0,9"),
+        &["layer 9 is not one of the 4 that there are to start from (0 to 3)"],
+    );
+    place.refuses(&format!("{train} --num-layers 9"), &["9 layers cannot be taken from a model of 4; ask for fewer"]);
     place.refuses(&format!("{train} --layers 0,1 --num-layers 3"), &["2 layers are listed for a student of 3"]);
     place.refuses(&format!("{train} --layers random --hidden-size 20"), &["--hidden-size 20", "--num-heads"]);
     assert!(!place.path("student").exists());

@@ -22,12 +22,14 @@ pub enum Error {
     InvalidUtf8 { file: String, line: usize },
     #[error("{file}: no column `{column}`; there are {}", listed(.found))]
     NoColumn { file: String, column: String, found: Vec<String> },
+    #[error("{file}: two columns are called `{column}`; rename one of them, since which one is meant cannot be told")]
+    SameColumn { file: String, column: String },
     #[error("{place}: both `{one}` and `{other}` may hold the labels; say which with --label-column")]
     SeveralLabelColumns { place: String, one: String, other: String },
     #[error("{file}, line {line}: {found} columns where the header has {expected}{way_out}")]
     ColumnCount { file: String, line: usize, found: usize, expected: usize, way_out: &'static str },
     #[error(
-        "{file}, line {line}: a cell stands in quotes, with its own quotes doubled, as pandas and spreadsheets write it; \
+        "{file}, line {line}: a cell stands in quotes, as pandas and spreadsheets write it; \
          read it so with --quotes csv, or as it stands with --quotes none"
     )]
     QuotedCell { file: String, line: usize },

@@ -26,7 +26,7 @@ pub enum Layers {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A listed layer that the teacher does not have.
-    #[error("layer {layer} is not one of the teacher's {layers} (0 to {last})")]
+    #[error("layer {layer} is not one of the {layers} that there are to start from (0 to {last})")]
     NoSuchLayer {
         /// The layer asked for.
         layer: usize,
@@ -36,7 +36,7 @@ pub enum Error {
         last: usize,
     },
     /// More layers than the teacher has.
-    #[error("{wanted} layers cannot be taken from a teacher of {layers}; ask for fewer, or for random ones")]
+    #[error("{wanted} layers cannot be taken from a model of {layers}; ask for fewer, or for random ones")]
     TooManyLayers {
         /// The number asked for.
         wanted: usize,
@@ -321,8 +321,11 @@ mod tests {
     fn layers_that_are_not_there_are_refused() {
         let error =
             |layers, teacher, student| choose_layers(&layers, teacher, student).expect_err("refused").to_string();
-        assert_eq!(error(Layers::Listed(vec![0, 6]), 6, 2), "layer 6 is not one of the teacher's 6 (0 to 5)");
-        assert!(error(Layers::Uniform, 2, 3).contains("3 layers cannot be taken from a teacher of 2"));
+        assert_eq!(
+            error(Layers::Listed(vec![0, 6]), 6, 2),
+            "layer 6 is not one of the 6 that there are to start from (0 to 5)"
+        );
+        assert!(error(Layers::Uniform, 2, 3).contains("3 layers cannot be taken from a model of 2"));
         assert!(error(Layers::Listed(vec![0, 1]), 6, 3).contains("2 layers are listed for a student of 3"));
     }
 

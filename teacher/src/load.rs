@@ -41,7 +41,7 @@ pub fn load(files: &ModelFiles) -> Result<LoadedModel, Error> {
 /// output matrix is not tied to its word embeddings. A head that is missing altogether is not an error but reported in
 /// [`missing_head`](LoadedModel::missing_head), for the caller to initialise or to refuse.
 pub fn load_for(files: &ModelFiles, head: Head) -> Result<LoadedModel, Error> {
-    load_with(files, read_config_for(files, head)?, None)
+    load_with(files, read_config_for(files, head)?, None, HeadOf::Checkpoint)
 }
 
 /// As [`load_for`] a classification head that is to be replaced where it is of another task: of several labels, of a score, or
@@ -51,10 +51,24 @@ pub fn load_base(files: &ModelFiles) -> Result<LoadedModel, Error> {
     let path = &files.config;
     let (config, why) =
         nn::hf::read_config_of_base(&json).map_err(|source| Error::Model { path: path.clone(), source })?;
-    load_with(files, config, why.map(|why| why.to_string()))
+    load_with(files, config, why.map(|why| why.to_string()), HeadOf::Base)
 }
 
-fn load_with(files: &ModelFiles, config: HfConfig, other_head: Option<String>) -> Result<LoadedModel, Error> {
+/// What becomes of the checkpoint's last linear map.
+#[derive(Clone, Copy)]
+enum HeadOf {
+    /// It is the model's, and fits.
+    Checkpoint,
+    /// It is replaced where it does not fit.
+    Base,
+}
+
+fn load_with(
+    files: &ModelFiles,
+    config: HfConfig,
+    other_head: Option<String>,
+    head_of: HeadOf,
+) -> Result<LoadedModel, Error> {
     let head = config.encoder.head;
     let Checkpoint { tensors: read, integers } = read_checkpoint(files)?;
     let mut tensors: BTreeMap<String, (String, RawTensor)> = BTreeMap::new();
@@ -67,7 +81,10 @@ fn load_with(files: &ModelFiles, config: HfConfig, other_head: Option<String>) -
     let mut missing_head = Vec::new();
     for entry in layout.entries() {
         let is_output = matches!(entry.slot, Slot::HeadOutputWeight | Slot::HeadOutputBias);
-        let found = tensors.remove(&canonical(&entry.name)).filter(|_| other_head.is_none() || !is_output);
+        let found = tensors.remove(&canonical(&entry.name)).filter(|(_, tensor)| match head_of {
+            HeadOf::Checkpoint => true,
+            HeadOf::Base => !is_output || other_head.is_none() && tensor.shape == entry.shape,
+        });
         match found {
             Some((name, tensor)) => parameters
                 .set(entry.slot, &name, &tensor.shape, &tensor.data)

@@ -33,6 +33,11 @@ impl<'a> Header<'a> {
             (None, LabelColumn::Named(wanted)) => return Err(missing(wanted)),
             (label, _) => label,
         };
+        for column in [Some(text), pair, label].into_iter().flatten() {
+            if names.iter().filter(|name| **name == names[column]).count() > 1 {
+                return Err(Error::SameColumn { file: file.to_owned(), column: names[column].to_owned() });
+            }
+        }
         let names = names.iter().map(|name| (*name).to_owned()).collect();
         Ok(Self { names, text, pair, label, text_name, columns })
     }

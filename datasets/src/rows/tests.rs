@@ -414,3 +414,11 @@ fn a_reader_stops_when_it_is_told_to() {
     }
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+#[test]
+fn two_columns_of_one_name_are_refused_where_that_name_is_read() {
+    for (name, text) in [("a.csv", "text,text,label\na,b,c\n"), ("a.tsv", "text\tlabel\tlabel\na\tb\tc\n")] {
+        assert!(refusal(name, text).contains("two columns are called `"), "{text}");
+    }
+    assert_eq!(parse("a.csv", "text,label,x,x\na,b,1,2\n"), [row("a", Some("b"), 2)]);
+}

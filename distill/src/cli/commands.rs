@@ -20,7 +20,7 @@ pub(crate) struct FinetuneArgs {
     /// Model to start from: a folder, or a name on the Hub
     #[arg(long, value_name = "MODEL", help_heading = "Model")]
     pub(crate) model: String,
-    /// Cut the WordPiece vocabulary to the pieces that occur in the data, and all single characters
+    /// Cut the vocabulary to the pieces that occur in the data, and all single characters
     #[arg(long, help_heading = "Model")]
     pub(crate) prune_vocabulary: bool,
     #[command(flatten)]
@@ -79,7 +79,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "MODEL", help_heading = "Student")]
     pub(crate) student: Option<String>,
     /// Published sizes by name: tiny, mini, small, medium, distilbert, tinybert-4, tinybert-6, minilm-6x384,
-    /// minilm-12x384 or mobilebert; flags for single sizes override it
+    /// minilm-12x384 or mobilebert; flags for single sizes override it. With a head width other than the teacher's it goes with --layers random
     #[arg(long, value_parser = one_of(&Shape::ALL, Shape::name), value_name = "NAME", hide_possible_values = true,
           help_heading = "Student")]
     pub(crate) shape: Option<Shape>,
@@ -111,7 +111,7 @@ pub(crate) struct TrainArgs {
     /// Feed-forward blocks in each layer of a mobilebert [default: the teacher's if it is a mobilebert, else 4]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) stacks: Option<usize>,
-    /// Cut the WordPiece vocabulary to the pieces that occur in the data, and all single characters
+    /// Cut the vocabulary to the pieces that occur in the data, and all single characters
     #[arg(long, help_heading = "Student")]
     pub(crate) prune_vocabulary: bool,
     /// Training data, labels optional: TSV, CSV, JSONL or plain text (.txt), optionally gzipped

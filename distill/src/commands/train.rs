@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use cache::CacheReader;
 use teacher::HubOptions;
 
 use crate::cli::TrainArgs;
@@ -29,7 +30,12 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
         (name, _) => {
             let mut model = single_label::load(name.as_deref().unwrap_or_default(), &hub)?;
             single_label::name_labels(&mut model, &columns.label_names)?;
-            Teacher::of_model(model, columns.max_length)?
+            // With a tokenizer of its own, a student has a limit of its own: its teacher's is then what the cache holds.
+            let max_length = match (&recipe.model, &args.cache) {
+                (Some(_), Some(cache)) => Some(CacheReader::open(cache, None)?.fingerprint().max_length),
+                _ => columns.max_length,
+            };
+            Teacher::of_model(model, max_length.filter(|length| *length > 0))?
         }
     };
     let names = teacher.names()?;

@@ -295,7 +295,12 @@ impl Report {
         let kept = match self.kept_vocabulary == self.vocabulary {
             true => format!("all {} pieces", ui::count(self.vocabulary as u64)),
             false => {
-                format!("{} of {} pieces", ui::count(self.kept_vocabulary as u64), ui::count(self.vocabulary as u64))
+                // `train` holds a tenth of the rows out, unless it is given others to validate on.
+                format!(
+                    "{} of {} pieces, those of all rows (a few less where train holds rows out)",
+                    ui::count(self.kept_vocabulary as u64),
+                    ui::count(self.vocabulary as u64)
+                )
             }
         };
         text += &format!(

@@ -78,8 +78,12 @@ impl Training<'_> {
                 missing += usize::from(!cache.contains(key)?);
             }
             if missing > 0 {
+                let way_out = match cache.fingerprint().keyed_by_text() {
+                    true => "import the answers to these texts too: distill cache import with --data for each file",
+                    false => "run distill cache on the same data: it adds the rows that are missing",
+                };
                 return Err(anyhow::anyhow!("{missing} of {} training rows are not in the cache", keys.len()))
-                    .hint("run distill cache on the same data: it adds the rows that are missing");
+                    .hint(way_out);
             }
             if let (Some((accuracy, labelled)), false) = (cached::accuracy(cache, &keys, &labels)?, self.force) {
                 data::refuse_chance(accuracy, labelled, names.len())?;

@@ -122,11 +122,41 @@ fn read_line(source: &mut impl BufRead, name: &Path, line: usize) -> anyhow::Res
         Some(rest) if line == 1 => rest.to_owned(),
         _ => text,
     };
+    if line == 1 && is_of_a_table(&text) {
+        bail!(
+            "{}: the first line is of a table ({}), and each line would be classified as it stands; give a file whose name ends \
+             in .tsv, .csv or .jsonl, with --text-column",
+            name.display(),
+            text.chars().take(60).collect::<String>()
+        );
+    }
     Ok(Some(Row { text, text_b: None, label: None, line }))
+}
+
+/// Whether a line is the header of a table, or an object of one: cells or keys called `text`, beside others.
+fn is_of_a_table(line: &str) -> bool {
+    let object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line);
+    if let Ok(object) = object {
+        return object.contains_key("text");
+    }
+    ['\t', ','].into_iter().any(|separator| {
+        let cells: Vec<&str> = line.split(separator).map(|cell| cell.trim_matches('"')).collect();
+        cells.len() > 1 && cells.contains(&"text")
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_header_and_an_object_are_told_from_texts() {
+        for line in ["text,label", "label\ttext", "\"text\",\"label\"", r#"{"text": "hello", "label": 1}"#] {
+            assert!(is_of_a_table(line), "{line}");
+        }
+        for line in ["text", "a text, and a label", "{}", r#"{"say": "hello"}"#, "text me,please", ""] {
+            assert!(!is_of_a_table(line), "{line}");
+        }
+    }
+
     use super::*;
 
     /// The texts of all batches, the batches' sizes, and the message of the error that ended them.

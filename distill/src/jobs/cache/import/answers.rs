@@ -22,7 +22,11 @@ pub(super) fn classes_of(answer: &Answer, in_columns: bool) -> anyhow::Result<La
         }
     };
     if !in_columns {
-        names.sort();
+        names.sort_by(|one, other| match (one.parse::<i64>(), other.parse::<i64>()) {
+            (Ok(one), Ok(other)) => one.cmp(&other),
+            // Numbers before names, as their digits stand before letters.
+            _ => one.cmp(other),
+        });
     }
     Ok(LabelNames::new(names)?)
 }
@@ -39,7 +43,11 @@ pub(super) fn in_order(answer: Answer, names: &LabelNames) -> anyhow::Result<Vec
             let mut numbers = vec![None; count];
             for (class, number) in named {
                 let id = names.id(&class).with_context(|| {
-                    format!("an answer for the class `{class}`; the classes are {}", names.names().join(", "))
+                    format!(
+                        "an answer for the class `{class}`; the classes are {}; of columns with a prefix give the prefix \
+                         alone, as in --probabilities 'p_*'",
+                        names.names().join(", ")
+                    )
                 })?;
                 numbers[id as usize] = Some(number);
             }
