@@ -178,7 +178,7 @@ fn a_config_that_contradicts_the_weights() {
     refused("num_attention_heads", json!(3), &["config.json", "32", "3"]);
     refused("hidden_size", json!("wide"), &["config.json", "hidden_size"]);
     refused("model_type", json!("gpt2"), &["config.json", "gpt2", "expected bert, ", "mobilebert"]);
-    refused("id2label", json!({"0": "a", "1": "b"}), &["classifier.weight", "[4, 32]", "[2, 32]"]);
+    refused("id2label", json!({"0": "a", "1": "b"}), &["`classifier.weight`", "names 2 classes", "the weights have 4"]);
 }
 
 #[test]
@@ -302,4 +302,14 @@ fn a_stdout_that_nobody_reads() {
     // Whoever closes the pipe has seen enough.
     let closed = place.shell(&format!("({evaluate}; echo $? > code) | true; cat code"));
     assert_eq!((closed.stdout.as_str(), closed.stderr.contains("error")), ("0\n", false));
+}
+
+#[test]
+fn class_names_that_are_not_as_many_as_the_head_has_are_counted() {
+    let place = Workplace::new();
+    place.edit_json("teacher/config.json", |config| {
+        config["id2label"].as_object_mut().expect("an object").remove("3");
+    });
+    let expected = ["teacher/config.json", "names 3 classes (`id2label`)", "the weights have 4"];
+    place.refuses("evaluate --model teacher --data test.tsv", &expected);
 }

@@ -343,3 +343,17 @@ fn a_student_learns_from_the_mean_of_teachers() {
         &["leave --teacher out, and give a --student"],
     );
 }
+
+#[test]
+fn columns_that_are_listed_stand_for_the_classes_in_their_order() {
+    let place = Workplace::new();
+    place.write("a.csv", "text,p1,p2,p2b\nbread,0.25,0.75,0\ntrain,0.5,0.5,0\n");
+    let import = "cache import --data a.csv --probabilities";
+    let report = place.json(&format!("{import} p2,p1 --label-names yes,no --output ordered"));
+    assert_eq!(report["labels"], json!(["yes", "no"]));
+    let named = place.json(&format!("{import} p2,p1 --output named"));
+    assert_eq!(named["labels"], json!(["p2", "p1"]));
+    place.write("b.csv", "text,p_a,p_b,p_b\nbread,0.25,0.75,0\n");
+    let twice = "cache import --data b.csv --probabilities p_* --output twice";
+    place.refuses(twice, &["two columns are called `p_b`"]);
+}

@@ -265,6 +265,21 @@ pub enum Error {
         /// What does not fit.
         source: nn::Error,
     },
+    /// The head has another number of classes than `config.json` names.
+    #[error(
+        "{path}: names {expected} classes (`id2label`), and the weights have {found} (`{tensor}`); correct `id2label`, or give the \
+         number of classes as `num_labels` and leave the names out"
+    )]
+    Classes {
+        /// `config.json`.
+        path: PathBuf,
+        /// The head's tensor.
+        tensor: String,
+        /// Classes of the weights.
+        found: usize,
+        /// Classes that are named.
+        expected: usize,
+    },
     /// The checkpoint lacks a parameter of the encoder.
     #[error("{path}: no tensor `{name}`, which config.json asks for; is it a model of that type and number of layers?")]
     MissingTensor {

@@ -86,6 +86,14 @@ fn load_with(
             HeadOf::Base => !is_output || other_head.is_none() && tensor.shape == entry.shape,
         });
         match found {
+            Some((name, tensor))
+                if entry.slot == Slot::HeadOutputWeight
+                    && tensor.shape.first() != entry.shape.first()
+                    && tensor.shape.get(1) == entry.shape.get(1) =>
+            {
+                let (found, expected) = (tensor.shape.first().copied().unwrap_or(0), config.labels.len());
+                return Err(Error::Classes { path: files.config.clone(), tensor: name, found, expected });
+            }
             Some((name, tensor)) => parameters
                 .set(entry.slot, &name, &tensor.shape, &tensor.data)
                 .map_err(|source| Error::Model { path: weights.clone(), source })?,

@@ -172,7 +172,7 @@ impl Answers {
             Some(layout) => layout,
             None => layout.insert(Layout::find(how.column, rest)?),
         };
-        let answer = layout.read(rest)?;
+        let answer = layout.read(rest)?.in_order_of(layout, self.names.as_ref());
         let names = match &mut self.names {
             Some(names) => names,
             unknown => unknown.insert(answers::classes_of(&answer, matches!(layout, Layout::Several { .. }))?),

@@ -1,7 +1,7 @@
 //! Where the numbers of a row stand: in one column, as a list or by class, or in a column for each class.
 
 use anyhow::{Context, bail};
-use datasets::{Cell, Rest};
+use datasets::{Cell, LabelNames, Rest};
 use serde_json::Value;
 
 /// The columns of a file that hold answers, by the word of the person and by the columns of the first row.
@@ -27,6 +27,20 @@ pub(super) enum Answer {
     Named(Vec<(String, f64)>),
 }
 
+impl Answer {
+    /// The numbers of columns that were listed one by one stand for the classes in their order, where those are named otherwise.
+    pub(super) fn in_order_of(self, layout: &Layout, classes: Option<&LabelNames>) -> Self {
+        match (self, layout, classes) {
+            (Self::Named(named), Layout::Several { pattern: None, .. }, Some(classes))
+                if named.len() == classes.len() && named.iter().all(|(column, _)| classes.id(column).is_none()) =>
+            {
+                Self::List(named.into_iter().map(|(_, number)| number).collect())
+            }
+            (answer, ..) => answer,
+        }
+    }
+}
+
 impl Layout {
     /// Finds the columns: one of this name; or, where there is none, those that `*` stands for in it, or those that it lists
     /// with commas between them.
@@ -43,6 +57,10 @@ impl Layout {
             let columns: Vec<_> = rest.iter().filter_map(|(name, _)| class(name)).collect();
             if columns.is_empty() {
                 bail!("no column is like `{asked}`; there are {}", found());
+            }
+            let twice = columns.iter().enumerate().find(|(at, column)| columns[..*at].contains(column));
+            if let Some((_, (name, _))) = twice {
+                bail!("two columns are called `{name}`; rename one of them");
             }
             return Ok(Self::Several { columns, pattern: Some((before.to_owned(), behind.to_owned())) });
         }
