@@ -357,3 +357,15 @@ fn columns_that_are_listed_stand_for_the_classes_in_their_order() {
     let twice = "cache import --data b.csv --probabilities p_* --output twice";
     place.refuses(twice, &["two columns are called `p_b`"]);
 }
+
+#[test]
+fn classes_of_objects_are_in_the_order_of_new_tasks() {
+    let place = Workplace::new();
+    for (keys, expected) in [(["10", "9", "2"], ["2", "9", "10"]), (["2", "10", "1a"], ["10", "1a", "2"])] {
+        let answer: Value =
+            keys.iter().zip([0.5, 0.25, 0.25]).map(|(key, part)| (key.to_string(), json!(part))).collect();
+        write_lines(&place, "a.jsonl", [json!({"text": "bread", "p": answer})].into_iter());
+        let report = place.json("cache import --data a.jsonl --probabilities p --output out --overwrite");
+        assert_eq!(report["labels"], json!(expected));
+    }
+}

@@ -102,3 +102,10 @@ fn weights_of_the_teacher_are_not_asked_for() {
     let report = place.json(SMALL);
     assert_eq!(names(&report["proposals"]), names(&before["proposals"]));
 }
+
+#[test]
+fn labels_play_no_part() {
+    let place = Workplace::new();
+    place.write("two.csv", "text,label,labels\nfresh bread,a,b\na late train,c,d\n");
+    place.json("propose --teacher teacher --data two.csv --max-parameters 1");
+}

@@ -132,6 +132,11 @@ impl Encodings {
         key
     }
 
+    /// The key of each row: see [`Encodings::key`].
+    pub fn keys(&self) -> Vec<Key> {
+        (0..self.len()).map(|row| self.key(row)).collect()
+    }
+
     fn span(&self, row: usize) -> std::ops::Range<usize> {
         self.starts[row] as usize..self.starts[row + 1] as usize
     }

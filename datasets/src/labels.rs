@@ -50,6 +50,15 @@ impl LabelNames {
         Ok(Self { names, ids, are_numbers })
     }
 
+    /// Class names in the order of new tasks: by number where all are whole numbers, else by their bytes.
+    pub fn sorted(mut names: Vec<String>) -> Result<Self, Error> {
+        match names.iter().all(|name| whole_number(name).is_some()) {
+            true => names.sort_by_key(|name| whole_number(name)),
+            false => names.sort(),
+        }
+        Self::new(names)
+    }
+
     /// `LABEL_0` to `LABEL_<count - 1>`, the default class names of `transformers`.
     pub fn generic(count: usize) -> Self {
         let names: Vec<String> = (0..count).map(generic_name).collect();
@@ -153,7 +162,7 @@ fn discover(rows: &[Row]) -> Result<LabelNames, Error> {
     match names.as_slice() {
         [] => Err(Error::NoLabels),
         [label] => Err(Error::SingleClass { label: label.clone() }),
-        _ => LabelNames::new(names),
+        _ => LabelNames::sorted(names),
     }
 }
 
@@ -308,5 +317,15 @@ mod tests {
         assert!(LabelNames::new(vec!["a".into(), String::new()]).is_err());
         assert!(serde_json::from_str::<LabelNames>(r#"["a","a"]"#).is_err());
         assert_eq!(serde_json::to_string(&names(&["b", "a"])).unwrap(), r#"["b","a"]"#);
+    }
+
+    #[test]
+    fn names_are_sorted_by_number_only_where_all_are_numbers() {
+        let sorted = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            Vec::<String>::from(LabelNames::sorted(names).unwrap())
+        };
+        assert_eq!(sorted(&["10", "9", "2"]), ["2", "9", "10"]);
+        assert_eq!(sorted(&["2", "10", "1a"]), ["10", "1a", "2"]);
     }
 }

@@ -3,23 +3,14 @@
 //! Rows are only moved, so on texts made of kept pieces every output is the same, bit for bit.
 
 use nn::hf::HfConfig;
-use nn::{Layout, Parameters, Slot};
+use nn::{EncoderConfig, Layout, Parameters, Slot};
 
 /// The model with a smaller vocabulary: `kept[i]` is the old id of the new id `i`.
 ///
 /// `None` if an id is beyond the vocabulary or the padding token is not kept.
 pub fn prune(config: &HfConfig, parameters: &Parameters, kept: &[u32]) -> Option<(HfConfig, Parameters)> {
     let old = &config.encoder;
-    if kept.iter().any(|&id| id as usize >= old.vocab_size) {
-        return None;
-    }
-    let mut pruned = config.clone();
-    pruned.encoder.vocab_size = kept.len();
-    pruned.encoder.pad_token_id = kept.iter().position(|&id| id as usize == old.pad_token_id)?;
-    // RoBERTa counts positions from the padding index, which must therefore stay where it is.
-    if pruned.encoder.position_offset() != old.position_offset() {
-        return None;
-    }
+    let pruned = HfConfig { encoder: prune_config(old, kept)?, labels: config.labels.clone() };
     let mut weights = Parameters::zeros(Layout::new(&pruned.encoder));
     for entry in weights.layout().clone().entries() {
         let (to, from) = (weights.get_mut(entry.slot), parameters.get(entry.slot));
@@ -38,6 +29,17 @@ pub fn prune(config: &HfConfig, parameters: &Parameters, kept: &[u32]) -> Option
         }
     }
     Some((pruned, weights))
+}
+
+/// The configuration of the model with a smaller vocabulary; `None` under the same conditions as [`prune`].
+pub fn prune_config(config: &EncoderConfig, kept: &[u32]) -> Option<EncoderConfig> {
+    if kept.iter().any(|&id| id as usize >= config.vocab_size) {
+        return None;
+    }
+    let pad_token_id = kept.iter().position(|&id| id as usize == config.pad_token_id)?;
+    let pruned = EncoderConfig { vocab_size: kept.len(), pad_token_id, ..config.clone() };
+    // RoBERTa counts positions from the padding index, which must therefore stay where it is.
+    (pruned.position_offset() == config.position_offset()).then_some(pruned)
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ pub fn from_teacher(
     seed: u64,
 ) -> Result<Parameters, Error> {
     check(config, teacher_config)?;
-    if !are_plain(config, teacher_config) {
+    if keeps_layers_whole(config, teacher_config) {
         return Ok(copy(config, teacher, layers, seed));
     }
     let selection = Selection::new(config, teacher_config, teacher, layers);
@@ -176,13 +176,14 @@ pub fn check(config: &EncoderConfig, teacher_config: &EncoderConfig) -> Result<(
     ];
     // The norm between a narrow embedding and its projection keeps the two from being one table.
     let table = [("embedding size", teacher_config.hidden_size, teacher_config.embedding_size)];
-    let plain = are_plain(config, teacher_config);
+    let plain = [config, teacher_config].iter().all(|config| config.blocks == Blocks::default());
     // Sizes aside, a student of the teacher's family has the teacher's blocks.
     if !plain && config.family != teacher_config.family {
         let (student, teacher) = (config.family.title(), teacher_config.family.title());
         return Err(Error::OtherForm { student, teacher });
     }
-    let equal = [&equal[..], if plain { &table } else { &whole }].concat();
+    let equal =
+        [&equal[..], if plain && !keeps_layers_whole(config, teacher_config) { &table } else { &whole }].concat();
     let misfit = equal.iter().find(|(_, student, teacher)| student != teacher);
     let misfit = misfit.or_else(|| at_most.iter().find(|(_, student, teacher)| student > teacher));
     match misfit {
@@ -191,9 +192,13 @@ pub fn check(config: &EncoderConfig, teacher_config: &EncoderConfig) -> Result<(
     }
 }
 
-/// Whether both are built as BERT is.
-fn are_plain(config: &EncoderConfig, teacher_config: &EncoderConfig) -> bool {
-    [config, teacher_config].iter().all(|config| config.blocks == Blocks::default())
+/// Whether the two differ in nothing but their number of layers, so that each layer is copied as it is.
+fn keeps_layers_whole(config: &EncoderConfig, teacher_config: &EncoderConfig) -> bool {
+    let form = |config: &EncoderConfig| {
+        let EncoderConfig { family, embedding_size, hidden_size, num_heads, intermediate_size, .. } = *config;
+        (family, [embedding_size, hidden_size, num_heads, intermediate_size, config.type_vocab_size], config.blocks)
+    };
+    form(config) == form(teacher_config)
 }
 
 /// Embeddings and layers as the teacher's are, the head random.
@@ -296,9 +301,7 @@ impl Sizes {
 
 /// The configuration of a student of this family: its teacher's, except for these sizes and the dropout rate.
 pub fn configure(family: Family, teacher: &EncoderConfig, sizes: &Sizes, dropout: f32) -> Result<EncoderConfig, Error> {
-    let (hidden_dropout, attention_dropout, classifier_dropout) = (dropout, dropout, dropout);
-    let student = sizes.of(&family.student_of(teacher))?;
-    Ok(EncoderConfig { hidden_dropout, attention_dropout, classifier_dropout, ..student })
+    Ok(sizes.of(&family.student_of(teacher))?.with_dropout(dropout))
 }
 
 #[cfg(test)]
@@ -361,5 +364,24 @@ mod tests {
         let start = from_teacher(&student, &teacher, &weights, &[1], 5).expect("fits");
         assert!(start.get(Slot::TypeEmbeddings).iter().all(|&value| value == 0.0));
         assert_eq!(start.get(Slot::WordEmbeddings), weights.get(Slot::WordEmbeddings));
+    }
+
+    #[test]
+    fn layers_of_a_model_with_narrow_embeddings_are_copied_where_nothing_else_changes() {
+        let teacher = Family::ELECTRA.small(24);
+        assert!(teacher.projects_embeddings());
+        let weights = Parameters::random(Layout::new(&teacher), 0, 1);
+        let student = EncoderConfig { num_layers: 1, ..teacher.clone() };
+        let start = from_teacher(&student, &teacher, &weights, &[1], 2).expect("starts");
+        for entry in start.layout().clone().entries().iter().filter(|entry| !names::is_head(entry.slot)) {
+            let source = match entry.slot {
+                Slot::Layer(_, part) => Slot::Layer(1, part),
+                slot => slot,
+            };
+            assert_eq!(start.get(entry.slot), weights.get(source), "{:?}", entry.slot);
+        }
+        // Narrowing is another matter.
+        let narrow = EncoderConfig { intermediate_size: 40, ..student };
+        assert!(from_teacher(&narrow, &teacher, &weights, &[1], 2).is_err());
     }
 }

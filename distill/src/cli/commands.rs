@@ -64,8 +64,8 @@ impl FinetuneArgs {
 #[command(after_help = "Example:\n  distill train --teacher teacher --cache cache --data train.tsv \\\n      \
                         --layers 0,2,4 --prune-vocabulary --output student")]
 pub(crate) struct TrainArgs {
-    /// Teacher to learn from: a folder, or a name on the Hub; --cache alone will do for a student that takes nothing of
-    /// its weights
+    /// Teacher to learn from: a folder, or a name on the Hub; not needed with --cache if the student does not start from the
+    /// teacher's weights
     #[arg(long, value_name = "MODEL", required_unless_present = "cache", help_heading = "Teacher")]
     pub(crate) teacher: Option<String>,
     /// Folder written by `distill cache`; not needed with --weight-soft 0
@@ -74,8 +74,8 @@ pub(crate) struct TrainArgs {
     /// Accept a teacher that is no better than chance on the labelled rows
     #[arg(long, help_heading = "Teacher")]
     pub(crate) force: bool,
-    /// Pretrained student: a folder, or a name on the Hub. It keeps its sizes, weights and tokenizer, and gets a new
-    /// head where its classes are others
+    /// Pretrained student: a folder, or a name on the Hub. Keeps its sizes, weights and tokenizer; gets a new head if its
+    /// classes differ from the teacher's
     #[arg(long, value_name = "MODEL", help_heading = "Student")]
     pub(crate) student: Option<String>,
     /// Published sizes by name: tiny, mini, small, medium, distilbert, tinybert-4, tinybert-6, minilm-6x384,

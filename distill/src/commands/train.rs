@@ -32,10 +32,13 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
             single_label::name_labels(&mut model, &columns.label_names)?;
             // With a tokenizer of its own, a student has a limit of its own: its teacher's is then what the cache holds.
             let max_length = match (&recipe.model, &args.cache) {
-                (Some(_), Some(cache)) => Some(CacheReader::open(cache, None)?.fingerprint().max_length),
+                (Some(_), Some(cache)) => {
+                    let reader = CacheReader::open(cache, None)?;
+                    (!reader.fingerprint().keyed_by_text()).then_some(reader.fingerprint().max_length)
+                }
                 _ => columns.max_length,
             };
-            Teacher::of_model(model, max_length.filter(|length| *length > 0))?
+            Teacher::of_model(model, max_length)?
         }
     };
     let names = teacher.names()?;

@@ -31,13 +31,7 @@ impl Finetuning<'_> {
     /// Trains, writes the model and its record.
     pub(crate) fn run(self, existing: Existing) -> anyhow::Result<Trained> {
         let Start { mut model, train, validation } = self.task.start(&self.source)?;
-        for rate in [
-            &mut model.config.encoder.hidden_dropout,
-            &mut model.config.encoder.attention_dropout,
-            &mut model.config.encoder.classifier_dropout,
-        ] {
-            *rate = self.dropout as f32;
-        }
+        model.config.encoder = model.config.encoder.with_dropout(self.dropout as f32);
         let max_length = model.max_length(self.source.columns.max_length)?;
         let weights = teacher::weights_hash(&model.parameters);
         if self.prune_vocabulary {

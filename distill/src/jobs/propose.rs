@@ -1,5 +1,5 @@
-//! Students that fit what there is room and time for: sizes that have a name, and the teacher's own with fewer layers. Each
-//! is counted, and timed with random weights on texts of the data; none is trained.
+//! Lists student sizes within limits on parameters, bytes and latency: the named shapes, and the teacher's own sizes with
+//! fewer layers. Latency is measured with random weights on texts of the data; nothing is trained.
 
 mod timing;
 
@@ -13,8 +13,9 @@ use serde::Serialize;
 use student::start::{self, Layers, Sizes};
 use teacher::HubOptions;
 
-use crate::data::columns_of;
+use crate::data::text_columns_of;
 use crate::inference::announce;
+use crate::jobs::student::OTHER_PADDING;
 use crate::model;
 use crate::recipe::{ColumnsRecipe, Shape, StudentFamily, StudentRecipe};
 use crate::telemetry::Progress;
@@ -24,17 +25,17 @@ use timing::{BATCH_ROWS, Clock, Milliseconds};
 /// Layers that a student with its teacher's sizes is proposed with, where the teacher has more.
 const FEWER_LAYERS: [usize; 9] = [1, 2, 3, 4, 6, 8, 12, 16, 24];
 
-/// What a student may need.
+/// Upper limits; `None` for no limit.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Limits {
     pub(crate) parameters: Option<u64>,
-    /// Of the weights, in whatever number format.
+    /// Bytes of the weights, in f32 or else in 16 bits.
     pub(crate) bytes: Option<u64>,
-    /// For one text alone.
+    /// Latency of a single text.
     pub(crate) milliseconds: Option<f64>,
 }
 
-/// For whom students are proposed.
+/// The inputs of `propose`.
 pub(crate) struct Proposing<'a> {
     pub(crate) teacher: &'a str,
     pub(crate) hub: &'a HubOptions,
@@ -56,7 +57,7 @@ pub(crate) struct Report {
     device: String,
     threads: usize,
     proposals: Vec<Proposal>,
-    /// Students that are beyond a limit, or cannot be made.
+    /// Students that exceed a limit or have invalid sizes.
     left_out: Vec<LeftOut>,
 }
 
@@ -115,7 +116,7 @@ impl Proposing<'_> {
     pub(crate) fn run(&self) -> anyhow::Result<Report> {
         let (teacher, tokenizer) = model::describe(self.teacher, self.hub)?;
         let max_length = model::max_length(&teacher.encoder, self.columns.max_length)?;
-        let rows = read_rows(self.data, &columns_of(self.columns))?;
+        let rows = read_rows(self.data, &text_columns_of(self.columns))?;
         let encodings = tokenizer.encode(&rows, max_length)?;
         let (student_like, tokenizer) = pruned(&teacher.encoder, tokenizer, encodings.used_ids())?;
         let prunes = student_like.vocab_size < teacher.encoder.vocab_size;
@@ -222,10 +223,8 @@ fn pruned(
 ) -> anyhow::Result<(EncoderConfig, TextTokenizer)> {
     match prune_vocabulary(&tokenizer, used.into_iter()) {
         Ok(pruned) => {
-            let pad = pruned.kept.binary_search(&(teacher.pad_token_id as u32)).ok();
-            let pad_token_id = pad.context("the tokenizer's padding token is not the model's; the two do not fit")?;
-            let vocab_size = pruned.kept.len();
-            Ok((EncoderConfig { vocab_size, pad_token_id, ..teacher.clone() }, pruned.tokenizer))
+            let config = student::prune::prune_config(teacher, &pruned.kept).context(OTHER_PADDING)?;
+            Ok((config, pruned.tokenizer))
         }
         Err(error) => {
             ui::say(format!("counted with the whole vocabulary: {error}"));

@@ -1,7 +1,7 @@
-//! A student before its training: its sizes, the weights that it starts from, its vocabulary.
+//! A student before training: its sizes, initial weights and vocabulary.
 
-use anyhow::{anyhow, bail};
-use datasets::{LabelNames, PrunedVocabulary, TextTokenizer, prune_vocabulary};
+use anyhow::{Context, anyhow};
+use datasets::{LabelNames, TextTokenizer, prune_vocabulary};
 use nn::hf::HfConfig;
 use nn::{EncoderConfig, Layout, Parameters, names};
 use serde_json::json;
@@ -16,30 +16,30 @@ use crate::recipe::{LayerChoice, StudentRecipe};
 use crate::tasks::single_label;
 use crate::ui;
 
-/// What a student is made from, besides its teacher.
+/// How a student is made from its teacher, or from a pretrained model.
 pub(super) struct Wanted<'a> {
     pub(super) recipe: &'a StudentRecipe,
-    /// Where a pretrained student is looked for.
+    /// How to look up a pretrained student.
     pub(super) hub: &'a HubOptions,
-    /// What a vocabulary is pruned to.
+    /// Training rows; a pruned vocabulary keeps their pieces.
     pub(super) rows: &'a Split,
-    /// Tokens to keep of a text, where a number was asked for.
+    /// Maximum length of the student's texts in tokens; `None` for its default.
     pub(super) max_length: Option<usize>,
     pub(super) seed: u64,
 }
 
-/// A student that has learned nothing from its teacher yet.
+/// A student before its first step.
 pub(super) struct Start {
     pub(super) config: HfConfig,
     pub(super) parameters: Parameters,
     pub(super) tokenizer: TextTokenizer,
-    /// Tokens that it reads of a text.
+    /// Maximum length of its texts in tokens.
     pub(super) max_length: usize,
-    /// Hash of the pretrained model that it is; none where it starts from its teacher or at random.
+    /// Hash of the pretrained model it starts from; `None` if it starts from its teacher or at random.
     pub(super) weights: Option<String>,
 }
 
-/// The student as the recipe wants it, with a head for the teacher's classes.
+/// Makes the student that the recipe describes, with a head for the teacher's classes.
 pub(super) fn start_student(teacher: Teacher, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
     wanted.recipe.check()?;
     match (&wanted.recipe.model, teacher) {
@@ -49,7 +49,7 @@ pub(super) fn start_student(teacher: Teacher, wanted: &Wanted<'_>) -> anyhow::Re
     }
 }
 
-/// A model that somebody has trained before, with its own tokenizer.
+/// A pretrained student, with its own tokenizer.
 fn pretrained(name: &str, teacher: Teacher, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
     let names = teacher.names()?;
     let teacher_size = match &teacher {
@@ -70,31 +70,32 @@ fn pretrained(name: &str, teacher: Teacher, wanted: &Wanted<'_>) -> anyhow::Resu
     Ok(start)
 }
 
-/// A pretrained model's configuration and tokenizer, with random weights; its own need not be there.
+/// The configuration and tokenizer of a pretrained model, with random weights; a folder need not have any.
 fn of_its_form(name: &str, names: LabelNames, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
     let (mut config, mut tokenizer) = model::describe(name, wanted.hub)?;
     let max_length = model::max_length(&config.encoder, wanted.max_length)?;
     if wanted.recipe.prune_vocabulary {
         let used = tokenizer.encode(&wanted.rows.rows, max_length)?.used_ids();
         let pruned = prune_vocabulary(&tokenizer, used.into_iter())?;
-        config.encoder = cut_words(&config.encoder, &pruned)?;
+        say_pruned(config.encoder.vocab_size, pruned.kept.len());
+        config.encoder = student::prune::prune_config(&config.encoder, &pruned.kept).context(OTHER_PADDING)?;
         tokenizer = pruned.tokenizer;
     }
     config.labels = names.names().to_vec();
     config.encoder.num_labels = names.len();
     config.encoder.num_layers = wanted.recipe.layer_count().unwrap_or(config.encoder.num_layers);
-    set_dropout(&mut config.encoder, wanted.recipe.dropout);
+    config.encoder = config.encoder.with_dropout(wanted.recipe.dropout as f32);
     config.encoder.validate()?;
     let parameters = Parameters::random(Layout::new(&config.encoder), config.encoder.pad_token_id, wanted.seed);
     Ok(Start { config, parameters, tokenizer, max_length, weights: None })
 }
 
-/// A pretrained model with its weights, or with those of the layers that the recipe chooses.
+/// A pretrained model with its weights, or with the layers that the recipe selects.
 fn of_its_weights(name: &str, names: &LabelNames, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
     let mut model = model::load_base(name, wanted.hub)?;
     let weights = teacher::weights_hash(&model.parameters);
     single_label::fit_head(&mut model, names, wanted.seed)?;
-    set_dropout(&mut model.config.encoder, wanted.recipe.dropout);
+    model.config.encoder = model.config.encoder.with_dropout(wanted.recipe.dropout as f32);
     let max_length = model.max_length(wanted.max_length)?;
     if wanted.recipe.prune_vocabulary {
         prune(&mut model, wanted.rows, max_length)?;
@@ -114,23 +115,11 @@ fn of_its_weights(name: &str, names: &LabelNames, wanted: &Wanted<'_>) -> anyhow
     Ok(Start { config, parameters, tokenizer, max_length, weights: Some(weights) })
 }
 
-fn set_dropout(encoder: &mut EncoderConfig, rate: f64) {
-    for place in [&mut encoder.hidden_dropout, &mut encoder.attention_dropout, &mut encoder.classifier_dropout] {
-        *place = rate as f32;
-    }
-}
+/// Why a vocabulary cannot be pruned where the tokenizer allows it.
+pub(super) const OTHER_PADDING: &str =
+    "the tokenizer's padding token is not the model's; its vocabulary cannot be pruned";
 
-/// The configuration with the pieces that are kept; refuses a vocabulary whose padding token is not the model's.
-fn cut_words(encoder: &EncoderConfig, pruned: &PrunedVocabulary) -> anyhow::Result<EncoderConfig> {
-    let pad = pruned.kept.iter().position(|&id| id as usize == encoder.pad_token_id);
-    let Some(pad_token_id) = pad else {
-        bail!("the tokenizer's padding token is not the model's; its vocabulary cannot be pruned");
-    };
-    say_pruned(encoder.vocab_size, pruned.kept.len());
-    Ok(EncoderConfig { vocab_size: pruned.kept.len(), pad_token_id, ..encoder.clone() })
-}
-
-/// A student in its teacher's likeness, from its teacher's layers or at random.
+/// A student with the teacher's tokenizer, from the teacher's layers or at random.
 fn of_teacher(mut teacher: TextModel, max_length: usize, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
     if wanted.recipe.prune_vocabulary {
         prune(&mut teacher, wanted.rows, max_length)?;
@@ -146,7 +135,7 @@ fn of_teacher(mut teacher: TextModel, max_length: usize, wanted: &Wanted<'_>) ->
     Ok(Start { config, parameters, tokenizer: teacher.tokenizer, max_length, weights: None })
 }
 
-/// A student whose teacher is not here: with the tokenizer of the cache, in sizes that are all given.
+/// A student of which only the teacher's cache is available: with the cache's tokenizer, and sizes that are all given.
 fn at_random(teacher: &Teacher, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
     let (recipe, sizes) = (wanted.recipe, wanted.recipe.sizes());
     let whole = [sizes.num_layers, sizes.hidden_size, sizes.num_heads, sizes.intermediate_size];
@@ -204,7 +193,7 @@ pub(super) fn plan_student(
     Ok((encoder, layers.transpose()?))
 }
 
-/// Which layers are taken from a model; none for a random start.
+/// The layers to copy; `None` for a random start.
 fn layers_of(choice: &LayerChoice) -> Option<Layers> {
     match choice {
         LayerChoice::Random => None,
@@ -223,7 +212,7 @@ fn configure(recipe: &StudentRecipe, teacher: &EncoderConfig) -> anyhow::Result<
     student.map_err(|error| with_flags(error, width, "--num-heads"))
 }
 
-/// A refusal of sizes, with the flags that give them.
+/// An error about sizes, with the flags that set them.
 pub(super) fn with_flags(error: start::Error, width_flag: &str, heads_flag: &str) -> anyhow::Error {
     match error {
         start::Error::HeadWidth { inner, width } => {
@@ -238,9 +227,8 @@ pub(super) fn prune(model: &mut TextModel, rows: &Split, max_length: usize) -> a
     let encodings = model.tokenizer.encode(&rows.rows, max_length)?;
     let before = model.config.encoder.vocab_size;
     let pruned = prune_vocabulary(&model.tokenizer, encodings.used_ids().into_iter())?;
-    let Some((config, parameters)) = student::prune::prune(&model.config, &model.parameters, &pruned.kept) else {
-        bail!("the tokenizer's padding token is not the model's; its vocabulary cannot be pruned");
-    };
+    let (config, parameters) =
+        student::prune::prune(&model.config, &model.parameters, &pruned.kept).context(OTHER_PADDING)?;
     say_pruned(before, pruned.kept.len());
     model.config = config;
     model.parameters = parameters;

@@ -1,4 +1,4 @@
-//! The teacher of a training: a model, or what a cache of its answers keeps of one that is not here.
+//! The teacher of a training run: a model, or the cache of its logits where the model is not available.
 
 use std::path::Path;
 
@@ -6,37 +6,35 @@ use cache::{CacheReader, Captured, Dtype, Fingerprint};
 use datasets::{Key, LabelNames, Row, TextTokenizer};
 use nn::Compute;
 
-use super::cache::keys::RowKeys;
+use super::cache::keys::{RowKeys, refuse_other_names};
 use crate::fingerprint;
 use crate::model::TextModel;
 use crate::recipe::ColumnsRecipe;
 use crate::tasks::Task;
 
-/// Who answers, as far as a training has to know.
+/// A teacher, as far as the training of a student needs it.
 pub(crate) enum Teacher {
-    /// A model, with the number of tokens that it reads of a text.
+    /// The model, and the maximum length of its texts in tokens.
     Model(Box<TextModel>, usize),
-    /// The fingerprint of its cache, and how that names rows.
+    /// The fingerprint of the cache, and how it makes the keys of rows.
     Cached(Box<Fingerprint>, RowKeys),
 }
 
 impl Teacher {
-    /// A model that reads this many tokens of a text, or as many as suit it.
+    /// A model, with its texts truncated to this many tokens, or to the default.
     pub(crate) fn of_model(model: TextModel, max_length: Option<usize>) -> anyhow::Result<Self> {
         let max_length = model.max_length(max_length)?;
         Ok(Self::Model(Box::new(model), max_length))
     }
 
-    /// What a cache tells of the teacher that filled it.
+    /// The teacher whose logits are in a cache. An error if they are not a classifier's.
     pub(crate) fn of_cache(folder: &Path, columns: &ColumnsRecipe) -> anyhow::Result<Self> {
         let reader = CacheReader::open(folder, None)?;
         let fingerprint = reader.fingerprint().clone();
         if !matches!(Task::of_cache(&fingerprint), Task::SingleLabel) {
             anyhow::bail!("{}: holds the answers of a masked-language model, not of a classifier", folder.display());
         }
-        if !columns.label_names.is_empty() && columns.label_names != fingerprint.labels {
-            anyhow::bail!("{}: knows its class names; leave --label-names out", folder.display());
-        }
+        refuse_other_names(folder, &fingerprint, columns)?;
         let keys = RowKeys::of(folder, &reader)?;
         Ok(Self::Cached(Box::new(fingerprint), keys))
     }
@@ -50,7 +48,7 @@ impl Teacher {
         Ok(LabelNames::new(labels.clone())?)
     }
 
-    /// How it reads a text; none where its answers were imported.
+    /// Its tokenizer; `None` if the logits were imported.
     pub(crate) fn tokenizer(&self) -> Option<&TextTokenizer> {
         match self {
             Self::Model(model, _) => Some(&model.tokenizer),
@@ -59,7 +57,7 @@ impl Teacher {
         }
     }
 
-    /// Tokens that it reads of a text; none where its answers are to whole texts.
+    /// Maximum length of its texts in tokens; `None` if the logits were imported, which are of whole texts.
     pub(crate) fn max_length(&self) -> Option<usize> {
         match self {
             Self::Model(_, max_length) | Self::Cached(_, RowKeys::Tokens { max_length, .. }) => Some(*max_length),
@@ -67,18 +65,18 @@ impl Teacher {
         }
     }
 
-    /// The keys that its answers to these rows have, and how many of the rows it cuts.
+    /// The cache keys of these rows, and how many of the rows are truncated.
     pub(crate) fn keys(&self, rows: &[Row]) -> anyhow::Result<(Vec<Key>, usize)> {
         match self {
             Self::Model(model, max_length) => {
                 let encodings = model.tokenizer.encode(rows, *max_length)?;
-                Ok(((0..encodings.len()).map(|row| encodings.key(row)).collect(), encodings.truncated_count()))
+                Ok((encodings.keys(), encodings.truncated_count()))
             }
             Self::Cached(_, keys) => keys.keys(rows),
         }
     }
 
-    /// The fingerprint that a cache of its answers has to have, whatever form they are stored in.
+    /// The fingerprint that a cache of its logits must have; the form in which they are stored does not matter.
     pub(crate) fn fingerprint(&self, task: Task, compute: &Compute) -> Fingerprint {
         match self {
             Self::Model(model, max_length) => {

@@ -126,11 +126,11 @@ pub(crate) fn fit_head(model: &mut TextModel, names: &LabelNames, seed: u64) -> 
         && theirs.len() == names.len()
         && let Some(order) = names.names().iter().map(|name| theirs.id(name)).collect::<Option<Vec<u32>>>()
     {
-        let old = model.parameters.clone();
         for slot in [nn::Slot::HeadOutputWeight, nn::Slot::HeadOutputBias] {
-            let width = old.get(slot).len() / names.len();
+            let old = model.parameters.get(slot).to_vec();
+            let width = old.len() / names.len();
             for (to, &from) in model.parameters.get_mut(slot).chunks_exact_mut(width).zip(&order) {
-                to.copy_from_slice(&old.get(slot)[from as usize * width..(from as usize + 1) * width]);
+                to.copy_from_slice(&old[from as usize * width..(from as usize + 1) * width]);
             }
         }
         model.config.labels = names.names().to_vec();

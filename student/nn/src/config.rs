@@ -159,6 +159,12 @@ pub(crate) struct Definition {
 }
 
 impl EncoderConfig {
+    /// The configuration with this dropout rate everywhere.
+    #[must_use]
+    pub fn with_dropout(self, rate: f32) -> Self {
+        Self { hidden_dropout: rate, attention_dropout: rate, classifier_dropout: rate, ..self }
+    }
+
     /// Checks that the sizes are consistent. Errors name the field as it is called in the family's `config.json`.
     pub fn validate(&self) -> Result<(), Error> {
         if !self.family.has_head(self.head) {

@@ -8,7 +8,7 @@ use nn::{EncoderConfig, Head, Layout, Parameters};
 use student::start::{self, Sizes};
 use teacher::HubOptions;
 
-use crate::jobs::student::{bert_base, with_flags};
+use crate::jobs::student::{OTHER_PADDING, bert_base, with_flags};
 use crate::model;
 use crate::recipe::{StudentFamily, StudentRecipe};
 
@@ -125,10 +125,7 @@ impl Subject {
     pub(super) fn prune(&self, rows: &Encodings) -> anyhow::Result<Self> {
         let tokenizer = self.tokenizer.as_ref().context("--prune-vocabulary needs --model's tokenizer")?;
         let pruned = prune_vocabulary(tokenizer, rows.used_ids().into_iter())?;
-        let mut encoder = self.encoder.clone();
-        encoder.vocab_size = pruned.kept.len();
-        let pad = pruned.kept.iter().position(|&id| id as usize == encoder.pad_token_id);
-        encoder.pad_token_id = pad.context("the tokenizer's padding token is not the model's")?;
+        let encoder = student::prune::prune_config(&self.encoder, &pruned.kept).context(OTHER_PADDING)?;
         Ok(Self { encoder, tokenizer: Some(pruned.tokenizer), weights: None })
     }
 

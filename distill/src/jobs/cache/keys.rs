@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use cache::CacheReader;
+use cache::{CacheReader, Fingerprint};
 use datasets::{Key, LabelNames, Row, TextTokenizer, TokenizerFiles, text_key};
 
 use crate::data;
@@ -49,7 +49,7 @@ impl RowKeys {
         match self {
             Self::Tokens { tokenizer, targets, max_length } => {
                 let encodings = targets.read_by_teacher(tokenizer.encode(rows, *max_length)?);
-                Ok(((0..encodings.len()).map(|row| encodings.key(row)).collect(), encodings.truncated_count()))
+                Ok((encodings.keys(), encodings.truncated_count()))
             }
             Self::Texts => Ok((rows.iter().map(text_key).collect(), 0)),
         }
@@ -60,6 +60,14 @@ impl RowKeys {
 pub(crate) fn class_names(cache: &CacheReader) -> anyhow::Result<Option<LabelNames>> {
     let labels = &cache.fingerprint().labels;
     Ok(if labels.is_empty() { None } else { Some(LabelNames::new(labels.clone())?) })
+}
+
+/// An error if the classes of a cache are to be called otherwise.
+pub(crate) fn refuse_other_names(dir: &Path, cached: &Fingerprint, columns: &ColumnsRecipe) -> anyhow::Result<()> {
+    if !columns.label_names.is_empty() && columns.label_names != cached.labels {
+        bail!("{}: knows its class names; leave --label-names out", dir.display());
+    }
+    Ok(())
 }
 
 /// Makes the keys of a file's rows.
@@ -79,9 +87,7 @@ impl Keys {
         if columns.max_length.is_some_and(|asked| asked != fingerprint.max_length) {
             bail!("{}: holds rows of length {}; leave --max-length out", dir.display(), fingerprint.max_length);
         }
-        if !columns.label_names.is_empty() && columns.label_names != fingerprint.labels {
-            bail!("{}: knows its class names; leave --label-names out", dir.display());
-        }
+        refuse_other_names(dir, fingerprint, columns)?;
         Ok(Self { rows: RowKeys::of(dir, reader)?, names: class_names(reader)?, columns: columns.clone() })
     }
 

@@ -1,7 +1,7 @@
 //! Whether a teacher is any better than chance: told from a sample of the labelled rows, before all of them are captured.
 
 use cache::CacheReader;
-use datasets::{Key, Row, TextTokenizer};
+use datasets::{Row, TextTokenizer};
 use nn::Model;
 
 use crate::data;
@@ -70,7 +70,7 @@ impl Sample {
             return Ok(());
         }
         let encodings = tokenizer.encode(&rows, max_length)?;
-        let keys: Vec<Key> = (0..rows.len()).map(|row| encodings.key(row)).collect();
+        let keys = encodings.keys();
         let known = cache.map(|cache| cached::accuracy(cache, &keys, &labels)).transpose()?.flatten();
         let accuracy = match known {
             Some((accuracy, labelled)) if labelled == rows.len() => accuracy,

@@ -120,7 +120,7 @@ impl Windows<'_> {
         let mut stopped = false;
         let mut hand_on = |encodings: &mut Encodings, labels: &mut Vec<Option<u32>>| {
             let encodings = self.targets.read_by_teacher(std::mem::take(encodings));
-            let keys = (0..encodings.len()).map(|row| encodings.key(row)).collect();
+            let keys = encodings.keys();
             then(Window { encodings, keys, labels: std::mem::take(labels) })
         };
         self.source.in_chunks(chunk_rows, self.names, |rows, classes| {

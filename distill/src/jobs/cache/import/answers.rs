@@ -15,20 +15,13 @@ const LEAST_PROBABILITY: f64 = f32::MIN_POSITIVE as f64;
 
 /// The classes of the first row, where nobody named them: those of columns in their order, those of an object by name.
 pub(super) fn classes_of(answer: &Answer, in_columns: bool) -> anyhow::Result<LabelNames> {
-    let mut names: Vec<String> = match answer {
+    let names: Vec<String> = match answer {
         Answer::Named(named) => named.iter().map(|(class, _)| class.clone()).collect(),
         Answer::List(list) => {
             bail!("a list of {} numbers does not say which class is which; give --label-names in its order", list.len())
         }
     };
-    if !in_columns {
-        names.sort_by(|one, other| match (one.parse::<i64>(), other.parse::<i64>()) {
-            (Ok(one), Ok(other)) => one.cmp(&other),
-            // Numbers before names, as their digits stand before letters.
-            _ => one.cmp(other),
-        });
-    }
-    Ok(LabelNames::new(names)?)
+    Ok(if in_columns { LabelNames::new(names)? } else { LabelNames::sorted(names)? })
 }
 
 /// The numbers of a row in the order of the classes.
