@@ -275,6 +275,19 @@ fn an_average_of_captures_keeps_the_keys_of_their_tokenizer() {
 }
 
 #[test]
+fn imports_of_several_files_are_made_in_one_go() {
+    let place = with_answers();
+    place.write("more.jsonl", place.read("answers.jsonl").lines().take(5).collect::<Vec<_>>().join("\n"));
+    place.json(&format!("{IMPORT} --output one"));
+    place.json("cache import --data more.jsonl --probabilities answers --output other");
+    place.refuses(
+        "cache merge one other --output both",
+        &["other: imported answers are merged where all of them were imported alike", "each given with --data"],
+    );
+    place.json("cache import --data answers.jsonl --data more.jsonl --probabilities answers --output both");
+}
+
+#[test]
 fn what_cannot_be_averaged_is_named() {
     let place = with_answers();
     place.json(&format!("{IMPORT} --output imported"));
@@ -367,5 +380,22 @@ fn classes_of_objects_are_in_the_order_of_new_tasks() {
         write_lines(&place, "a.jsonl", [json!({"text": "bread", "p": answer})].into_iter());
         let report = place.json("cache import --data a.jsonl --probabilities p --output out --overwrite");
         assert_eq!(report["labels"], json!(expected));
+    }
+}
+
+#[test]
+fn a_guessed_label_column_is_told_and_columns_of_one_name_are_refused() {
+    let place = Workplace::new();
+    place.write("a.csv", "text,labels,p_a,p_b\nbread,a,0.75,0.25\ntrain,b,0.5,0.5\n");
+    let done = place.run("cache import --data a.csv --probabilities p_* --output out --force");
+    done.succeeded();
+    assert!(done.stderr.contains("labels are taken from column `labels`"), "{}", done.stderr);
+    place.write("b.csv", "text,p_a,p_b,p_b\nbread,0.25,0.75,0\n");
+    for (asked, expected) in [
+        ("p_*", "two columns are called `p_b`"),
+        ("p_a,p_b", "two columns are called `p_b`"),
+        ("p_a,p_a", "column `p_a` is listed twice"),
+    ] {
+        place.refuses(&format!("cache import --data b.csv --probabilities {asked} --output twice"), &[expected]);
     }
 }

@@ -233,6 +233,15 @@ fn predict_reads_the_column_of_a_table() {
         assert_eq!(done.stdout, lines, "{table}");
     }
     place.refuses("predict --model teacher --text-column text test.csv", &["no column `text`", "`words`"]);
+
+    let pairs = fixture.iter().map(|(text, _)| format!("{text}\tplease\n"));
+    place.write("pairs.tsv", std::iter::once("words\tmore\n".to_owned()).chain(pairs).collect::<String>());
+    let predict = "predict --model teacher --json --logits --text-column words";
+    let (alone, pairs) = (format!("{predict} pairs.tsv"), format!("{predict} --pair-column more pairs.tsv"));
+    assert_eq!(place.run(&alone).stdout, lines);
+    let pairs = place.run(&pairs).stdout;
+    assert!(pairs.lines().zip(lines.lines()).all(|(pair, text)| pair != text), "{pairs}");
+    assert_eq!(pairs.lines().count(), fixture.len());
 }
 
 #[test]

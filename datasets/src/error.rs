@@ -20,7 +20,7 @@ pub enum Error {
     NoRows { file: String },
     #[error("{file}, line {line}: not valid UTF-8; convert the file to UTF-8 first")]
     InvalidUtf8 { file: String, line: usize },
-    #[error("{file}: no column `{column}`; there are {}", listed(.found))]
+    #[error("{file}: no column `{column}`; there are {}{}", listed(.found), other_separator(.found))]
     NoColumn { file: String, column: String, found: Vec<String> },
     #[error("{file}: two columns are called `{column}`; rename one of them, since which one is meant cannot be told")]
     SameColumn { file: String, column: String },
@@ -52,6 +52,11 @@ pub enum Error {
          --unlabelled-value {label}, or make it a class by naming all of them with --label-names={label},.."
     )]
     NegativeLabel { label: String, line: usize },
+    #[error(
+        "line {line}: the label is {label}, as pandas and numpy write a missing one: leave such rows unlabelled with \
+         --unlabelled-value '{label}', or make it a class by naming all of them with --label-names"
+    )]
+    MissingLabel { label: String, line: usize },
     #[error(
         "line {line}: the label is {label}, and all labels are numbers: a score is not learned, only classes are; if \
          these are classes, name them with --label-names"
@@ -106,6 +111,16 @@ pub enum Error {
 }
 
 /// The names in backticks with commas between them, for messages.
+/// A word about the separator, where the only column found looks like several.
+fn other_separator(found: &[String]) -> &'static str {
+    match found {
+        [only] if only.contains(';') => "; separate columns with commas (.csv) or tabs (.tsv), not with semicolons",
+        [only] if only.contains('\t') => "; columns that tabs separate are read from a file whose name ends in .tsv",
+        [only] if only.contains(',') => "; columns that commas separate are read from a file whose name ends in .csv",
+        _ => "",
+    }
+}
+
 fn listed(names: &[String]) -> String {
     if names.is_empty() {
         return "none".to_owned();

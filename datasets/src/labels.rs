@@ -107,6 +107,7 @@ impl LabelNames {
         }
         let (label, count) = (label.to_owned(), self.len());
         Err(match number {
+            None if is_missing(&label) => Error::MissingLabel { label, line },
             Some(..0) => Error::NegativeLabel { label, line },
             None if self.are_generic() => {
                 let [first, last] = [&self.names[0], &self.names[count - 1]].map(String::clone);
@@ -151,6 +152,9 @@ fn discover(rows: &[Row]) -> Result<LabelNames, Error> {
     if let Some((label, line)) = negative {
         return Err(Error::NegativeLabel { label: label.to_owned(), line });
     }
+    if let Some((label, line)) = labelled().find(|(label, _)| is_missing(label)) {
+        return Err(Error::MissingLabel { label: label.to_owned(), line });
+    }
     let numbers: Option<BTreeSet<i64>> = labelled().map(|(label, _)| whole_number(label)).collect();
     let names: Vec<String> = match numbers {
         Some(numbers) => numbers.iter().map(i64::to_string).collect(),
@@ -164,6 +168,11 @@ fn discover(rows: &[Row]) -> Result<LabelNames, Error> {
         [label] => Err(Error::SingleClass { label: label.clone() }),
         _ => LabelNames::sorted(names),
     }
+}
+
+/// Whether a label is what pandas and numpy write for a value that is missing.
+fn is_missing(label: &str) -> bool {
+    ["NaN", "nan", "<NA>"].contains(&label)
 }
 
 /// Refuses labels that are numbers all of them, some with a fraction: scores, and no classes.
@@ -272,6 +281,20 @@ mod tests {
         assert!(refusal(&named(&["1", "0"]), Some(&stars)).contains("line 3: the model does not know the label `0`"));
         // Where the numbers are the ids, both say the same.
         assert_eq!(reconcile(&named(&["1", "0"]), Some(&names(&["0", "1"]))).unwrap().1, [Some(1), Some(0)]);
+    }
+
+    #[test]
+    fn what_is_written_for_a_missing_label_is_no_class() {
+        for label in ["NaN", "nan", "<NA>"] {
+            for known in [None, Some(&names(&["a", "b"]))] {
+                let message = refusal(&named(&["a", "b", label]), known);
+                assert!(message.starts_with(&format!("line 4: the label is {label}, as pandas")), "{message}");
+                assert!(message.contains(&format!("--unlabelled-value '{label}'")), "{message}");
+            }
+        }
+        let (_, ids) = reconcile(&named(&["nan", "b"]), Some(&names(&["b", "nan"]))).unwrap();
+        assert_eq!(ids, [Some(1), Some(0)]);
+        assert!(reconcile(&named(&["None", "none", "NA"]), None).is_ok());
     }
 
     #[test]

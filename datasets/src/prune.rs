@@ -29,7 +29,8 @@ pub struct PrunedVocabulary {
 /// Keeps the `used` ids with what leads to them, every piece of a single character and all special and added tokens.
 ///
 /// Pass [`Encodings::used_ids`](crate::Encodings::used_ids) of all data that must be tokenised as before. New ids keep
-/// the order of the old ones, so `[PAD]` stays 0 if it was. An error for tokenizers other than WordPiece.
+/// the order of the old ones, so `[PAD]` stays 0 if it was. An error for tokenizers other than WordPiece,
+/// BPE and Unigram.
 pub fn prune_vocabulary(tokenizer: &TextTokenizer, used: impl Iterator<Item = u32>) -> Result<PrunedVocabulary, Error> {
     let mut json: Value = serde_json::from_str(tokenizer.canonical_json()).map_err(|reason| bad(&reason))?;
     let pieces = Pieces::of(&json["model"]).ok_or(Error::NotPrunable { kind: tokenizer.kind() })?;

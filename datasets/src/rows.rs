@@ -14,13 +14,13 @@ mod text;
 mod unquoted;
 
 pub use columns::{Columns, LabelColumn, Quotes};
-pub use jsonl::take_row;
+pub use jsonl::Objects;
 pub use rest::{Cell, Rest};
 pub use row::Row;
 
 use crate::Error;
 use flate2::bufread::MultiGzDecoder;
-use row::{Found, Sink};
+use row::{GuessedLabel, Sink};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::ops::ControlFlow;
@@ -52,27 +52,17 @@ pub fn for_each_record(
     columns: &Columns,
     mut each: impl FnMut(Row, Rest<'_>) -> ControlFlow<()>,
 ) -> Result<Option<String>, Error> {
-    let mut label_column = None;
     let name = path.display().to_string();
     let format = Format::of(&name)?;
     let file = File::open(path).map_err(|cause| Error::Open { file: name.clone(), cause })?;
-    format.read(&name, BufReader::new(file), columns, &mut |found| match found {
-        Found::Row(row, rest) => each(row, rest),
-        Found::LabelColumn(name) => {
-            label_column = Some(name);
-            ControlFlow::Continue(())
-        }
-    })?;
-    Ok(label_column)
+    format.read(&name, BufReader::new(file), columns, &mut each)
 }
 
 /// As [`read_rows`], from memory; the extension of `name` says the format.
 pub fn parse_rows(name: &str, bytes: &[u8], columns: &Columns) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
-    Format::of(name)?.read(name, bytes, columns, &mut |found| {
-        if let Found::Row(row, _) = found {
-            rows.push(row);
-        }
+    Format::of(name)?.read(name, bytes, columns, &mut |row, _| {
+        rows.push(row);
         ControlFlow::Continue(())
     })?;
     Ok(rows)
@@ -118,13 +108,13 @@ impl Format {
         Ok(Self { kind, gzipped })
     }
 
-    fn read(self, file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<(), Error> {
+    fn read(self, file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<GuessedLabel, Error> {
         let mut none = true;
-        let mut sink = |found: Found<'_>| {
-            none = none && !matches!(found, Found::Row(..));
-            sink(found)
+        let mut sink = |row: Row, rest: Rest<'_>| {
+            none = false;
+            sink(row, rest)
         };
-        if self.gzipped {
+        let guessed = if self.gzipped {
             self.read_plain(file, BufReader::new(MultiGzDecoder::new(reader)), columns, &mut sink)
         } else {
             self.read_plain(file, reader, columns, &mut sink)
@@ -132,10 +122,16 @@ impl Format {
         if none {
             return Err(Error::NoRows { file: file.to_owned() });
         }
-        Ok(())
+        Ok(guessed)
     }
 
-    fn read_plain(self, file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<(), Error> {
+    fn read_plain(
+        self,
+        file: &str,
+        reader: impl BufRead,
+        columns: &Columns,
+        sink: Sink<'_>,
+    ) -> Result<GuessedLabel, Error> {
         let reader = without_byte_order_mark(reader).map_err(|cause| Error::Read { file: file.to_owned(), cause })?;
         match self.kind {
             Kind::Table { separator, quotes } => match columns.quotes.unwrap_or(quotes) {

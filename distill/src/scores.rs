@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::objective::softmax::log_softmax;
+
 /// Bins of equal width into which [`expected_calibration_error`] sorts predictions by confidence.
 const CALIBRATION_BINS: usize = 15;
 
@@ -165,9 +167,7 @@ pub(crate) fn summed_cross_entropy(logits: &[f32], answers: &[Option<u32>], clas
     let (mut sum, mut count) = (0.0, 0);
     for (row, answer) in logits.chunks_exact(classes).zip(answers) {
         let Some(answer) = *answer else { continue };
-        let top = f64::from(row[largest(row)]);
-        let total = row.iter().map(|&logit| (f64::from(logit) - top).exp()).sum::<f64>();
-        sum += total.ln() + top - f64::from(row[answer as usize]);
+        sum -= log_softmax(row, 1.0).nth(answer as usize).unwrap_or(f64::NAN);
         count += 1;
     }
     (sum, count)

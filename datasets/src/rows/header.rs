@@ -2,7 +2,7 @@
 
 use super::columns::{Columns, LabelColumn};
 use super::rest::Rest;
-use super::row::Row;
+use super::row::{GuessedLabel, Row};
 use crate::Error;
 
 pub(super) struct Header<'a> {
@@ -43,9 +43,9 @@ impl<'a> Header<'a> {
     }
 
     /// The label's column where it was not asked for by its name.
-    pub(super) fn guessed_label(&self, names: &[&str]) -> Option<String> {
-        let name = names[self.label?];
-        self.columns.label.is_guess(name).then(|| name.to_owned())
+    pub(super) fn guessed_label(&self) -> GuessedLabel {
+        let name = &self.names[self.label?];
+        self.columns.label.is_guess(name).then(|| name.clone())
     }
 
     /// How many columns there are.

@@ -3,15 +3,15 @@
 use super::columns::{Columns, LabelColumn};
 use super::lines::Lines;
 use super::rest::Rest;
-use super::row::{Found, Row, Sink};
+use super::row::{GuessedLabel, Row, Sink};
 use crate::Error;
 use serde_json::{Map, Value};
 use std::io::BufRead;
 use std::ops::ControlFlow;
 
-pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<(), Error> {
+pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<GuessedLabel, Error> {
     let mut lines = Lines::new(file, reader);
-    let (mut named_columns, mut guessed) = (NamedColumns::new(columns), false);
+    let mut objects = Objects::new(file, columns);
     while let Some(line) = lines.next()? {
         if line.text.trim().is_empty() {
             continue;
@@ -21,28 +21,50 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Si
             line: line.number,
             reason: explained(line.text, &error),
         })?;
-        named_columns.see(&object);
-        let mut taken = Object { file, line: line.number, columns, object: &mut object };
-        let label_column = taken.label_column()?;
-        let guess = label_column.as_ref().filter(|name| !guessed && columns.label.is_guess(name));
-        if let Some(name) = guess {
-            guessed = true;
-            if let ControlFlow::Break(()) = sink(Found::LabelColumn(name.clone())) {
-                return Ok(());
-            }
-        }
-        if let ControlFlow::Break(()) = sink(Found::Row(taken.row(label_column)?, Rest::of_object(&object))) {
-            return Ok(());
+        let row = objects.take(line.number, &mut object)?;
+        if let ControlFlow::Break(()) = sink(row, Rest::of_object(&object)) {
+            return Ok(objects.guessed);
         }
     }
-    named_columns.check(file)
+    objects.finish()
 }
 
-/// Takes a row out of an object, as from a line of a file; what it does not hold stays.
-pub fn take_row(file: &str, line: usize, columns: &Columns, object: &mut Map<String, Value>) -> Result<Row, Error> {
-    let mut taken = Object { file, line, columns, object };
-    let label_column = taken.label_column()?;
-    taken.row(label_column)
+/// Rows from objects, one after another: those of JSON Lines, and of other formats whose rows are read as such.
+pub struct Objects<'a> {
+    file: &'a str,
+    columns: &'a Columns,
+    named: NamedColumns<'a>,
+    guessed: GuessedLabel,
+}
+
+impl<'a> Objects<'a> {
+    /// No rows yet; `file` is its name in messages.
+    pub fn new(file: &'a str, columns: &'a Columns) -> Self {
+        Self { file, columns, named: NamedColumns::new(columns), guessed: None }
+    }
+
+    /// Takes the row of this line out of an object, and leaves its other keys there.
+    ///
+    /// # Errors
+    /// A missing text or a value of the wrong type; the message names file and line.
+    pub fn take(&mut self, line: usize, object: &mut Map<String, Value>) -> Result<Row, Error> {
+        self.named.see(object);
+        let mut taken = Object { file: self.file, line, columns: self.columns, object };
+        let label_column = taken.label_column()?;
+        if self.guessed.is_none() {
+            self.guessed = label_column.clone().filter(|name| self.columns.label.is_guess(name));
+        }
+        taken.row(label_column)
+    }
+
+    /// After the last row: the name of the label column, where nobody asked for it and it is not called `label`.
+    ///
+    /// # Errors
+    /// A named pair or label column that no row has, or no rows at all.
+    pub fn finish(self) -> Result<Option<String>, Error> {
+        self.named.check(self.file)?;
+        Ok(self.guessed)
+    }
 }
 
 /// What is wrong with a line. NaN and Infinity are named: Python writes them, and no other reader takes them.
@@ -107,7 +129,11 @@ impl Object<'_> {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(name)) => Ok(self.columns.label(&name)),
             Some(Value::Number(number)) => Ok(self.columns.label(&number.to_string())),
-            Some(other) => Err(self.wrong_type(column, &other, "a string, a number, or null for no label")),
+            // As Python writes it into a table.
+            Some(Value::Bool(truth)) => Ok(self.columns.label(if truth { "True" } else { "False" })),
+            Some(other) => {
+                Err(self.wrong_type(column, &other, "a string, a number, a truth value, or null for no label"))
+            }
         }
     }
 
@@ -146,11 +172,10 @@ impl<'a> NamedColumns<'a> {
     }
 
     fn check(self, file: &str) -> Result<(), Error> {
-        match (self.missing.first(), self.first_keys) {
-            (Some(column), Some(found)) => {
-                Err(Error::NoColumn { file: file.to_owned(), column: (*column).to_owned(), found })
-            }
-            _ => Ok(()),
+        let found = self.first_keys.ok_or_else(|| Error::NoRows { file: file.to_owned() })?;
+        match self.missing.first() {
+            Some(column) => Err(Error::NoColumn { file: file.to_owned(), column: (*column).to_owned(), found }),
+            None => Ok(()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::columns::Columns;
 use super::header::Header;
-use super::row::{Found, Sink};
+use super::row::{GuessedLabel, Sink};
 use crate::Error;
 use csv::{ByteRecord, ReaderBuilder, Terminator};
 use std::io::{self, BufRead, Read};
@@ -18,7 +18,7 @@ pub(super) fn read(
     separator: u8,
     columns: &Columns,
     sink: Sink<'_>,
-) -> Result<(), Error> {
+) -> Result<GuessedLabel, Error> {
     let mut reader = ReaderBuilder::new()
         .delimiter(separator)
         .has_headers(false)
@@ -35,7 +35,7 @@ pub(super) fn read(
         let last = &record[record.len() - 1];
         if last.ends_with(END) && !reader.read_byte_record(&mut ByteRecord::new()).map_err(|e| read_error(file, e))? {
             if record.len() == 1 && last == END {
-                return Ok(());
+                break;
             }
             // The quote opens where the last cell begins.
             return Err(Error::UnclosedQuote { file: file.to_owned(), line: end - count_breaks(last) });
@@ -47,22 +47,15 @@ pub(super) fn read(
             .collect::<Result<_, _>>()
             .map_err(|_| Error::InvalidUtf8 { file: file.to_owned(), line })?;
         match &header {
-            None => {
-                let found = header.insert(Header::find(file, &cells, columns)?);
-                if let Some(ControlFlow::Break(())) =
-                    found.guessed_label(&cells).map(|name| sink(Found::LabelColumn(name)))
-                {
-                    return Ok(());
-                }
-            }
+            None => header = Some(Header::find(file, &cells, columns)?),
             Some(header) => {
-                if let ControlFlow::Break(()) = sink(Found::Row(header.row(file, line, &cells)?, header.rest(&cells))) {
-                    return Ok(());
+                if let ControlFlow::Break(()) = sink(header.row(file, line, &cells)?, header.rest(&cells)) {
+                    break;
                 }
             }
         }
     }
-    Ok(())
+    Ok(header.and_then(|header| header.guessed_label()))
 }
 
 fn read_error(file: &str, error: csv::Error) -> Error {

@@ -26,7 +26,7 @@ pub enum Cell<'a> {
 }
 
 impl<'a> Rest<'a> {
-    /// Of an object from which a row was taken: see [`take_row`](crate::take_row).
+    /// Of an object from which a row was taken: see [`Objects`](crate::Objects).
     pub fn of_object(object: &'a Map<String, Value>) -> Self {
         Self(Columns::Object(object))
     }
@@ -61,7 +61,7 @@ impl<'a> Rest<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Columns, Error, LabelColumn, Row, for_each_record, take_row};
+    use crate::{Columns, Error, LabelColumn, Objects, Row, for_each_record};
     use std::fs;
     use std::ops::ControlFlow;
 
@@ -70,9 +70,8 @@ mod tests {
 
     /// Each row of a file with what else it has.
     fn records(name: &str, text: &str, columns: &Columns) -> Result<Vec<(Row, Named)>, Error> {
-        let folder = std::env::temp_dir().join(format!("distill-rest-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
-        let path = folder.join(name);
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(name);
         fs::write(&path, text).expect("writes");
         let mut records = Vec::new();
         for_each_record(&path, columns, |row, rest| {
@@ -126,11 +125,13 @@ mod tests {
     #[test]
     fn an_object_gives_its_row_away_once() {
         let mut object = serde_json::json!({"text": "a", "p": 1}).as_object().cloned().expect("an object");
-        let row = take_row("table", 5, &Columns::default(), &mut object).expect("a row");
+        let columns = Columns::default();
+        let mut objects = Objects::new("table", &columns);
+        let row = objects.take(5, &mut object).expect("a row");
         assert_eq!((row.text.as_str(), row.line), ("a", 5));
         assert_eq!(Rest::of_object(&object).get("text"), None);
         assert_eq!(Rest::of_object(&object).get("p"), Some(Cell::Json(&serde_json::json!(1))));
-        let error = take_row("table", 5, &Columns::default(), &mut object).expect_err("no text").to_string();
+        let error = objects.take(5, &mut object).expect_err("no text").to_string();
         assert!(error.contains("table, line 5: no column `text`"), "{error}");
     }
 

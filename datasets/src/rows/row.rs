@@ -17,13 +17,8 @@ pub struct Row {
     pub line: usize,
 }
 
-/// What a reader finds in a file.
-pub(super) enum Found<'a> {
-    /// The column of the labels, where it was chosen by a reader and is not called `label`. Comes once, before its rows.
-    LabelColumn(String),
-    /// With what else the file has of it.
-    Row(Row, Rest<'a>),
-}
+/// Takes the rows of a file in order, each with its other columns.
+pub(super) type Sink<'a> = &'a mut dyn FnMut(Row, Rest<'_>) -> ControlFlow<()>;
 
-/// What takes what is found, one after the other.
-pub(super) type Sink<'a> = &'a mut dyn FnMut(Found<'_>) -> ControlFlow<()>;
+/// What a reader returns: the name of the label column, where nobody asked for it and it is not called `label`.
+pub(super) type GuessedLabel = Option<String>;

@@ -317,10 +317,18 @@ fn blank_texts_are_refused() {
 
 #[test]
 fn json_of_another_type_is_refused() {
-    for (value, found) in [("true", "the truth value true"), ("[1]", "a list"), ("{}", "an object")] {
+    for (value, found) in [("[1]", "a list"), ("{}", "an object")] {
         let message = refusal("a.jsonl", format!("{{\"text\":\"a\",\"label\":{value}}}"));
         assert!(message.starts_with(&format!("a.jsonl, line 1: column `label` is {found}, expected")), "{message}");
     }
+    let truths = parse_rows(
+        "a.jsonl",
+        b"{\"text\":\"a\",\"label\":true}\n{\"text\":\"b\",\"label\":false}",
+        &Columns::default(),
+    );
+    let labels: Vec<_> = truths.unwrap().into_iter().map(|row| row.label.unwrap()).collect();
+    assert_eq!(labels, ["True", "False"], "as in a table that Python writes");
+    assert!(refusal("a.jsonl", r#"{"text":true}"#).contains("column `text` is the truth value true, expected"));
     assert_eq!(
         refusal("a.jsonl", r#"{"text":3}"#),
         "a.jsonl, line 1: column `text` is the number 3, expected a string"
@@ -421,4 +429,17 @@ fn two_columns_of_one_name_are_refused_where_that_name_is_read() {
         assert!(refusal(name, text).contains("two columns are called `"), "{text}");
     }
     assert_eq!(parse("a.csv", "text,label,x,x\na,b,1,2\n"), [row("a", Some("b"), 2)]);
+}
+
+#[test]
+fn another_separator_is_guessed_where_one_column_looks_like_several() {
+    let hint = |name: &str, header: &str| refusal(name, format!("{header}\na{header}b\n"));
+    assert!(
+        hint("a.csv", "text;label").ends_with(
+            "there are `text;label`; separate columns with commas (.csv) or tabs (.tsv), not with semicolons"
+        )
+    );
+    assert!(hint("a.csv", "text\tlabel").ends_with("from a file whose name ends in .tsv"));
+    assert!(hint("a.tsv", "text,label").ends_with("from a file whose name ends in .csv"));
+    assert!(hint("a.tsv", "words").ends_with("no column `text`; there are `words`"));
 }

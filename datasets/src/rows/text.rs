@@ -3,12 +3,12 @@
 use super::columns::{Columns, LabelColumn};
 use super::lines::Lines;
 use super::rest::Rest;
-use super::row::{Found, Row, Sink};
+use super::row::{GuessedLabel, Row, Sink};
 use crate::Error;
 use std::io::BufRead;
 use std::ops::ControlFlow;
 
-pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<(), Error> {
+pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<GuessedLabel, Error> {
     let label = match &columns.label {
         LabelColumn::Named(name) => Some(name),
         LabelColumn::Usual | LabelColumn::Ignored => None,
@@ -23,9 +23,9 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Si
             continue;
         }
         let row = Row { text: text.to_owned(), text_b: None, label: None, line: line.number };
-        if let ControlFlow::Break(()) = sink(Found::Row(row, Rest::none())) {
+        if let ControlFlow::Break(()) = sink(row, Rest::none()) {
             break;
         }
     }
-    Ok(())
+    Ok(None)
 }

@@ -3,7 +3,7 @@
 use super::columns::{Columns, Quotes};
 use super::header::Header;
 use super::lines::Lines;
-use super::row::{Found, Sink};
+use super::row::{GuessedLabel, Sink};
 use crate::Error;
 use std::io::BufRead;
 use std::ops::ControlFlow;
@@ -19,10 +19,10 @@ pub(super) fn read(
     separator: char,
     columns: &Columns,
     sink: Sink<'_>,
-) -> Result<(), Error> {
+) -> Result<GuessedLabel, Error> {
     let mut lines = Lines::new(file, reader);
     let Some(first) = lines.next()? else {
-        return Ok(());
+        return Ok(None);
     };
     let suspicious = columns.quotes != Some(Quotes::None);
     let quoted = |line| Error::QuotedCell { file: file.to_owned(), line };
@@ -31,9 +31,6 @@ pub(super) fn read(
         return Err(quoted(first.number));
     }
     let header = Header::find(file, &names, columns)?;
-    if let Some(ControlFlow::Break(())) = header.guessed_label(&names).map(|name| sink(Found::LabelColumn(name))) {
-        return Ok(());
-    }
     while let Some(line) = lines.next()? {
         let cells: Vec<_> = line.text.split(separator).collect();
         let row = header.row(file, line.number, &cells).map_err(|error| match error {
@@ -47,11 +44,11 @@ pub(super) fn read(
         if suspicious && header.used(&cells).any(is_quoted) {
             return Err(quoted(line.number));
         }
-        if let ControlFlow::Break(()) = sink(Found::Row(row, header.rest(&cells))) {
+        if let ControlFlow::Break(()) = sink(row, header.rest(&cells)) {
             break;
         }
     }
-    Ok(())
+    Ok(header.guessed_label())
 }
 
 /// What stands between the quotes at a cell's ends.

@@ -33,8 +33,7 @@ impl TextTokenizer {
         let named = self.special_names().iter();
         let special_names: Map<String, Value> =
             named.map(|(role, name)| ((*role).to_owned(), name.as_str().into())).collect();
-        let mut class = "PreTrainedTokenizerFast";
-        let mut normalizer = None;
+        let mut config = self.config("PreTrainedTokenizerFast", None, &special_names);
         if self.kind() == "WordPiece" {
             let json: Value = serde_json::from_str(self.canonical_json()).map_err(|reason| bad(TOKENIZER, reason))?;
             if let Some(bytes) = vocab_txt(&json["model"]["vocab"]) {
@@ -44,11 +43,9 @@ impl TextTokenizer {
                 json["model"]["continuing_subword_prefix"] == "##" && json["model"]["max_input_chars_per_word"] == 100;
             let bert = self.config("BertTokenizer", Some(&json["normalizer"]), &special_names);
             if standard && self.reads_the_same(&bert)? {
-                class = "BertTokenizer";
-                normalizer = Some(json["normalizer"].clone());
+                config = bert;
             }
         }
-        let config = self.config(class, normalizer.as_ref(), &special_names);
         files.insert(TOKENIZER.to_owned(), self.canonical_json().to_owned().into_bytes());
         files.insert(CONFIG.to_owned(), pretty(&config)?);
         files.insert(SPECIAL_TOKENS.to_owned(), pretty(&special_names)?);

@@ -78,6 +78,9 @@ pub(crate) struct TrainArgs {
     /// classes differ from the teacher's
     #[arg(long, value_name = "MODEL", help_heading = "Student")]
     pub(crate) student: Option<String>,
+    /// Branch, tag or commit of --student on the Hub [default: main]
+    #[arg(long, value_name = "REVISION", requires = "student", help_heading = "Student")]
+    pub(crate) student_revision: Option<String>,
     /// Published sizes by name: tiny, mini, small, medium, distilbert, tinybert-4, tinybert-6, minilm-6x384,
     /// minilm-12x384 or mobilebert; flags for single sizes override it. With a head width other than the teacher's it goes with --layers random
     #[arg(long, value_parser = one_of(&Shape::ALL, Shape::name), value_name = "NAME", hide_possible_values = true,
@@ -162,6 +165,7 @@ impl TrainArgs {
     pub(crate) fn student(&self) -> StudentRecipe {
         StudentRecipe {
             model: self.student.clone(),
+            revision: self.student_revision.clone(),
             shape: self.shape,
             family: self.model_type,
             layers: self.layers.clone(),
@@ -242,6 +246,9 @@ pub(crate) struct PredictArgs {
     /// Column that holds the text, where FILE is TSV, CSV or JSONL
     #[arg(long, value_name = "NAME", requires = "file", help_heading = "Data")]
     pub(crate) text_column: Option<String>,
+    /// Column that holds the second text, for text pairs [default: text_b, if there is one]
+    #[arg(long, value_name = "NAME", requires = "text_column", help_heading = "Data")]
+    pub(crate) pair_column: Option<String>,
     /// Quotes in TSV and CSV: csv (cells may stand in quotes, inner ones doubled) or none (quotes are part of a text)
     /// [default: none in TSV, csv in CSV]
     #[arg(long, value_parser = one_of(&Quotes::ALL, Quotes::name), value_name = "QUOTES", hide_possible_values = true,

@@ -22,7 +22,13 @@ pub(crate) fn run(args: PredictArgs, ui: &Ui) -> anyhow::Result<()> {
         (Some(file), None) => Texts::Lines(file),
         (Some(file), Some(column)) => Texts::Column(
             file,
-            Columns { text: Some(column), label: LabelColumn::Ignored, quotes: args.quotes, ..Columns::default() },
+            Columns {
+                text: Some(column),
+                pair: args.pair_column,
+                label: LabelColumn::Ignored,
+                quotes: args.quotes,
+                ..Columns::default()
+            },
         ),
     };
     let model = single_label::load(&args.model, &args.hub.into())?;

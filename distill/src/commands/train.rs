@@ -48,8 +48,7 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
         data,
         max_length: columns.max_length,
         student: &recipe,
-        // A revision is the teacher's.
-        hub: &HubOptions { revision: None, ..hub },
+        hub: &recipe.hub(&hub),
         objective: args.loss_terms(),
         fit: args.fit(),
         cache: args.cache.as_deref(),

@@ -94,7 +94,7 @@ impl Pipeline<'_> {
             Some(rows) => labelled(rows.clone(), recipe.data.test.as_deref().unwrap_or(origins[0]))?,
             None => split()?.validation,
         };
-        let student_hub = HubOptions { revision: None, ..self.hub.clone() };
+        let student_hub = recipe.student.hub(self.hub);
         match &recipe.student.model {
             Some(model) => drop(model::describe(model, &student_hub)?),
             None => drop(plan_student(&recipe.student, &teacher.config.encoder)?),

@@ -6,7 +6,7 @@
 
 mod hard_label;
 mod soft_target;
-mod softmax;
+pub(crate) mod softmax;
 
 use std::iter::Sum;
 use std::ops::AddAssign;

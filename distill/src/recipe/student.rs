@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use student::start::Sizes;
+use teacher::HubOptions;
 
 use super::checks::{Check, PROBABILITY};
 use super::{Shape, StudentFamily};
@@ -16,6 +17,9 @@ pub(crate) struct StudentRecipe {
     /// A pretrained model, folder or Hub name, that brings its own sizes, weights and tokenizer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) model: Option<String>,
+    /// Branch, tag or commit of that model on the Hub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) revision: Option<String>,
     /// Sizes that have a name; a size that is given as well wins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) shape: Option<Shape>,
@@ -47,6 +51,7 @@ impl StudentRecipe {
     /// The defaults of the flags and of a recipe's `[student]`.
     pub(crate) const DEFAULT: Self = Self {
         model: None,
+        revision: None,
         shape: None,
         family: None,
         layers: LayerChoice::Uniform,
@@ -75,7 +80,10 @@ impl StudentRecipe {
 
     /// Refuses to give a pretrained model other sizes than it has.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        let Some(model) = &self.model else { return Ok(()) };
+        let Some(model) = &self.model else {
+            anyhow::ensure!(self.revision.is_none(), "`student.revision` goes with `student.model`");
+            return Ok(());
+        };
         let given = [
             ("model-type", self.family.is_some()),
             ("shape", self.shape.is_some()),
@@ -100,10 +108,15 @@ impl StudentRecipe {
         self.family.or(self.shape.map(Shape::family)).unwrap_or(StudentFamily::DistilBert)
     }
 
-    /// As a run's record has it: nothing open, and no path of a model, which its hash stands for.
+    /// As a run's record has it: nothing open, and neither path nor revision of a model, which its hash stands for.
     pub(crate) fn recorded(&self) -> Self {
         let family = if self.model.is_some() { None } else { Some(self.family()) };
-        Self { model: None, family, ..self.clone() }
+        Self { model: None, revision: None, family, ..self.clone() }
+    }
+
+    /// How the pretrained model is found: a revision that is given for the run is the teacher's.
+    pub(crate) fn hub(&self, run: &HubOptions) -> HubOptions {
+        HubOptions { revision: self.revision.clone(), ..run.clone() }
     }
 
     /// Layers of the student, where they are given: by number, or by a list of those to start from.
@@ -213,6 +226,21 @@ mod tests {
         assert_eq!(json, "\"1,3\"");
         assert_eq!(serde_json::from_str::<LayerChoice>(&json).expect("reads"), LayerChoice::Listed(vec![1, 3]));
         assert!(serde_json::from_str::<LayerChoice>("\"middle\"").is_err());
+    }
+
+    #[test]
+    fn a_student_is_looked_up_at_its_own_revision() {
+        let run = HubOptions { revision: Some("teachers".to_owned()), offline: true };
+        let named = |model: Option<&str>, revision: Option<&str>| StudentRecipe {
+            model: model.map(str::to_owned),
+            revision: revision.map(str::to_owned),
+            ..StudentRecipe::DEFAULT
+        };
+        let found = named(Some("m"), Some("r1")).hub(&run);
+        assert_eq!((found.revision.as_deref(), found.offline), (Some("r1"), true));
+        assert_eq!(named(Some("m"), None).hub(&run).revision, None);
+        let error = named(None, Some("r1")).check().expect_err("refused").to_string();
+        assert!(error.contains("`student.revision` goes with `student.model`"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::hf::fields::{Fields, bad, one_of};
-use crate::op::Positions;
+use crate::op::{Lookup, Positions};
 use crate::program::Program;
 use crate::slot::{LayerSlot, Slot};
 use crate::{Activation, Error};
@@ -254,6 +254,11 @@ impl EncoderConfig {
     /// The row of the position embedding table for the first token of a text.
     pub fn position_offset(&self) -> usize {
         (self.family.0.position_offset)(self)
+    }
+
+    /// How tokens look up their embeddings.
+    pub(crate) fn words(&self) -> Lookup {
+        Lookup::Word { padding: self.pad_token_id as u32 }
     }
 
     /// How the model counts the tokens of a text.

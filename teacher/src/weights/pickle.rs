@@ -13,7 +13,7 @@ use half::{bf16, f16};
 use zip::ZipArchive;
 
 use super::lfs::refuse_lfs_pointer;
-use super::tensor::{RawTensor, Tensors};
+use super::tensor::{RawTensor, Tensors, as_f32};
 use crate::Error;
 
 /// Numbers of a tensor that repeats what the file has, at most: 1 GiB of them.
@@ -58,10 +58,10 @@ pub(super) fn read(path: &Path) -> Result<Tensors, Error> {
         let bytes = storage.as_ref().map_or(&[][..], |(_, bytes)| bytes);
         let numbers = view.gather(bytes).ok_or_else(|| refused("reaches beyond its storage".to_owned()))?;
         let data = match dtype {
-            DType::F16 => each(&numbers, |number| f16::from_le_bytes(number).to_f32()),
-            DType::BF16 => each(&numbers, |number| bf16::from_le_bytes(number).to_f32()),
-            DType::F64 => each(&numbers, |number| f64::from_le_bytes(number) as f32),
-            _ => each(&numbers, f32::from_le_bytes),
+            DType::F16 => as_f32(&numbers, |number| f16::from_le_bytes(number).to_f32()),
+            DType::BF16 => as_f32(&numbers, |number| bf16::from_le_bytes(number).to_f32()),
+            DType::F64 => as_f32(&numbers, |number| f64::from_le_bytes(number) as f32),
+            _ => as_f32(&numbers, f32::from_le_bytes),
         };
         tensors.floats.push((name.clone(), RawTensor { shape: view.shape.to_vec(), data }));
     }
@@ -112,8 +112,11 @@ impl View<'_> {
         for (&size, &stride) in self.shape[..outer].iter().zip(self.strides) {
             starts = starts.iter().flat_map(|start| (0..size).map(move |index| start + index * stride)).collect();
         }
-        let bytes = starts.iter().flat_map(|start| &storage[start * self.width..(start + run) * self.width]);
-        Some(bytes.copied().collect())
+        let mut bytes = Vec::with_capacity(starts.len() * run * self.width);
+        for start in starts {
+            bytes.extend_from_slice(&storage[start * self.width..(start + run) * self.width]);
+        }
+        Some(bytes)
     }
 }
 
@@ -130,10 +133,6 @@ fn read_entry(zip: &mut ZipArchive<BufReader<File>>, entry: &str, file_bytes: u6
     let mut bytes = vec![0; size as usize];
     entry.read_exact(&mut bytes)?;
     Ok(bytes)
-}
-
-fn each<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks::<N>().0.iter().map(|chunk| number(*chunk)).collect()
 }
 
 /// A message without the backtrace that candle adds where RUST_BACKTRACE asks for one.

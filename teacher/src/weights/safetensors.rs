@@ -8,7 +8,7 @@ use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 
 use super::lfs::refuse_lfs_pointer;
-use super::tensor::{RawTensor, Tensors};
+use super::tensor::{RawTensor, Tensors, as_f32};
 use crate::Error;
 
 pub(super) fn read(path: &Path) -> Result<Tensors, Error> {
@@ -59,15 +59,12 @@ enum Numbers {
 }
 
 fn to_f32(view: &TensorView<'_>) -> Numbers {
-    fn each<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Numbers {
-        Numbers::Floats(bytes.as_chunks::<N>().0.iter().map(|chunk| number(*chunk)).collect())
-    }
     let bytes = view.data();
     match view.dtype() {
-        Dtype::F32 => each(bytes, f32::from_le_bytes),
-        Dtype::F16 => each(bytes, |number| f16::from_le_bytes(number).to_f32()),
-        Dtype::BF16 => each(bytes, |number| bf16::from_le_bytes(number).to_f32()),
-        Dtype::F64 => each(bytes, |number| f64::from_le_bytes(number) as f32),
+        Dtype::F32 => Numbers::Floats(as_f32(bytes, f32::from_le_bytes)),
+        Dtype::F16 => Numbers::Floats(as_f32(bytes, |number| f16::from_le_bytes(number).to_f32())),
+        Dtype::BF16 => Numbers::Floats(as_f32(bytes, |number| bf16::from_le_bytes(number).to_f32())),
+        Dtype::F64 => Numbers::Floats(as_f32(bytes, |number| f64::from_le_bytes(number) as f32)),
         Dtype::BOOL
         | Dtype::U8
         | Dtype::I8

@@ -16,3 +16,8 @@ pub(crate) struct Tensors {
     /// Names of tensors of integers, such as `position_ids`, with their types: no weights, unless they are quantised ones.
     pub(crate) integers: Vec<(String, String)>,
 }
+
+/// The numbers of `N` bytes each, as f32.
+pub(super) fn as_f32<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes.as_chunks::<N>().0.iter().map(|chunk| number(*chunk)).collect()
+}

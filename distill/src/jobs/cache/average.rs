@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use cache::{
-    Average, CacheReader, CacheWriter, Captured, Dtype, Fingerprint, LogitForm, Member, NewCache, NewLogits, NewRow,
-    Outputs, Quantity, StoredRow,
+    Average, CacheReader, CacheWriter, Captured, Dtype, Fingerprint, LogitForm, Member, NewCache, Outputs, Quantity,
+    StoredRow,
 };
 use datasets::{Key, LabelNames};
 use serde::Serialize;
 
+use super::writing::{self, COMMITTED_ROWS};
 use crate::files::refuse_source;
 use crate::fingerprint;
 use crate::hint::HintExt;
@@ -19,8 +20,8 @@ use crate::jobs::capture::TOKENIZER;
 use crate::telemetry::Progress;
 use crate::ui::{self, Table};
 
-/// Rows that are committed at a time.
-const COMMITTED_ROWS: usize = 1 << 16;
+/// Rows between two looks at whether a stop was asked for.
+const INTERRUPT_ROWS: usize = 4096;
 
 /// Caches, and how their mean is taken.
 pub(crate) struct Averaging<'a> {
@@ -83,17 +84,15 @@ impl Averaging<'_> {
             batch_tokens: first.reader.batch_tokens(),
             attachments: &attachments,
         };
-        let mut writer = CacheWriter::create_or_resume(self.output, &new).map_err(|error| match error {
-            cache::Error::Fingerprint { dir, .. } => {
-                anyhow!("{}: another cache is there; choose another --output", dir.display())
-            }
-            error => error.into(),
-        })?;
+        let mut writer = writing::create(self.output, &new, "another cache is there; choose another --output")?;
         let weights: Vec<f64> = parts.iter().map(|part| part.weight).collect();
         let progress = Progress::new("average", first.reader.len() as u64, "rows");
         let mut means: Vec<(Key, Vec<f32>)> = Vec::new();
-        for entry in first.reader.rows() {
+        for (number, entry) in first.reader.rows().enumerate() {
             let (key, row) = entry?;
+            if number.is_multiple_of(INTERRUPT_ROWS) {
+                interrupt::check()?;
+            }
             progress.inc(1);
             if left_out.contains(&key) {
                 continue;
@@ -106,7 +105,6 @@ impl Averaging<'_> {
             }
             means.push((key, mean(self.of, &rows, &weights)));
             if means.len() == COMMITTED_ROWS {
-                interrupt::check()?;
                 write(&mut writer, &means)?;
                 means.clear();
             }
@@ -168,12 +166,13 @@ impl Averaging<'_> {
     fn missing(&self, parts: &[Part]) -> anyhow::Result<Vec<BTreeSet<Key>>> {
         let mut missing = vec![BTreeSet::new(); parts.len()];
         for (number, part) in parts.iter().enumerate() {
-            for entry in part.reader.rows() {
+            for (row, entry) in part.reader.rows().enumerate() {
                 let (key, _) = entry?;
-                for (other, missing) in
-                    parts.iter().zip(&mut missing).filter(|(other, _)| !std::ptr::eq(*other, &parts[number]))
-                {
-                    if !other.reader.contains(&key)? {
+                if row.is_multiple_of(INTERRUPT_ROWS) {
+                    interrupt::check()?;
+                }
+                for (other, missing) in missing.iter_mut().enumerate().filter(|(other, _)| *other != number) {
+                    if !parts[other].reader.contains(&key)? {
                         missing.insert(key);
                     }
                 }
@@ -184,12 +183,7 @@ impl Averaging<'_> {
 }
 
 fn write(writer: &mut CacheWriter, means: &[(Key, Vec<f32>)]) -> anyhow::Result<()> {
-    let rows: Vec<NewRow<'_>> = means
-        .iter()
-        .map(|(key, logits)| NewRow { key: *key, logits: NewLogits::All(logits), hidden_states: &[] })
-        .collect();
-    writer.push(&rows)?;
-    Ok(writer.commit()?)
+    writing::commit(writer, means.iter().map(|(key, logits)| (*key, logits.as_slice())))
 }
 
 /// Refuses what has not every logit of a text's classes.
@@ -308,6 +302,7 @@ mod tests {
     }
 
     fn near(found: &[f64], expected: &[f64]) {
+        assert_eq!(found.len(), expected.len());
         // Rounding to f32: 1.2e-7 of each, measured 3e-8.
         assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?} is not {expected:?}");
     }

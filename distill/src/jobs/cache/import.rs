@@ -10,10 +10,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use cache::{CacheWriter, Captured, Dtype, NewCache, NewLogits, NewRow, Quantity};
+use cache::{CacheWriter, Captured, Dtype, NewCache, Quantity};
 use datasets::{Key, LabelNames, Rest, Row, for_each_record, text_key};
 use serde::Serialize;
 
+use super::writing::{self, COMMITTED_ROWS};
 use crate::data;
 use crate::fingerprint;
 use crate::hint::HintExt;
@@ -23,9 +24,6 @@ use crate::recipe::ColumnsRecipe;
 use crate::scores::{accuracy, predictions};
 use crate::ui::{self, Table};
 use layout::Layout;
-
-/// Rows that are committed at a time.
-const COMMITTED_ROWS: usize = 1 << 16;
 
 /// Class names that the report shows: a column that is none of a class would stand among them.
 const SHOWN_CLASSES: usize = 8;
@@ -82,15 +80,8 @@ impl Importing<'_> {
             cache::remove(self.output, &[TOKENIZER])?;
         }
         let new = NewCache { fingerprint: &fingerprint, batch_tokens: 0, attachments: &[] };
-        let mut writer = CacheWriter::create_or_resume(self.output, &new).map_err(|error| match error {
-            cache::Error::Fingerprint { dir, .. } => {
-                anyhow!(
-                    "{}: a cache of other answers is there; choose another --output, or give --overwrite",
-                    dir.display()
-                )
-            }
-            error => error.into(),
-        })?;
+        let there = "a cache of other answers is there; choose another --output, or give --overwrite";
+        let mut writer = writing::create(self.output, &new, there)?;
         let before = writer.rows();
         answers.write(&mut writer)?;
         Ok(Report {
@@ -146,14 +137,18 @@ impl Answers {
         };
         let columns = data::columns_of(how.columns);
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) {
-            return parquet::for_each_record(path, &columns, &mut each);
+            let label_column = parquet::for_each_record(path, &columns, &mut each)?;
+            data::say_label_column(path, label_column.as_deref());
+            return Ok(());
         }
         let mut result = Ok(());
-        for_each_record(path, &columns, |row, rest| {
+        let label_column = for_each_record(path, &columns, |row, rest| {
             result = each(row, rest);
             if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        result
+        result?;
+        data::say_label_column(path, label_column.as_deref());
+        Ok(())
     }
 
     /// Takes a row, or says what is wrong with it.
@@ -258,13 +253,7 @@ impl Answers {
         let width = self.logits.len() / self.keys.len().max(1);
         for (keys, logits) in self.keys.chunks(COMMITTED_ROWS).zip(self.logits.chunks(COMMITTED_ROWS * width.max(1))) {
             interrupt::check()?;
-            let rows: Vec<NewRow<'_>> = keys
-                .iter()
-                .zip(logits.chunks(width.max(1)))
-                .map(|(&key, logits)| NewRow { key, logits: NewLogits::All(logits), hidden_states: &[] })
-                .collect();
-            writer.push(&rows)?;
-            writer.commit()?;
+            writing::commit(writer, keys.iter().copied().zip(logits.chunks(width.max(1))))?;
         }
         Ok(writer.finish()?)
     }

@@ -99,11 +99,12 @@ impl Keys {
     ) -> anyhow::Result<()> {
         let columns = if self.names.is_some() { data::columns_of } else { data::text_columns_of };
         let source = Source::File { path: data, columns: columns(&self.columns) };
-        source.in_chunks(CHUNK_ROWS, self.names.as_ref(), |rows, labels| {
+        let label_column = source.in_chunks(CHUNK_ROWS, self.names.as_ref(), |rows, labels| {
             interrupt::check()?;
             self.rows.keys(rows)?.0.into_iter().zip(labels).try_for_each(|(key, label)| then(key, *label))?;
             Ok(true)
         })?;
+        data::say_label_column(data, label_column.as_deref());
         Ok(())
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::anyhow;
+use cache::CacheReader;
 use serde::Serialize;
 
 use crate::files::refuse_source;
@@ -26,7 +28,14 @@ pub(crate) fn merge(caches: &[PathBuf], output: &Path) -> anyhow::Result<Report>
         refuse_source(input, output)?;
     }
     let inputs: Vec<&Path> = caches.iter().map(AsRef::as_ref).collect();
-    let merged = cache::merge(&inputs, output)?;
+    let merged = cache::merge(&inputs, output).map_err(|error| match error {
+        cache::Error::Fingerprint { dir, difference } if is_imported(&dir) => anyhow!(
+            "{}: imported answers are merged where all of them were imported alike: {difference}; `distill cache import` \
+             makes one cache of several files, each given with --data",
+            dir.display()
+        ),
+        error => error.into(),
+    })?;
     Ok(Report {
         caches: inputs.len(),
         rows: merged.rows,
@@ -35,6 +44,10 @@ pub(crate) fn merge(caches: &[PathBuf], output: &Path) -> anyhow::Result<Report>
         largest_difference: merged.largest_difference,
         output: output.display().to_string(),
     })
+}
+
+fn is_imported(cache: &Path) -> bool {
+    CacheReader::open(cache, None).is_ok_and(|cache| cache.fingerprint().keyed_by_text())
 }
 
 impl Report {

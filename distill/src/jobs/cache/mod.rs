@@ -9,3 +9,4 @@ pub(crate) mod inspect;
 pub(crate) mod keys;
 pub(crate) mod merge;
 pub(crate) mod verify;
+mod writing;

@@ -133,7 +133,7 @@ fn read_line(source: &mut impl BufRead, name: &Path, line: usize) -> anyhow::Res
     Ok(Some(Row { text, text_b: None, label: None, line }))
 }
 
-/// Whether a line is the header of a table, or an object of one: cells or keys called `text`, beside others.
+/// Whether a line is the header of a table, or a row of JSON Lines: names without blanks, `text` among them.
 fn is_of_a_table(line: &str) -> bool {
     let object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line);
     if let Ok(object) = object {
@@ -141,23 +141,26 @@ fn is_of_a_table(line: &str) -> bool {
     }
     ['\t', ','].into_iter().any(|separator| {
         let cells: Vec<&str> = line.split(separator).map(|cell| cell.trim_matches('"')).collect();
-        cells.len() > 1 && cells.contains(&"text")
+        let are_names = cells.iter().all(|cell| !cell.is_empty() && !cell.contains(char::is_whitespace));
+        cells.len() > 1 && are_names && cells.contains(&"text")
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn a_header_and_an_object_are_told_from_texts() {
         for line in ["text,label", "label\ttext", "\"text\",\"label\"", r#"{"text": "hello", "label": 1}"#] {
             assert!(is_of_a_table(line), "{line}");
         }
-        for line in ["text", "a text, and a label", "{}", r#"{"say": "hello"}"#, "text me,please", ""] {
+        for line in
+            ["text", "a text, and a label", "{}", r#"{"say": "hello"}"#, "text me,please", "text, please call me", ""]
+        {
             assert!(!is_of_a_table(line), "{line}");
         }
     }
-
-    use super::*;
 
     /// The texts of all batches, the batches' sizes, and the message of the error that ended them.
     fn read(bytes: Vec<u8>) -> (Vec<String>, Vec<usize>, Option<String>) {

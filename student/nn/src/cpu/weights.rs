@@ -67,22 +67,22 @@ impl Task<'_> {
                 Share::Product { left, right } => self.add_product(context, chunk, left, right),
                 Share::Lookups { lookup, out } => {
                     let d = chunk.gradient(context.plan, out);
-                    let index = |id: &u32| *id as usize;
+                    let (index, untrained) = (|id: &u32| *id as usize, lookup.untrained());
                     match lookup {
-                        Lookup::Word => self.add_lookups(d, chunk.input_ids.iter().map(index)),
-                        Lookup::Type => self.add_lookups(d, chunk.token_type_ids.iter().map(index)),
-                        Lookup::Position(positions) => self.add_lookups(d, chunk.positions(positions)),
+                        Lookup::Word { .. } => self.add_lookups(d, chunk.input_ids.iter().map(index), untrained),
+                        Lookup::Type => self.add_lookups(d, chunk.token_type_ids.iter().map(index), untrained),
+                        Lookup::Position(positions) => self.add_lookups(d, chunk.positions(positions), untrained),
                     }
                 }
             }
         }
     }
 
-    /// Adds each token's gradient to the table row that it looked up.
-    fn add_lookups(&mut self, d: &[f32], rows: impl Iterator<Item = usize>) {
+    /// Adds each token's gradient to the table row that it looked up, unless that row learns nothing.
+    fn add_lookups(&mut self, d: &[f32], rows: impl Iterator<Item = usize>, untrained: Option<usize>) {
         let mine = self.first..self.first + self.destination.len() / self.width;
         for (row, d) in rows.zip(d.chunks_exact(self.width)) {
-            if mine.contains(&row) {
+            if mine.contains(&row) && Some(row) != untrained {
                 let start = (row - self.first) * self.width;
                 add_rows(d, &mut self.destination[start..start + self.width]);
             }

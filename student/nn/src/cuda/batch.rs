@@ -40,7 +40,7 @@ pub(super) struct LookedUp {
     pub(super) sorted: Option<Sorted>,
 }
 
-/// Tokens sorted by the row of a table that they look up.
+/// Tokens sorted by the row of a table that they look up; behind them those whose row learns nothing.
 #[derive(Clone, Copy)]
 pub(super) struct Sorted {
     /// `[T]`: tokens.
@@ -81,7 +81,7 @@ impl Batch {
     pub(super) fn looked_up(&self, lookup: Lookup) -> LookedUp {
         let [words, positions, types] = self.looked_up;
         match lookup {
-            Lookup::Word => words,
+            Lookup::Word { .. } => words,
             Lookup::Position(_) => positions,
             Lookup::Type => types,
         }
@@ -117,9 +117,14 @@ impl BatchMemory {
         let asked_starts: Vec<u32> = starts.iter().map(asked_before).collect();
         // Three lists that are looked up, with three more of each; four others.
         self.staging.begin(16, tokens + 1)?;
-        let looked_up = [input_ids, &positions, types].map(|rows| LookedUp {
-            rows: self.staging.put(rows.iter().copied()),
-            sorted: training.then(|| self.sort(rows)),
+        let untrained = [config.words(), Lookup::Position(config.positions()), Lookup::Type].map(Lookup::untrained);
+        let mut untrained = untrained.into_iter();
+        let looked_up = [input_ids, &positions, types].map(|rows| {
+            let untrained = untrained.next().flatten();
+            LookedUp {
+                rows: self.staging.put(rows.iter().copied()),
+                sorted: training.then(|| self.sort(rows, untrained)),
+            }
         });
         let mut put = |list: &[u32]| self.staging.put(list.iter().copied());
         let batch = Batch {
@@ -139,17 +144,23 @@ impl BatchMemory {
         Ok(batch)
     }
 
-    /// Sorts tokens by table row, those of a row in their order.
-    fn sort(&mut self, table_rows: &[u32]) -> Sorted {
+    /// Sorts tokens by table row, those of a row in their order; those of the row that learns nothing stand behind all
+    /// segments.
+    fn sort(&mut self, table_rows: &[u32], untrained: Option<usize>) -> Sorted {
         let Self { staging, keys } = self;
         keys.clear();
-        keys.extend(table_rows.iter().zip(0u64..).map(|(&row, token)| u64::from(row) << 32 | token));
+        let last = u64::from(u32::MAX) << 32;
+        keys.extend(table_rows.iter().zip(0u64..).map(|(&row, token)| match Some(row as usize) == untrained {
+            true => last | token,
+            false => u64::from(row) << 32 | token,
+        }));
         keys.sort_unstable();
+        let trained = keys.partition_point(|&key| key < last);
         let row_of = |key: u64| (key >> 32) as u32;
-        let firsts = || (0..keys.len()).filter(|&i| i == 0 || row_of(keys[i - 1]) != row_of(keys[i]));
+        let firsts = || (0..trained).filter(|&i| i == 0 || row_of(keys[i - 1]) != row_of(keys[i]));
         Sorted {
             order: staging.put(keys.iter().map(|&key| key as u32)),
-            segments: staging.put(firsts().map(|i| i as u32).chain([keys.len() as u32])),
+            segments: staging.put(firsts().map(|i| i as u32).chain([trained as u32])),
             rows: staging.put(firsts().map(|i| row_of(keys[i]))),
         }
     }

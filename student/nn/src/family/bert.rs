@@ -196,7 +196,7 @@ pub(super) const OUTSIDE: u64 = 1 << 32;
 pub(super) fn encoder(program: &mut Program, config: &EncoderConfig, attention_output_dropout: f32) -> ValueId {
     let norm = |weight, bias| NormSlots { weight, bias, epsilon: Some(config.layer_norm_epsilon) };
     let mut tables = vec![
-        Table { slot: Slot::WordEmbeddings, lookup: Lookup::Word },
+        Table { slot: Slot::WordEmbeddings, lookup: config.words() },
         Table { slot: Slot::PositionEmbeddings, lookup: Lookup::Position(config.positions()) },
     ];
     if config.type_vocab_size > 0 {

@@ -273,7 +273,7 @@ const PLAIN_EPSILON: f32 = 1e-5;
 fn embeddings(program: &mut Program, config: &EncoderConfig) -> ValueId {
     let norm = norm(config, Slot::EmbeddingNormWeight, Slot::EmbeddingNormBias, PLAIN_EPSILON);
     let site = Site::new(bert::OUTSIDE, config.hidden_dropout);
-    let words = vec![Table { slot: Slot::WordEmbeddings, lookup: Lookup::Word }];
+    let words = vec![Table { slot: Slot::WordEmbeddings, lookup: config.words() }];
     let mut others = vec![Table { slot: Slot::PositionEmbeddings, lookup: Lookup::Position(config.positions()) }];
     if config.type_vocab_size > 0 {
         others.push(Table { slot: Slot::TypeEmbeddings, lookup: Lookup::Type });

@@ -28,8 +28,8 @@ pub(crate) struct Table {
 /// Which row of a table a token takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lookup {
-    /// By token id.
-    Word,
+    /// By token id. The row of `padding` learns nothing here, as with `padding_idx` in PyTorch.
+    Word { padding: u32 },
     /// By token type.
     Type,
     /// That of its place within the text.
@@ -43,6 +43,17 @@ pub(crate) struct Positions {
     pub(crate) offset: usize,
     /// The token that is not counted and takes the row before that: RoBERTa's padding, wherever it stands.
     pub(crate) uncounted: Option<u32>,
+}
+
+impl Lookup {
+    /// The row of the table that gets no gradient, wherever it is looked up: PyTorch's `padding_idx`.
+    pub(crate) fn untrained(self) -> Option<usize> {
+        match self {
+            Self::Word { padding } => Some(padding as usize),
+            Self::Type => None,
+            Self::Position(positions) => positions.uncounted.map(|_| positions.offset - 1),
+        }
+    }
 }
 
 impl Positions {
@@ -64,11 +75,15 @@ impl Embed {
         let mut sum: Option<Tensor> = None;
         for table in &self.tables {
             let ids: Vec<u32> = match table.lookup {
-                Lookup::Word => row.input_ids.to_vec(),
+                Lookup::Word { .. } => row.input_ids.to_vec(),
                 Lookup::Type => row.token_type_ids.to_vec(),
                 Lookup::Position(positions) => positions.rows(row.input_ids).map(|row| row as u32).collect(),
             };
-            let rows = row.get(table.slot).index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?;
+            let rows = row.get(table.slot).index_select(&Tensor::new(ids.as_slice(), &Device::Cpu)?, 0)?;
+            let learns = |&id: &u32| if Some(id as usize) == table.lookup.untrained() { 0f32 } else { 1. };
+            let learns = Tensor::from_iter(ids.iter().map(learns), &Device::Cpu)?.unsqueeze(1)?;
+            let untrained = rows.detach().broadcast_mul(&learns.affine(-1., 1.)?)?;
+            let rows = (rows.broadcast_mul(&learns)? + untrained)?;
             sum = Some(sum.map_or(Ok(rows.clone()), |sum| sum + rows)?);
         }
         let sum = sum.ok_or_else(|| candle_core::Error::Msg("embeddings without a table".into()))?;

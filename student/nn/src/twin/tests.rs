@@ -204,6 +204,35 @@ fn engine_equals_twin_in_every_family() {
     }
 }
 
+/// As the embeddings' `padding_idx` in `transformers`: words have one in every family, positions in RoBERTa's.
+#[test]
+fn padding_within_a_text_has_no_gradient() {
+    for family in FAMILIES {
+        let config = config(family, Activation::Gelu, 0.0);
+        let (pad, width) = (config.pad_token_id, config.embedding_size);
+        let mut batch = Batch::new(&config, &LENGTHS);
+        batch.input_ids[4] = pad as u32;
+        let mut engine = model(&config, &weights(&config));
+        let mut pass = engine.forward(batch.input(), &[Tap::Logits], Mode::Eval).expect("forward");
+        let logits = engine.read(&mut pass, Tap::Logits).expect("read").len();
+        let rng = DropoutRng::new(1, 2, 3);
+        let mut pass = engine.forward(batch.input(), &[Tap::Logits], Mode::Train(&rng)).expect("forward");
+        pass.enter(Tap::Logits, gradient(Tap::Logits, logits)).expect("enter");
+        engine.backward(pass).expect("backward");
+        let gradients = engine.gradients().expect("gradients");
+        let learns = |slot: Slot, row: usize| {
+            let width =
+                gradients.get(slot).len() / if slot == Slot::WordEmbeddings { 50 } else { config.max_positions };
+            gradients.get(slot)[row * width..(row + 1) * width].iter().any(|&g| g != 0.0)
+        };
+        assert!(!learns(Slot::WordEmbeddings, pad) && learns(Slot::WordEmbeddings, batch.input_ids[5] as usize));
+        assert_eq!(gradients.get(Slot::WordEmbeddings).len(), 50 * width, "{family:?}");
+        let first = config.position_offset();
+        assert!(learns(Slot::PositionEmbeddings, first), "{family:?}");
+        assert!(first == 0 || !learns(Slot::PositionEmbeddings, first - 1), "{family:?}");
+    }
+}
+
 #[test]
 fn engine_equals_twin_with_a_gradient_at_any_tap() {
     for family in FAMILIES {
@@ -426,7 +455,7 @@ static TRIAL: Definition = Definition {
     program: |config| {
         let mut program = Program::default();
         let norm = |weight, bias| NormSlots { weight, bias, epsilon: None };
-        let word = Table { slot: Slot::WordEmbeddings, lookup: Lookup::Word };
+        let word = Table { slot: Slot::WordEmbeddings, lookup: config.words() };
         let site = |number| Site::new(number, config.hidden_dropout);
         let words = Embed { tables: vec![word], norm: None, site: site(1) };
         let position = Table { slot: Slot::PositionEmbeddings, lookup: Lookup::Position(config.positions()) };

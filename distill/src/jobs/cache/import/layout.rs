@@ -1,5 +1,7 @@
 //! Where the numbers of a row stand: in one column, as a list or by class, or in a column for each class.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, bail};
 use datasets::{Cell, LabelNames, Rest};
 use serde_json::Value;
@@ -45,6 +47,19 @@ impl Layout {
     /// Finds the columns: one of this name; or, where there is none, those that `*` stands for in it, or those that it lists
     /// with commas between them.
     pub(super) fn find(asked: &str, rest: &Rest<'_>) -> anyhow::Result<Self> {
+        let layout = Self::among(asked, rest)?;
+        let is_of_it = |name: &str| match &layout {
+            Self::One(column) => column == name,
+            Self::Several { columns, .. } => columns.iter().any(|(column, _)| column == name),
+        };
+        let mut seen = BTreeSet::new();
+        if let Some((name, _)) = rest.iter().find(|(name, _)| is_of_it(name) && !seen.insert(*name)) {
+            bail!("two columns are called `{name}`; rename one of them");
+        }
+        Ok(layout)
+    }
+
+    fn among(asked: &str, rest: &Rest<'_>) -> anyhow::Result<Self> {
         if rest.get(asked).is_some() {
             return Ok(Self::One(asked.to_owned()));
         }
@@ -58,15 +73,15 @@ impl Layout {
             if columns.is_empty() {
                 bail!("no column is like `{asked}`; there are {}", found());
             }
-            let twice = columns.iter().enumerate().find(|(at, column)| columns[..*at].contains(column));
-            if let Some((_, (name, _))) = twice {
-                bail!("two columns are called `{name}`; rename one of them");
-            }
             return Ok(Self::Several { columns, pattern: Some((before.to_owned(), behind.to_owned())) });
         }
         if asked.contains(',') {
             let columns: Vec<(String, String)> =
                 asked.split(',').map(|name| (name.to_owned(), name.to_owned())).collect();
+            let mut listed = BTreeSet::new();
+            if let Some((name, _)) = columns.iter().find(|(name, _)| !listed.insert(name)) {
+                bail!("column `{name}` is listed twice");
+            }
             if let Some((name, _)) = columns.iter().find(|(name, _)| rest.get(name).is_none()) {
                 bail!("no column `{name}`; there are {}", found());
             }

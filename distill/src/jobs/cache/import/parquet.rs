@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::Context;
-use datasets::{Columns, Rest, Row, take_row};
+use datasets::{Columns, Objects, Rest, Row};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use serde_json::{Map, Number, Value};
@@ -14,16 +14,18 @@ use crate::files::FileError;
 /// Columns that pandas writes its row numbers into.
 const PANDAS_INDEX: &str = "__index_level_";
 
-/// Calls `each` with every row and its other columns. The first row counts as line 1.
+/// Calls `each` with every row and its other columns; the first row counts as line 1. Returns the name of the label column, as
+/// [`for_each_record`](datasets::for_each_record) does.
 pub(super) fn for_each_record(
     path: &Path,
     columns: &Columns,
     each: &mut dyn FnMut(Row, Rest<'_>) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<String>> {
     let name = path.display().to_string();
     let file = File::open(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
     let reader = SerializedFileReader::new(file).with_context(|| format!("{name}: no Parquet file"))?;
     let rows = reader.get_row_iter(None).with_context(|| name.clone())?;
+    let mut objects = Objects::new(&name, columns);
     for (number, row) in rows.enumerate() {
         let row = row.with_context(|| {
             format!("{name}, row {}: cannot be read; write the file uncompressed, or with snappy or zstd", number + 1)
@@ -33,10 +35,10 @@ pub(super) fn for_each_record(
             .filter(|(column, _)| !column.starts_with(PANDAS_INDEX))
             .map(|(column, field)| (column.clone(), json(field)))
             .collect();
-        let row = take_row(&name, number + 1, columns, &mut object)?;
+        let row = objects.take(number + 1, &mut object)?;
         each(row, Rest::of_object(&object))?;
     }
-    Ok(())
+    Ok(objects.finish()?)
 }
 
 /// A value as JSON has it. What JSON has not, NaN among it, becomes the text that it is printed as.
@@ -57,6 +59,8 @@ fn json(field: &Field) -> Value {
         Field::Float(value) => float(f64::from(*value)),
         Field::Double(value) => float(*value),
         Field::Str(text) => Value::String(text.clone()),
+        // Text without the annotation that says so.
+        Field::Bytes(bytes) => Value::String(String::from_utf8_lossy(bytes.data()).into_owned()),
         Field::Group(row) => row.get_column_iter().map(|(name, field)| (name.clone(), json(field))).collect(),
         Field::ListInternal(list) => list.elements().iter().map(json).collect(),
         Field::MapInternal(map) => {
@@ -81,10 +85,15 @@ mod tests {
 
     /// A file with a text column, a list of two numbers a row and a number, some of which are not there.
     fn written(path: &Path) {
-        let schema = "message table { required binary text (STRING); \
-                      optional group p (LIST) { repeated group list { optional double element; } } \
+        written_with(path, "(STRING)");
+    }
+
+    /// As [`written`], with this annotation of the texts.
+    fn written_with(path: &Path, annotation: &str) {
+        let rest = "optional group p (LIST) { repeated group list { optional double element; } } \
                       optional double q; required double __index_level_0__; }";
-        let schema = Arc::new(parse_message_type(schema).expect("a schema"));
+        let schema = format!("message table {{ required binary text {annotation}; {rest}");
+        let schema = Arc::new(parse_message_type(&schema).expect("a schema"));
         let file = File::create(path).expect("a file");
         let mut writer =
             SerializedFileWriter::new(file, schema, Arc::new(WriterProperties::builder().build())).expect("a writer");
@@ -127,6 +136,30 @@ mod tests {
         assert_eq!(found[0], row(1, "a", "Array [Number(0.25), Number(0.75)]", "Number(1.5)"));
         assert_eq!(found[1], row(2, "b", "Array [String(\"NaN\"), Null]", "Null"));
         assert_eq!(found[2], row(3, "c", "Null", "Number(-2.0)"));
+    }
+
+    #[test]
+    fn texts_without_an_annotation_are_texts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("table.parquet");
+        written_with(&path, "");
+        let mut found = Vec::new();
+        for_each_record(&path, &Columns::default(), &mut |row, _| {
+            found.push(row.text);
+            Ok(())
+        })
+        .expect("reads");
+        assert_eq!(found, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_named_column_that_the_file_lacks_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("table.parquet");
+        written(&path);
+        let columns = Columns { pair: Some("other".to_owned()), ..Columns::default() };
+        let error = for_each_record(&path, &columns, &mut |_, _| Ok(())).expect_err("refused").to_string();
+        assert!(error.contains("table.parquet: no column `other`"), "{error}");
     }
 
     #[test]

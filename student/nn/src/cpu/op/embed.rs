@@ -47,7 +47,7 @@ fn look_up(run: &Run<'_>, embed: &Embed, sums: &mut [f32], width: usize) {
             let row = &mut sums[token * width..(token + 1) * width];
             for (index, (table, lookup)) in tables.iter().enumerate() {
                 let looked_up = match lookup {
-                    Lookup::Word => run.chunk.input_ids[token] as usize,
+                    Lookup::Word { .. } => run.chunk.input_ids[token] as usize,
                     Lookup::Type => run.chunk.token_type_ids[token] as usize,
                     Lookup::Position(_) => place.expect("a place for each token"),
                 };
