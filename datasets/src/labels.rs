@@ -11,13 +11,14 @@ use std::collections::{BTreeSet, HashMap};
 pub struct LabelNames {
     names: Vec<String>,
     ids: HashMap<String, u32>,
-    are_numbers: bool,
+    /// Whether every class is named by a number, whole or not.
+    all_numbers: bool,
 }
 
 /// Returns the class names, and the class id of every row; a row without a label gets `None`.
 ///
 /// With `known`, a label is the class of that name; else a whole number below the number of classes is a class id, unless
-/// classes are named by numbers themselves. Without, the classes are the distinct labels in the data: in numerical order
+/// all classes are named by numbers themselves. Without, the classes are the distinct labels in the data: in numerical order
 /// where all are whole numbers, else in byte order. A row without a label stays without.
 pub fn reconcile(rows: &[Row], known: Option<&LabelNames>) -> Result<(LabelNames, Vec<Option<u32>>), Error> {
     let names = match known {
@@ -46,8 +47,9 @@ impl LabelNames {
                 return Err(Error::DuplicateClass { name: name.clone(), first: first as usize, second: id });
             }
         }
-        let are_numbers = names.iter().all(|name| whole_number(name).is_some());
-        Ok(Self { names, ids, are_numbers })
+        let is_number = |name: &String| name.trim().parse::<f64>().is_ok_and(f64::is_finite);
+        let all_numbers = names.iter().all(is_number);
+        Ok(Self { names, ids, all_numbers })
     }
 
     /// Class names in the order of new tasks: by number where all are whole numbers, else by their bytes.
@@ -63,7 +65,7 @@ impl LabelNames {
     pub fn generic(count: usize) -> Self {
         let names: Vec<String> = (0..count).map(generic_name).collect();
         let ids = names.iter().cloned().zip(0..).collect();
-        Self { names, ids, are_numbers: false }
+        Self { names, ids, all_numbers: false }
     }
 
     /// The names, in the order of their ids.
@@ -94,14 +96,15 @@ impl LabelNames {
 
     /// Whether every class is named by a whole number.
     pub fn are_numbers(&self) -> bool {
-        self.are_numbers
+        self.names.iter().all(|name| whole_number(name).is_some())
     }
 
     fn resolve(&self, label: &str, line: usize) -> Result<u32, Error> {
         let number = whole_number(label);
-        let named = self.id(label).or_else(|| self.id(&number?.to_string()));
-        // Where classes are named by numbers, a number that is no name would be mistaken for the id of another class.
-        let by_id = || number.and_then(|number| u32::try_from(number).ok()).filter(|_| !self.are_numbers);
+        let spelled = |number: i64| self.id(&number.to_string()).or_else(|| self.id(&format!("{number}.0")));
+        let named = self.id(label).or_else(|| spelled(number?));
+        // Where classes are named by numbers, one that is no name would be mistaken for the id of another class.
+        let by_id = || number.and_then(|number| u32::try_from(number).ok()).filter(|_| !self.all_numbers);
         if let Some(id) = named.or_else(by_id).filter(|id| (*id as usize) < self.len()) {
             return Ok(id);
         }
@@ -281,6 +284,16 @@ mod tests {
         assert!(refusal(&named(&["1", "0"]), Some(&stars)).contains("line 3: the model does not know the label `0`"));
         // Where the numbers are the ids, both say the same.
         assert_eq!(reconcile(&named(&["1", "0"]), Some(&names(&["0", "1"]))).unwrap().1, [Some(1), Some(0)]);
+    }
+
+    #[test]
+    fn a_number_is_no_id_where_classes_are_named_by_numbers_of_any_kind() {
+        let mixed = names(&["1", "2", "none"]);
+        assert_eq!(reconcile(&named(&["1", "none", "2.0"]), Some(&mixed)).unwrap().1, [Some(0), Some(2), Some(1)]);
+        let halves = names(&["0.5", "1.0", "1.5"]);
+        assert_eq!(reconcile(&named(&["1", "1.0", "0.5"]), Some(&halves)).unwrap().1, [Some(1), Some(1), Some(0)]);
+        assert!(refusal(&named(&["2"]), Some(&halves)).contains("does not know the label `2`"));
+        assert!(refusal(&named(&["1"]), Some(&names(&["01", "02"]))).contains("does not know the label `1`"));
     }
 
     #[test]

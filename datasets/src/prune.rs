@@ -26,6 +26,9 @@ pub struct PrunedVocabulary {
     pub kept: Vec<u32>,
 }
 
+/// A padding token beyond this id is none of RoBERTa's.
+const LAST_PADDING: u32 = 15;
+
 /// Keeps the `used` ids with what leads to them, every piece of a single character and all special and added tokens.
 ///
 /// Pass [`Encodings::used_ids`](crate::Encodings::used_ids) of all data that must be tokenised as before. New ids keep
@@ -36,6 +39,9 @@ pub fn prune_vocabulary(tokenizer: &TextTokenizer, used: impl Iterator<Item = u3
     let pieces = Pieces::of(&json["model"]).ok_or(Error::NotPrunable { kind: tokenizer.kind() })?;
     let mut kept = pieces.always_kept(&json["model"]);
     each_special_id(&mut json, &mut |special| kept.extend(id(special)));
+    // RoBERTa, and what reads like it, counts positions from behind the padding's id, which therefore stays what it is.
+    let padding = tokenizer.pad_id().filter(|padding| *padding <= LAST_PADDING && tokenizer.kind() != "WordPiece");
+    kept.extend((0..padding.unwrap_or(0)).filter(|&id| tokenizer.token(id).is_some()));
     for id in used {
         if tokenizer.token(id).is_none() {
             return Err(Error::UnknownTokenId { id, size: tokenizer.vocab_size() });

@@ -74,8 +74,9 @@ impl TextTokenizer {
         let names = ROLES.into_iter().filter_map(|role| {
             let named = class.name_of(role, &settings).filter(|name| known(name));
             // Where nobody says: as BERT's vocabularies spell it, or RoBERTa's.
-            let usual = usual_names(role).into_iter().find(|name| known(name)).map(str::to_owned);
-            Some((role, named.or(usual)?))
+            let said = settings.special.contains_key(role);
+            let usual = || usual_names(role).into_iter().find(|name| known(name)).filter(|_| !said).map(str::to_owned);
+            Some((role, named.or_else(usual)?))
         });
         let description = Description {
             special: names.collect(),

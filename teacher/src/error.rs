@@ -241,6 +241,17 @@ pub enum Error {
         /// The model that the adapter is for.
         base: String,
     },
+    /// Weights with an adapter that is not merged into them.
+    #[error(
+        "{path}: `{tensor}` belongs to an adapter that is not merged into the weights; merge it in Python with \
+         `model.merge_and_unload().save_pretrained(..)`, and give the folder that this writes"
+    )]
+    Unmerged {
+        /// The weights.
+        path: PathBuf,
+        /// A tensor that the adapter wraps.
+        tensor: String,
+    },
     /// Two shards hold a tensor of one name.
     #[error("{path}: tensor `{tensor}` is in an earlier shard too; copy or download the model again")]
     TensorTwice {

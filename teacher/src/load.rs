@@ -133,7 +133,8 @@ fn load_with(
     Ok(LoadedModel { config, parameters, missing_head, other_head, unused })
 }
 
-/// What a missing part of the encoder means: quantised weights stand under its name as integers, or have others beside them.
+/// What a missing part of the encoder means: quantised weights stand under its name as integers, or have others beside them,
+/// and those that an adapter wraps have another name.
 fn missing(path: &Path, name: &str, stored: &BTreeSet<String>, integers: &BTreeMap<String, String>) -> Error {
     /// What the formats of quantised weights call their parts, behind the name of a linear map.
     const PARTS: [&str; 9] = [
@@ -153,6 +154,9 @@ fn missing(path: &Path, name: &str, stored: &BTreeSet<String>, integers: &BTreeM
         return Error::TensorType { path: path.to_owned(), tensor: tensor.clone(), dtype: dtype.clone() };
     }
     let linear = wanted.strip_suffix("weight").unwrap_or(&wanted);
+    if stored.contains(&format!("{linear}base_layer.weight")) {
+        return Error::Unmerged { path: path.to_owned(), tensor: name.replace("weight", "base_layer.weight") };
+    }
     let part = PARTS.iter().map(|part| format!("{linear}{part}"));
     let mut part = part.filter(|part| stored.contains(part) || integers.keys().any(|other| canonical(other) == *part));
     match part.next() {

@@ -78,6 +78,12 @@ fn quantised_weights_are_named() {
     };
     let error = changed(|_| (), packed, load).expect_err("refused").to_string();
     assert!(error.contains("query.qweight") && error.contains("quantised"), "{error}");
+    let wrapped = |name: &str| {
+        let name = if name == query { name.replace("weight", "base_layer.weight") } else { name.to_owned() };
+        (name, None)
+    };
+    let error = changed(|_| (), wrapped, load).expect_err("refused").to_string();
+    assert!(error.contains("query.base_layer.weight") && error.contains("merge_and_unload"), "{error}");
     let gone = |name: &str| (if name == query { "elsewhere".to_owned() } else { name.to_owned() }, None);
     let error = changed(|_| (), gone, load).expect_err("refused");
     assert!(matches!(&error, Error::MissingTensor { .. }), "{error}");

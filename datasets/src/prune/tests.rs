@@ -26,6 +26,27 @@ fn owned(pieces: &[&str]) -> Vec<String> {
     pieces.iter().map(|piece| (*piece).to_owned()).collect()
 }
 
+/// RoBERTa's positions are counted from the padding's id.
+#[test]
+fn the_padding_keeps_its_id() {
+    let pieces = ["unused", "also", "pad", "unk", "more", "hello", "h"];
+    let json = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
+        "post_processor": null, "decoder": null, "added_tokens": [],
+        "model": { "type": "Unigram", "unk_id": 3, "byte_fallback": false,
+                   "vocab": pieces.map(|piece| json!([piece, if piece == "h" { -9.0 } else { -1.0 }])) },
+    });
+    let whole = TextTokenizer::from_files(&TokenizerFiles {
+        tokenizer_json: Some(json.to_string().into_bytes().into()),
+        tokenizer_config: Some(br#"{"pad_token": "pad"}"#[..].into()),
+        ..TokenizerFiles::default()
+    })
+    .unwrap();
+    let pruned = prune_vocabulary(&whole, [6].into_iter()).unwrap();
+    assert_eq!(pruned.kept[..4], [0, 1, 2, 3], "{:?}", pruned.kept);
+    assert_eq!((whole.pad_id(), pruned.tokenizer.pad_id()), (Some(2), Some(2)));
+}
+
 #[test]
 fn keeps_used_pieces_single_characters_and_specials_in_their_order() {
     let whole = tokenizer(&owned(&["hello", "h", "world", "##s", "##ld", "wor", "##é", "好", "##"]));

@@ -1,4 +1,4 @@
-//! Tables with quotes after RFC 4180: a header, quoted cells, line breaks within quotes (read as `\n`).
+//! Tables with quotes after RFC 4180: a header, quoted cells, line breaks within quotes, which stay as they are.
 
 use super::columns::Columns;
 use super::header::Header;
@@ -25,7 +25,7 @@ pub(super) fn read(
         // Flexible, so that the error for a short row is ours.
         .flexible(true)
         .terminator(Terminator::Any(b'\n'))
-        .from_reader(UnixLineEnds { reader, line: Vec::new(), read: 0, ended: false });
+        .from_reader(UnixLineEnds { reader, separator, line: Vec::new(), read: 0, open: false, ended: false });
     let mut record = ByteRecord::new();
     let mut header: Option<Header<'_>> = None;
     while reader.read_byte_record(&mut record).map_err(|error| read_error(file, error))? {
@@ -66,12 +66,32 @@ fn count_breaks(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// Ends every line with `\n` alone, the last one too, so that lines can be counted, and adds [`END`].
+/// Ends every line with `\n` alone, the last one too, so that lines can be counted, and adds [`END`]. Breaks within quotes
+/// are part of a text and stay.
 struct UnixLineEnds<R> {
     reader: R,
+    separator: u8,
     line: Vec<u8>,
     read: usize,
+    /// Whether a quote is open.
+    open: bool,
     ended: bool,
+}
+
+impl<R> UnixLineEnds<R> {
+    /// Follows the quotes of the line, as the reader behind this one does.
+    fn follow(&mut self) {
+        let mut begins = true;
+        let mut bytes = self.line.iter().peekable();
+        while let Some(&byte) = bytes.next() {
+            if self.open && byte == b'"' && bytes.next_if(|next| **next == b'"').is_none() {
+                self.open = false;
+            } else if !self.open && byte == b'"' && begins {
+                self.open = true;
+            }
+            begins = byte == self.separator;
+        }
+    }
 }
 
 impl<R: BufRead> Read for UnixLineEnds<R> {
@@ -83,10 +103,13 @@ impl<R: BufRead> Read for UnixLineEnds<R> {
                 self.ended = true;
                 self.line.extend_from_slice(END);
             } else {
-                let text = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
-                let text = text.strip_suffix(b"\r").unwrap_or(text).len();
-                self.line.truncate(text);
-                self.line.push(b'\n');
+                self.follow();
+                if !self.open {
+                    let text = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
+                    let text = text.strip_suffix(b"\r").unwrap_or(text).len();
+                    self.line.truncate(text);
+                    self.line.push(b'\n');
+                }
             }
         }
         let count = (&self.line[self.read..]).read(buffer)?;

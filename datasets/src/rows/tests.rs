@@ -48,6 +48,35 @@ fn tsv_knows_no_quotes() {
 /// What `DataFrame.to_csv(sep="\t", index=False)` writes of texts with quotes, tabs and line breaks in them.
 const OF_PANDAS: &str = "text\tlabel\nplain\tx\n\"say \"\"hi\"\"\"\tx\n\"a\tb\"\ty\n\"c\nd\"\ty\n";
 
+/// What a spreadsheet saves between tabs, and writers that quote a whole column.
+#[test]
+fn quotes_around_cells_without_any_are_a_writers_where_all_such_cells_have_them() {
+    for (text, line) in [
+        ("text\tlabel\nplain\tx\n\"well, yes\"\tx\n\"no, no\"\ty\n", 3),
+        ("text\tlabel\nplain\t\"x\"\nmore\t\"y\"\nrest\t\n", 2),
+        ("text\tlabel\n\"a\"\tx\n\"b\"\ty\n", 2),
+    ] {
+        let message = refusal("a.tsv", text);
+        assert!(message.starts_with(&format!("a.tsv, line {line}: a cell stands in quotes")), "{message}");
+        assert!(parse_rows("a.tsv", text.as_bytes(), &quotes(Quotes::None)).is_ok());
+        assert!(parse_rows("a.tsv", text.as_bytes(), &quotes(Quotes::Csv)).is_ok());
+    }
+    for text in
+        ["text\tlabel\n\"well, yes\"\tx\nno, no\ty\n", "text\tlabel\n\"yes\"\tx\nno\ty\n", "text\tlabel\n\"yes\"\tx\n"]
+    {
+        assert!(parse("a.tsv", text)[0].text.starts_with('"'), "{text}");
+    }
+}
+
+#[test]
+fn line_breaks_within_quotes_stay_as_they_are() {
+    let csv = "text,text_b,label\r\n\"a\r\nb\",\"say \"\"c\r\n\"\"\",x\r\n\"d\ne\",5\" disk,y\r\nf,\"\",z\r\n";
+    let rows = parse("a.csv", csv);
+    let found: Vec<_> = rows.iter().map(|row| (row.text.as_str(), row.text_b.as_deref(), row.line)).collect();
+    assert_eq!(found, [("a\r\nb", Some("say \"c\r\n\""), 2), ("d\ne", Some("5\" disk"), 5), ("f", None, 7)]);
+    assert_eq!(rows[2].label.as_deref(), Some("z"));
+}
+
 #[test]
 fn a_tsv_with_quotes_is_refused_with_the_flag_that_reads_it() {
     let message = refusal("a.tsv", OF_PANDAS);

@@ -31,6 +31,7 @@ pub(super) fn read(
         return Err(quoted(first.number));
     }
     let header = Header::find(file, &names, columns)?;
+    let mut seen = Seen::default();
     while let Some(line) = lines.next()? {
         let cells: Vec<_> = line.text.split(separator).collect();
         let row = header.row(file, line.number, &cells).map_err(|error| match error {
@@ -44,11 +45,70 @@ pub(super) fn read(
         if suspicious && header.used(&cells).any(is_quoted) {
             return Err(quoted(line.number));
         }
+        seen.see(line.number, header.used(&cells));
         if let ControlFlow::Break(()) = sink(row, header.rest(&cells)) {
-            break;
+            return Ok(header.guessed_label());
         }
     }
+    if let Some(line) = seen.quoted().filter(|_| suspicious) {
+        return Err(quoted(line));
+    }
     Ok(header.guessed_label())
+}
+
+/// Cells that have been read, by whether they stand in quotes.
+#[derive(Default)]
+struct Seen {
+    /// Of each column that rows are made of.
+    columns: Vec<Cells>,
+    /// Those with a comma in them.
+    with_comma: Cells,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Cells {
+    quoted: usize,
+    plain: usize,
+    /// The line of the first quoted one.
+    first: usize,
+}
+
+impl Cells {
+    fn see(&mut self, line: usize, quoted: bool) {
+        match quoted {
+            true if self.quoted == 0 => (self.quoted, self.first) = (1, line),
+            true => self.quoted += 1,
+            false => self.plain += 1,
+        }
+    }
+
+    /// The first line of several, if all are quoted.
+    fn all_quoted(self, least: usize) -> Option<usize> {
+        (self.plain == 0 && self.quoted >= least).then_some(self.first)
+    }
+}
+
+impl Seen {
+    fn see<'c>(&mut self, line: usize, cells: impl Iterator<Item = &'c str>) {
+        for (column, cell) in cells.enumerate() {
+            if self.columns.len() <= column {
+                self.columns.push(Cells::default());
+            }
+            if !cell.is_empty() {
+                self.columns[column].see(line, in_quotes(cell).is_some());
+            }
+            if cell.contains(',') {
+                self.with_comma.see(line, in_quotes(cell).is_some());
+            }
+        }
+    }
+
+    /// The first line with quotes, where they are a writer's: in a whole column, or around every cell with a comma, as a
+    /// spreadsheet writes them between tabs too.
+    fn quoted(&self) -> Option<usize> {
+        let columns = self.columns.iter().find_map(|cells| cells.all_quoted(2));
+        columns.or_else(|| self.with_comma.all_quoted(1))
+    }
 }
 
 /// What stands between the quotes at a cell's ends.

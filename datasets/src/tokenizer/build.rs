@@ -1,6 +1,6 @@
 //! Puts a tokenizer together from its files, as the class that reads them does.
 
-use super::added::Added;
+use super::added::{Added, Written};
 use super::class::{Class, no_vocabulary};
 use super::error::bad;
 use super::files::{ADDED_TOKENS, CONFIG, TOKENIZER, TokenizerFiles, VOCAB_JSON, VOCAB_TXT};
@@ -178,7 +178,7 @@ fn add_tokens(
     let mut listed: Vec<String> = before.values().chain(&tokens).map(|token| token.content.clone()).collect();
     let known = |token: &str| tokenizer.token_to_id(token).is_some();
     let named = ROLES.into_iter().filter_map(|role| match settings.special.get(role) {
-        Some(written) => Some(written.special()),
+        Some(written) => written.as_ref().map(Written::special),
         None => {
             let added = Added::special(class.special().get(role)?);
             // CamemBERT's mask takes the space before it along.

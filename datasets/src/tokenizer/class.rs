@@ -9,6 +9,7 @@ use super::error::bad;
 use super::files::{CONFIG, TOKENIZER, TokenizerFiles};
 use super::settings::Settings;
 use crate::Error;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// A class, by how it reads.
@@ -31,23 +32,37 @@ pub(super) enum Class {
 }
 
 /// What `transformers` calls the classes. Others are taken at the word of their `tokenizer.json`.
-const NAMES: [(&str, Class); 16] = [
+const NAMES: [(&str, Class); 19] = [
     ("BertTokenizer", Class::Bert),
     ("ConvBertTokenizer", Class::Bert),
     ("DistilBertTokenizer", Class::Bert),
     ("ElectraTokenizer", Class::Bert),
     ("LayoutLMTokenizer", Class::Bert),
+    ("LxmertTokenizer", Class::Bert),
     ("MobileBertTokenizer", Class::Bert),
     ("SqueezeBertTokenizer", Class::Bert),
     ("RobertaTokenizer", Class::Roberta),
     ("BartTokenizer", Class::Roberta),
+    ("LEDTokenizer", Class::Roberta),
     ("LongformerTokenizer", Class::Roberta),
+    ("MvpTokenizer", Class::Roberta),
     ("XLMRobertaTokenizer", Class::XlmRoberta),
     ("CamembertTokenizer", Class::Camembert),
     ("AlbertTokenizer", Class::Albert),
     ("DebertaV2Tokenizer", Class::DebertaV2),
     ("PreTrainedTokenizer", Class::General),
     ("TokenizersBackend", Class::General),
+];
+
+/// Classes of `transformers` that set parts of a `tokenizer.json` by the configuration, as BERT's and RoBERTa's do, and that
+/// are not built in: where the two say the same, the file is taken as it is.
+const OTHER_CLASSES: [&str; 6] = [
+    "BlenderbotTokenizer",
+    "DebertaTokenizer",
+    "FunnelTokenizer",
+    "GPT2Tokenizer",
+    "MPNetTokenizer",
+    "SplinterTokenizer",
 ];
 
 /// The class of a model's type, where no class is named.
@@ -108,7 +123,12 @@ impl Class {
         }
         match known(plain) {
             Some(class) => Ok(class),
-            None if files.tokenizer_json.is_some() && !settings.own_code => Ok(Self::General),
+            None if files.tokenizer_json.is_some() && !settings.own_code => {
+                if OTHER_CLASSES.contains(&plain) {
+                    refuse_contradiction(name, files, settings)?;
+                }
+                Ok(Self::General)
+            }
             None if settings.own_code => Err(bad(
                 file,
                 format!(
@@ -174,10 +194,14 @@ impl Class {
         }
     }
 
-    /// What a special token is called: as the files name it, or else as the class does.
+    /// What a special token is called: as the files name it, or else as the class does. None where neither does, or a file
+    /// says that there is none.
     pub(super) fn name_of(self, role: &str, settings: &Settings) -> Option<String> {
-        let named = settings.special.get(role).map(Written::content);
-        named.or_else(|| self.special().get(role).copied()).map(str::to_owned)
+        match settings.special.get(role) {
+            Some(written) => written.as_ref().map(Written::content),
+            None => self.special().get(role).copied(),
+        }
+        .map(str::to_owned)
     }
 
     /// Whether `transformers` gives the model token types with the class, where no list of inputs is written. Version 5
@@ -190,6 +214,44 @@ impl Class {
             Self::Albert | Self::DebertaV2 | Self::General => true,
         }
     }
+}
+
+/// Refuses settings that a class which is not built in would set in `tokenizer.json` to something else than is there.
+fn refuse_contradiction(class: &str, files: &TokenizerFiles<'_>, settings: &Settings) -> Result<(), Error> {
+    let json: Value = match &files.tokenizer_json {
+        Some(json) => serde_json::from_slice(json).map_err(|reason| bad(TOKENIZER, reason))?,
+        None => return Ok(()),
+    };
+    let steps = |part: &Value, list: &str| match part[list].as_array() {
+        Some(steps) => steps.clone(),
+        None => vec![part.clone()],
+    };
+    let found = |part: &str, list: &str, key: &str| {
+        steps(&json[part], list).iter().find_map(|step| step[key].as_bool().map(|value| (key.to_owned(), value)))
+    };
+    let [lower, accents, chinese] =
+        ["lowercase", "strip_accents", "handle_chinese_chars"].map(|key| found("normalizer", "normalizers", key));
+    let spaced = found("pre_tokenizer", "pretokenizers", "add_prefix_space");
+    let pairs = [
+        ("do_lower_case", settings.do_lower_case, lower),
+        ("strip_accents", settings.strip_accents, accents),
+        ("tokenize_chinese_chars", settings.tokenize_chinese_chars, chinese),
+        ("add_prefix_space", settings.add_prefix_space, spaced),
+    ];
+    for (setting, wanted, found) in pairs {
+        if let (Some(wanted), Some((key, found))) = (wanted, found)
+            && wanted != found
+        {
+            return Err(bad(
+                CONFIG,
+                format!(
+                    "`{setting}` is {wanted}, which the class `{class}` puts over {TOKENIZER}, where `{key}` is {found}; that \
+                     class is not built in: load and save the tokenizer with `transformers`, which makes both the same"
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a folder without the files that its class reads.

@@ -34,8 +34,13 @@ impl TextTokenizer {
         let special_names: Map<String, Value> =
             named.map(|(role, name)| ((*role).to_owned(), name.as_str().into())).collect();
         let mut config = self.config("PreTrainedTokenizerFast", None, &special_names);
+        let json: Value = serde_json::from_str(self.canonical_json()).map_err(|reason| bad(TOKENIZER, reason))?;
+        if let spaced @ Value::Bool(_) = &json["pre_tokenizer"]["add_prefix_space"] {
+            // Version 4 sets the pre-tokenizer to this, and to false where it is not written.
+            config.insert("add_prefix_space".to_owned(), spaced.clone());
+            config.sort_keys();
+        }
         if self.kind() == "WordPiece" {
-            let json: Value = serde_json::from_str(self.canonical_json()).map_err(|reason| bad(TOKENIZER, reason))?;
             if let Some(bytes) = vocab_txt(&json["model"]["vocab"]) {
                 files.insert(VOCAB_TXT.to_owned(), bytes);
             }

@@ -7,10 +7,10 @@
 
 use super::added::{Added, Written};
 use super::error::bad;
-use super::files::{ADDED_TOKENS, CONFIG, MODEL_CONFIG, SPECIAL_TOKENS, TokenizerFiles};
+use super::files::{ADDED_TOKENS, CONFIG, MODEL_CONFIG, SPECIAL_TOKENS, TOKENIZER, TokenizerFiles};
 use crate::Error;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -38,8 +38,8 @@ pub(super) struct Settings {
     pub(super) model_input_names: Option<Vec<String>>,
     /// Whether a long text keeps its end.
     pub(super) keeps_end: bool,
-    /// The special tokens that are named, by role.
-    pub(super) special: BTreeMap<&'static str, Written>,
+    /// The special tokens that are named, by role; none where it is written that there is none.
+    pub(super) special: BTreeMap<&'static str, Option<Written>>,
     /// Special tokens without a role, where there is a list of them.
     pub(super) extra: Option<Vec<Added>>,
     /// Added tokens by the id that their file gives them.
@@ -59,6 +59,7 @@ struct Config {
     add_prefix_space: Option<bool>,
     split_by_punct: Option<bool>,
     split_special_tokens: Option<bool>,
+    fast_tokenizer_files: Vec<String>,
     model_max_length: Option<f64>,
     max_len: Option<f64>,
     model_input_names: Option<Vec<String>>,
@@ -72,15 +73,27 @@ struct Config {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Special {
-    bos_token: Option<Written>,
-    eos_token: Option<Written>,
-    unk_token: Option<Written>,
-    sep_token: Option<Written>,
-    pad_token: Option<Written>,
-    cls_token: Option<Written>,
-    mask_token: Option<Written>,
+    #[serde(deserialize_with = "written")]
+    bos_token: Option<Option<Written>>,
+    #[serde(deserialize_with = "written")]
+    eos_token: Option<Option<Written>>,
+    #[serde(deserialize_with = "written")]
+    unk_token: Option<Option<Written>>,
+    #[serde(deserialize_with = "written")]
+    sep_token: Option<Option<Written>>,
+    #[serde(deserialize_with = "written")]
+    pad_token: Option<Option<Written>>,
+    #[serde(deserialize_with = "written")]
+    cls_token: Option<Option<Written>>,
+    #[serde(deserialize_with = "written")]
+    mask_token: Option<Option<Written>>,
     additional_special_tokens: Option<Vec<Written>>,
     extra_special_tokens: Option<Extra>,
+}
+
+/// What is written, `null` too; what is not stays `None`.
+fn written<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Written>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// A list, or an object from a name of their own to each.
@@ -133,6 +146,15 @@ impl Settings {
                  whole; set it to false if the model was trained so",
             ));
         }
+        if let Some(other) = config.fast_tokenizer_files.iter().find(|file| *file != TOKENIZER) {
+            return Err(bad(
+                CONFIG,
+                format!(
+                    "`fast_tokenizer_files` names {other}, which `transformers` may read in the place of {TOKENIZER}; make \
+                     the file that counts the {TOKENIZER} and remove the entry"
+                ),
+            ));
+        }
         let in_config = config.tokenizer_class.map(|class| (class, CONFIG));
         let in_model = model.tokenizer_class.map(|class| (class, MODEL_CONFIG));
         // Where nobody set a limit, transformers writes an enormous number.
@@ -177,7 +199,7 @@ impl Settings {
                 settings.take_special(parse(files.special_tokens_map.as_ref(), SPECIAL_TOKENS)?);
                 let listed: BTreeMap<String, u32> = parse(files.added_tokens.as_ref(), ADDED_TOKENS)?;
                 for (content, id) in listed {
-                    let special = settings.special.values().any(|token| token.content() == content)
+                    let special = settings.special.values().flatten().any(|token| token.content() == content)
                         || settings.extra.iter().flatten().any(|token| token.content == content);
                     settings.added.insert(id, Added { special, normalized: None, ..Added::special(&content) });
                 }

@@ -265,6 +265,79 @@ fn a_general_tokenizer_is_saved_under_the_general_class_and_nothing_is_copied() 
     assert_eq!(config, expected);
 }
 
+/// Of a configuration beside a `tokenizer.json`, what is read or why not.
+fn configured(json: &Value, config: &Value) -> Result<TextTokenizer, Error> {
+    TextTokenizer::from_files(&TokenizerFiles {
+        tokenizer_json: Some(json.to_string().into_bytes().into()),
+        tokenizer_config: Some(config.to_string().into_bytes().into()),
+        ..TokenizerFiles::default()
+    })
+}
+
+fn json_of(tokenizer: &TextTokenizer) -> Value {
+    serde_json::from_str(tokenizer.canonical_json()).unwrap()
+}
+
+/// As `transformers` 4.57 and 5.23 cut it: "[", "mask", "]", had the vocabulary these pieces.
+#[test]
+fn a_special_token_that_is_null_is_none() {
+    let config = |mask: Value| json!({ "tokenizer_class": "BertTokenizer", "mask_token": mask });
+    let null = from_vocab(VOCAB, Some(&config(Value::Null).to_string())).unwrap();
+    assert_eq!(tokens(&null, "a [MASK]"), "[CLS] a [UNK] [UNK] [UNK] [SEP]");
+    assert_eq!(null.mask_id(), None);
+    let named = from_vocab(VOCAB, Some(&config("b".into()).to_string())).unwrap();
+    assert_eq!((named.mask_id(), tokens(&named, "abc")), (Some(11), "[CLS] a b c [SEP]".to_owned()));
+    let map = TokenizerFiles {
+        vocab_txt: Some(VOCAB.as_bytes().into()),
+        special_tokens_map: Some(br#"{"pad_token": null}"#[..].into()),
+        ..TokenizerFiles::default()
+    };
+    assert_eq!(TextTokenizer::from_files(&map).unwrap().pad_id(), None);
+}
+
+/// Version 4 of `transformers` sets a byte-level pre-tokenizer to what the configuration says, and to false where it says
+/// nothing.
+#[test]
+fn a_space_before_a_text_is_written_for_every_version() {
+    for spaced in [true, false] {
+        let mut json = json_of(&from_vocab(VOCAB, None).unwrap());
+        json["pre_tokenizer"] =
+            json!({ "type": "ByteLevel", "add_prefix_space": spaced, "trim_offsets": true, "use_regex": true });
+        json["model"] = json!({ "type": "BPE", "vocab": { "a": 0, "\u{120}": 1 }, "merges": [] });
+        json["post_processor"] = Value::Null;
+        json["added_tokens"] = json!([]);
+        let files = from_json(&json.to_string()).files().unwrap();
+        let config: Value = serde_json::from_slice(&files["tokenizer_config.json"]).unwrap();
+        assert_eq!(config["add_prefix_space"], spaced);
+    }
+}
+
+#[test]
+fn a_class_that_is_not_built_in_must_agree_with_its_file() {
+    let json = json_of(&from_vocab(VOCAB, None).unwrap());
+    let read =
+        |class: &str, key: &str, value: bool| configured(&json, &json!({ "tokenizer_class": class, key: value }));
+    for class in ["MPNetTokenizer", "FunnelTokenizerFast"] {
+        assert!(read(class, "do_lower_case", true).is_ok() && read(class, "add_prefix_space", true).is_ok());
+        let message = read(class, "do_lower_case", false).unwrap_err().to_string();
+        assert!(message.contains("`do_lower_case` is false") && message.contains(class), "{message}");
+        let message = read(class, "tokenize_chinese_chars", false).unwrap_err().to_string();
+        assert!(message.contains("`handle_chinese_chars` is true"), "{message}");
+    }
+    // Those that nobody knows are read as the file says, and LXMERT's is BERT's.
+    assert!(read("SomebodysTokenizer", "do_lower_case", false).is_ok());
+    assert_eq!(tokens(&read("LxmertTokenizer", "do_lower_case", false).unwrap(), "Hello"), "[CLS] [UNK] [SEP]");
+}
+
+#[test]
+fn another_file_in_the_place_of_tokenizer_json_is_refused() {
+    let json = json_of(&from_vocab(VOCAB, None).unwrap());
+    let read = |files: Value| configured(&json, &json!({ "fast_tokenizer_files": files }));
+    let message = read(json!(["tokenizer.json", "tokenizer.4.0.0.json"])).unwrap_err().to_string();
+    assert!(message.contains("names tokenizer.4.0.0.json"), "{message}");
+    assert!(read(json!(["tokenizer.json"])).is_ok());
+}
+
 /// The hash of a tokenizer decides whether a cache is still good, so what was read right before keeps its spelling.
 #[test]
 fn a_tokenizer_json_that_agrees_with_its_class_keeps_its_bytes() {

@@ -367,6 +367,24 @@ fn offline_is_asked_for_by_either_variable() {
 }
 
 #[test]
+fn the_cache_is_expanded_as_in_python() {
+    let cache = |variables: &[(&str, &str)]| {
+        let found = |name: &str| Some(variables.iter().find(|(known, _)| *known == name)?.1.to_owned());
+        super::source::expanded_cache(found).map(|path| path.display().to_string())
+    };
+    let home = ("HOME", "/home/me");
+    assert_eq!(cache(&[home, ("HF_HOME", "~/x")]).as_deref(), Some("/home/me/x/hub"));
+    assert_eq!(cache(&[home, ("HF_HOME", "~/x"), ("HF_HUB_CACHE", "$HOME/hub")]).as_deref(), Some("/home/me/hub"));
+    assert_eq!(cache(&[home, ("HUGGINGFACE_HUB_CACHE", "/a/${HOME}b/$NONE")]).as_deref(), Some("/a//home/meb/$NONE"));
+    // What needs no expansion is left to the client: a folder called `~me`, an absolute path before an odd HF_HOME.
+    for path in ["/x", "~me/x", "/a$", "/${b", "x~"] {
+        assert_eq!(cache(&[home, ("HF_HOME", path)]), None, "{path}");
+    }
+    assert_eq!(cache(&[home, ("HF_HOME", "~/x"), ("HF_HUB_CACHE", "/y")]), None);
+    assert_eq!(cache(&[home]), None);
+}
+
+#[test]
 fn an_adapter_is_told_from_a_model() {
     let config = br#"{"peft_type": "LORA", "base_model_name_or_path": "google-bert/bert-base-uncased"}"#;
     let adapter = [("adapter_config.json", &config[..]), ("adapter_model.safetensors", b"")];

@@ -55,15 +55,20 @@ pub(super) const DEFINITION: Definition = Definition {
     token_types: false,
     position_offset: |_| 0,
     read: |fields, family| {
-        let hidden_size = fields.size("dim")?;
+        // `attribute_map` of DistilBertConfig: the names that other families have are read as well.
+        let size = |own: &str, other: &str| match fields.has(own) || !fields.has(other) {
+            true => fields.size(own),
+            false => fields.size(other),
+        };
+        let hidden_size = size("dim", "hidden_size")?;
         Ok(EncoderConfig {
             family,
             head: Head::Classification,
             vocab_size: fields.size("vocab_size")?,
             embedding_size: hidden_size,
             hidden_size,
-            num_layers: fields.size("n_layers")?,
-            num_heads: fields.size("n_heads")?,
+            num_layers: size("n_layers", "num_hidden_layers")?,
+            num_heads: size("n_heads", "num_attention_heads")?,
             intermediate_size: fields.size("hidden_dim")?,
             max_positions: fields.size("max_position_embeddings")?,
             pad_token_id: fields.size_or("pad_token_id", 0)?,
@@ -103,3 +108,28 @@ pub(super) const DEFINITION: Definition = Definition {
         program
     },
 };
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    /// As `DistilBertConfig` of `transformers` maps them.
+    #[test]
+    fn sizes_have_the_names_of_other_families_too() {
+        let own = json!({"model_type": "distilbert", "vocab_size": 9, "dim": 8, "n_layers": 1, "n_heads": 2,
+                         "hidden_dim": 4, "max_position_embeddings": 6, "num_labels": 2});
+        let renamed = |pairs: &[(&str, &str)]| {
+            let mut json = own.clone();
+            for (from, to) in pairs {
+                let value = json[*from].take();
+                json[*to] = value;
+            }
+            json
+        };
+        let read = |json: &Value| crate::hf::read_config(json).map(|config| config.encoder);
+        let others = [("dim", "hidden_size"), ("n_layers", "num_hidden_layers"), ("n_heads", "num_attention_heads")];
+        assert_eq!(read(&renamed(&others)).expect("reads"), read(&own).expect("reads"));
+        let error = read(&renamed(&[("dim", "width")])).expect_err("refused").to_string();
+        assert!(error.contains("`dim`"), "{error}");
+    }
+}

@@ -26,6 +26,11 @@ impl<'a> Fields<'a> {
         self.0.get(field).filter(|value| !value.is_null())
     }
 
+    /// Whether the field is there and not null.
+    pub(crate) fn has(&self, field: &str) -> bool {
+        self.get(field).is_some()
+    }
+
     pub(crate) fn text(&self, field: &str) -> Result<Option<&'a str>, Error> {
         match self.get(field) {
             None => Ok(None),
