@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{CACHE, TRAIN, Workplace};
+use crate::support::{CACHE, TRAIN, Workplace, rows};
 
 /// Every command that reads data refuses this file with all of these in the message, and writes nothing.
 fn refused_by_all(name: &str, content: &[u8], expected: &[&str]) {
@@ -270,7 +270,37 @@ fn a_device_or_number_format_that_this_machine_does_not_have() {
 fn a_training_that_diverges_names_the_step() {
     let place = Workplace::new();
     place.json(CACHE);
-    place.refuses(&format!("{TRAIN} --output student --learning-rate 1e30"), &["error: step ", "learning"]);
+    let done = place.run(&format!("{TRAIN} --output student --learning-rate 1e30"));
+    let message = done.failure();
+    assert!(done.stderr.contains("such steps are skipped and counted"), "{}", done.stderr);
+    assert!(
+        message.contains("error: step ") && message.contains("10th time in a row; lower --learning-rate"),
+        "{message}"
+    );
+    assert!(!place.path("student/model.safetensors").exists());
+}
+
+#[test]
+fn settings_of_a_training_that_do_not_fit_are_named() {
+    let place = Workplace::with_cache();
+    let refuses = |flags: &str, expected: &[&str]| {
+        place.refuses(&format!("{TRAIN} --output student {flags}"), expected);
+        assert!(!place.path("student/metrics.jsonl").exists(), "{flags}");
+    };
+    refuses("--schedule-restarts 2", &["--schedule-restarts goes with --schedule cosine", "`train.schedule_restarts`"]);
+    refuses(
+        "--schedule constant --schedule-floor 0.1",
+        &["--schedule-floor goes with --schedule linear or cosine or plateau"],
+    );
+    refuses("--warmup-steps 100000", &["--warmup-steps is 100000", "the whole training has"]);
+    let texts: String = rows(&place.read("train.tsv")).iter().map(|(text, _)| format!("{text}\n")).collect();
+    place.write("train.txt", texts);
+    let unlabelled = TRAIN.replace("train.tsv", "train.txt");
+    let message = place.run(&format!("{unlabelled} --output student --metric macro-f1")).failure();
+    assert!(message.contains("no macro-f1") && message.contains("by agreement or loss"), "{message}");
+    let masked = "finetune --model teacher --task masked-lm --data train.txt --output student --metric ece";
+    let message = place.run(masked).failure();
+    assert!(message.contains("no ece") && message.contains("by accuracy or loss"), "{message}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 // The whole job.
 mod commands; // command by command: JSON printed, files left
+mod compare; // two arms over several seeds
 mod masked_lm; // a masked-language model from texts alone, and what it says of every token
 mod pretrained; // students that were trained before, teachers that are not here
 mod propose; // students that fit, counted and timed

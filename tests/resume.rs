@@ -23,13 +23,23 @@ fn interrupted(place: &Workplace, line: &str) -> Finished {
     assert_eq!(done.code, Some(130), "{}", done.stderr);
     assert_eq!(done.stdout, "");
     assert!(done.stderr.lines().any(|line| line == "interrupted"), "{}", done.stderr);
-    assert_eq!(place.names("out"), ["checkpoint.safetensors", "metrics.jsonl"]);
+    assert_eq!(unfinished(place), ["checkpoint.safetensors", "metrics.jsonl"]);
     done
+}
+
+/// The files of a run that was stopped, but for the earlier one of its checkpoints, which there may be.
+fn unfinished(place: &Workplace) -> Vec<String> {
+    place.names("out").into_iter().filter(|name| name != "checkpoint.earlier.safetensors").collect()
 }
 
 /// Goes on with `out`, and compares it with the same run undisturbed.
 fn goes_on_to_the_same_end(place: &Workplace, line: &str) {
     place.json(&format!("{line} --output out --resume"));
+    ends_like_the_undisturbed(place, line);
+}
+
+/// Compares `out` with the same run undisturbed.
+fn ends_like_the_undisturbed(place: &Workplace, line: &str) {
     place.json(&format!("{line} --output undisturbed"));
     assert_eq!(place.names("out"), place.names("undisturbed"));
     for (name, bytes) in place.files("undisturbed") {
@@ -145,17 +155,106 @@ fn a_stopped_run_is_not_overwritten_by_accident() {
     interrupted(&place, LONG);
     place.refuses(&format!("{LONG} --output out"), &["out is not empty", "--overwrite"]);
     place.json(&format!("{TRAIN} --output out --overwrite"));
+    assert!(place.names("out").iter().all(|name| !name.starts_with("checkpoint")), "{:?}", place.names("out"));
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_where_it_is_the_only_one() {
+    let place = Workplace::with_cache();
+    interrupted(&place, LONG);
+    if place.path("out/checkpoint.earlier.safetensors").exists() {
+        fs::remove_file(place.path("out/checkpoint.earlier.safetensors")).expect("removes");
+    }
+    let bytes = place.read_bytes("out/checkpoint.safetensors");
+    let line = format!("{LONG} --output out --resume");
+    place.write("out/checkpoint.safetensors", &bytes[..bytes.len() / 2]);
+    place.refuses(&line, &["checkpoint.safetensors: a damaged checkpoint", "--overwrite"]);
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() - 100] ^= 1;
+    place.write("out/checkpoint.safetensors", &flipped);
+    place.refuses(&line, &["its checksum is another", "--overwrite"]);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_gone_round_by_the_one_before_it() {
+    let place = Workplace::with_cache();
+    let line = format!("{LONG} --checkpoint-every 5");
+    let done = stopped(&place, &line, "checkpoint.earlier.safetensors", "KILL");
+    assert_eq!(done.code, None);
+    let bytes = place.read_bytes("out/checkpoint.earlier.safetensors");
+    let newest = place.path("out/checkpoint.safetensors");
+    // Killed between two names, there may be the earlier one alone.
+    let newest = if newest.exists() { fs::read(newest).expect("reads") } else { bytes };
+    let mut flipped = newest;
+    let last = flipped.len() - 1;
+    flipped[last] ^= 128;
+    place.write("out/checkpoint.safetensors", &flipped);
+    let resumed = place.run(&format!("{line} --output out --resume"));
+    resumed.succeeded();
+    assert!(
+        resumed.stderr.contains("its checksum is another); going on from the checkpoint before it"),
+        "{}",
+        resumed.stderr
+    );
+    ends_like_the_undisturbed(&place, &line);
+}
+
+/// Plateau, early stopping, evaluations between epochs: whatever a training remembers is in its checkpoints.
+#[test]
+fn a_training_that_is_killed_at_any_step_goes_on_to_the_same_end() {
+    let place = Workplace::with_cache();
+    let line = format!(
+        "{LONG} --schedule plateau --plateau-patience 1 --plateau-factor 0.5 --evaluate-steps 7 --metric loss --patience 30 \
+         --min-gain 0.001 --max-steps 400 --checkpoint-every 3"
+    );
+    let mut kills = 0;
+    for grown in [1, 700, 900, 1500, 1100] {
+        let bytes = || fs::metadata(place.path("out/metrics.jsonl")).map_or(0, |file| file.len());
+        let before = bytes();
+        let resume = if before > 0 { "--resume" } else { "" };
+        let done =
+            place.start(&format!("{line} --output out {resume}")).until(|| bytes() >= before + grown).signal("KILL");
+        kills += usize::from(done.code.is_none());
+    }
+    assert!(kills >= 3, "{kills} kills");
+    place.json(&format!("{line} --output out --resume"));
+    ends_like_the_undisturbed(&place, &line);
+}
+
+#[test]
+fn a_training_stops_early_where_evaluations_no_longer_improve() {
+    let place = Workplace::with_cache();
+    let line = "train --teacher teacher --cache cache --data train.tsv --epochs 50 --learning-rate 1e-9 --patience 3 --metric loss \
+                --min-gain 1 --threads 1";
+    let done = place.run(&format!("{line} --output out"));
+    done.succeeded();
+    let record: serde_json::Value = serde_json::from_str(&place.read("out/distill.json")).expect("JSON");
+    // The first evaluation and three more.
+    let evaluations = place.read("out/metrics.jsonl").lines().filter(|line| line.contains("\"evaluation\"")).count();
+    assert_eq!(evaluations, 4);
+    assert!(done.stderr.contains("stopped early after step"), "{}", done.stderr);
+    let steps = record["figures"]["steps"].as_u64().expect("a number");
+    assert_eq!(steps % 4, 0);
+    assert_eq!((&record["inputs"]["fit"]["patience"], &record["inputs"]["fit"]["metric"]), (&3.into(), &"loss".into()));
     assert!(!place.path("out/checkpoint.safetensors").exists());
 }
 
 #[test]
-fn a_damaged_checkpoint_is_refused() {
+fn sigterm_stops_in_order_with_a_status_of_its_own() {
     let place = Workplace::with_cache();
-    interrupted(&place, LONG);
-    let bytes = place.read_bytes("out/checkpoint.safetensors");
-    place.write("out/checkpoint.safetensors", &bytes[..bytes.len() / 2]);
-    let line = format!("{LONG} --output out --resume");
-    place.refuses(&line, &["checkpoint.safetensors: a damaged checkpoint", "--overwrite"]);
+    let done = stopped(&place, LONG, "checkpoint.safetensors", "TERM");
+    assert_eq!(done.code, Some(75), "{}", done.stderr);
+    assert!(done.stderr.contains("hint: the same command with --resume goes on from here"), "{}", done.stderr);
+    goes_on_to_the_same_end(&place, LONG);
+}
+
+/// When checkpoints are written is no part of a result.
+#[test]
+fn a_stopped_run_goes_on_with_other_checkpoints() {
+    let place = Workplace::with_cache();
+    interrupted(&place, &format!("{LONG} --checkpoint-every 2"));
+    place.json(&format!("{LONG} --checkpoint-minutes 5 --output out --resume"));
+    ends_like_the_undisturbed(&place, LONG);
 }
 
 #[test]
@@ -165,7 +264,7 @@ fn a_finetuning_that_ctrl_c_stopped_goes_on() {
         stopped(&place, "finetune --model teacher --data train.tsv --epochs 60", "checkpoint.safetensors", "INT");
     assert_eq!(done.code, Some(130), "{}", done.stderr);
     assert!(done.stderr.contains("hint: the same command with --resume"), "{}", done.stderr);
-    assert_eq!(place.names("out"), ["checkpoint.safetensors", "metrics.jsonl"]);
+    assert_eq!(unfinished(&place), ["checkpoint.safetensors", "metrics.jsonl"]);
     let line = "finetune --model teacher --data train.tsv --epochs 60";
     place.refuses(&format!("{line} --output out --resume --dropout 0.3"), &["another `config`"]);
     place.json(&format!("{line} --output out --resume"));

@@ -19,6 +19,15 @@ pub(crate) fn write_whole_with<E: From<io::Error>>(
     path: &Path,
     write: impl FnOnce(&mut File) -> Result<(), E>,
 ) -> Result<(), E> {
+    replace_whole(path, write, || Ok(()))
+}
+
+/// As [`write_whole_with`]; `before` runs when the content is whole and on the disk, right before it takes its place.
+pub(crate) fn replace_whole<E: From<io::Error>>(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<(), E>,
+    before: impl FnOnce() -> io::Result<()>,
+) -> Result<(), E> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = Builder::new();
     builder.prefix(PARTIAL.0).suffix(PARTIAL.1);
@@ -32,6 +41,7 @@ pub(crate) fn write_whole_with<E: From<io::Error>>(
     let mut file = builder.tempfile_in(folder).map_err(|error| io::Error::from(error.kind()))?;
     write(file.as_file_mut())?;
     file.as_file_mut().sync_all()?;
+    before()?;
     file.persist(path).map_err(io::Error::from)?;
     Ok(())
 }

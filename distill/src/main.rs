@@ -1,5 +1,6 @@
 //! The program `distill`: knowledge distillation for text classifiers. Parses the command line, runs the command, and
-//! returns its exit status: 0, 1 for an error, 2 for an invalid command line, 130 for Ctrl-C.
+//! returns its exit status: 0, 1 for an error, 2 for an invalid command line, 75 for SIGTERM (stopped in order, to be started
+//! again), 130 for Ctrl-C.
 
 mod card;
 mod cli;
@@ -61,6 +62,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Predict(args) => commands::predict::run(args, &ui),
         Command::Bench(args) => commands::bench::run(args, &ui),
         Command::Run(args) => commands::run::run(args, &ui),
+        Command::Compare(args) => commands::compare::run(args, &ui),
         Command::Demo(args) => commands::demo::run(args, &ui),
     }
 }
@@ -96,7 +98,7 @@ fn conclude(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(|cause| cause.is::<Interrupted>()) {
         ui::say("interrupted");
         hint::hints(error).iter().for_each(ui::say);
-        return ExitCode::from(interrupt::EXIT_CODE);
+        return ExitCode::from(interrupt::exit_code());
     }
     ui::say(hint::describe(error));
     ExitCode::FAILURE

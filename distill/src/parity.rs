@@ -13,6 +13,7 @@ use nn::{AdamW, DropoutRng, Family, Head, LayerSlot, Mode, Model, PackedInput, P
 
 use crate::inference::packed;
 use crate::objective::{LossReport, LossTermRecipe, Objective, ObjectiveRows, StepCounts};
+use crate::recipe::FitRecipe;
 use crate::signal::TeacherSignal;
 use crate::training::schedule::Schedule;
 use golden::{Golden, GoldenBatch, difference, fixture, load, load_for};
@@ -253,7 +254,7 @@ impl Case {
 
     /// Ten steps as `Fit` takes them: losses before each step and norms before clipping.
     fn ten_steps(&mut self) -> (Vec<f32>, Vec<f32>) {
-        let schedule = Schedule::new(1e-3, 0.2, 10);
+        let schedule = Schedule::new(FitRecipe::DEFAULT.schedule(), 1e-3, 0.2, 10);
         let (weight_decay, max_gradient_norm) = (0.01, 1.0);
         let optimizer = AdamW::new(self.model.parameters().layout().clone(), weight_decay);
         self.model.begin(optimizer).expect("an optimiser of the model's layout");

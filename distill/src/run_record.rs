@@ -120,8 +120,14 @@ fn first_difference(ours: &Value, theirs: &Value) -> Option<(Vec<String>, Value,
 pub(crate) struct RunFigures {
     /// Optimiser steps taken in all.
     pub(crate) steps: usize,
+    /// Of these the ones that changed nothing, since a gradient was not finite.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub(crate) skipped_steps: usize,
     /// The epoch whose weights were kept, from 1.
     pub(crate) kept_epoch: usize,
+    /// The step after which they were; missing in older records.
+    #[serde(default)]
+    pub(crate) kept_step: usize,
     pub(crate) parameters: usize,
     /// Size of `model.safetensors` in bytes.
     pub(crate) bytes: u64,
@@ -130,6 +136,10 @@ pub(crate) struct RunFigures {
     /// Peak GPU memory of buffers in bytes, since the run was started or last resumed; `None` on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) device_peak_memory_bytes: Option<u64>,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 impl RunRecord {

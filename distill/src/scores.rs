@@ -66,6 +66,8 @@ impl Scores {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Evaluated {
     pub(crate) scores: Scores,
+    /// The class that every row is predicted to be, where that is one.
+    pub(crate) only_class: Option<u32>,
     /// See [`cross_entropy`]; against the labels, or where there are none against the teacher's choices.
     pub(crate) loss: Option<f64>,
 }

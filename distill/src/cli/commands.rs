@@ -285,6 +285,31 @@ pub(crate) struct RunArgs {
     pub(crate) hub: HubArgs,
 }
 
+/// `distill compare`: a recipe with and without its teacher, or two recipes, over several seeds.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  distill compare recipe.toml --seeds 5")]
+pub(crate) struct CompareArgs {
+    /// Recipe in TOML; paths in it are relative to the current folder
+    #[arg(value_name = "RECIPE.toml")]
+    pub(crate) recipe: PathBuf,
+    /// Another recipe, in place of the same one without its teacher
+    #[arg(long, value_name = "RECIPE.toml", help_heading = "Recipe")]
+    pub(crate) against: Option<PathBuf>,
+    /// Override a value of the recipe, or of both; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Recipe")]
+    pub(crate) set: Vec<Setting>,
+    /// Trainings of each side: seeds from the recipe's `train.seed` on
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one, help_heading = "Recipe")]
+    pub(crate) seeds: usize,
+    /// Folder to write; what is there already of the same trainings is kept [default: `compare` in the recipe's `output`]
+    #[arg(long, value_name = "FOLDER", help_heading = "Output")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+}
+
 /// `distill demo`: the whole pipeline on built-in data.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  distill demo --output demo")]

@@ -12,7 +12,8 @@ use super::values::{TaskName, at_least_one, at_least_three, number, one_of};
 use crate::device::{self, DeviceChoice, PrecisionChoice};
 use crate::jobs::Existing;
 use crate::recipe::{
-    ABOVE_ZERO, ColumnsRecipe, FRACTION, FitRecipe, Keep, LabelNameList, PART, PROBABILITY, StudentRecipe, ZERO_OR_MORE,
+    ABOVE_ZERO, ColumnsRecipe, FRACTION, FitRecipe, Keep, LabelNameList, Metric, PART, PROBABILITY, ScheduleKind,
+    StudentRecipe, ZERO_OR_MORE,
 };
 use crate::tasks::Task;
 
@@ -164,23 +165,71 @@ pub(crate) struct FittingArgs {
     /// Weight decay of AdamW; not applied to biases and norms
     #[arg(long, value_name = "RATE", default_value_t = FitRecipe::DEFAULT.weight_decay, value_parser = number(ZERO_OR_MORE))]
     pub(crate) weight_decay: f64,
-    /// Fraction of all steps for warmup: the learning rate rises linearly from 0, then falls linearly to 0 over the
-    /// rest
-    #[arg(long, value_name = "FRACTION", default_value_t = FitRecipe::DEFAULT.warmup_ratio, value_parser = number(FRACTION))]
+    /// Take this many optimiser steps, whatever --epochs says
+    #[arg(long, value_name = "STEPS", value_parser = at_least_one)]
+    pub(crate) max_steps: Option<usize>,
+    /// How the learning rate goes on after the warmup: constant, linear (falls to 0), cosine, inverse-sqrt, one-cycle, or
+    /// plateau (falls when evaluations no longer improve)
+    #[arg(long, value_parser = one_of(&ScheduleKind::ALL, ScheduleKind::name), value_name = "NAME",
+          default_value_t = FitRecipe::DEFAULT.schedule, hide_possible_values = true, help_heading = "Schedule")]
+    pub(crate) schedule: ScheduleKind,
+    /// Fraction of all steps for warmup: the learning rate rises linearly from 0
+    #[arg(long, value_name = "FRACTION", default_value_t = FitRecipe::DEFAULT.warmup_ratio, value_parser = number(FRACTION),
+          help_heading = "Schedule")]
     pub(crate) warmup_ratio: f64,
+    /// Steps of warmup, in place of --warmup-ratio
+    #[arg(long, value_name = "STEPS", conflicts_with = "warmup_ratio", help_heading = "Schedule")]
+    pub(crate) warmup_steps: Option<usize>,
+    /// Fraction of the peak that the learning rate does not fall below (linear, cosine, plateau)
+    #[arg(long, value_name = "FRACTION", default_value_t = FitRecipe::DEFAULT.schedule_floor, value_parser = number(FRACTION),
+          help_heading = "Schedule")]
+    pub(crate) schedule_floor: f64,
+    /// Times that a cosine starts again from the peak
+    #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.schedule_restarts, help_heading = "Schedule")]
+    pub(crate) schedule_restarts: usize,
+    /// Evaluations in a row without a better one that a plateau takes before the learning rate falls
+    #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.plateau_patience, help_heading = "Schedule")]
+    pub(crate) plateau_patience: usize,
+    /// What a plateau multiplies the learning rate by
+    #[arg(long, value_name = "FACTOR", default_value_t = FitRecipe::DEFAULT.plateau_factor, value_parser = number(PROBABILITY),
+          help_heading = "Schedule")]
+    pub(crate) plateau_factor: f64,
     /// Clip the gradient to this L2 norm, over all parameters
     #[arg(long, value_name = "NORM", default_value_t = FitRecipe::DEFAULT.max_gradient_norm, value_parser = number(ABOVE_ZERO))]
     pub(crate) max_gradient_norm: f64,
     /// Dropout probability, in training only
     #[arg(long, value_name = "RATE", default_value_t = StudentRecipe::DEFAULT.dropout, value_parser = number(PROBABILITY))]
     pub(crate) dropout: f64,
-    /// Which weights to keep: best (highest validation accuracy; without labels, agreement with the teacher) or last
+    /// Which weights to keep: best (by --metric on the validation data) or last
     #[arg(long, value_parser = one_of(&Keep::ALL, Keep::name), value_name = "WHICH", default_value_t = FitRecipe::DEFAULT.keep,
-          hide_possible_values = true)]
+          hide_possible_values = true, help_heading = "Evaluation")]
     pub(crate) keep: Keep,
+    /// What evaluations are compared by: accuracy, macro-f1, agreement (with the teacher), loss or ece (calibration error)
+    /// [default: accuracy; without labels, agreement]
+    #[arg(long, value_parser = one_of(&Metric::ALL, Metric::name), value_name = "NAME", hide_possible_values = true,
+          help_heading = "Evaluation")]
+    pub(crate) metric: Option<Metric>,
     /// Evaluate on the validation data every this many epochs
-    #[arg(long, value_name = "EPOCHS", default_value_t = FitRecipe::DEFAULT.evaluate_every, value_parser = at_least_one)]
+    #[arg(long, value_name = "EPOCHS", default_value_t = FitRecipe::DEFAULT.evaluate_every, value_parser = at_least_one,
+          help_heading = "Evaluation")]
     pub(crate) evaluate_every: usize,
+    /// Evaluate every this many steps, in place of epochs
+    #[arg(long, value_name = "STEPS", value_parser = at_least_one, conflicts_with = "evaluate_every",
+          help_heading = "Evaluation")]
+    pub(crate) evaluate_steps: Option<usize>,
+    /// Stop early, after this many evaluations in a row without a better one
+    #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Evaluation")]
+    pub(crate) patience: Option<usize>,
+    /// With --patience: an evaluation is better by more than this, or it is not
+    #[arg(long, value_name = "GAIN", default_value_t = FitRecipe::DEFAULT.min_gain, value_parser = number(ZERO_OR_MORE),
+          requires = "patience", help_heading = "Evaluation")]
+    pub(crate) min_gain: f64,
+    /// Write a checkpoint every this many steps, besides those at the ends of epochs
+    #[arg(long, value_name = "STEPS", value_parser = at_least_one, help_heading = "Checkpoints")]
+    pub(crate) checkpoint_every: Option<usize>,
+    /// Write a checkpoint every this many minutes
+    #[arg(long, value_name = "MINUTES", value_parser = number(ABOVE_ZERO), help_heading = "Checkpoints")]
+    pub(crate) checkpoint_minutes: Option<f64>,
     /// Random seed: the same seed gives the same model
     #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.seed)]
     pub(crate) seed: u64,
@@ -191,14 +240,27 @@ impl FittingArgs {
     pub(super) fn recipe(&self, epochs: usize, learning_rate: f64, compute: &ComputeArgs) -> FitRecipe {
         FitRecipe {
             epochs,
+            max_steps: self.max_steps,
             batch_rows: self.batch_rows,
             batch_tokens: compute.batch_tokens,
             learning_rate,
             weight_decay: self.weight_decay,
             warmup_ratio: self.warmup_ratio,
+            warmup_steps: self.warmup_steps,
+            schedule: self.schedule,
+            schedule_floor: self.schedule_floor,
+            schedule_restarts: self.schedule_restarts,
+            plateau_patience: self.plateau_patience,
+            plateau_factor: self.plateau_factor,
             max_gradient_norm: self.max_gradient_norm,
             keep: self.keep,
+            metric: self.metric,
             evaluate_every: self.evaluate_every,
+            evaluate_steps: self.evaluate_steps,
+            patience: self.patience,
+            min_gain: self.min_gain,
+            checkpoint_every: self.checkpoint_every,
+            checkpoint_minutes: self.checkpoint_minutes,
             seed: self.seed,
         }
     }

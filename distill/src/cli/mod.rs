@@ -11,7 +11,9 @@ mod values;
 
 pub(crate) use bench::{BenchArgs, BenchCommand};
 pub(crate) use cache::{CacheArgs, CacheCommand};
-pub(crate) use commands::{DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs};
+pub(crate) use commands::{
+    CompareArgs, DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs,
+};
 pub(crate) use propose::ProposeArgs;
 
 use clap::{ArgAction, Parser, Subcommand};
@@ -61,6 +63,8 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Cache, train, evaluate and export, as described in a recipe file
     Run(RunArgs),
+    /// Compare a recipe with and without its teacher, or with another recipe, over several seeds
+    Compare(CompareArgs),
     /// Run the whole pipeline on a built-in data set and teacher; needs no downloads
     Demo(DemoArgs),
 }

@@ -30,6 +30,7 @@ pub(crate) struct Finetuning<'a> {
 impl Finetuning<'_> {
     /// Trains, writes the model and its record.
     pub(crate) fn run(self, existing: Existing) -> anyhow::Result<Trained> {
+        self.fit.check()?;
         let Start { mut model, train, validation } = self.task.start(&self.source)?;
         model.config.encoder = model.config.encoder.with_dropout(self.dropout as f32);
         let max_length = model.max_length(self.source.columns.max_length)?;

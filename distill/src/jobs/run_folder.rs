@@ -13,7 +13,7 @@ use crate::recipe::ExportDtype;
 use crate::run_record::{RECORD, RunFigures, RunInputs, RunRecord};
 use crate::telemetry::{METRICS, METRICS_START};
 use crate::training::Fitted;
-use crate::training::checkpoint::{self, CHECKPOINT};
+use crate::training::checkpoint::{self, CHECKPOINT, EARLIER};
 use crate::ui;
 
 /// What to do with a folder that is not empty.
@@ -43,7 +43,7 @@ impl Existing {
         let ours = |bytes: Vec<u8>| bytes.starts_with(METRICS_START) || METRICS_START.starts_with(&bytes);
         let begun = fs::read(folder.join(METRICS)).is_ok_and(ours);
         let begun = begun && held.iter().all(|name| written().contains(&name.as_str()));
-        if !begun && !held.iter().any(|name| name == CHECKPOINT) {
+        if !begun && !held.iter().any(|name| [CHECKPOINT, EARLIER].contains(&name.as_str())) {
             prepare_output(folder, false, &[])?;
         }
         Ok(None)
@@ -61,7 +61,7 @@ impl Existing {
 
 /// All files that a training run may write.
 pub(super) fn written() -> Vec<&'static str> {
-    [METRICS, CHECKPOINT, RECORD].into_iter().chain(MODEL_FILES).collect()
+    [METRICS, CHECKPOINT, EARLIER, RECORD].into_iter().chain(MODEL_FILES).collect()
 }
 
 /// The results of a complete run in the folder; an error if it had other inputs.
@@ -89,7 +89,9 @@ pub(super) fn finish(
     let bytes = model::save(folder, student.config(), student.parameters(), tokenizer, ExportDtype::F32)?;
     let figures = RunFigures {
         steps: fitted.steps,
+        skipped_steps: fitted.skipped,
         kept_epoch: fitted.kept_epoch,
+        kept_step: fitted.kept_step,
         parameters: student.parameters().flat().len(),
         bytes,
         validation: fitted.scores.clone(),

@@ -18,7 +18,7 @@ use crate::model;
 use crate::objective::{LossTermRecipe, Objective};
 use crate::recipe::{FitRecipe, StudentRecipe};
 use crate::run_record::{RunFigures, RunInputs};
-use crate::signal::cached;
+use crate::signal::{cached, quality};
 use crate::tasks::Task;
 use crate::training::{Fit, FitRows, Speed};
 use crate::ui;
@@ -54,6 +54,7 @@ pub(crate) struct Trained {
 impl Training<'_> {
     /// Trains, writes the model and its record.
     pub(crate) fn run(self, existing: Existing) -> anyhow::Result<Trained> {
+        self.fit.check()?;
         let objective = Objective::new(self.objective.clone())?;
         let Split { rows, labels } = self.data.train;
         if !objective.needs_teacher() && labels.iter().all(Option::is_none) {
@@ -88,6 +89,7 @@ impl Training<'_> {
             if let (Some((accuracy, labelled)), false) = (cached::accuracy(cache, &keys, &labels)?, self.force) {
                 data::refuse_chance(accuracy, labelled, names.len())?;
             }
+            quality::warnings(cache, &keys, &labels, objective.temperatures())?.iter().for_each(ui::say);
         }
         let (validation_keys, _) = self.teacher.keys(&self.data.validation.rows)?;
         let validation_rows = self.data.validation;

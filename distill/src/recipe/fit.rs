@@ -5,7 +5,8 @@ use std::fmt;
 use nn::Compute;
 use serde::{Deserialize, Serialize};
 
-use super::checks::{ABOVE_ZERO, Check, FRACTION, ZERO_OR_MORE};
+use super::checks::{ABOVE_ZERO, Check, FRACTION, PROBABILITY, ZERO_OR_MORE};
+use super::{Metric, ScheduleKind, ScheduleRecipe};
 use crate::device;
 
 /// Training settings.
@@ -13,6 +14,9 @@ use crate::device;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct FitRecipe {
     pub(crate) epochs: usize,
+    /// Optimiser steps in place of whole epochs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_steps: Option<usize>,
     pub(crate) batch_rows: usize,
     /// Maximum tokens per forward pass; `None` for the device's default.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -20,10 +24,43 @@ pub(crate) struct FitRecipe {
     pub(crate) learning_rate: f64,
     pub(crate) weight_decay: f64,
     pub(crate) warmup_ratio: f64,
+    /// In place of the ratio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) warmup_steps: Option<usize>,
+    // What is left out below has its default, so that records from before it was there say the same.
+    #[serde(skip_serializing_if = "is_linear")]
+    pub(crate) schedule: ScheduleKind,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) schedule_floor: f64,
+    #[serde(skip_serializing_if = "is_no_count")]
+    pub(crate) schedule_restarts: usize,
+    #[serde(skip_serializing_if = "is_plateau_patience")]
+    pub(crate) plateau_patience: usize,
+    #[serde(skip_serializing_if = "is_plateau_factor")]
+    pub(crate) plateau_factor: f64,
     pub(crate) max_gradient_norm: f64,
     pub(crate) keep: Keep,
+    /// What evaluations are compared by; `None` for accuracy, or agreement where there are no labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metric: Option<Metric>,
     /// Epochs between evaluations.
     pub(crate) evaluate_every: usize,
+    /// Optimiser steps between evaluations, in place of epochs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) evaluate_steps: Option<usize>,
+    /// Evaluations without a gain after which the training stops; `None` to never stop early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) patience: Option<usize>,
+    /// A smaller gain than this is none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) min_gain: f64,
+    // When checkpoints are written changes nothing in a result, so records and checkpoints do not have it.
+    /// Optimiser steps between checkpoints, besides those at the ends of epochs.
+    #[serde(skip_serializing)]
+    pub(crate) checkpoint_every: Option<usize>,
+    /// Minutes between checkpoints.
+    #[serde(skip_serializing)]
+    pub(crate) checkpoint_minutes: Option<f64>,
     pub(crate) seed: u64,
 }
 
@@ -37,20 +74,71 @@ impl FitRecipe {
     /// The defaults of `train` and of a recipe's `[train]`; `finetune` has its own epochs and learning rate.
     pub(crate) const DEFAULT: Self = Self {
         epochs: 5,
+        max_steps: None,
         batch_rows: 32,
         batch_tokens: None,
         learning_rate: 1e-4,
         weight_decay: 0.01,
         warmup_ratio: 0.06,
+        warmup_steps: None,
+        schedule: ScheduleKind::Linear,
+        schedule_floor: 0.0,
+        schedule_restarts: 0,
+        plateau_patience: 10,
+        plateau_factor: 0.1,
         max_gradient_norm: 1.0,
         keep: Keep::Best,
+        metric: None,
         evaluate_every: 1,
+        evaluate_steps: None,
+        patience: None,
+        min_gain: 0.0,
+        checkpoint_every: None,
+        checkpoint_minutes: None,
         seed: 42,
     };
 
     /// The same with all defaults resolved for this device.
     pub(crate) fn on(&self, compute: &Compute) -> Self {
         Self { batch_tokens: Some(device::batch_tokens(self.batch_tokens, compute)), ..self.clone() }
+    }
+
+    /// The curve of the learning rate.
+    pub(crate) fn schedule(&self) -> ScheduleRecipe {
+        ScheduleRecipe {
+            kind: self.schedule,
+            floor: self.schedule_floor,
+            restarts: self.schedule_restarts,
+            warmup_steps: self.warmup_steps,
+            plateau_patience: self.plateau_patience,
+            plateau_factor: self.plateau_factor,
+        }
+    }
+
+    /// Refuses settings that would change nothing, since they belong to another schedule.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        use ScheduleKind::{Cosine, Linear, Plateau};
+        let given = [
+            ("schedule-restarts", self.schedule_restarts != 0, &[Cosine][..]),
+            ("schedule-floor", self.schedule_floor != 0.0, &[Linear, Cosine, Plateau]),
+            ("plateau-patience", !is_plateau_patience(&self.plateau_patience), &[Plateau]),
+            ("plateau-factor", !is_plateau_factor(&self.plateau_factor), &[Plateau]),
+        ];
+        for (flag, given, of) in given {
+            if given && !of.contains(&self.schedule) {
+                let names: Vec<&str> = of.iter().map(|kind| kind.name()).collect();
+                anyhow::bail!(
+                    "--{flag} goes with --schedule {}, and this one is {} (in a recipe `train.{}`)",
+                    names.join(" or "),
+                    self.schedule,
+                    flag.replace('-', "_")
+                );
+            }
+        }
+        if self.min_gain != 0.0 && self.patience.is_none() {
+            anyhow::bail!("--min-gain goes with --patience (in a recipe `train.min_gain` with `train.patience`)");
+        }
+        Ok(())
     }
 
     /// Most tokens in one forward pass.
@@ -65,6 +153,14 @@ impl FitRecipe {
             Check::Size("train.batch_rows", Some(self.batch_rows)),
             Check::Size("train.batch_tokens", self.batch_tokens),
             Check::Size("train.evaluate_every", Some(self.evaluate_every)),
+            Check::Size("train.evaluate_steps", self.evaluate_steps),
+            Check::Size("train.max_steps", self.max_steps),
+            Check::Size("train.patience", self.patience),
+            Check::Size("train.checkpoint_every", self.checkpoint_every),
+            Check::Number("train.checkpoint_minutes", self.checkpoint_minutes.unwrap_or(1.0), ABOVE_ZERO),
+            Check::Number("train.min_gain", self.min_gain, ZERO_OR_MORE),
+            Check::Number("train.schedule_floor", self.schedule_floor, FRACTION),
+            Check::Number("train.plateau_factor", self.plateau_factor, PROBABILITY),
             Check::Number("train.learning_rate", self.learning_rate, ABOVE_ZERO),
             Check::Number("train.max_gradient_norm", self.max_gradient_norm, ABOVE_ZERO),
             Check::Number("train.weight_decay", self.weight_decay, ZERO_OR_MORE),
@@ -73,13 +169,33 @@ impl FitRecipe {
     }
 }
 
+fn is_linear(kind: &ScheduleKind) -> bool {
+    *kind == ScheduleKind::Linear
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
+fn is_no_count(count: &usize) -> bool {
+    *count == 0
+}
+
+fn is_plateau_patience(count: &usize) -> bool {
+    *count == FitRecipe::DEFAULT.plateau_patience
+}
+
+fn is_plateau_factor(factor: &f64) -> bool {
+    *factor == FitRecipe::DEFAULT.plateau_factor
+}
+
 /// Which state of the model a training keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Keep {
-    /// The one with the best accuracy on the validation rows; of equals the one with the lower loss there, then the later.
+    /// The one with the best evaluation on the validation rows; of equals the one with the lower loss there, then the later.
     Best,
-    /// The one at the end of the last epoch.
+    /// The one after the last step.
     Last,
 }
 

@@ -8,7 +8,9 @@ mod export;
 mod family;
 mod fit;
 mod label_names;
+mod metric;
 mod read;
+mod schedule;
 mod shape;
 mod student;
 
@@ -22,7 +24,9 @@ pub(crate) use export::{ExportDtype, ExportRecipe};
 pub(crate) use family::StudentFamily;
 pub(crate) use fit::{FitRecipe, Keep};
 pub(crate) use label_names::LabelNameList;
+pub(crate) use metric::Metric;
 pub(crate) use read::{Setting, read};
+pub(crate) use schedule::{ScheduleKind, ScheduleRecipe};
 pub(crate) use shape::Shape;
 pub(crate) use student::{LayerChoice, StudentRecipe};
 
@@ -52,6 +56,7 @@ impl Recipe {
     /// An error that names the key if a value is not allowed.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         refuse(&[self.train.checks(), self.student.checks()].concat())?;
+        self.train.check()?;
         self.student.check()?;
         Objective::new(self.objective.clone())?;
         Ok(())

@@ -1,6 +1,7 @@
 //! The teacher's stored outputs for some rows. The only source so far is a cache ([`cached`]).
 
 pub(crate) mod cached;
+pub(crate) mod quality;
 
 /// The teacher's outputs for a micro-batch of `B` rows over `K` classes.
 #[derive(Debug, Clone, PartialEq)]

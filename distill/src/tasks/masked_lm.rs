@@ -73,5 +73,6 @@ pub(super) fn score(
         masked += predicted.len();
         right += predicted.iter().zip(&batch.originals).filter(|(predicted, original)| predicted == original).count();
     }
-    Ok(Evaluated { scores: Scores::of_tokens(right, masked), loss: (masked > 0).then(|| loss / masked as f64) })
+    let loss = (masked > 0).then(|| loss / masked as f64);
+    Ok(Evaluated { scores: Scores::of_tokens(right, masked), only_class: None, loss })
 }

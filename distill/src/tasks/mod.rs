@@ -14,6 +14,7 @@ use teacher::HubOptions;
 
 use crate::model::TextModel;
 use crate::objective::LossTermRecipe;
+use crate::recipe::Metric;
 use crate::scores::Evaluated;
 pub(crate) use common::{Questions, Source, Start, StoredByDefault};
 
@@ -138,6 +139,20 @@ impl Targets {
         match self {
             Self::Labels => encodings,
             Self::MaskedTokens(masking) => masking.masked(0, &encodings),
+        }
+    }
+
+    /// The figures of an evaluation, of rows with labels and of rows that a teacher has answered.
+    pub(crate) fn metrics(&self, labelled: bool, answered: bool) -> Vec<Metric> {
+        match self {
+            Self::Labels => {
+                let of_labels = [Metric::Accuracy, Metric::MacroF1, Metric::Loss, Metric::Ece];
+                let of_labels = of_labels.into_iter().filter(|_| labelled);
+                let of_answers = [Metric::Agreement].into_iter().filter(|_| answered);
+                let loss = [Metric::Loss].into_iter().filter(|_| answered && !labelled);
+                of_labels.chain(of_answers).chain(loss).collect()
+            }
+            Self::MaskedTokens(_) => vec![Metric::Accuracy, Metric::Loss],
         }
     }
 

@@ -187,7 +187,9 @@ pub(super) fn score(
         let choices: Vec<Option<u32>> = teacher?.into_iter().map(Some).collect();
         scores::cross_entropy(&logits, &choices, classes)
     });
-    Ok(Evaluated { scores, loss })
+    let predicted = scores::predictions(&logits, classes);
+    let only_class = predicted.first().copied().filter(|first| predicted.iter().all(|class| class == first));
+    Ok(Evaluated { scores, only_class, loss })
 }
 
 /// What a model says of one text.

@@ -81,7 +81,7 @@ impl Metrics {
             scores: &'a Scores,
             validation_loss: Option<f64>,
         }
-        let Evaluated { scores, loss: validation_loss } = evaluated;
+        let Evaluated { scores, loss: validation_loss, .. } = evaluated;
         let validation_loss = *validation_loss;
         self.line(&Line { schema_version: SCHEMA_VERSION, event: "evaluation", step, epoch, scores, validation_loss })
     }

@@ -3,15 +3,17 @@
 use nn::Model;
 use serde::{Deserialize, Serialize};
 
-use crate::recipe::Keep;
+use crate::recipe::{Keep, Metric};
 use crate::scores::{Evaluated, Scores};
+use std::sync::Arc;
 
 /// The weights to keep so far.
 pub(super) struct Kept {
     keep: Keep,
+    metric: Option<Metric>,
     best: Option<Best>,
     /// Those of the best evaluation.
-    parameters: Option<Vec<f32>>,
+    parameters: Option<Arc<Vec<f32>>>,
     last: Option<Scores>,
 }
 
@@ -20,6 +22,9 @@ pub(super) struct Kept {
 pub(crate) struct Best {
     /// From 1.
     pub(crate) epoch: usize,
+    /// Optimiser steps taken; older checkpoints do not say.
+    #[serde(default)]
+    pub(crate) step: usize,
     pub(crate) scores: Scores,
     /// On the validation rows; checkpoints of before it counted have none.
     #[serde(default)]
@@ -28,47 +33,65 @@ pub(crate) struct Best {
 
 impl Kept {
     /// Starts with the best evaluation of a checkpoint, if there is one.
-    pub(super) fn new(keep: Keep, best: Option<Best>, parameters: Option<Vec<f32>>) -> Self {
-        Self { keep, best, parameters, last: None }
+    pub(super) fn new(keep: Keep, metric: Option<Metric>, best: Option<Best>, parameters: Option<Vec<f32>>) -> Self {
+        Self { keep, metric, best, parameters: parameters.map(Arc::new), last: None }
     }
 
-    /// Takes the model's weights if its scores after this epoch are the best so far and that is what is kept.
-    pub(super) fn offer(&mut self, model: &mut Model, epoch: usize, evaluated: Evaluated) -> anyhow::Result<()> {
-        let Evaluated { scores, loss } = evaluated;
-        let offered = Best { epoch, scores: scores.clone(), loss };
-        if self.keep == Keep::Best && offered.is_at_least(self.best.as_ref()) {
+    /// Takes the model's weights if its scores after so many steps, in this epoch, are the best so far and that is what is
+    /// kept.
+    pub(super) fn offer(
+        &mut self,
+        model: &mut Model,
+        [step, epoch]: [usize; 2],
+        evaluated: Evaluated,
+    ) -> anyhow::Result<()> {
+        let Evaluated { scores, loss, .. } = evaluated;
+        let offered = Best { epoch, step, scores: scores.clone(), loss };
+        if self.keep == Keep::Best && offered.is_at_least(self.best.as_ref(), self.metric) {
             self.best = Some(offered);
-            self.parameters = Some(model.settle()?.flat().to_vec());
+            self.parameters = Some(Arc::new(model.settle()?.flat().to_vec()));
         }
         self.last = Some(scores);
         Ok(())
     }
 
     /// The best evaluation, for a checkpoint, and its weights.
-    pub(super) fn best(&self) -> (Option<Best>, Option<&[f32]>) {
-        (self.best.clone(), self.parameters.as_deref())
+    pub(super) fn best(&self) -> (Option<Best>, Option<Arc<Vec<f32>>>) {
+        (self.best.clone(), self.parameters.clone())
     }
 
-    /// Gives the model the weights to keep; returns their epoch and scores.
-    pub(super) fn settle(self, model: &mut Model, epochs: usize) -> anyhow::Result<(usize, Option<Scores>)> {
+    /// Gives the model the weights to keep; returns their step, their epoch and their scores. `last` is where it is now.
+    pub(super) fn settle(self, model: &mut Model, last: [usize; 2]) -> anyhow::Result<([usize; 2], Option<Scores>)> {
         match (self.best, self.parameters) {
             (Some(best), Some(parameters)) => {
                 model.set_parameters(&parameters)?;
-                Ok((best.epoch, Some(best.scores)))
+                Ok(([best.step, best.epoch], Some(best.scores)))
             }
             _ => {
                 model.settle()?;
-                Ok((epochs, self.last))
+                Ok((last, self.last))
             }
         }
     }
 }
 
+/// How good an evaluation is by a metric, more for a better one; `None` where it does not have it.
+pub(super) fn merit(metric: Option<Metric>, scores: &Scores, loss: Option<f64>) -> Option<f64> {
+    match metric {
+        None => scores.accuracy.or(scores.agreement),
+        Some(Metric::Accuracy) => scores.accuracy,
+        Some(Metric::MacroF1) => scores.macro_f1,
+        Some(Metric::Agreement) => scores.agreement,
+        Some(Metric::Loss) => loss.map(|loss| -loss),
+        Some(Metric::Ece) => scores.ece.map(|error| -error),
+    }
+}
+
 impl Best {
-    /// Whether this later evaluation is to be kept in place of the best before: for a better accuracy, or without labels
-    /// agreement with the teacher; of equals, for a loss that is not higher.
-    fn is_at_least(&self, before: Option<&Self>) -> bool {
-        let merit = |best: &Self| best.scores.accuracy.or(best.scores.agreement);
+    /// Whether this later evaluation is to be kept in place of the best before: for a better score; of equals, for a loss
+    /// that is not higher.
+    fn is_at_least(&self, before: Option<&Self>, metric: Option<Metric>) -> bool {
+        let merit = |best: &Self| merit(metric, &best.scores, best.loss);
         match (merit(self), before.and_then(|before| Some((merit(before)?, before.loss)))) {
             (Some(new), Some((old, old_loss))) if new == old => match (self.loss, old_loss) {
                 (Some(new), Some(old)) => new <= old,
@@ -87,11 +110,16 @@ mod tests {
 
     /// The epoch that is kept of evaluations by accuracy, agreement and loss.
     fn kept(evaluations: &[(Option<f64>, Option<f64>, Option<f64>)]) -> Option<usize> {
+        kept_by(None, evaluations)
+    }
+
+    fn kept_by(metric: Option<Metric>, evaluations: &[(Option<f64>, Option<f64>, Option<f64>)]) -> Option<usize> {
         let mut best: Option<Best> = None;
         for (epoch, &(accuracy, agreement, loss)) in (1..).zip(evaluations) {
+            let step = 10 * epoch;
             let scores = Scores { rows: 9, labelled: 9, accuracy, macro_f1: None, agreement, ece: None };
-            let offered = Best { epoch, scores, loss };
-            if offered.is_at_least(best.as_ref()) {
+            let offered = Best { epoch, step, scores, loss };
+            if offered.is_at_least(best.as_ref(), metric) {
                 best = Some(offered);
             }
         }
@@ -111,5 +139,10 @@ mod tests {
         );
         assert_eq!(kept(&[(Some(1.0), None, None), (Some(1.0), None, Some(0.4))]), Some(2));
         assert_eq!(kept(&[(None, None, Some(0.1))]), None);
+        let evaluations = [of(0.8, 0.3), of(0.9, 0.5), (Some(0.7), Some(0.9), Some(0.2)), of(0.6, 0.4)];
+        assert_eq!(kept_by(Some(Metric::Loss), &evaluations), Some(3), "a lower loss is better");
+        assert_eq!(kept_by(Some(Metric::Agreement), &evaluations), Some(3));
+        assert_eq!(kept_by(Some(Metric::Accuracy), &evaluations), Some(2));
+        assert_eq!(kept_by(Some(Metric::MacroF1), &evaluations), None, "nobody measured it");
     }
 }

@@ -1,15 +1,18 @@
 //! The training loop, for students and for fine-tuning.
 //!
-//! It writes to the run's folder: `metrics.jsonl` (one line per logged step and per evaluation), a checkpoint after
-//! every evaluation, and at the end the model with its record. An interrupted run resumes from its checkpoint, with the
+//! It writes to the run's folder: `metrics.jsonl` (one line per logged step and per evaluation), checkpoints at the ends of
+//! epochs and as often as asked for, and at the end the model with its record. An interrupted run resumes from its checkpoint, with the
 //! same bits as without the interruption.
 
 pub(crate) mod checkpoint;
 mod evaluation;
 mod feed;
 mod keep;
+mod patience;
+mod progress;
 mod rows;
 pub(crate) mod schedule;
+mod skipped;
 pub(crate) mod step;
 mod watch;
 
@@ -26,14 +29,15 @@ use crate::interrupt;
 use crate::objective::Objective;
 use crate::recipe::FitRecipe;
 use crate::run_record::RunInputs;
-use crate::scores::Scores;
+use crate::scores::{Evaluated, Scores};
 use crate::signal::cached;
 use crate::tasks::Targets;
 use crate::ui;
-use checkpoint::{Restored, State};
-use evaluation::evaluate;
+use checkpoint::{Restored, State, Writer};
+use evaluation::{check_metric, evaluate};
 use feed::{Feed, with_feed};
-use keep::Kept;
+use keep::{Kept, merit};
+use progress::Progress;
 pub(crate) use rows::FitRows;
 use schedule::Schedule;
 use step::{Examples, Learner};
@@ -61,8 +65,12 @@ pub(crate) struct Fit<'a> {
 /// The result of a training run, besides the weights.
 pub(crate) struct Fitted {
     pub(crate) steps: usize,
+    /// Steps that were skipped, since a gradient was not finite.
+    pub(crate) skipped: usize,
     /// From 1.
     pub(crate) kept_epoch: usize,
+    /// Steps taken until then.
+    pub(crate) kept_step: usize,
     /// Validation scores of the weights that were kept.
     pub(crate) scores: Option<Scores>,
     pub(crate) speed: Speed,
@@ -77,6 +85,7 @@ impl Fit<'_> {
         let lengths = self.train.encodings.lengths();
         let sampler = Sampler::new(lengths, recipe.seed, recipe.batch_rows, recipe.batch_tokens())?;
         let plan = Plan::new(sampler.steps_per_epoch(), recipe)?;
+        check_metric(recipe, self.targets, self.validation, self.cache)?;
         let start = self.start(student)?;
         let teacher = |rows: &[u32]| {
             let cache = self.cache.context("the soft term needs the teacher's stored logits; give --cache")?;
@@ -95,59 +104,91 @@ impl Fit<'_> {
 
     /// Takes every step that is left.
     fn steps(&self, student: &mut Model, start: Start, plan: &Plan, mut feed: Feed) -> anyhow::Result<Fitted> {
-        let Start { optimizer, first_step, mut kept, metrics_bytes } = start;
+        let Start { optimizer, first_step, mut kept, metrics_bytes, mut progress } = start;
         let (recipe, total_steps) = (self.recipe, plan.total_steps);
+        let mut schedule = plan.schedule.clone().at(progress.plateau.clone());
         let whole_rows = self.cache.is_none_or(cached::whole_rows);
         let mut learner = Learner::new(student, self.objective, optimizer, recipe.max_gradient_norm, whole_rows)?;
         let mut watch = Watch::start(self.folder, metrics_bytes, first_step, total_steps, recipe.batch_rows)?;
-        for step in first_step..total_steps {
-            let learning_rate = plan.schedule.learning_rate(step);
-            let rows = learner.take_step(step, &feed.step()?, recipe.seed, learning_rate)?;
+        let mut writer = Writer::new(self.folder, recipe.checkpoint_every, recipe.checkpoint_minutes);
+        let mut steps = first_step;
+        while steps < total_steps {
+            let learning_rate = schedule.learning_rate(steps);
+            let rows = learner.take_step(steps, &feed.step()?, recipe.seed, learning_rate)?;
             watch.took(rows);
 
-            let done = step + 1;
-            let ended = done == total_steps;
-            // The last step leaves nothing to stop, and an epoch's end is evaluated all the same: a run that goes on from
-            // here would never come back to it.
-            let stop = interrupt::requested() && !ended;
-            let epoch_done = done % plan.steps_per_epoch == 0;
-            let epoch = done.div_ceil(plan.steps_per_epoch);
+            steps += 1;
+            let last = steps == total_steps;
+            // The last step leaves nothing to stop, and what is to be evaluated is evaluated all the same: a run that goes
+            // on from here would never come back to it.
+            let stop = interrupt::requested() && !last;
+            let evaluates = plan.evaluates(steps, recipe);
+            let saves = stop || steps % plan.steps_per_epoch == 0 || writer.is_due(steps);
             // What is evaluated or stored is known to be sound; in between, a GPU's outcomes come one step late.
-            for outcome in learner.outcomes(stop || epoch_done || ended)? {
+            for outcome in learner.outcomes(saves || evaluates)? {
                 watch.outcome(&outcome)?;
+                progress.skipped.count(&outcome)?;
             }
-            if epoch_done && (epoch % recipe.evaluate_every == 0 || ended) {
+            let mut over = false;
+            if evaluates {
                 let clock = Instant::now();
                 let batch_tokens = recipe.batch_tokens();
                 let evaluated = evaluate(learner.model, self.targets, self.validation, self.cache, batch_tokens)?;
                 if let Some(evaluated) = evaluated {
-                    watch.evaluation(done, epoch, &evaluated)?;
-                    kept.offer(learner.model, epoch, evaluated)?;
+                    let epoch = plan.epoch(steps);
+                    watch.evaluation(steps, epoch, &evaluated)?;
+                    self.say_collapsed(&mut progress, &evaluated, epoch);
+                    if let Some(merit) = merit(recipe.metric, &evaluated.scores, evaluated.loss) {
+                        schedule.evaluated(merit);
+                        over = progress.patience.is_over(merit, recipe.patience, recipe.min_gain);
+                    }
+                    kept.offer(learner.model, [steps, epoch], evaluated)?;
                 }
                 watch.leave_out(clock);
             }
-            if stop || (epoch_done && !ended) {
+            if saves && !last && !over {
+                progress.plateau = schedule.plateau().clone();
                 let (best, best_parameters) = kept.best();
-                let state = State::new(done, watch.metrics_bytes()?, best, self.inputs.clone());
+                let state = State::new(steps, watch.metrics_bytes()?, best, progress.clone(), self.inputs.clone());
                 let (parameters, optimizer) = learner.model.state()?;
-                checkpoint::save(self.folder, &state, parameters, &optimizer, best_parameters)?;
+                writer.save(state, parameters, &optimizer, best_parameters)?;
             }
-            if stop {
+            if stop && !over {
+                writer.finish()?;
                 return Err(interrupt::Interrupted).hint(self.way_on);
             }
+            if over {
+                ui::say(format!("stopped early after step {}: no better evaluation", ui::count(steps as u64)));
+                break;
+            }
         }
+        writer.finish()?;
         let speed = watch.finish(feed.waited());
-        let (kept_epoch, scores) = kept.settle(student, recipe.epochs)?;
+        let ([kept_step, kept_epoch], scores) = kept.settle(student, [steps, plan.epoch(steps)])?;
         let device_peak_bytes = match student.compute() {
             Compute::Cuda { device, .. } => Some(device.peak_bytes() as u64),
             Compute::Cpu => None,
         };
-        Ok(Fitted { steps: total_steps, kept_epoch, scores, speed, device_peak_bytes })
+        let skipped = progress.skipped.total();
+        Ok(Fitted { steps, skipped, kept_epoch, kept_step, scores, speed, device_peak_bytes })
+    }
+
+    /// Says once that a student predicts the same class for all rows, where the rows are of several.
+    fn say_collapsed(&self, progress: &mut Progress, evaluated: &Evaluated, epoch: usize) {
+        let Some(class) = evaluated.only_class else { return };
+        let several = self.validation.labels.iter().flatten().any(|label| *label != class);
+        if several && !std::mem::replace(&mut progress.collapsed, true) {
+            let name = &self.inputs.labels[class as usize];
+            ui::say(format!(
+                "warning: after epoch {epoch} every validation row is predicted to be `{name}`; if that goes on, try another \
+                 --learning-rate, more --epochs, or a teacher that is sure of more than one class"
+            ));
+        }
     }
 
     /// Starts from the checkpoint of an interrupted run, or from the beginning.
     fn start(&self, student: &mut Model) -> anyhow::Result<Start> {
-        let FitRecipe { weight_decay, keep, .. } = *self.recipe;
+        let FitRecipe { weight_decay, keep, metric, .. } = *self.recipe;
         let restored = match self.resume {
             true => {
                 let mut parameters = student.parameters().clone();
@@ -161,16 +202,18 @@ impl Fit<'_> {
             None => Start {
                 optimizer: AdamW::new(student.parameters().layout().clone(), weight_decay),
                 first_step: 0,
-                kept: Kept::new(keep, None, None),
+                kept: Kept::new(keep, metric, None, None),
                 metrics_bytes: 0,
+                progress: Progress::default(),
             },
             Some(Restored { state, optimizer, best_parameters }) => {
                 ui::say(format!("going on after step {}", ui::count(state.step as u64)));
                 Start {
                     optimizer,
                     first_step: state.step,
-                    kept: Kept::new(keep, state.best, best_parameters),
+                    kept: Kept::new(keep, metric, state.best, best_parameters),
                     metrics_bytes: state.metrics_bytes,
+                    progress: state.progress,
                 }
             }
         })
@@ -186,10 +229,33 @@ struct Plan {
 
 impl Plan {
     fn new(steps_per_epoch: usize, recipe: &FitRecipe) -> anyhow::Result<Self> {
-        let total_steps = steps_per_epoch.checked_mul(recipe.epochs).filter(|&steps| steps < 1 << 40);
-        let total_steps = total_steps.context("so many epochs never end; lower --epochs")?;
-        let schedule = Schedule::new(recipe.learning_rate, recipe.warmup_ratio, total_steps);
+        let total_steps = match recipe.max_steps {
+            Some(steps) => Some(steps),
+            None => steps_per_epoch.checked_mul(recipe.epochs),
+        };
+        let total_steps = total_steps.filter(|&steps| steps < 1 << 40);
+        let total_steps = total_steps.context("so many steps never end; lower --epochs or --max-steps")?;
+        if let Some(warmup) = recipe.warmup_steps.filter(|&warmup| warmup > total_steps) {
+            anyhow::bail!(
+                "--warmup-steps is {warmup}, and the whole training has {total_steps} steps; lower it, or train for longer"
+            );
+        }
+        let schedule = Schedule::new(recipe.schedule(), recipe.learning_rate, recipe.warmup_ratio, total_steps);
         Ok(Self { steps_per_epoch, total_steps, schedule })
+    }
+
+    /// The epoch that the last of so many steps belongs to, from 1.
+    fn epoch(&self, steps: usize) -> usize {
+        steps.div_ceil(self.steps_per_epoch)
+    }
+
+    /// Whether there is an evaluation after so many steps.
+    fn evaluates(&self, steps: usize, recipe: &FitRecipe) -> bool {
+        let due = match recipe.evaluate_steps {
+            Some(every) => steps % every == 0,
+            None => steps % (self.steps_per_epoch * recipe.evaluate_every) == 0,
+        };
+        due || steps == self.total_steps
     }
 }
 
@@ -199,4 +265,5 @@ struct Start {
     first_step: usize,
     kept: Kept,
     metrics_bytes: u64,
+    progress: Progress,
 }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use datasets::Encodings;
 use nn::{AdamW, DropoutRng, Mode, Model, PackedInput, SoftHardLoss, StepRates, Tap};
 
@@ -79,19 +79,6 @@ pub(crate) struct Outcome {
     /// L2 norm before clipping; if it is not finite, the step was skipped.
     pub(crate) gradient_norm: f64,
     pub(crate) learning_rate: f64,
-}
-
-impl Outcome {
-    /// An error if the loss or the gradient norm is not finite.
-    pub(super) fn refuse_divergence(&self) -> anyhow::Result<()> {
-        for (what, value) in [("gradient's norm", self.gradient_norm), ("loss", self.loss.total())] {
-            if !value.is_finite() {
-                let step = self.step + 1;
-                bail!("step {step}: the {what} is {value}; lower --learning-rate, or check the data");
-            }
-        }
-        Ok(())
-    }
 }
 
 impl<'a> Learner<'a> {

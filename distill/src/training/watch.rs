@@ -53,11 +53,10 @@ impl Watch {
         self.rows += rows;
     }
 
-    /// Reports the outcome of a step; an error if it is not finite.
+    /// Reports the outcome of a step.
     pub(super) fn outcome(&mut self, outcome: &Outcome) -> anyhow::Result<()> {
         let Outcome { step, gradient_norm, learning_rate, loss } = outcome;
         self.loss = loss.total();
-        outcome.refuse_divergence()?;
         if (step + 1) % LOG_EVERY == 0 || step + 1 == self.total_steps {
             self.progress.message(format_args!("loss {:.4}", self.loss));
             self.metrics.step(*step, loss, *gradient_norm, *learning_rate)?;

@@ -1,0 +1,491 @@
+//! A fair claim: the same student with its teacher and without, or two recipes, over several seeds on the same test rows.
+//!
+//! Both arms start from the same weights, learn from the same rows and take the same number of steps. Settings and epochs are
+//! chosen on the validation rows; the test rows are read once, when all trainings are done.
+
+mod statistics;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use cache::{Captured, Dtype};
+use datasets::{LabelNames, Row};
+use nn::{Compute, Model};
+use serde::Serialize;
+use teacher::HubOptions;
+
+use super::capture::{Capturing, ExistingCache, Source, capture};
+use super::evaluate::teacher_predictions;
+use super::run_folder::Existing;
+use super::teacher::Teacher;
+use super::train::Training;
+use crate::data::{self, Split};
+use crate::files;
+use crate::inference::{self, Running};
+use crate::model;
+use crate::objective::Objective;
+use crate::recipe::{FitRecipe, Recipe};
+use crate::run_record::RunFigures;
+use crate::scores::{MACRO_F1, Scores, predictions};
+use crate::tasks::{Task, single_label};
+use crate::ui;
+use statistics::{ClassChange, Difference, McNemar, Summary, changes, mean};
+
+/// Only classifiers can be compared so far.
+const TASK: Task = Task::SingleLabel;
+
+/// Version of what `--json` prints and of the file.
+const SCHEMA_VERSION: u32 = 1;
+
+/// The file with the comparison, in its folder.
+const COMPARISON: &str = "comparison.json";
+
+/// The same as a table.
+const TABLE: &str = "comparison.md";
+
+/// A comparison, with everything that determines it.
+pub(crate) struct Comparing<'a> {
+    pub(crate) recipe: &'a Recipe,
+    /// Against this one, or the same recipe without its teacher.
+    pub(crate) against: Option<&'a Recipe>,
+    pub(crate) seeds: usize,
+    pub(crate) hub: &'a HubOptions,
+    /// A folder for each training, and the result.
+    pub(crate) output: &'a Path,
+    pub(crate) compute: &'a Compute,
+}
+
+/// What `compare` prints.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Comparison {
+    /// Test rows with a label.
+    pub(crate) rows: usize,
+    /// Which rows those are.
+    measured_on: String,
+    seeds: Vec<u64>,
+    pub(crate) arms: Vec<ArmReport>,
+    /// Of the first arm to the second, by metric.
+    pub(crate) difference: BTreeMap<&'static str, Difference>,
+    /// Of each seed.
+    mcnemar: Vec<McNemar>,
+    /// Classes that stand out.
+    classes: Vec<ClassChange>,
+    /// What may be said, in words.
+    pub(crate) claims: Vec<String>,
+    output: String,
+}
+
+/// One side of a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct ArmReport {
+    pub(crate) name: String,
+    /// By metric.
+    #[serde(flatten)]
+    pub(crate) metrics: BTreeMap<&'static str, Summary>,
+    /// Steps of each training.
+    steps: Vec<usize>,
+    parameters: usize,
+    /// Of `model.safetensors`.
+    bytes: u64,
+    rows_per_second: f64,
+}
+
+/// An arm before its trainings.
+struct Arm<'a> {
+    name: String,
+    folder: &'static str,
+    recipe: &'a Recipe,
+    with_teacher: bool,
+}
+
+/// What one training has brought.
+struct Run {
+    figures: RunFigures,
+    folder: PathBuf,
+}
+
+/// What one model says of the test rows.
+struct Said {
+    scores: Scores,
+    chosen: Vec<u32>,
+    rows_per_second: f64,
+}
+
+/// A recipe's rows.
+struct Rows {
+    names: LabelNames,
+    all: Vec<Row>,
+    validation: Option<Vec<Row>>,
+}
+
+impl Comparing<'_> {
+    /// Trains all runs that are not there yet, and compares them.
+    pub(crate) fn run(self) -> anyhow::Result<Comparison> {
+        let arms = self.arms()?;
+        let rows: Vec<Rows> = arms.iter().map(|arm| self.rows(arm.recipe)).collect::<Result<_, _>>()?;
+        if rows[0].names != rows[1].names {
+            bail!("the two teachers do not have the same classes, so that their students cannot be compared");
+        }
+        let caches = self.captures(&arms, &rows)?;
+        let mut runs: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
+        for number in 0..self.seeds {
+            for (side, arm) in arms.iter().enumerate() {
+                // An arm without a teacher takes as many steps as the one with it.
+                let steps = runs[0].get(number).map(|run| run.figures.steps).filter(|_| !arm.with_teacher);
+                ui::say(format!("{}, seed {} of {}", arm.name, number + 1, self.seeds));
+                let run = self.train(arm, &rows[side], caches[side].as_deref(), number, steps);
+                runs[side].push(run.with_context(|| format!("{}, seed {}", arm.name, number + 1))?);
+            }
+        }
+        self.compare(&arms, &rows[0], &runs)
+    }
+
+    fn arms(&self) -> anyhow::Result<[Arm<'_>; 2]> {
+        for recipe in [Some(self.recipe), self.against].into_iter().flatten() {
+            recipe.check()?;
+        }
+        let needs_teacher = |recipe: &Recipe| Objective::new(recipe.objective.clone()).map(|it| it.needs_teacher());
+        let arm =
+            |name: &str, folder, recipe, with_teacher| Arm { name: name.to_owned(), folder, recipe, with_teacher };
+        Ok(match self.against {
+            Some(other) => {
+                if self.recipe.data.test != other.data.test {
+                    bail!("the recipes have different test rows (`data.test`); give both the same");
+                }
+                [
+                    arm("recipe", "recipe", self.recipe, needs_teacher(self.recipe)?),
+                    arm("against", "against", other, needs_teacher(other)?),
+                ]
+            }
+            None if !needs_teacher(self.recipe)? => {
+                bail!("the recipe has no term that needs its teacher, and nothing is left to compare; see --against")
+            }
+            None => [
+                arm("with teacher", "with_teacher", self.recipe, true),
+                arm("without teacher", "without_teacher", self.recipe, false),
+            ],
+        })
+    }
+
+    fn rows(&self, recipe: &Recipe) -> anyhow::Result<Rows> {
+        let given = &recipe.data.label_names.0;
+        let teacher = TASK.load(&recipe.teacher.model, &self.hub(recipe), given)?;
+        let columns = recipe.data.columns();
+        let validation = recipe.data.validation.as_ref().map(|path| data::read_rows(path, &columns)).transpose()?;
+        Ok(Rows {
+            names: LabelNames::new(teacher.config.labels.clone())?,
+            all: data::read_rows(&recipe.data.train, &columns)?,
+            validation,
+        })
+    }
+
+    /// Where a recipe's teacher is looked for.
+    fn hub(&self, recipe: &Recipe) -> HubOptions {
+        HubOptions { revision: recipe.teacher.revision.clone().or(self.hub.revision.clone()), ..self.hub.clone() }
+    }
+
+    /// Captures the teachers' answers; those that both arms need run once.
+    fn captures(&self, arms: &[Arm<'_>; 2], rows: &[Rows]) -> anyhow::Result<[Option<PathBuf>; 2]> {
+        let [first, second] = arms.each_ref().map(|arm| (&arm.recipe.teacher, &arm.recipe.data));
+        let folders = ["cache", if first == second { "cache" } else { "cache-against" }];
+        let mut caches = [None, None];
+        for (side, arm) in arms.iter().enumerate().filter(|(_, arm)| arm.with_teacher) {
+            let folder = self.output.join(folders[side]);
+            if caches[0].as_ref() != Some(&folder) {
+                let recipe = arm.recipe;
+                let teacher = TASK.load(&recipe.teacher.model, &self.hub(recipe), &recipe.data.label_names.0)?;
+                let max_length = teacher.max_length(recipe.data.max_length)?;
+                let labels = data::labels_of(&rows[side].all, &rows[side].names, &recipe.data.train)?;
+                let how = Capturing {
+                    output: &folder,
+                    existing: ExistingCache::Resume,
+                    running: Running::new(self.compute, recipe.train.batch_tokens),
+                    task: TASK,
+                    captured: Captured::dense(rows[side].names.len(), Dtype::F32),
+                    force: recipe.teacher.force,
+                };
+                let source = Source::Rows { rows: &rows[side].all, labels: &labels };
+                capture(teacher, &source, max_length, &how).context("capture")?;
+            }
+            caches[side] = Some(folder);
+        }
+        Ok(caches)
+    }
+
+    fn train(
+        &self,
+        arm: &Arm<'_>,
+        rows: &Rows,
+        cache: Option<&Path>,
+        number: usize,
+        steps: Option<usize>,
+    ) -> anyhow::Result<Run> {
+        let recipe = arm.recipe;
+        let origins = [recipe.data.train.as_path(), recipe.data.validation.as_deref().unwrap_or(&recipe.data.train)];
+        let mut split = data::split(rows.all.clone(), rows.validation.clone(), Some(&rows.names), origins)?;
+        let seed = recipe.train.seed + number as u64;
+        let mut fit = FitRecipe { seed, max_steps: steps.or(recipe.train.max_steps), ..recipe.train.clone() };
+        let all = split.train.rows.len();
+        if !arm.with_teacher {
+            split.train = labelled(split.train);
+            if split.train.rows.len() < all && fit.evaluate_steps.is_none() {
+                // As often as the other arm, whose epochs are longer.
+                fit.evaluate_steps = Some(all.div_ceil(fit.batch_rows) * fit.evaluate_every);
+            }
+        }
+        let objective = match arm.with_teacher || self.against.is_some() {
+            true => recipe.objective.clone(),
+            false => TASK.terms_without_teacher(),
+        };
+        let folder = self.output.join(arm.folder).join(format!("seed-{seed}"));
+        let hub = self.hub(recipe);
+        let teacher = TASK.load(&recipe.teacher.model, &hub, &recipe.data.label_names.0)?;
+        let trained = Training {
+            teacher: Teacher::of_model(teacher, recipe.data.max_length)?,
+            data: split,
+            max_length: recipe.data.max_length,
+            student: &recipe.student,
+            hub: &recipe.student.hub(&hub),
+            objective,
+            fit,
+            cache,
+            output: &folder,
+            force: recipe.teacher.force,
+            compute: self.compute,
+        }
+        .run(Existing::Resume)?;
+        Ok(Run { figures: trained.figures, folder })
+    }
+
+    /// Reads the test rows, and puts the models' answers side by side.
+    fn compare(&self, arms: &[Arm<'_>; 2], rows: &Rows, runs: &[Vec<Run>; 2]) -> anyhow::Result<Comparison> {
+        let recipe = self.recipe;
+        let (test, measured_on) = match &recipe.data.test {
+            Some(path) => (data::read(path, &recipe.data.columns(), Some(&rows.names))?, "the test rows"),
+            None => {
+                ui::say(
+                    "warning: the recipe has no `data.test`, so the figures are of the validation rows, by which epochs were \
+                     chosen",
+                );
+                let origins =
+                    [recipe.data.train.as_path(), recipe.data.validation.as_deref().unwrap_or(&recipe.data.train)];
+                let split = data::split(rows.all.clone(), rows.validation.clone(), Some(&rows.names), origins)?;
+                (split.validation, "the validation rows")
+            }
+        };
+        let test = labelled(test);
+        if test.rows.is_empty() {
+            bail!("no row of {measured_on} has a label, and without labels nothing can be compared");
+        }
+        let labels: Vec<u32> = test.labels.iter().copied().flatten().collect();
+        let running = Running::new(self.compute, recipe.train.batch_tokens);
+        let teacher = TASK.load(&recipe.teacher.model, &self.hub(recipe), &recipe.data.label_names.0)?;
+        let max_length = teacher.max_length(recipe.data.max_length)?;
+        let theirs = teacher_predictions(teacher, rows.names.names(), &test, max_length, running)?;
+        let mut said: [Vec<Said>; 2] = [Vec::new(), Vec::new()];
+        for (side, runs) in runs.iter().enumerate() {
+            for run in runs {
+                let what = format!("evaluate {}", arms[side].name);
+                said[side].push(self.ask(run, arms[side].recipe, &test, &theirs, running, &what)?);
+            }
+        }
+        let right = said.each_ref().map(|runs| runs.iter().map(|said| hits(&said.chosen, &labels)).collect::<Vec<_>>());
+        let agreeing =
+            said.each_ref().map(|runs| runs.iter().map(|said| hits(&said.chosen, &theirs)).collect::<Vec<_>>());
+        let mut difference = BTreeMap::new();
+        for (metric, value) in METRICS {
+            let values = said.each_ref().map(|runs| runs.iter().filter_map(|said| value(&said.scores)).collect());
+            let [first, second]: [Vec<f64>; 2] = values;
+            let by_row = match metric {
+                "accuracy" => Some(row_differences(&right)),
+                "agreement" => Some(row_differences(&agreeing)),
+                _ => None,
+            };
+            if first.len() == self.seeds && second.len() == self.seeds {
+                difference.insert(metric, Difference::of(&first, &second, by_row.as_deref()));
+            }
+        }
+        let report = |side: usize| {
+            let summary = |value: fn(&Scores) -> Option<f64>| -> Option<Summary> {
+                let values = said[side].iter().map(|said| value(&said.scores)).collect::<Option<Vec<f64>>>()?;
+                Some(Summary::of(values))
+            };
+            let metrics = METRICS.into_iter().filter_map(|(metric, value)| Some((metric, summary(value)?)));
+            let speeds: Vec<f64> = said[side].iter().map(|said| said.rows_per_second).collect();
+            let figures = &runs[side][0].figures;
+            ArmReport {
+                name: arms[side].name.clone(),
+                metrics: metrics.collect(),
+                steps: runs[side].iter().map(|run| run.figures.steps).collect(),
+                parameters: figures.parameters,
+                bytes: figures.bytes,
+                rows_per_second: mean(&speeds),
+            }
+        };
+        let pairs = right[0].iter().zip(&right[1]);
+        let reports = vec![report(0), report(1)];
+        let claims = claims(&reports, &difference, self.seeds);
+        let comparison = Comparison {
+            rows: labels.len(),
+            measured_on: measured_on.to_owned(),
+            seeds: (0..self.seeds as u64).map(|number| recipe.train.seed + number).collect(),
+            arms: reports,
+            difference,
+            mcnemar: pairs.map(|(a, b)| McNemar::of(a.iter().copied().zip(b.iter().copied()))).collect(),
+            classes: changes(rows.names.names(), &labels, [&right[0], &right[1]]),
+            claims,
+            output: self.output.display().to_string(),
+        };
+        comparison.write(self.output)?;
+        Ok(comparison)
+    }
+
+    /// What a trained model says of the test rows.
+    fn ask(
+        &self,
+        run: &Run,
+        recipe: &Recipe,
+        test: &Split,
+        theirs: &[u32],
+        running: Running<'_>,
+        what: &str,
+    ) -> anyhow::Result<Said> {
+        let student = single_label::load(&run.folder.display().to_string(), self.hub)?;
+        let asked = recipe.data.max_length.filter(|asked| *asked <= student.config.encoder.max_length());
+        let encodings = student.tokenizer.encode(&test.rows, student.max_length(asked)?)?;
+        model::report_truncated(encodings.truncated_count(), encodings.len(), student.max_length(asked)?);
+        let classes = student.config.labels.len();
+        let mut student = Model::on(self.compute, student.config, student.parameters)?;
+        let predicted = inference::predict(&mut student, &encodings, running.batch_tokens, what)?;
+        Ok(Said {
+            scores: Scores::of(&predicted.logits, Some(theirs), &test.labels, classes)?,
+            chosen: predictions(&predicted.logits, classes),
+            rows_per_second: predicted.rows_per_second(encodings.len()),
+        })
+    }
+}
+
+/// The metrics, by their names in JSON.
+const METRICS: [(&str, fn(&Scores) -> Option<f64>); 4] = [
+    ("accuracy", |scores| scores.accuracy),
+    ("macro_f1", |scores| scores.macro_f1),
+    ("agreement", |scores| scores.agreement),
+    ("ece", |scores| scores.ece),
+];
+
+/// The rows that have a label.
+fn labelled(split: Split) -> Split {
+    let (rows, labels) = split.rows.into_iter().zip(split.labels).filter(|(_, label)| label.is_some()).unzip();
+    Split { rows, labels }
+}
+
+/// Whether each row is what it should be.
+fn hits(chosen: &[u32], wanted: &[u32]) -> Vec<bool> {
+    chosen.iter().zip(wanted).map(|(chosen, wanted)| chosen == wanted).collect()
+}
+
+/// Of each row, how much more often the first arm has it right, as a part of the seeds.
+fn row_differences([first, second]: &[Vec<Vec<bool>>; 2]) -> Vec<f64> {
+    let rows = first.first().map_or(0, Vec::len);
+    let part =
+        |runs: &[Vec<bool>], row: usize| runs.iter().filter(|right| right[row]).count() as f64 / runs.len() as f64;
+    (0..rows).map(|row| part(first, row) - part(second, row)).collect()
+}
+
+/// What may be said of the difference in accuracy.
+fn claims(arms: &[ArmReport], difference: &BTreeMap<&'static str, Difference>, seeds: usize) -> Vec<String> {
+    let Some(found) = difference.get("accuracy") else { return Vec::new() };
+    let points = |value: f64| format!("{:.1}", 100.0 * value);
+    let between = |[low, high]: [f64; 2]| format!("95 % interval {} to {}", points(low), points(high));
+    let excludes_zero = |[low, high]: [f64; 2]| low > 0.0 || high < 0.0;
+    let (better, worse) = if found.mean >= 0.0 { (&arms[0], &arms[1]) } else { (&arms[1], &arms[0]) };
+    let what =
+        format!("`{}` has {} points of accuracy more than `{}`", better.name, points(found.mean.abs()), worse.name);
+    let mut said = Vec::new();
+    match found.interval {
+        Some(interval) if seeds > 1 && excludes_zero(interval) => {
+            said.push(format!("{what} ({}, over {seeds} seeds): the difference is not one of seeds.", between(interval)));
+        }
+        Some(interval) if seeds > 1 => said.push(format!(
+            "No difference in accuracy may be claimed: {} points ({}, over {seeds} seeds), and 0 is among them; more seeds \
+             would narrow it.",
+            points(found.mean),
+            between(interval)
+        )),
+        _ => said.push(format!("{what} with a single seed, which says nothing of other seeds; give --seeds 5 or more.")),
+    }
+    if let Some(interval) = found.interval_over_rows {
+        let verdict = match excludes_zero(interval) {
+            true => "other rows of the same kind would very likely say so too",
+            false => "other rows of the same kind might say otherwise",
+        };
+        said.push(format!("Over the rows: {}; {verdict}.", between(interval)));
+    }
+    said
+}
+
+impl Comparison {
+    fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        let mut json = serde_json::to_value(self)?;
+        json["schema_version"] = SCHEMA_VERSION.into();
+        // The folder may be moved.
+        json.as_object_mut().and_then(|fields| fields.remove("output"));
+        let text = format!("{}\n", serde_json::to_string_pretty(&json)?);
+        files::write_whole(&folder.join(COMPARISON), text.as_bytes())?;
+        Ok(files::write_whole(&folder.join(TABLE), format!("{}\n", self.text()).as_bytes())?)
+    }
+
+    /// A table in Markdown, and what may be claimed.
+    pub(crate) fn text(&self) -> String {
+        let [first, second] = [&self.arms[0], &self.arms[1]];
+        let line = |cells: [String; 5]| format!("| {} |\n", cells.join(" | "));
+        let mut text = line([
+            format!("on {} of {} with {} seeds", ui::count(self.rows as u64), self.measured_on, self.seeds.len()),
+            first.name.clone(),
+            second.name.clone(),
+            "difference".to_owned(),
+            "95 % interval".to_owned(),
+        ]);
+        text += "|---|---|---|---|---|\n";
+        for (metric, _) in METRICS {
+            let (Some(a), Some(b)) = (first.metrics.get(metric), second.metrics.get(metric)) else { continue };
+            let Some(difference) = self.difference.get(metric) else { continue };
+            let figure = |of: &Summary| match of.spread {
+                Some(spread) => format!("{:.4} ± {spread:.4}", of.mean),
+                None => format!("{:.4}", of.mean),
+            };
+            let name = match metric {
+                "macro_f1" => MACRO_F1,
+                "agreement" => "agreement with the teacher",
+                "ece" => "calibration error (ECE)",
+                other => other,
+            };
+            let interval = difference.interval.map_or("-".to_owned(), |[low, high]| format!("{low:+.4} to {high:+.4}"));
+            text += &line([name.to_owned(), figure(a), figure(b), format!("{:+.4}", difference.mean), interval]);
+        }
+        let mut plain = |what: &str, cell: &dyn Fn(&ArmReport) -> String| {
+            text += &line([what.to_owned(), cell(first), cell(second), String::new(), String::new()]);
+        };
+        plain("parameters", &|arm| ui::count(arm.parameters as u64));
+        plain("bytes of its model.safetensors", &|arm| ui::bytes(arm.bytes));
+        plain("rows a second", &|arm| format!("{:.0}", arm.rows_per_second));
+        plain("steps", &|arm| {
+            let mut steps = arm.steps.clone();
+            steps.dedup();
+            steps.iter().map(|steps| ui::count(*steps as u64)).collect::<Vec<_>>().join(", ")
+        });
+        let p: Vec<String> = self.mcnemar.iter().map(|test| format!("{:.2e}", test.p)).collect();
+        text += &format!("\nMcNemar's test, p of each seed: {}\n", p.join(", "));
+        for change in &self.classes {
+            text += &format!(
+                "class `{}`, {} rows: {:.3} right against {:.3}\n",
+                change.class, change.rows, change.first, change.second
+            );
+        }
+        for claim in &self.claims {
+            text += &format!("\n{claim}");
+        }
+        text
+    }
+}

@@ -1,0 +1,20 @@
+//! What a training remembers besides weights, moments and the position in its data.
+
+use serde::{Deserialize, Serialize};
+
+use super::patience::Patience;
+use super::schedule::Plateau;
+use super::skipped::Skipped;
+
+/// Part of a checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Progress {
+    /// Of the learning rate.
+    pub(super) plateau: Plateau,
+    /// Of early stopping.
+    pub(super) patience: Patience,
+    pub(super) skipped: Skipped,
+    /// Whether it was said that every row is predicted to be of one class.
+    pub(super) collapsed: bool,
+}
