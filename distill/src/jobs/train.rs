@@ -89,7 +89,6 @@ impl Training<'_> {
             if let (Some((accuracy, labelled)), false) = (cached::accuracy(cache, &keys, &labels)?, self.force) {
                 data::refuse_chance(accuracy, labelled, names.len())?;
             }
-            quality::warnings(cache, &keys, &labels, objective.temperatures())?.iter().for_each(ui::say);
         }
         let (validation_keys, _) = self.teacher.keys(&self.data.validation.rows)?;
         let validation_rows = self.data.validation;
@@ -142,6 +141,9 @@ impl Training<'_> {
         }
         if train.labels.iter().all(Option::is_none) {
             data::say_unlabelled("training row", "the student learns from its teacher alone, without the hard term");
+        }
+        if let Some(cache) = &cache {
+            quality::warnings(cache, &train.keys, &train.labels, objective.temperatures())?.iter().for_each(ui::say);
         }
         let targets = TASK.targets(&tokenizer)?;
         let mut student = Model::on(self.compute, config, parameters)?;
