@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytemuck::Pod;
 
 use super::driver::Driver;
-use super::emulated::{Emulated, Extent};
+use super::emulated::{Emulated, Extent, SHARED_BYTES as EMULATED_SHARED_BYTES};
 use super::error::DeviceError;
 use super::meter::Meter;
 use super::op::product::launch as product;
@@ -85,6 +85,14 @@ impl Device {
         match &*self.backend {
             Backend::Driver(driver) => driver.name().to_string(),
             Backend::Emulated(_) => "emulated GPU".to_string(),
+        }
+    }
+
+    /// Shared memory that a block can have if it asks for it, in bytes.
+    pub(super) fn block_shared_bytes(&self) -> usize {
+        match &*self.backend {
+            Backend::Driver(driver) => driver.block_shared_bytes(),
+            Backend::Emulated(_) => EMULATED_SHARED_BYTES,
         }
     }
 

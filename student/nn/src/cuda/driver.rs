@@ -35,6 +35,8 @@ pub(super) struct Driver {
     context: sys::CUcontext,
     device: sys::CUdevice,
     stream: sys::CUstream,
+    /// Shared memory that a block can have if it asks for it.
+    block_shared_bytes: usize,
     /// Whether memory comes from the driver's pool, in the order of the stream.
     pooled: bool,
     module: sys::CUmodule,
@@ -119,6 +121,8 @@ impl Driver {
             context,
             device,
             stream: std::ptr::null_mut(),
+            block_shared_bytes: attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
+                as usize,
             pooled: attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? != 0,
             module: std::ptr::null_mut(),
             functions: Mutex::new(HashMap::new()),
@@ -152,6 +156,10 @@ impl Driver {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn block_shared_bytes(&self) -> usize {
+        self.block_shared_bytes
     }
 
     /// cuBLASLt's version, and the file that it was found in.
