@@ -62,7 +62,7 @@ impl From<&ColumnArgs> for ColumnsRecipe {
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Task")]
 pub(crate) struct TaskArgs {
-    /// Task: single-label (one class per text) or masked-lm (the original token at masked positions; CPU only)
+    /// Task: single-label (one class per text) or masked-lm (the original token at masked positions)
     #[arg(long, value_parser = one_of(&TaskName::ALL, TaskName::name), value_name = "TASK",
           default_value_t = TaskName::SingleLabel, hide_possible_values = true)]
     pub(crate) task: TaskName,

@@ -36,6 +36,7 @@ mod work;
 pub use device::Device;
 pub use error::DeviceError;
 pub use meter::LaunchTime;
+pub(crate) use op::top_k::launch::selects_top;
 pub use operand::Precision;
 pub(crate) use products::Products;
 pub(crate) use session::CudaSession;

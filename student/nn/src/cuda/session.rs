@@ -12,7 +12,8 @@ use super::device::{Buffer, Device};
 use super::op;
 use super::op::attention::launch::{LONGEST_AT_SPEED, TILE_HEAD_SIZES, longest};
 use super::op::sums::launch::SumRows;
-use super::op::top_k::run::{TopMemory, takes};
+use super::op::top_k::launch::selects_top;
+use super::op::top_k::run::TopMemory;
 use super::operand::{Matrix, Number, Precision, Ptr, Vector};
 use super::optimizer::Optimizer;
 use super::put_off::PutOff;
@@ -385,7 +386,7 @@ impl Session for CudaSession {
     }
 
     fn submit_top(&mut self, input: PackedInput<'_>, top: &TopK) -> Result<bool, Error> {
-        if !takes(top, self.config.outputs()) {
+        if !selects_top(top.k, self.config.outputs()) {
             return Ok(false);
         }
         let pass = self.forward(input, &[Tap::Logits], Mode::Eval)?;
@@ -399,7 +400,7 @@ impl Session for CudaSession {
     }
 
     fn read_top(&mut self, pass: &mut Pass, top: &TopK) -> Result<Option<TopLogits>, Error> {
-        if !takes(top, self.config.outputs()) {
+        if !selects_top(top.k, self.config.outputs()) {
             return Ok(None);
         }
         pass.read(Tap::Logits)?;
