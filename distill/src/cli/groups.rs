@@ -102,6 +102,16 @@ impl DeviceArgs {
     }
 }
 
+/// How matrix products are computed on a GPU.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Compute")]
+pub(crate) struct AutotuneArgs {
+    /// On a GPU, time cuBLASLt's algorithms for each shape of a matrix product and take the fastest. Two runs may choose
+    /// differently, and then differ in the last bits; one that is resumed keeps its choices
+    #[arg(long)]
+    pub(crate) autotune: bool,
+}
+
 /// Device and batching of forward passes.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Compute")]
@@ -184,6 +194,8 @@ pub(crate) struct FittingArgs {
     /// Random seed: the same seed gives the same model
     #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.seed)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) products: AutotuneArgs,
 }
 
 impl FittingArgs {
@@ -200,6 +212,7 @@ impl FittingArgs {
             keep: self.keep,
             evaluate_every: self.evaluate_every,
             seed: self.seed,
+            autotune: self.products.autotune,
         }
     }
 }

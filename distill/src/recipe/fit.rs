@@ -25,6 +25,8 @@ pub(crate) struct FitRecipe {
     /// Epochs between evaluations.
     pub(crate) evaluate_every: usize,
     pub(crate) seed: u64,
+    /// Whether a GPU's matrix products are chosen by timing.
+    pub(crate) autotune: bool,
 }
 
 impl Default for FitRecipe {
@@ -46,11 +48,13 @@ impl FitRecipe {
         keep: Keep::Best,
         evaluate_every: 1,
         seed: 42,
+        autotune: false,
     };
 
-    /// The same with all defaults resolved for this device.
-    pub(crate) fn on(&self, compute: &Compute) -> Self {
-        Self { batch_tokens: Some(device::batch_tokens(self.batch_tokens, compute)), ..self.clone() }
+    /// The same with all defaults resolved for this device; an error for what it cannot do.
+    pub(crate) fn on(&self, compute: &Compute) -> anyhow::Result<Self> {
+        device::check_autotune(self.autotune, compute)?;
+        Ok(Self { batch_tokens: Some(device::batch_tokens(self.batch_tokens, compute)), ..self.clone() })
     }
 
     /// Most tokens in one forward pass.

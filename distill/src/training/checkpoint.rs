@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use nn::cuda::ProductChoices;
 use nn::{AdamW, Layout, Parameters};
 use safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
@@ -33,11 +34,20 @@ pub(crate) struct State {
     /// The best evaluation so far.
     pub(crate) best: Option<Best>,
     pub(crate) inputs: RunInputs,
+    /// How a GPU computes products, if that was chosen by timing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) products: Option<ProductChoices>,
 }
 
 impl State {
-    pub(crate) fn new(step: usize, metrics_bytes: u64, best: Option<Best>, inputs: RunInputs) -> Self {
-        Self { schema_version: SCHEMA_VERSION, step, metrics_bytes, best, inputs }
+    pub(crate) fn new(
+        step: usize,
+        metrics_bytes: u64,
+        best: Option<Best>,
+        inputs: RunInputs,
+        products: Option<ProductChoices>,
+    ) -> Self {
+        Self { schema_version: SCHEMA_VERSION, step, metrics_bytes, best, inputs, products }
     }
 }
 

@@ -19,8 +19,10 @@ use std::time::Instant;
 use anyhow::Context;
 use cache::CacheReader;
 use datasets::{Key, Sampler};
+use nn::cuda::ProductChoices;
 use nn::{AdamW, Compute, Model};
 
+use crate::device;
 use crate::hint::HintExt;
 use crate::interrupt;
 use crate::objective::Objective;
@@ -68,6 +70,8 @@ pub(crate) struct Fitted {
     pub(crate) speed: Speed,
     /// The most of a GPU's memory that buffers had at once; none on the CPU.
     pub(crate) device_peak_bytes: Option<u64>,
+    /// How a GPU computed products, if that was chosen by timing.
+    pub(crate) products: Option<ProductChoices>,
 }
 
 impl Fit<'_> {
@@ -128,7 +132,8 @@ impl Fit<'_> {
             }
             if stop || (epoch_done && !ended) {
                 let (best, best_parameters) = kept.best();
-                let state = State::new(done, watch.metrics_bytes()?, best, self.inputs.clone());
+                let products = products_of(&learner.model.compute());
+                let state = State::new(done, watch.metrics_bytes()?, best, self.inputs.clone(), products);
                 let (parameters, optimizer) = learner.model.state()?;
                 checkpoint::save(self.folder, &state, parameters, &optimizer, best_parameters)?;
             }
@@ -142,7 +147,10 @@ impl Fit<'_> {
             Compute::Cuda { device, .. } => Some(device.peak_bytes() as u64),
             Compute::Cpu => None,
         };
-        Ok(Fitted { steps: total_steps, kept_epoch, scores, speed, device_peak_bytes })
+        let products = products_of(&student.compute());
+        // Whatever comes behind this training in the same process is not tuned.
+        device::autotune(false, &student.compute(), None);
+        Ok(Fitted { steps: total_steps, kept_epoch, scores, speed, device_peak_bytes, products })
     }
 
     /// Starts from the checkpoint of an interrupted run, or from the beginning.
@@ -157,6 +165,8 @@ impl Fit<'_> {
             }
             false => None,
         };
+        let products = restored.as_ref().and_then(|restored| restored.state.products.as_ref());
+        device::autotune(self.recipe.autotune, &student.compute(), products);
         Ok(match restored {
             None => Start {
                 optimizer: AdamW::new(student.parameters().layout().clone(), weight_decay),
@@ -175,6 +185,11 @@ impl Fit<'_> {
             }
         })
     }
+}
+
+/// How a GPU computes products, if that is chosen by timing.
+fn products_of(compute: &Compute) -> Option<ProductChoices> {
+    if let Compute::Cuda { device, .. } = compute { device.product_choices() } else { None }
 }
 
 /// Number of steps and learning rates.

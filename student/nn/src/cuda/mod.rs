@@ -28,6 +28,7 @@ mod run;
 mod session;
 mod timing;
 mod transfer;
+mod tuning;
 mod verify;
 mod walk;
 mod weights;
@@ -40,6 +41,7 @@ pub(crate) use op::top_k::launch::selects_top;
 pub use operand::Precision;
 pub(crate) use products::Products;
 pub(crate) use session::CudaSession;
+pub use tuning::ProductChoices;
 pub use verify::bench::KernelCheck;
 pub use verify::{Part, verify};
 #[cfg(test)]
