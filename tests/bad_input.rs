@@ -264,6 +264,15 @@ fn a_device_or_number_format_that_this_machine_does_not_have() {
         place.json(&format!("{line} --device cpu --precision f32"));
     }
     place.refuses(&format!("{TRAIN} --output student --device cuda:99"), &expected);
+    let expected = ["--autotune", "the CPU has one way to compute a product", "--device cuda"];
+    for line in [
+        &format!("{TRAIN} --output student"),
+        "finetune --model teacher --data test.tsv --output g",
+        "bench train",
+        "bench gemm",
+    ] {
+        place.refuses(&format!("{line} --device cpu --autotune"), &expected);
+    }
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn train_prints_figures_that_fit_together() {
             "bench",
             "device",
             "precision",
+            "autotune",
             "threads",
             "seed",
             "data",

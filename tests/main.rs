@@ -27,6 +27,7 @@ mod cache_refresh; // what is stale is captured anew, and nothing else
 mod cache_stops; // kills, other writers, bounds of memory
 
 // What can go wrong, and what may not depend on chance.
+mod autotune; // products chosen by timing, and the same choices once resumed
 mod bad_input; // refused with the thing and the way out
 mod determinism; // the same bytes whatever the threads, the folder, the time
 mod full_disk; // no room left

@@ -132,7 +132,11 @@ impl Workplace {
 
     /// Starts a command and leaves it running.
     pub(crate) fn start(&self, line: &str) -> Running {
-        let mut command = self.command(line);
+        self.started(&mut self.command(line), line)
+    }
+
+    /// The same with a command that was made before.
+    pub(crate) fn started(&self, command: &mut Command, line: &str) -> Running {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
         Running { child, line: line.to_owned() }
     }

@@ -5,6 +5,10 @@
 
 use crate::Error;
 
+/// In a step, rows of more tokens than this come before the others: a GPU's attention is faster over rows of at most so
+/// many, if they stand in one piece.
+const SHORT_TOKENS: u32 = 128;
+
 /// Shuffles and batches a training set, by a seed.
 #[derive(Debug, Clone)]
 pub struct Sampler {
@@ -52,11 +56,15 @@ impl Epoch<'_> {
         &self.order
     }
 
-    /// The micro-batches of a step, in order. Each has at most `batch_tokens` tokens, unless it is a single row that is
-    /// longer. Empty for a step past the last one.
+    /// The micro-batches of a step, in order: rows of more than 128 tokens first, otherwise shuffled. Each has at most
+    /// `batch_tokens` tokens, unless it is a single row that is longer. Empty for a step past the last one.
     pub fn step(&self, step: usize) -> Vec<Vec<u32>> {
+        let lengths = &self.sampler.lengths;
         let rows = self.order.chunks(self.sampler.batch_rows).nth(step).unwrap_or_default();
-        cut(rows, &self.sampler.lengths, self.sampler.batch_tokens)
+        let is_long = |row: &u32| lengths[*row as usize] > SHORT_TOKENS;
+        let (mut rows, short): (Vec<u32>, Vec<u32>) = rows.iter().copied().partition(is_long);
+        rows.extend(short);
+        cut(&rows, lengths, self.sampler.batch_tokens)
     }
 }
 
@@ -138,6 +146,22 @@ mod tests {
             let before: Vec<_> = (0..=step).map(|step| through.epoch(epoch).step(step)).collect();
             let resumed = Sampler::new(lengths, seed, 10, 64).unwrap();
             prop_assert_eq!(before.last().unwrap(), &resumed.epoch(epoch).step(step));
+        }
+    }
+
+    #[test]
+    fn long_rows_of_a_step_stand_before_the_short_ones_which_keep_their_order() {
+        let lengths: Vec<u32> = (0..60).map(|row| [5, 128, 129, 300][row % 4]).collect();
+        let of = |batch_tokens| Sampler::new(lengths.clone(), 3, 20, batch_tokens).unwrap();
+        let sampler = of(1000);
+        let epoch = sampler.epoch(0);
+        for step in 0..sampler.steps_per_epoch() {
+            let shuffled = &epoch.order()[20 * step..20 * (step + 1)];
+            let (long, short): (Vec<u32>, Vec<u32>) = shuffled.iter().partition(|&&row| lengths[row as usize] > 128);
+            let expected = [long, short].concat();
+            assert_eq!(epoch.step(step).concat(), expected);
+            // However a step is cut, its rows keep their numbers, and with them their dropout masks.
+            assert_eq!(of(400).epoch(0).step(step).concat(), expected);
         }
     }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use nn::Compute;
-use nn::cuda::{Device, Precision};
+use nn::cuda::{Device, Precision, ProductChoices};
 
 use crate::ui;
 
@@ -115,6 +115,30 @@ pub(crate) fn find(choice: DeviceChoice, precision: PrecisionChoice) -> anyhow::
         None => Compute::Cpu,
         Some(device) => Compute::Cuda { device, precision },
     })
+}
+
+/// An error if products are to be chosen by timing where there is no choice.
+pub(crate) fn check_autotune(autotune: bool, compute: &Compute) -> anyhow::Result<()> {
+    if autotune && matches!(compute, Compute::Cpu) {
+        anyhow::bail!(
+            "--autotune (`autotune` in a recipe): the CPU has one way to compute a product; leave it out, or give a GPU by \
+             --device cuda"
+        );
+    }
+    Ok(())
+}
+
+/// From now on chooses a GPU's products by timing, with these choices to begin with; or takes the library's own.
+pub(crate) fn autotune(autotune: bool, compute: &Compute, kept: Option<&ProductChoices>) {
+    let Compute::Cuda { device, .. } = compute else { return };
+    if !autotune {
+        device.stop_tuning_products();
+    } else if !device.tune_products(kept) {
+        ui::say(
+            "--autotune: what was chosen before is for another GPU or another version of cuBLASLt; products are timed again, \
+             and may come to other bits",
+        );
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use nn::Compute;
-use nn::cuda::Precision;
+use nn::cuda::{Precision, ProductChoices};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -136,6 +136,9 @@ pub(crate) struct RunFigures {
     /// Peak GPU memory of buffers in bytes, since the run was started or last resumed; `None` on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) device_peak_memory_bytes: Option<u64>,
+    /// How a GPU computed products, if that was chosen by timing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) products: Option<ProductChoices>,
 }
 
 fn is_none(count: &usize) -> bool {

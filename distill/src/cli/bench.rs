@@ -7,7 +7,7 @@ use cache::Dtype;
 use clap::{Args, Subcommand};
 use nn::cuda::Part;
 
-use super::groups::{ColumnArgs, DeviceArgs, HubArgs};
+use super::groups::{AutotuneArgs, ColumnArgs, DeviceArgs, HubArgs};
 use super::values::{STORED_DTYPES, at_least_one, number, one_of, stored_name};
 use crate::device::DeviceChoice;
 use crate::jobs::bench::cache::CacheBench;
@@ -185,6 +185,8 @@ pub(crate) struct BenchGemmArgs {
     pub(crate) intermediate_size: Option<usize>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) products: AutotuneArgs,
 }
 
 /// The model to time.
@@ -324,6 +326,8 @@ pub(crate) struct MeasurementArgs {
     pub(crate) launches: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) products: AutotuneArgs,
     /// Maximum tokens per forward pass [default: 4096, or 16384 on a GPU; all synthetic rows if they have more]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one, help_heading = "Compute")]
     pub(crate) batch_tokens: Option<usize>,
@@ -336,6 +340,7 @@ impl From<MeasurementArgs> for Measurement {
             // More than a day is as good as for ever, and a bound keeps the conversion from failing.
             None => Budget::Time(Duration::from_secs_f64(args.seconds.min(86_400.0))),
         };
-        Self { budget, seed: args.seed, launches: args.launches, batch_tokens: args.batch_tokens }
+        let MeasurementArgs { seed, launches, batch_tokens, products, .. } = args;
+        Self { budget, seed, launches, autotune: products.autotune, batch_tokens }
     }
 }

@@ -63,7 +63,7 @@ impl From<&ColumnArgs> for ColumnsRecipe {
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Task")]
 pub(crate) struct TaskArgs {
-    /// Task: single-label (one class per text) or masked-lm (the original token at masked positions; CPU only)
+    /// Task: single-label (one class per text) or masked-lm (the original token at masked positions)
     #[arg(long, value_parser = one_of(&TaskName::ALL, TaskName::name), value_name = "TASK",
           default_value_t = TaskName::SingleLabel, hide_possible_values = true)]
     pub(crate) task: TaskName,
@@ -101,6 +101,16 @@ impl DeviceArgs {
     pub(crate) fn resolve(&self) -> anyhow::Result<Compute> {
         device::find(self.device, self.precision)
     }
+}
+
+/// How matrix products are computed on a GPU.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Compute")]
+pub(crate) struct AutotuneArgs {
+    /// On a GPU, time cuBLASLt's algorithms for each shape of a matrix product and take the fastest. Two runs may choose
+    /// differently, and then differ in the last bits; one that is resumed keeps its choices
+    #[arg(long)]
+    pub(crate) autotune: bool,
 }
 
 /// Device and batching of forward passes.
@@ -233,6 +243,8 @@ pub(crate) struct FittingArgs {
     /// Random seed: the same seed gives the same model
     #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.seed)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) products: AutotuneArgs,
 }
 
 impl FittingArgs {
@@ -262,6 +274,7 @@ impl FittingArgs {
             checkpoint_every: self.checkpoint_every,
             checkpoint_minutes: self.checkpoint_minutes,
             seed: self.seed,
+            autotune: self.products.autotune,
         }
     }
 }

@@ -20,7 +20,9 @@ pub(crate) fn run(args: BenchArgs, ui: &Ui) -> anyhow::Result<()> {
         BenchCommand::Cache(args) => ui.result(&bench::cache::run(&args.into())?, CacheReport::text)?,
         BenchCommand::Gemm(args) => {
             let compute = args.device.resolve()?;
-            ui.result(&bench::gemm(args.hidden_size, args.intermediate_size, &compute)?, GemmReport::text)?;
+            let autotune = args.products.autotune;
+            let report = bench::gemm(args.hidden_size, args.intermediate_size, autotune, &compute)?;
+            ui.result(&report, GemmReport::text)?;
         }
         BenchCommand::Kernels(args) => {
             if let Some(part) = args.part {

@@ -73,6 +73,8 @@ pub(crate) struct Measurement {
     pub(crate) seed: u64,
     /// Whether to time each launch on a GPU.
     pub(crate) launches: bool,
+    /// Whether a GPU's products are chosen by timing.
+    pub(crate) autotune: bool,
     /// Maximum tokens per forward pass; `None` for the device's default.
     pub(crate) batch_tokens: Option<usize>,
 }
@@ -158,6 +160,13 @@ fn train_case(
     })
 }
 
+/// From now on chooses products by timing, if that is asked for.
+fn start_tuning(autotune: bool, compute: &Compute) -> anyhow::Result<()> {
+    device::check_autotune(autotune, compute)?;
+    device::autotune(autotune, compute, None);
+    Ok(())
+}
+
 fn batch_tokens(args: &Measurement, compute: &Compute, rows: &Rows) -> usize {
     let made_up = if rows.source.is_none() { rows.encodings.tokens() } else { 0 };
     args.batch_tokens.unwrap_or(device::batch_tokens(None, compute).max(made_up))
@@ -181,12 +190,14 @@ impl Bench {
         batch_rows: Option<usize>,
         batch_tokens: usize,
     ) -> anyhow::Result<Self> {
+        start_tuning(args.autotune, compute)?;
         let truncated = rows.encodings.truncated_count();
         model::report_truncated(truncated, rows.encodings.len(), rows.max_length);
         let report = Report {
             bench,
             device: compute.kind(),
             precision: compute.precision(),
+            autotune: args.autotune,
             threads: rayon::current_num_threads(),
             seed: args.seed,
             data: Data {
@@ -279,8 +290,10 @@ impl Bench {
 pub(crate) fn gemm(
     hidden_size: usize,
     intermediate_size: Option<usize>,
+    autotune: bool,
     compute: &Compute,
 ) -> anyhow::Result<GemmReport> {
+    start_tuning(autotune, compute)?;
     let encoder = EncoderConfig {
         hidden_size,
         intermediate_size: intermediate_size.unwrap_or(4 * hidden_size),
@@ -291,5 +304,5 @@ pub(crate) fn gemm(
     encoder.validate()?;
     let figures = GemmFigures::measure(compute, &encoder)?;
     let (device, precision, threads) = (compute.kind(), compute.precision(), rayon::current_num_threads());
-    Ok(GemmReport { bench: "gemm", device, precision, threads, figures })
+    Ok(GemmReport { bench: "gemm", device, precision, autotune, threads, figures })
 }

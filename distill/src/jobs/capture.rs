@@ -92,11 +92,13 @@ impl Asking {
         let teacher = self.task.load(&self.teacher, &self.hub, &self.columns.label_names)?;
         let labels_matter = self.task.class_names(&teacher.config)?.is_some();
         let columns = if labels_matter { data::columns_of } else { data::text_columns_of }(&self.columns);
+        let captured = self.stored.captured(self.task, &teacher.config.encoder)?;
+        let batch_tokens = device::batch_tokens(self.batch_tokens, compute);
         Ok(Loaded {
-            captured: self.stored.captured(self.task, &teacher.config.encoder)?,
             max_length: teacher.max_length(self.columns.max_length)?,
             source: Source::File { path: &self.data, columns },
-            batch_tokens: self.task.batch_tokens(device::batch_tokens(self.batch_tokens, compute)),
+            batch_tokens: self.task.batch_tokens(batch_tokens, &captured, compute),
+            captured,
             teacher,
         })
     }

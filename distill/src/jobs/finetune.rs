@@ -31,6 +31,7 @@ impl Finetuning<'_> {
     /// Trains, writes the model and its record.
     pub(crate) fn run(self, existing: Existing) -> anyhow::Result<Trained> {
         self.fit.check()?;
+        let fit = self.fit.on(self.compute)?;
         let Start { mut model, train, validation } = self.task.start(&self.source)?;
         model.config.encoder = model.config.encoder.with_dropout(self.dropout as f32);
         let max_length = model.max_length(self.source.columns.max_length)?;
@@ -43,7 +44,6 @@ impl Finetuning<'_> {
         let targets = self.task.targets(&model.tokenizer)?;
         let train = fit_rows(&model, train, max_length)?;
         let validation = fit_rows(&model, validation, max_length)?;
-        let fit = self.fit.on(self.compute);
         let inputs = RunInputs {
             command: "finetune".to_string(),
             distill: env!("CARGO_PKG_VERSION").to_string(),

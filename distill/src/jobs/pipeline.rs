@@ -73,6 +73,7 @@ impl Pipeline<'_> {
     pub(crate) fn run(self) -> anyhow::Result<PipelineReport> {
         let recipe = self.recipe;
         recipe.check()?;
+        recipe.train.on(self.compute)?;
         let (cache_folder, student_folder) = (self.output.join("cache"), self.output.join("student"));
         let given = &recipe.data.label_names.0;
         let load = || TASK.load(&recipe.teacher.model, self.hub, given);

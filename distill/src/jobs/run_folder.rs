@@ -96,6 +96,7 @@ pub(super) fn finish(
         bytes,
         validation: fitted.scores.clone(),
         device_peak_memory_bytes: fitted.device_peak_bytes,
+        products: fitted.products.clone(),
     };
     RunRecord::new(inputs, figures.clone()).write(folder)?;
     checkpoint::remove(folder)?;

@@ -55,6 +55,7 @@ impl Training<'_> {
     /// Trains, writes the model and its record.
     pub(crate) fn run(self, existing: Existing) -> anyhow::Result<Trained> {
         self.fit.check()?;
+        let fit = self.fit.on(self.compute)?;
         let objective = Objective::new(self.objective.clone())?;
         let Split { rows, labels } = self.data.train;
         if !objective.needs_teacher() && labels.iter().all(Option::is_none) {
@@ -111,7 +112,6 @@ impl Training<'_> {
         let train = FitRows { encodings, labels: train_rows.labels, keys };
         let encodings = tokenizer.encode(&validation_rows.rows, max_length)?;
         let validation = FitRows { encodings, labels: validation_rows.labels, keys: validation_keys };
-        let fit = self.fit.on(self.compute);
         let inputs = RunInputs {
             command: "train".to_string(),
             distill: env!("CARGO_PKG_VERSION").to_string(),

@@ -62,6 +62,9 @@ pub(crate) struct FitRecipe {
     #[serde(skip_serializing)]
     pub(crate) checkpoint_minutes: Option<f64>,
     pub(crate) seed: u64,
+    /// Whether a GPU's matrix products are chosen by timing.
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) autotune: bool,
 }
 
 impl Default for FitRecipe {
@@ -96,11 +99,13 @@ impl FitRecipe {
         checkpoint_every: None,
         checkpoint_minutes: None,
         seed: 42,
+        autotune: false,
     };
 
-    /// The same with all defaults resolved for this device.
-    pub(crate) fn on(&self, compute: &Compute) -> Self {
-        Self { batch_tokens: Some(device::batch_tokens(self.batch_tokens, compute)), ..self.clone() }
+    /// The same with all defaults resolved for this device; an error for what it cannot do.
+    pub(crate) fn on(&self, compute: &Compute) -> anyhow::Result<Self> {
+        device::check_autotune(self.autotune, compute)?;
+        Ok(Self { batch_tokens: Some(device::batch_tokens(self.batch_tokens, compute)), ..self.clone() })
     }
 
     /// The curve of the learning rate.
@@ -167,6 +172,10 @@ impl FitRecipe {
             Check::Number("train.warmup_ratio", self.warmup_ratio, FRACTION),
         ]
     }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn is_linear(kind: &ScheduleKind) -> bool {

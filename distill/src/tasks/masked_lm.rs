@@ -1,9 +1,9 @@
 //! Masked-language modelling, as in BERT's pretraining: predicts the original tokens at masked positions. Labels are
 //! not used.
 
-use cache::{Dtype, Masks, Outputs};
+use cache::{Captured, Dtype, LogitForm, Masks, Outputs};
 use datasets::{Encodings, Masking, TextTokenizer, forward_batches};
-use nn::{Head, Model, PackedInput};
+use nn::{Compute, Head, Model, PackedInput};
 use teacher::HubOptions;
 
 use super::common::{Questions, Source, Start, StoredByDefault};
@@ -13,9 +13,19 @@ use crate::model::{self, TextModel};
 use crate::scores::{self, Evaluated, Scores};
 use crate::ui;
 
-/// Maximum tokens per forward pass in a capture, where every token has logits: 512 x 30,522 take 62 MB, and a few
+/// Maximum tokens per forward pass in a capture whose logits all come to the host: 512 x 30,522 take 62 MB, and a few
 /// batches are in flight at a time.
-pub(super) const MOST_BATCH_TOKENS: usize = 512;
+const MOST_BATCH_TOKENS: usize = 512;
+
+/// Most bytes of one pass' logits where a GPU keeps them, since only the largest are stored: 4,397 tokens of 30,522.
+const MOST_DEVICE_LOGIT_BYTES: usize = 512 << 20;
+
+/// Maximum tokens per forward pass in a capture, where every token has logits.
+pub(super) fn most_batch_tokens(captured: &Captured, compute: &Compute) -> usize {
+    let stay = matches!(&captured.logits, LogitForm::TopK { k, .. } if compute.selects_top(*k, captured.width));
+    let fit = MOST_DEVICE_LOGIT_BYTES / (captured.width.max(1) * size_of::<f32>());
+    if stay { fit.max(MOST_BATCH_TOKENS) } else { MOST_BATCH_TOKENS }
+}
 
 /// Only the largest logits of each token, since there is one for every word of the vocabulary.
 pub(super) const STORED_BY_DEFAULT: StoredByDefault =
@@ -75,4 +85,32 @@ pub(super) fn score(
     }
     let loss = (masked > 0).then(|| loss / masked as f64);
     Ok(Evaluated { scores: Scores::of_tokens(right, masked), only_class: None, loss })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emulated::emulated_gpu;
+    use nn::cuda::Precision;
+
+    #[test]
+    fn a_gpu_takes_as_many_tokens_as_it_has_room_for_the_logits_of_if_it_selects_the_largest() {
+        let Some(device) = emulated_gpu() else { return };
+        let gpu = Compute::Cuda { device, precision: Precision::Bf16 };
+        let captured = |k, width| {
+            let logits = LogitForm::TopK { k, dtype: Dtype::F16, temperatures: vec![1.0] };
+            Captured { logits, ..Captured::dense(width, Dtype::F16) }
+        };
+        for (captured, on_gpu) in [
+            (captured(64, 30_522), 4397),
+            (captured(64, 250_002), 536),
+            (captured(64, 1_000_000), 512),
+            // More than the GPU selects, and all.
+            (captured(300, 30_522), 512),
+            (Captured::dense(30_522, Dtype::F16), 512),
+        ] {
+            assert_eq!(most_batch_tokens(&captured, &gpu), on_gpu, "{captured:?}");
+            assert_eq!(most_batch_tokens(&captured, &Compute::Cpu), 512);
+        }
+    }
 }

@@ -6,10 +6,10 @@ mod common;
 mod masked_lm;
 pub(crate) mod single_label;
 
-use cache::{Dtype, Fingerprint, Masks, Outputs, Preprocessing};
+use cache::{Captured, Dtype, Fingerprint, Masks, Outputs, Preprocessing};
 use datasets::{Encodings, LabelNames, Masking, TextTokenizer};
-use nn::Model;
 use nn::hf::HfConfig;
+use nn::{Compute, Model};
 use teacher::HubOptions;
 
 use crate::model::TextModel;
@@ -100,11 +100,11 @@ impl Task {
         }
     }
 
-    /// The maximum tokens per forward pass in a capture, given the requested number.
-    pub(crate) fn batch_tokens(self, asked: usize) -> usize {
+    /// The maximum tokens per forward pass in a capture of this form, given the requested number.
+    pub(crate) fn batch_tokens(self, asked: usize, captured: &Captured, compute: &Compute) -> usize {
         match self {
             Self::SingleLabel => asked,
-            Self::MaskedLm(_) => asked.min(masked_lm::MOST_BATCH_TOKENS),
+            Self::MaskedLm(_) => asked.min(masked_lm::most_batch_tokens(captured, compute)),
         }
     }
 

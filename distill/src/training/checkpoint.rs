@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use nn::cuda::ProductChoices;
 use nn::{AdamW, Layout, Parameters};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,9 @@ pub(crate) struct State {
     #[serde(default)]
     pub(crate) progress: Progress,
     pub(crate) inputs: RunInputs,
+    /// How a GPU computes products, if that was chosen by timing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) products: Option<ProductChoices>,
 }
 
 impl State {
@@ -58,8 +62,10 @@ impl State {
         best: Option<Best>,
         progress: Progress,
         inputs: RunInputs,
+        products: Option<ProductChoices>,
     ) -> Self {
-        Self { schema_version: SCHEMA_VERSION, step, optimizer_steps: None, metrics_bytes, best, progress, inputs }
+        let (schema_version, optimizer_steps) = (SCHEMA_VERSION, None);
+        Self { schema_version, step, optimizer_steps, metrics_bytes, best, progress, inputs, products }
     }
 }
 

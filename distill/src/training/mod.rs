@@ -22,8 +22,10 @@ use std::time::Instant;
 use anyhow::Context;
 use cache::CacheReader;
 use datasets::{Key, Sampler};
+use nn::cuda::ProductChoices;
 use nn::{AdamW, Compute, Model};
 
+use crate::device;
 use crate::hint::HintExt;
 use crate::interrupt;
 use crate::objective::Objective;
@@ -76,6 +78,8 @@ pub(crate) struct Fitted {
     pub(crate) speed: Speed,
     /// The most of a GPU's memory that buffers had at once; none on the CPU.
     pub(crate) device_peak_bytes: Option<u64>,
+    /// How a GPU computed products, if that was chosen by timing.
+    pub(crate) products: Option<ProductChoices>,
 }
 
 impl Fit<'_> {
@@ -149,7 +153,9 @@ impl Fit<'_> {
             if saves && !last && !over {
                 progress.plateau = schedule.plateau().clone();
                 let (best, best_parameters) = kept.best();
-                let state = State::new(steps, watch.metrics_bytes()?, best, progress.clone(), self.inputs.clone());
+                let products = products_of(&learner.model.compute());
+                let (progress, inputs) = (progress.clone(), self.inputs.clone());
+                let state = State::new(steps, watch.metrics_bytes()?, best, progress, inputs, products);
                 let (parameters, optimizer) = learner.model.state()?;
                 writer.save(state, parameters, &optimizer, best_parameters)?;
             }
@@ -170,7 +176,10 @@ impl Fit<'_> {
             Compute::Cpu => None,
         };
         let skipped = progress.skipped.total();
-        Ok(Fitted { steps, skipped, kept_epoch, kept_step, scores, speed, device_peak_bytes })
+        let products = products_of(&student.compute());
+        // Whatever comes behind this training in the same process is not tuned.
+        device::autotune(false, &student.compute(), None);
+        Ok(Fitted { steps, skipped, kept_epoch, kept_step, scores, speed, device_peak_bytes, products })
     }
 
     /// Says once that a student predicts the same class for all rows, where the rows are of several.
@@ -198,6 +207,8 @@ impl Fit<'_> {
             }
             false => None,
         };
+        let products = restored.as_ref().and_then(|restored| restored.state.products.as_ref());
+        device::autotune(self.recipe.autotune, &student.compute(), products);
         Ok(match restored {
             None => Start {
                 optimizer: AdamW::new(student.parameters().layout().clone(), weight_decay),
@@ -218,6 +229,11 @@ impl Fit<'_> {
             }
         })
     }
+}
+
+/// How a GPU computes products, if that is chosen by timing.
+fn products_of(compute: &Compute) -> Option<ProductChoices> {
+    if let Compute::Cuda { device, .. } = compute { device.product_choices() } else { None }
 }
 
 /// Number of steps and learning rates.

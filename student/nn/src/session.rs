@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::cuda::{Device, Precision};
+use crate::cuda::{Device, Precision, selects_top};
 use crate::pass::{Mode, PackedInput, Pass};
 use crate::value::Tap;
 use crate::{AdamW, Error, Gradients, Parameters};
@@ -39,6 +39,12 @@ impl Compute {
             Self::Cpu => Precision::F32,
             Self::Cuda { precision, .. } => *precision,
         }
+    }
+
+    /// Whether the device selects the `k` largest of so many logits, so that a model's [`submit_top`](Session::submit_top)
+    /// leaves the others there.
+    pub fn selects_top(&self, k: usize, logits: usize) -> bool {
+        matches!(self, Self::Cuda { .. }) && selects_top(k, logits)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Everything that determines a teacher's output for a key, and what is stored of it. Rows of two caches with equal
 //! fingerprints are interchangeable; if one field differs, the cache counts as made by another teacher.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,8 @@ pub struct Fingerprint {
     pub preprocessing: Preprocessing,
     /// The task, as the recipe names it.
     pub task: String,
-    /// The precision of the teacher's computation.
+    /// The precision of the teacher's computation: `f32`, `tf32` or `bf16`, several with `and` between them for a mean. Other
+    /// spellings of these count as the same.
     pub precision: String,
     /// What is stored.
     pub captured: Captured,
@@ -169,7 +171,7 @@ impl Fingerprint {
             json("captured.outputs", &found.outputs, &wanted.outputs)
                 .or_else(|| json("captured.logits", &found.logits, &wanted.logits))
                 .or_else(|| json("captured.hidden_states", &found.hidden_states, &wanted.hidden_states))
-                .or_else(|| text("precision", &self.precision, &expected.precision))
+                .or_else(|| precision(&self.precision, &expected.precision))
         })
     }
 
@@ -248,7 +250,31 @@ fn order(found: &[String], wanted: &[String]) -> Option<Vec<u32>> {
 }
 
 fn text(field: &'static str, found: &str, expected: &str) -> Option<Difference> {
-    (found != expected).then(|| Difference::new(field, format!("`{found}`"), format!("`{expected}`")))
+    (found != expected).then(|| Difference::new(field, ticked(found), ticked(expected)))
+}
+
+fn ticked(value: &str) -> String {
+    format!("`{value}`")
+}
+
+/// Different only if the teacher's answers can differ: not by a spelling, nor by the order in which a mean names its members'.
+fn precision(found: &str, expected: &str) -> Option<Difference> {
+    (formats(found) != formats(expected)).then(|| Difference::new("precision", ticked(found), ticked(expected)))
+}
+
+/// The number formats that a precision names. What is in none of the known spellings is equal to itself alone.
+fn formats(precision: &str) -> BTreeSet<String> {
+    let format = |name: &str| {
+        let name = name.trim().to_ascii_lowercase();
+        let known = match name.strip_prefix("torch.").unwrap_or(&name) {
+            "f32" | "fp32" | "float32" | "float" => "f32",
+            "tf32" | "tensorfloat32" => "tf32",
+            "bf16" | "bfloat16" => "bf16",
+            _ => return name,
+        };
+        known.to_owned()
+    };
+    precision.split(" and ").map(format).collect()
 }
 
 /// Both as they stand in the manifest.

@@ -14,6 +14,8 @@ pub(crate) struct Report {
     pub(super) bench: &'static str,
     pub(super) device: &'static str,
     pub(super) precision: Precision,
+    /// Whether a GPU's products were chosen by timing.
+    pub(super) autotune: bool,
     pub(super) threads: usize,
     pub(super) seed: u64,
     pub(super) data: Data,
@@ -114,6 +116,8 @@ pub(crate) struct GemmReport {
     pub(super) bench: &'static str,
     pub(super) device: &'static str,
     pub(super) precision: Precision,
+    /// Whether a GPU's products were chosen by timing.
+    pub(super) autotune: bool,
     pub(super) threads: usize,
     #[serde(flatten)]
     pub(super) figures: GemmFigures,

@@ -2,6 +2,7 @@
 //! table rows.
 
 use super::device::Device;
+use super::op::attention::launch::Part;
 use super::operand::Words;
 use super::transfer::Staging;
 use crate::op::Lookup;
@@ -21,6 +22,8 @@ pub(super) struct Batch {
     pub(super) rows: usize,
     /// Tokens of the longest row.
     pub(super) longest: usize,
+    /// The rows in two parts, where attention has a faster kernel for one of them.
+    pub(super) parts: Option<[Part; 2]>,
     /// What tokens look up: words, positions, and types where the model has them.
     looked_up: [LookedUp; 3],
     /// `[B + 1]`; the first `B` are the rows' first tokens.
@@ -107,7 +110,7 @@ impl BatchMemory {
     ) -> Result<Batch, Error> {
         let PackedInput { input_ids, token_type_ids, starts, positions: asked } = input;
         let tokens = input_ids.len();
-        let lengths = starts.windows(2).map(|pair| pair[1] - pair[0]);
+        let lengths: Vec<u32> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let texts = starts.windows(2).map(|pair| &input_ids[pair[0] as usize..pair[1] as usize]);
         let positions: Vec<u32> =
             texts.flat_map(|text| config.positions().rows(text)).map(|position| position as u32).collect();
@@ -130,7 +133,8 @@ impl BatchMemory {
         let batch = Batch {
             tokens,
             rows: starts.len() - 1,
-            longest: lengths.max().unwrap_or(0) as usize,
+            longest: lengths.iter().copied().max().unwrap_or(0) as usize,
+            parts: Part::split(&lengths),
             looked_up,
             starts: put(starts),
             asked: Asked {

@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "cuBLASLt's interface is C")]
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{c_int, c_void};
 
 use cudarc::cublaslt::sys;
@@ -32,6 +32,16 @@ pub(super) struct Blas {
     plans: HashMap<Shape, Result<Plan, Status>>,
     /// Refused shapes, rounded, that a person has been told of.
     named: HashSet<Shape>,
+    /// None where the library's first algorithm is taken.
+    tuning: Option<Tuning>,
+}
+
+/// Algorithms chosen by timing.
+struct Tuning {
+    /// By what their shapes, rounded, are called.
+    algorithms: BTreeMap<String, usize>,
+    /// The same for shapes that were met, those of which there is but one algorithm included.
+    met: HashMap<Shape, usize>,
 }
 
 // SAFETY: handles of the library serve any thread, one at a time.
@@ -57,8 +67,8 @@ struct Plan {
 /// before: a run that is resumed must come to the same bits.
 #[derive(Clone, Copy, PartialEq)]
 enum Attempt {
-    /// The first, for a shape that was rounded up to the plan's.
-    First,
+    /// The one with this number, for a shape that was rounded up to the plan's.
+    One(usize),
     /// All in turn, for the plan's own shape.
     Each,
 }
@@ -69,20 +79,74 @@ impl Blas {
         let mut handle = std::ptr::null_mut();
         // SAFETY: writes a handle to where it is told; `drop` destroys it.
         unsafe { (library.create)(&mut handle) }.done()?;
-        Ok(Self { library, handle, workspace, stream, plans: HashMap::new(), named: HashSet::new() })
+        Ok(Self { library, handle, workspace, stream, plans: HashMap::new(), named: HashSet::new(), tuning: None })
     }
 
     /// Version and file.
     pub(super) fn library(&self) -> String {
-        format!("cuBLASLt {}, {}", self.library.release(), self.library.path.display())
+        format!("cuBLASLt {}, {}", self.release(), self.library.path.display())
+    }
+
+    /// Version.
+    pub(super) fn release(&self) -> String {
+        self.library.release()
+    }
+
+    /// Has algorithms chosen by timing, starting from these choices; or, without any, takes the library's first.
+    pub(super) fn tune(&mut self, choices: Option<BTreeMap<String, usize>>) {
+        self.tuning = choices.map(|algorithms| Tuning { algorithms, met: HashMap::new() });
+    }
+
+    /// What was chosen by timing, by the names of shapes.
+    pub(super) fn choices(&self) -> Option<&BTreeMap<String, usize>> {
+        self.tuning.as_ref().map(|tuning| &tuning.algorithms)
+    }
+
+    /// How many algorithms of a product are to be timed: none if its choice is made, or if there is none.
+    pub(super) fn to_time(&mut self, matmul: &Matmul) -> usize {
+        let rounded = Shape::of(matmul).rounded();
+        let key = rounded.overwriting();
+        let Some(tuning) = self.tuning.as_mut().filter(|tuning| !tuning.met.contains_key(&key)) else { return 0 };
+        if let Some(&algorithm) = tuning.algorithms.get(&key.to_string()) {
+            tuning.met.insert(key, algorithm);
+            return 0;
+        }
+        let count = self.plan(rounded, matmul.bias).as_ref().map_or(0, |plan| plan.algorithms.len());
+        if let (Some(tuning), 0 | 1) = (&mut self.tuning, count) {
+            tuning.met.insert(key, 0);
+            return 0;
+        }
+        count
+    }
+
+    /// Runs one algorithm of a product's, with an output that may stand somewhere else: aligned no worse.
+    pub(super) fn try_algorithm(&mut self, matmul: &Matmul, output: Ptr, algorithm: usize) -> Result<(), Status> {
+        let elsewhere = Matmul { c: Matrix { at: output, ..matmul.c }, ..*matmul };
+        self.run(Shape::of(matmul).rounded(), &elsewhere, Attempt::One(algorithm))
+    }
+
+    /// From now on takes this algorithm for products of this shape.
+    pub(super) fn choose(&mut self, matmul: &Matmul, algorithm: usize) {
+        let key = Shape::of(matmul).rounded().overwriting();
+        if let Some(tuning) = &mut self.tuning {
+            tuning.algorithms.insert(key.to_string(), algorithm);
+            tuning.met.insert(key, algorithm);
+        }
     }
 
     /// Computes a product, or says why no algorithm does.
     pub(super) fn matmul(&mut self, matmul: &Matmul) -> Result<(), Status> {
         let shape = Shape::of(matmul);
         let rounded = shape.rounded();
+        // What it refuses is computed as if nothing had been chosen.
+        if let Some(&chosen @ 1..) = self.tuning.as_ref().and_then(|tuning| tuning.met.get(&rounded.overwriting())) {
+            match self.run(rounded, matmul, Attempt::One(chosen)) {
+                Err(status) if status.is_refusal() => {}
+                result => return result,
+            }
+        }
         if rounded != shape && !self.plans.contains_key(&shape) {
-            match self.run(rounded, matmul, Attempt::First) {
+            match self.run(rounded, matmul, Attempt::One(0)) {
                 // The algorithm was chosen for a somewhat larger shape.
                 Err(status) if status.is_refusal() => {}
                 result => return result,
@@ -100,13 +164,18 @@ impl Blas {
         }
     }
 
+    /// The plan of this shape, made if there is none.
+    fn plan(&mut self, shape: Shape, bias: Option<Ptr>) -> &mut Result<Plan, Status> {
+        match self.plans.entry(shape) {
+            Entry::Occupied(plan) => plan.into_mut(),
+            Entry::Vacant(place) => place.insert(Plan::new(self.library, self.handle, shape, bias)),
+        }
+    }
+
     /// Computes a product by the plan of this shape.
     fn run(&mut self, shape: Shape, matmul: &Matmul, attempt: Attempt) -> Result<(), Status> {
-        let plan = match self.plans.entry(shape) {
-            Entry::Occupied(plan) => plan.into_mut(),
-            Entry::Vacant(place) => place.insert(Plan::new(self.library, self.handle, shape, matmul.bias)),
-        };
-        let plan = plan.as_mut().map_err(|status| *status)?;
+        let (library, handle, workspace, stream) = (self.library, self.handle, self.workspace, self.stream);
+        let plan = self.plan(shape, matmul.bias).as_mut().map_err(|status| *status)?;
         let Matmul { a, b, c, .. } = *matmul;
         for (layout, matrix) in plan.layouts.into_iter().zip([a, b, c]) {
             let attribute = sys::cublasLtMatrixLayoutAttribute_t::CUBLASLT_MATRIX_LAYOUT_COLS;
@@ -114,7 +183,7 @@ impl Blas {
             // SAFETY: the layout is alive, and the attribute one 64-bit number.
             unsafe {
                 let value = std::ptr::from_ref(&rows).cast();
-                (self.library.set_layout)(layout, attribute, value, size_of::<u64>())
+                (library.set_layout)(layout, attribute, value, size_of::<u64>())
             }
             .done()?;
         }
@@ -124,15 +193,15 @@ impl Blas {
         let (alpha, beta) = (1.0f32, if matmul.accumulate { 1.0f32 } else { 0.0 });
         let [layout_a, layout_b, layout_c] = plan.layouts;
         let tried = match attempt {
-            Attempt::First => 0..1,
+            Attempt::One(number) => number..plan.algorithms.len().min(number + 1),
             Attempt::Each => plan.next..plan.algorithms.len(),
         };
         let mut refusal = Status::NOT_SUPPORTED;
         for index in tried {
             // SAFETY: all descriptors are alive; the caller answers for the matrices' addresses and sizes.
             let status = unsafe {
-                (self.library.matmul)(
-                    self.handle,
+                (library.matmul)(
+                    handle,
                     plan.product,
                     std::ptr::from_ref(&alpha).cast(),
                     b.at.0 as *const c_void,
@@ -145,9 +214,9 @@ impl Blas {
                     c.at.0 as *mut c_void,
                     layout_c,
                     &plan.algorithms[index],
-                    self.workspace.0 as *mut c_void,
+                    workspace.0 as *mut c_void,
                     WORKSPACE_BYTES,
-                    self.stream.cast(),
+                    stream.cast(),
                 )
             };
             match status.done() {
@@ -178,6 +247,11 @@ impl Shape {
         Self(Matmul { a, b, c, bias: matmul.bias.map(alignment), ..*matmul })
     }
 
+    /// What an algorithm is chosen for: the library is not told whether its product is added to anything.
+    fn overwriting(self) -> Self {
+        Self(Matmul { accumulate: false, ..self.0 })
+    }
+
     /// The number of tokens rounded up to one of eight to sixteen steps between powers of two. Tokens are the rows of the
     /// product, or what it sums over where it makes a weight's gradient: stored rows of `a` in both.
     fn rounded(mut self) -> Self {
@@ -186,6 +260,16 @@ impl Shape {
         a.rows = a.rows.next_multiple_of(step);
         *(if *a_transposed { &mut b.rows } else { &mut c.rows }) = a.rows;
         self
+    }
+}
+
+/// What its choice is kept by.
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Matmul { a, b, c, bias, tf32, .. } = self.0;
+        write!(f, "{}, at multiples of {}, {} and {}", self.0, a.at.0, b.at.0, c.at.0)?;
+        bias.map_or(Ok(()), |bias| write!(f, ", with a bias at one of {}", bias.0))?;
+        f.write_str(if tf32 { ", in tf32" } else { "" })
     }
 }
 
@@ -349,5 +433,13 @@ mod tests {
         let gradient = Matmul { a, a_transposed: true, b: c, b_transposed: false, c: b, ..shape(250).0 };
         let Matmul { a, b, c, .. } = Shape(gradient).rounded().0;
         assert_eq!((a.rows, b.rows, c.rows), (256, 256, 77));
+        let name = "(bf16 [256, 384] transposed, rows 384 apart) x (f32 [256, 77], rows 77 apart) = (bf16 [77, 384], rows \
+                    384 apart), at multiples of 256, 2 and 64";
+        assert_eq!(Shape(gradient).rounded().to_string(), name);
+        let all = Matmul { bias: Some(Ptr(16)), tf32: true, ..gradient };
+        assert_eq!(Shape(all).rounded().to_string(), format!("{name}, with a bias at one of 16, in tf32"));
+        // A step's first product overwrites and others add, by the same algorithm.
+        let added = Shape(Matmul { accumulate: true, ..gradient });
+        assert!(added != Shape(gradient) && added.overwriting() == Shape(gradient));
     }
 }

@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytemuck::Pod;
 
 use super::driver::Driver;
-use super::emulated::{Emulated, Extent};
+use super::emulated::{Emulated, Extent, SHARED_BYTES as EMULATED_SHARED_BYTES};
 use super::error::DeviceError;
 use super::meter::Meter;
 use super::op::product::launch as product;
 use super::operand::{Matrix, Ptr};
+use super::tuning::ProductChoices;
 use super::work::{Arguments, Launch, Matmul};
 use crate::Error;
 
@@ -85,6 +86,14 @@ impl Device {
         match &*self.backend {
             Backend::Driver(driver) => driver.name().to_string(),
             Backend::Emulated(_) => "emulated GPU".to_string(),
+        }
+    }
+
+    /// Shared memory that a block can have if it asks for it, in bytes.
+    pub(super) fn block_shared_bytes(&self) -> usize {
+        match &*self.backend {
+            Backend::Driver(driver) => driver.block_shared_bytes(),
+            Backend::Emulated(_) => EMULATED_SHARED_BYTES,
         }
     }
 
@@ -161,6 +170,31 @@ impl Device {
             })
         };
         self.metered(|| launch.kernel.to_string(), run)
+    }
+
+    /// From now on, times the algorithms of each product whose shape is new and takes the fastest. Shapes in `kept` have
+    /// theirs from there, unless it was made on another GPU or with another cuBLASLt: then the result is false. The emulated
+    /// device has nothing to choose from.
+    pub fn tune_products(&self, kept: Option<&ProductChoices>) -> bool {
+        let Backend::Driver(driver) = &*self.backend else { return true };
+        let own = kept.filter(|kept| (kept.gpu.as_str(), &kept.cublaslt) == (driver.name(), &driver.release()));
+        driver.tune_products(Some(own.map(|kept| kept.algorithms.clone()).unwrap_or_default()));
+        own.is_some() == kept.is_some()
+    }
+
+    /// What was chosen since [`tune_products`](Self::tune_products), what it was given included; `None` if products are not
+    /// tuned.
+    pub fn product_choices(&self) -> Option<ProductChoices> {
+        let Backend::Driver(driver) = &*self.backend else { return None };
+        let algorithms = driver.product_choices()?;
+        Some(ProductChoices { gpu: driver.name().to_owned(), cublaslt: driver.release(), algorithms })
+    }
+
+    /// Takes cuBLASLt's first algorithms again.
+    pub fn stop_tuning_products(&self) {
+        if let Backend::Driver(driver) = &*self.backend {
+            driver.tune_products(None);
+        }
     }
 
     /// Computes a product: by cuBLASLt on a GPU, by the CPU's engine on the emulated one, on both with the bias behind it

@@ -3,7 +3,7 @@
 //! The driver's library is opened when a GPU is first requested, not at the start of the program.
 #![expect(unsafe_code, reason = "the driver's interface is C")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString, c_void};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +14,8 @@ use super::blas::{Blas, WORKSPACE_BYTES};
 use super::cublaslt::{CublasLt, Status};
 use super::error::DeviceError;
 use super::op::product::launch as product;
-use super::operand::Ptr;
+use super::operand::{Matrix, Ptr};
+use super::tuning::fastest;
 use super::work::{Arguments, Launch, Matmul};
 
 /// The kernels, compiled ahead by `student/nn/cuda/build.sh`; the driver turns them into the GPU's own code once.
@@ -35,6 +36,8 @@ pub(super) struct Driver {
     context: sys::CUcontext,
     device: sys::CUdevice,
     stream: sys::CUstream,
+    /// Shared memory that a block can have if it asks for it.
+    block_shared_bytes: usize,
     /// Whether memory comes from the driver's pool, in the order of the stream.
     pooled: bool,
     module: sys::CUmodule,
@@ -119,6 +122,8 @@ impl Driver {
             context,
             device,
             stream: std::ptr::null_mut(),
+            block_shared_bytes: attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
+                as usize,
             pooled: attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? != 0,
             module: std::ptr::null_mut(),
             functions: Mutex::new(HashMap::new()),
@@ -154,11 +159,32 @@ impl Driver {
         &self.name
     }
 
+    pub(super) fn block_shared_bytes(&self) -> usize {
+        self.block_shared_bytes
+    }
+
     /// cuBLASLt's version, and the file that it was found in.
     pub(super) fn library(&self) -> String {
-        self.blas
-            .as_ref()
-            .map_or_else(String::new, |blas| blas.lock().unwrap_or_else(PoisonError::into_inner).library())
+        self.with_blas(|blas| blas.library()).unwrap_or_default()
+    }
+
+    /// cuBLASLt's version.
+    pub(super) fn release(&self) -> String {
+        self.with_blas(|blas| blas.release()).unwrap_or_default()
+    }
+
+    /// See [`Blas::tune`].
+    pub(super) fn tune_products(&self, choices: Option<BTreeMap<String, usize>>) {
+        self.with_blas(|blas| blas.tune(choices));
+    }
+
+    /// See [`Blas::choices`].
+    pub(super) fn product_choices(&self) -> Option<BTreeMap<String, usize>> {
+        self.with_blas(|blas| blas.choices().cloned())?
+    }
+
+    fn with_blas<T>(&self, then: impl FnOnce(&mut Blas) -> T) -> Option<T> {
+        Some(then(&mut self.blas.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     fn memory(&self) -> Result<(usize, usize), DeviceError> {
@@ -293,7 +319,18 @@ impl Driver {
 
     /// Asks cuBLASLt for a product, and returns why it does not compute it.
     fn refusal(&self, blas: &mut Blas, matmul: &Matmul) -> Result<Option<Status>, DeviceError> {
-        match blas.matmul(matmul) {
+        let algorithms = blas.to_time(matmul);
+        if algorithms > 0 {
+            let fastest = self.fastest(blas, matmul, algorithms)?;
+            blas.choose(matmul, fastest);
+        }
+        let status = blas.matmul(matmul);
+        self.unless_refused(status, matmul)
+    }
+
+    /// A refusal, or an error if the product failed on the GPU.
+    fn unless_refused(&self, status: Result<(), Status>, matmul: &Matmul) -> Result<Option<Status>, DeviceError> {
+        match status {
             Ok(()) => Ok(None),
             Err(status) if status.is_refusal() => Ok(Some(status)),
             Err(status) => {
@@ -302,6 +339,32 @@ impl Driver {
                 Err(DeviceError::Blas { call: format!("the product {matmul}"), reason: status.to_string() })
             }
         }
+    }
+
+    /// Times a product's algorithms. What it may be added to must not be added to again and again, so its output stands
+    /// somewhere else meanwhile; where there is no room for that, the first algorithm is as good as any.
+    fn fastest(&self, blas: &mut Blas, matmul: &Matmul, algorithms: usize) -> Result<usize, DeviceError> {
+        let Matrix { number, rows, stride, .. } = matmul.c;
+        let bytes = rows * stride * number.bytes();
+        let output = match self.allocate(bytes) {
+            Err(DeviceError::OutOfMemory { .. }) => return Ok(0),
+            output => output?,
+        };
+        let zeroed = self.zero(output, bytes).and_then(|()| self.synchronize());
+        let fastest = zeroed.and_then(|()| {
+            fastest(algorithms, |algorithm, runs| {
+                for _ in 0..runs {
+                    let status = blas.try_algorithm(matmul, output, algorithm);
+                    if self.unless_refused(status, matmul)?.is_some() {
+                        return Ok(false);
+                    }
+                }
+                self.synchronize()?;
+                Ok(true)
+            })
+        });
+        self.free(output);
+        fastest
     }
 
     pub(super) fn event(&self) -> Result<EventHandle, DeviceError> {

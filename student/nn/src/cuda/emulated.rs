@@ -34,6 +34,9 @@ pub(super) struct Emulated {
     live: Mutex<BTreeMap<u64, usize>>,
 }
 
+/// Shared memory of a block: `MOST_SHARED` of `cuda/emulation/library.cpp`, which no GPU that the kernels run on is below.
+pub(super) const SHARED_BYTES: usize = 99 << 10;
+
 /// As cuMemAlloc aligns.
 const ALIGNMENT: usize = 256;
 

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use super::batch::{Batch, BatchMemory};
 use super::device::{Buffer, Device};
 use super::op;
-use super::op::attention::launch::{LONGEST, TILE_HEAD_SIZES};
+use super::op::attention::launch::{LONGEST_AT_SPEED, TILE_HEAD_SIZES, longest};
 use super::op::sums::launch::SumRows;
-use super::op::top_k::run::{TopMemory, takes};
+use super::op::top_k::launch::selects_top;
+use super::op::top_k::run::TopMemory;
 use super::operand::{Matrix, Number, Precision, Ptr, Vector};
 use super::optimizer::Optimizer;
 use super::put_off::PutOff;
@@ -58,6 +59,7 @@ pub(crate) struct CudaSession {
     /// How often the weights were changed.
     changes: u64,
     said_slow: bool,
+    said_long: bool,
 }
 
 /// Where a pass stands in the session's memory.
@@ -105,6 +107,7 @@ impl CudaSession {
             pass: 0,
             changes: 0,
             said_slow: false,
+            said_long: false,
         })
     }
 
@@ -187,6 +190,29 @@ impl CudaSession {
             );
         }
     }
+
+    /// Refuses a row of more tokens than attention can take here, and says once where it is slow for their number.
+    fn check_longest(&mut self, tokens: usize) -> Result<(), Error> {
+        let (head_size, precision) = (self.config.head_size(), self.precision);
+        let most = longest(precision.number(), head_size, self.device.block_shared_bytes());
+        let Some(most) = most.filter(|_| tokens > LONGEST_AT_SPEED) else { return Ok(()) };
+        let other = match TILE_HEAD_SIZES.contains(&head_size) {
+            true => "; --precision bf16 has no such limit",
+            false => "",
+        };
+        if tokens > most {
+            return Err(Error::Batch(format!(
+                "a row has {tokens} tokens, the GPU's kernels take at most {most} in {precision} with heads of {head_size} \
+                 values{other}: lower --max-length, or give --device cpu"
+            )));
+        }
+        if !std::mem::replace(&mut self.said_long, true) {
+            tracing::warn!(
+                "attention is slower for rows of more than {LONGEST_AT_SPEED} tokens, as one of {tokens} is here{other}"
+            );
+        }
+        Ok(())
+    }
 }
 
 impl Session for CudaSession {
@@ -226,13 +252,7 @@ impl Session for CudaSession {
         // The memory is no longer that of the pass before.
         self.pass = next_number();
         let batch = Box::new(self.batch.send(&self.config, input, training)?);
-        if batch.longest > LONGEST {
-            let longest = batch.longest;
-            return Err(Error::Batch(format!(
-                "a row has {longest} tokens, the GPU's kernels take at most {LONGEST}: lower --max-length, or give \
-                 --device cpu"
-            )));
-        }
+        self.check_longest(batch.longest)?;
         let count = |rows: Rows| batch.count(rows);
         let partials = if training { partial_bytes(&plan.program, count) } else { 0 };
         let mut end = 0;
@@ -366,7 +386,7 @@ impl Session for CudaSession {
     }
 
     fn submit_top(&mut self, input: PackedInput<'_>, top: &TopK) -> Result<bool, Error> {
-        if !takes(top, self.config.outputs()) {
+        if !selects_top(top.k, self.config.outputs()) {
             return Ok(false);
         }
         let pass = self.forward(input, &[Tap::Logits], Mode::Eval)?;
@@ -380,7 +400,7 @@ impl Session for CudaSession {
     }
 
     fn read_top(&mut self, pass: &mut Pass, top: &TopK) -> Result<Option<TopLogits>, Error> {
-        if !takes(top, self.config.outputs()) {
+        if !selects_top(top.k, self.config.outputs()) {
             return Ok(None);
         }
         pass.read(Tap::Logits)?;

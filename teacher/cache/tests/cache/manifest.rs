@@ -53,6 +53,35 @@ fn every_field_of_the_fingerprint_is_held() {
 }
 
 #[test]
+fn a_precision_counts_by_what_it_computes_and_not_by_its_spelling() {
+    let of = |precision: &str| Fingerprint { precision: precision.to_owned(), ..fingerprint(&dense(Dtype::F16)) };
+    for same in [
+        &["f32", "F32", "fp32", "float32", "torch.float32", "f32 and float32"][..],
+        &["tf32", "TF32"],
+        &["bf16", "bfloat16", "torch.bfloat16"],
+        &["bf16 and f32", "f32 and bf16"],
+        &["f16"],
+        &["unknown"],
+    ] {
+        for other in ["f32", "tf32", "bf16", "bf16 and f32", "f16", "unknown"] {
+            for &found in same {
+                let difference = of(found).difference(&of(other));
+                assert_eq!(difference.is_none(), same.contains(&other), "{found}, {other}");
+                if let Some(difference) = difference {
+                    let expected = format!("its precision is `{found}`, asked for is `{other}`");
+                    assert_eq!(difference.to_string(), expected);
+                }
+            }
+        }
+    }
+    // Going on in another spelling leaves the manifest as it was.
+    let dir = tempfile::tempdir().unwrap();
+    drop(fill(dir.path(), &dense(Dtype::F16), 0..2));
+    let writer = CacheWriter::create_or_resume(dir.path(), &new_cache(&of("float32"))).unwrap();
+    assert_eq!(writer.reader().fingerprint().precision, "f32");
+}
+
+#[test]
 fn masks_that_an_earlier_build_wrote_in_words_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let captured = dense(Dtype::F16);

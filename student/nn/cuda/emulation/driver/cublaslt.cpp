@@ -6,13 +6,17 @@
 // EMULATED_GPU has words with commas between them; of those in `driver.cpp`, `no-work` goes for products too.
 //   other-sizes-refused    an algorithm runs the sizes that it was chosen for alone
 //   first-refused          the first of several algorithms runs nothing
+//   fastest=N              all algorithms but this one, counted from 0, take 2 ms longer
+//   orders-differ          each algorithm adds up in an order of its own
 //   no-bias                there is no algorithm that adds a bias
 //   no-odd-bias            nor one where the result's rows are no multiple of 16 bytes apart
 //   no-algorithm           there is none at all
 //   misaligned-bias        a bias at an address that is no multiple of 16 loses the device
 
+#include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <thread>
 #include <vector>
 
 #include "driver.h"
@@ -254,8 +258,12 @@ static std::vector<float> gather(uint64_t at, const Layout& layout, size_t count
     return values;
 }
 
-/// Eight sums side by side, then the rest: a fixed order.
-static float dot(const float* a, const float* b, size_t k) {
+/// Eight sums side by side, then the rest: a fixed order. Other algorithms begin somewhere else, if their orders differ.
+static float dot(const float* a, const float* b, size_t k, uint32_t order) {
+    if (order > 0 && k > 2 * order) {
+        const size_t first = k / 2 + order;
+        return dot(a + first, b + first, k - first, 0) + dot(a, b, first, 0);
+    }
     float sums[8] = {};
     size_t l = 0;
     for (; l + 8 <= k; l += 8) {
@@ -287,7 +295,14 @@ API Status cublasLtMatmul(void*, const Product* product, const float* alpha, con
     }
     count_product();
     enqueue(stream, [product = *product, a = *a, b = *b, d = *d, sizes, addresses = std::vector(addresses, addresses + 4),
-                     alpha = *alpha, beta = *beta, workspace = address(workspace), workspace_bytes] {
+                     alpha = *alpha, beta = *beta, workspace = address(workspace), workspace_bytes,
+                     number = algorithm ? algorithm->number : 0] {
+        static const std::string fastest = value_of("fastest");
+        if (!fastest.empty() && fastest != std::to_string(number)) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        }
+        static const bool orders_differ = asked("orders-differ");
+        const uint32_t order = orders_differ ? number : 0;
         const uint64_t a_at = addresses[0], b_at = addresses[1], d_at = addresses[3];
         const auto lose = [](const char* what) { lose_device(ILLEGAL_ADDRESS, std::string("cuBLASLt: ") + what); };
         if (!inside(a_at, a.bytes()) || !inside(b_at, b.bytes()) || !inside(d_at, d.bytes())) {
@@ -307,7 +322,7 @@ API Status cublasLtMatmul(void*, const Product* product, const float* alpha, con
         for (size_t j = 0; j < sizes.n; j++) {
             for (size_t i = 0; i < sizes.m; i++) {
                 const size_t at = i + j * d.stride;
-                float sum = alpha * dot(&left[i * sizes.k], &right[j * sizes.k], sizes.k);
+                float sum = alpha * dot(&left[i * sizes.k], &right[j * sizes.k], sizes.k, order);
                 if (beta != 0) sum += beta * read(d_at, d.type, at);
                 if (bias) sum += read(product.bias, d.type, i);
                 write(d_at, d.type, at, sum);

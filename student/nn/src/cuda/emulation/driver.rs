@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::library::build_once;
 use super::{library, races, root};
+use crate::cuda::ProductChoices;
 use crate::cuda::device::{Backend, Buffer, Device};
 use crate::cuda::op::rows::launch::Cast;
 use crate::cuda::operand::{Matrix, Number, Precision, Vector};
@@ -74,6 +75,48 @@ fn a_training_and_a_capture_over_the_driver_are_the_emulated_device_s() {
 }
 
 #[test]
+fn tuned_products_take_the_fastest_algorithms_and_a_later_process_takes_the_same() {
+    let kept = std::env::temp_dir().join(format!("distill-choices-{}.json", std::process::id()));
+    let tune = format!("tune={}", kept.display());
+    let choices = || -> ProductChoices {
+        serde_json::from_slice(&std::fs::read(&kept).expect("kept by the task")).expect("choices")
+    };
+    let Some(plain) = run("fastest=2,orders-differ", "train-f32") else { return };
+    // Nothing is kept yet, and the third algorithm is the fastest.
+    let tuned = run("fastest=2,orders-differ", &tune).expect("a compiler");
+    let first = choices();
+    assert!(first.algorithms.len() > 20, "{}", first.algorithms.len());
+    let others: Vec<_> = first.algorithms.iter().filter(|(_, number)| **number != 2).collect();
+    assert!(others.is_empty(), "{others:#?}");
+    // Now another one is, but the choices are there.
+    let restored = run("fastest=1,orders-differ", &tune).expect("a compiler");
+    assert_eq!(choices(), first);
+    // Of another library's version they are made anew.
+    let other = ProductChoices { cublaslt: "1.2.3".to_owned(), ..first.clone() };
+    std::fs::write(&kept, serde_json::to_vec(&other).expect("JSON")).expect("the folder is there");
+    let anew = run("fastest=1,orders-differ", &tune).expect("a compiler");
+    assert_eq!(choices().cublaslt, first.cublaslt);
+    assert!(choices().algorithms.values().all(|&number| number == 1));
+    // Where algorithms refuse the sizes that a shape was rounded up from, what is computed is as without a choice.
+    std::fs::remove_file(&kept).expect("written by the task");
+    let refused = run("fastest=2,orders-differ,other-sizes-refused", &tune).expect("a compiler");
+    assert!(choices().algorithms.values().any(|&number| number == 0));
+    std::fs::remove_file(&kept).expect("written by the task");
+
+    assert!(plain.result != tuned.result && plain.result != anew.result && tuned.result != anew.result);
+    assert_eq!(refused.result, plain.result);
+    assert_eq!(restored.result, tuned.result, "the same choices give the same bits");
+    assert!(restored.counted("products") < tuned.counted("products"), "nothing is timed again");
+    for outcome in [&tuned, &restored, &anew, &refused] {
+        outcome.assert_clean();
+        for ((what, ours), theirs) in PARTS.iter().zip(&outcome.result).zip(&plain.result) {
+            let distance = distance(ours, theirs);
+            assert!(distance <= F32, "{what}: {distance:e}, at most {F32:e}");
+        }
+    }
+}
+
+#[test]
 fn what_a_gpu_would_not_forgive_is_found() {
     for (task, found, error) in [
         ("leave-memory", "byte 512 of an allocation of 512", "CUDA_ERROR_ILLEGAL_ADDRESS"),
@@ -126,6 +169,9 @@ fn task() {
         "checks" => vec![vec![checks(&device)]],
         "train-f32" => train_and_capture(&device, Precision::F32).expect("no call fails").into(),
         "train-bf16" => train_and_capture(&device, Precision::Bf16).expect("no call fails").into(),
+        tune if tune.starts_with("tune=") => {
+            tuned(&device, Path::new(&tune["tune=".len()..])).expect("no call fails").into()
+        }
         "change-under-a-copy" => vec![vec![change_under_a_copy(&device)]],
         _ => {
             let result = break_a_rule(&device, &task);
@@ -152,6 +198,20 @@ fn checks(device: &Device) -> f32 {
     }
     assert!(failures.is_empty(), "{} of {count} checks failed:\n{}", failures.len(), failures.join("\n"));
     count as f32
+}
+
+/// Trains and captures with products chosen by timing; the choices come from this file if there is one, and go there.
+fn tuned(device: &Device, kept: &Path) -> Result<[Vec<f32>; 3], Error> {
+    let read = std::fs::read(kept).ok();
+    let choices: Option<ProductChoices> = read.map(|json| serde_json::from_slice(&json).expect("choices"));
+    let same = device.tune_products(choices.as_ref());
+    assert_eq!(same, choices.is_none_or(|choices| choices.cublaslt == "13.0.0"));
+    let result = train_and_capture(device, Precision::F32);
+    let choices = device.product_choices().expect("products are tuned");
+    std::fs::write(kept, serde_json::to_vec(&choices).expect("JSON")).expect("the folder is there");
+    device.stop_tuning_products();
+    assert_eq!(device.product_choices(), None);
+    result
 }
 
 /// Steps over batches whose sizes change, then a capture of the same batches.
@@ -283,7 +343,8 @@ impl Outcome {
 /// Runs a task with a driver that has these words to heed; `None`, with a word why, where there is no C++ compiler.
 fn run(words: &str, task: &str) -> Option<Outcome> {
     let libraries = libraries()?;
-    let name = format!("distill-driver-{}-{task}-{}", std::process::id(), words.len());
+    let kind = task.split('=').next().unwrap_or_default();
+    let name = format!("distill-driver-{}-{kind}-{}", std::process::id(), words.len());
     let [result, report] = ["json", "txt"].map(|ending| std::env::temp_dir().join(&name).with_extension(ending));
     let mut path = OsString::from(libraries);
     if let Some(others) = std::env::var_os("LD_LIBRARY_PATH") {

@@ -567,6 +567,71 @@ fn micro_batches_of_other_kernels_and_taps_add_up() {
     }
 }
 
+#[test]
+fn rows_longer_than_one_block_holds_leave_the_others_their_kernels() {
+    let bert = with_dropout(EncoderConfig { max_positions: 200, ..config(Family::BERT, 64, 2) });
+    let masked = EncoderConfig { max_positions: 200, ..masked_lm(Family::BERT, 64, 2) };
+    let short: Vec<u32> = (0..16).map(|row| 1 + row % 5).collect();
+    let [front, back] = [[&[129][..], &short].concat(), [&short[..], &[129, 150]].concat()];
+    for (config, lengths) in [(&bert, &front), (&bert, &back), (&masked, &front)] {
+        check(config, lengths, Precision::Bf16);
+    }
+    check(&bert, &front, Precision::F32);
+
+    // Which kernels run, in each of two layers.
+    let Some(device) = emulation::device() else { return };
+    let mixed = [&short[..8], &[129], &short[8..]].concat();
+    let few = [&[129][..], &short[1..]].concat();
+    let head_size = bert.head_size();
+    for (lengths, whole, tiles) in [(&front, 2, 2), (&back, 2, 2), (&short, 2, 0), (&mixed, 0, 2), (&few, 0, 2)] {
+        let mut gpu = CudaSession::new(&device, &bert, Precision::Bf16, weights(&bert)).expect("a model");
+        let (rows, rng) = (Rows::new(&bert, lengths, 0), DropoutRng::new(1, 0, 0));
+        take_launches();
+        let mut pass = gpu.forward(rows.input(), &[Tap::Logits], Mode::Train(&rng)).expect("forward");
+        let forward = take_launches();
+        enter(&mut pass, &[Tap::Logits]);
+        gpu.backward(pass).expect("backward");
+        for (direction, launches) in [("forward", forward), ("backward", take_launches())] {
+            for (kind, expected) in [("whole", whole), ("tiles", tiles)] {
+                let kernel = format!("attention_{direction}_{kind}_{head_size}");
+                let count = launches.iter().filter(|&&launch| launch == kernel).count();
+                assert_eq!(count, expected, "{kernel}, {lengths:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_many_thousand_tokens_are_the_cpu_s_up_to_what_a_block_can_hold() {
+    // One layer, whose only queries are the rows' first tokens.
+    let long = |hidden: usize| EncoderConfig { max_positions: 13_000, ..config(Family::BERT, hidden, 1) };
+    for (hidden, precision) in [(24, Precision::F32), (64, Precision::Bf16)] {
+        let config = long(hidden);
+        let Some(mut models) = both(&config, precision) else { return };
+        let (rows, rng) = (Rows::new(&config, &[4500, 3], 0), DropoutRng::new(1, 2, 3));
+        let [theirs, ours] = models.each_mut().map(|model| {
+            let mut pass = model.forward(rows.input(), &[Tap::Logits], Mode::Train(&rng)).expect("forward");
+            let logits = model.read(&mut pass, Tap::Logits).expect("asked for");
+            enter(&mut pass, &[Tap::Logits]);
+            model.backward(pass).expect("backward");
+            (logits, model.gradients().expect("gradients"))
+        });
+        let tolerance = tolerance(&config, precision);
+        close("logits", &ours.0, &theirs.0, tolerance, tolerance.output);
+        compare_gradients(&ours.1, &theirs.1, &[Tap::Logits], tolerance);
+    }
+    let config = long(24);
+    let Some([_, mut gpu]) = both(&config, Precision::F32) else { return };
+    let error = gpu.logits(Rows::new(&config, &[12_800], 0).input()).expect_err("no room").to_string();
+    let size = config.head_size();
+    let expected = format!(
+        "a row has 12800 tokens, the GPU's kernels take at most {} in f32 with heads of {size} values: lower --max-length, \
+         or give --device cpu",
+        (99 << 10) / 8 - size
+    );
+    assert!(error.contains(&expected), "{error}");
+}
+
 /// Steps whose decay is put off, read in between, against steps that update every row: equal bits.
 #[test]
 fn decay_that_is_put_off_gives_the_same_bits() {

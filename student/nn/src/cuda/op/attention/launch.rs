@@ -44,7 +44,7 @@ pub(crate) struct Attention {
     /// Without, all tokens are queries.
     pub(crate) queries: Option<Queries>,
     pub(crate) heads: usize,
-    /// Tokens of the longest sequence, at most [`LONGEST`].
+    /// Tokens of the longest sequence; [`longest`] says how many there may be.
     pub(crate) longest: usize,
     pub(crate) mask: Mask,
     /// Longest sequence the model takes, for the mask.
@@ -66,8 +66,9 @@ pub(crate) struct Queries {
 
 /// A grid's third side.
 const MOST_SEQUENCES: usize = 65535;
-/// The longest sequence that there is room for in shared memory.
-pub(crate) const LONGEST: usize = 4096;
+/// The longest sequence of which kernels that keep a row's scores in shared memory run with several warps a block in their
+/// forward pass.
+pub(crate) const LONGEST_AT_SPEED: usize = 4096;
 
 /// Sizes of heads with kernels on tensor cores.
 pub(crate) const TILE_HEAD_SIZES: [usize; 3] = [32, 64, 128];
@@ -83,7 +84,72 @@ pub(crate) const SURVIVOR_WORDS: usize = WHOLE / 32;
 const FORWARD_WHOLE: [&str; 2] = ["attention_forward_whole_32", "attention_forward_whole_64"];
 const BACKWARD_WHOLE: [&str; 2] = ["attention_backward_whole_32", "attention_backward_whole_64"];
 
+/// The longest sequence that kernels for these heads take, where a block can have so much shared memory; none where they go
+/// over keys in tiles, and take any.
+pub(crate) fn longest(number: Number, head_size: usize, shared_bytes: usize) -> Option<usize> {
+    let tiled = number == Number::Bf16 && TILE_HEAD_SIZES.contains(&head_size);
+    // A warp of the backward pass keeps two rows of a head, and two floats a query.
+    (!tiled).then(|| (shared_bytes / 8).saturating_sub(head_size))
+}
+
+/// Sequences that stand next to each other in a batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Part {
+    first: usize,
+    sequences: usize,
+    /// Tokens of the longest of them.
+    longest: usize,
+}
+
+/// The fewest short sequences that are worth a launch of their own: fewer do not fill a GPU. Not measured.
+const WORTH_A_LAUNCH: usize = 16;
+
+impl Part {
+    /// A batch's sequences that blocks hold as a whole, and the longer ones: where each kind stands in one piece, and the
+    /// first are many enough.
+    pub(crate) fn split(lengths: &[u32]) -> Option<[Self; 2]> {
+        let is_long = |length: &u32| *length as usize > WHOLE;
+        let middle = lengths.partition_point(|length| is_long(length) == is_long(&lengths[0]));
+        let (front, back) = lengths.split_at(middle);
+        let (short, long) = if front.first().is_some_and(is_long) { (back, front) } else { (front, back) };
+        if long.is_empty() || short.len() < WORTH_A_LAUNCH || short.iter().any(is_long) || !long.iter().all(is_long) {
+            return None;
+        }
+        let part = |first, lengths: &[u32]| {
+            let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
+            Self { first, sequences: lengths.len(), longest }
+        };
+        Some([part(0, front), part(middle, back)])
+    }
+}
+
 impl Attention {
+    /// The same in the parts of its batch, which are launches of their own where that gives one of them a faster kernel.
+    pub(in crate::cuda) fn parts(self, parts: Option<[Part; 2]>) -> impl Iterator<Item = Self> {
+        let part = |part: Part| {
+            let within = |starts: Words| Words {
+                at: starts.at.offset_bytes(part.first * size_of::<u32>()),
+                len: part.sequences + 1,
+            };
+            Self {
+                starts: within(self.starts),
+                queries: self.queries.map(|queries| Queries {
+                    starts: within(queries.starts),
+                    most: queries.most.min(part.longest),
+                    ..queries
+                }),
+                longest: part.longest,
+                ..self
+            }
+        };
+        // Kernels that are not on tensor cores find a row's sequence among all.
+        let apart = parts
+            .map(|parts| parts.map(part))
+            .filter(|[front, back]| self.has_tiles() && (front.is_whole() || back.is_whole()));
+        let (whole, apart) = if apart.is_some() { (None, apart) } else { (Some(self), None) };
+        whole.into_iter().chain(apart.into_iter().flatten())
+    }
+
     pub(in crate::cuda::op) fn shape(&self) -> [usize; 4] {
         [self.query.rows, self.key.rows, self.query.width, self.heads]
     }
@@ -101,9 +167,15 @@ impl Attention {
 
     /// Whether the backward pass can leave partial sums, of rows at multiples of 16 bytes.
     pub(in crate::cuda) fn sums_gradients(&self) -> bool {
+        self.has_tiles() && self.is_whole()
+    }
+
+    /// Whether kernels on tensor cores take these heads and operands, of which gradients stand as their values do.
+    fn has_tiles(&self) -> bool {
         let aligned = |x: Matrix| x.at.0.is_multiple_of(16) && x.stride.is_multiple_of(8);
         let all_aligned = [self.query, self.key, self.value].into_iter().all(aligned);
-        self.number() == Number::Bf16 && self.sequences() <= MOST_SEQUENCES && self.is_whole() && all_aligned
+        let has_kernel = TILE_HEAD_SIZES.contains(&self.head_size());
+        self.number() == Number::Bf16 && has_kernel && self.sequences() <= MOST_SEQUENCES && all_aligned
     }
 
     pub(in crate::cuda) fn sequences(&self) -> usize {

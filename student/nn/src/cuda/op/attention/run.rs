@@ -13,7 +13,8 @@ use crate::value::Rows;
 pub(in crate::cuda) fn forward(run: &Run<'_>, index: usize, op: &Op, attention: &op::Attention) -> Result<(), Error> {
     let context = run.value(op.out);
     let lse = run.state(index, 0, [context.rows, attention.heads], Number::F32);
-    AttentionForward { attention: operands(run, index, op, attention), context, lse }.launch(run.device)
+    let mut parts = operands(run, index, op, attention).parts(run.batch.parts);
+    parts.try_for_each(|attention| AttentionForward { attention, context, lse }.launch(run.device))
 }
 
 pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, attention: &op::Attention) -> Result<(), Error> {
@@ -22,17 +23,20 @@ pub(in crate::cuda) fn backward(run: &Run<'_>, index: usize, op: &Op, attention:
     let operands = operands(run, index, op, attention);
     let bias = summed_bias(run, index);
     let partials = bias.map(|bias| (bias, run.partials([operands.sequences(), 3 * context.width])));
-    AttentionBackward {
-        attention: operands,
-        context,
-        d_context: run.gradient(op.out),
-        lse: run.state(index, 0, [context.rows, attention.heads], Number::F32),
-        d_query,
-        d_key,
-        d_value,
-        partials: partials.map(|(_, partials)| partials),
+    for part in operands.parts(run.batch.parts) {
+        AttentionBackward {
+            attention: part,
+            context,
+            d_context: run.gradient(op.out),
+            lse: run.state(index, 0, [context.rows, attention.heads], Number::F32),
+            d_query,
+            d_key,
+            d_value,
+            // Where there are parts, one has long sequences, and their kernel makes none.
+            partials: partials.map(|(_, partials)| partials),
+        }
+        .launch(run.device)?;
     }
-    .launch(run.device)?;
     partials.map_or(Ok(()), |(bias, partials)| run.reduce(partials, bias))
 }
 

@@ -5,6 +5,11 @@ use crate::cuda::operand::{Matrix, Vector, Words};
 /// As many as the kernel has room to sort.
 pub(crate) const MOST: usize = 256;
 
+/// Whether the kernel selects so many of logits of this width.
+pub(crate) fn selects_top(k: usize, width: usize) -> bool {
+    (1..=MOST).contains(&k) && k < width
+}
+
 operation! {
     /// The largest logits of each row, falling, of equal ones the first first, and what the others add to the softmax. All
     /// `f32`.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::launch::{MOST, TopLogits as Launch};
+use super::launch::TopLogits as Launch;
 use crate::Error;
 use crate::cuda::device::{Buffer, Device};
 use crate::cuda::operand::{Matrix, Number, Vector, Words};
@@ -26,11 +26,6 @@ struct Shape {
     rows: usize,
     k: usize,
     temperatures: usize,
-}
-
-/// Whether the kernel does this for logits of this width.
-pub(in crate::cuda) fn takes(top: &TopK, width: usize) -> bool {
-    (1..=MOST).contains(&top.k) && top.k < width
 }
 
 impl TopMemory {
