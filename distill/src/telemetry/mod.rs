@@ -1,5 +1,6 @@
 //! Monitoring of a run: `metrics.jsonl` in its folder, and progress bars.
 
+mod live;
 mod metrics;
 mod progress;
 

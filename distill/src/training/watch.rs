@@ -58,6 +58,7 @@ impl Watch {
         let Outcome { step, gradient_norm, learning_rate, loss } = outcome;
         self.loss = loss.total();
         outcome.refuse_divergence()?;
+        self.progress.loss(self.loss);
         if (step + 1) % LOG_EVERY == 0 || step + 1 == self.total_steps {
             self.progress.message(format_args!("loss {:.4}", self.loss));
             self.metrics.step(*step, loss, *gradient_norm, *learning_rate)?;
@@ -68,7 +69,9 @@ impl Watch {
     /// The scores after so many steps, in this epoch.
     pub(super) fn evaluation(&mut self, steps: usize, epoch: usize, evaluated: &Evaluated) -> anyhow::Result<()> {
         self.metrics.evaluation(steps, epoch, evaluated)?;
-        self.progress.message(format_args!("loss {:.4}, {}", self.loss, headline(&evaluated.scores)));
+        let score = headline(&evaluated.scores);
+        self.progress.message(format_args!("loss {:.4}, {score}", self.loss));
+        self.progress.score(score);
         Ok(())
     }
 
