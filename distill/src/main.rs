@@ -56,6 +56,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Cache(args) => commands::cache::run(args, &ui),
         Command::Propose(args) => commands::propose::run(args, &ui),
         Command::Train(args) => commands::train::run(args, &ui),
+        Command::Plot(args) => commands::plot::run(args, &ui),
         Command::Evaluate(args) => commands::evaluate::run(args, &ui),
         Command::Export(args) => commands::export::run(args, &ui),
         Command::Predict(args) => commands::predict::run(args, &ui),

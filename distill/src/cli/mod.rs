@@ -6,12 +6,14 @@ mod bench;
 mod cache;
 mod commands;
 mod groups;
+mod plot;
 mod propose;
 mod values;
 
 pub(crate) use bench::{BenchArgs, BenchCommand};
 pub(crate) use cache::{CacheArgs, CacheCommand};
 pub(crate) use commands::{DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs};
+pub(crate) use plot::PlotArgs;
 pub(crate) use propose::ProposeArgs;
 
 use clap::{ArgAction, Parser, Subcommand};
@@ -51,6 +53,8 @@ pub(crate) enum Command {
     Propose(ProposeArgs),
     /// Train a student on a teacher's cached logits and on labels
     Train(TrainArgs),
+    /// Draw the losses, scores and learning rates of training runs as one picture
+    Plot(PlotArgs),
     /// Measure a model on labelled text: accuracy, macro-F1 (over the classes that occur), calibration, size and speed
     Evaluate(EvaluateArgs),
     /// Write a trained model as a folder that Hugging Face transformers loads, with a model card
