@@ -1,6 +1,87 @@
-//! What shows how a run went: plots. None of it changes the run.
+//! What shows how a run went: event files for TensorBoard, plots. None of it changes the run.
+
+use std::fs;
 
 use crate::support::{TRAIN, Workplace};
+
+/// Long enough to be caught in the middle, with several lines of metrics before.
+const LONG: &str = "train --teacher teacher --cache cache --data train.tsv --epochs 60 --threads 1";
+
+/// The records of an event file: framed by their length and its checksum before, and their own checksum behind.
+fn records(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let (mut records, mut rest) = (Vec::new(), bytes);
+    while let Some((length, behind)) = rest.split_first_chunk::<8>() {
+        let length = u64::from_le_bytes(*length) as usize;
+        records.push(behind[4..4 + length].to_vec());
+        rest = &behind[4 + length + 4..];
+    }
+    records
+}
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+#[test]
+fn event_files_hold_what_the_metrics_hold_and_change_nothing() {
+    let place = Workplace::with_cache();
+    place.json(&format!("{TRAIN} --output plain"));
+    place.json(&format!("{TRAIN} --output out --tensorboard"));
+    assert!(place.files("plain") == place.files("out"), "a file of the run depends on --tensorboard");
+    assert!(!place.path("plain/tensorboard").exists());
+    let files = place.files("out/tensorboard");
+    let (name, bytes) = files.first_key_value().expect("a file");
+    assert!(files.len() == 1 && name.starts_with("events.out.tfevents."), "{name}");
+    let records = records(bytes);
+    let metrics = place.read("out/metrics.jsonl");
+    assert_eq!(records.len(), 2 + metrics.lines().count());
+    assert!(holds(&records[0], "brain.Event:2"));
+    for (tag, record) in [
+        ("loss/total", 2),
+        ("loss/soft_target", 2),
+        ("loss/hard_label", 2),
+        ("training/learning_rate", 2),
+        ("training/gradient_norm", 2),
+        ("validation/loss", 3),
+        ("validation/accuracy", 3),
+        ("validation/macro_f1", 3),
+        ("validation/agreement", 3),
+    ] {
+        assert!(holds(&records[record], tag), "no {tag}");
+    }
+}
+
+#[test]
+fn a_run_that_goes_on_starts_an_event_file_of_its_own() {
+    let place = Workplace::with_cache();
+    let line = format!("{LONG} --output out --tensorboard");
+    let checkpoint = place.path("out/checkpoint.safetensors");
+    let done = place.start(&line).until(|| checkpoint.exists()).signal("INT");
+    assert_eq!(done.code, Some(130), "{}", done.stderr);
+    let before = place.files("out/tensorboard");
+    place.json(&format!("{line} --resume"));
+    let after = place.files("out/tensorboard");
+    assert_eq!(after.len(), 2);
+    let (first, second) = (after.values().next().expect("a file"), after.values().last().expect("a file"));
+    assert!(Some(first) == before.values().next(), "the earlier file was touched");
+    // After the version, the start of a session: field 7, a message with field 1 set to START.
+    assert!(records(second)[1].ends_with(&[7 << 3 | 2, 2, 1 << 3, 1]));
+    let lines = place.read("out/metrics.jsonl").lines().count();
+    assert_eq!(records(first).len() + records(second).len(), lines + 4);
+}
+
+#[test]
+fn overwrite_removes_event_files_and_nothing_else() {
+    let place = Workplace::with_cache();
+    place.json(&format!("{TRAIN} --output out --tensorboard"));
+    place.json(&format!("{TRAIN} --output out --overwrite"));
+    assert!(!place.path("out/tensorboard").exists());
+    fs::create_dir(place.path("out/tensorboard")).expect("a folder");
+    place.write("out/tensorboard/notes.txt", "mine");
+    place.json(&format!("{TRAIN} --output out --overwrite --tensorboard"));
+    place.json(&format!("{TRAIN} --output out --overwrite"));
+    assert_eq!(place.names("out/tensorboard"), ["notes.txt"]);
+}
 
 #[test]
 fn a_plot_has_a_panel_for_each_quantity_and_the_name_of_each_run() {

@@ -8,6 +8,7 @@ mod commands;
 mod groups;
 mod plot;
 mod propose;
+mod telemetry;
 mod values;
 
 pub(crate) use bench::{BenchArgs, BenchCommand};

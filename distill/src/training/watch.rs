@@ -40,8 +40,10 @@ impl Watch {
         first_step: usize,
         total_steps: usize,
         batch_rows: usize,
+        tensorboard: bool,
     ) -> anyhow::Result<Self> {
         let metrics = Metrics::open(folder, metrics_bytes)?;
+        let metrics = if tensorboard { metrics.with_events(first_step)? } else { metrics };
         let progress = Progress::new("train", (total_steps - first_step) as u64 * batch_rows as u64, "rows");
         let (started, evaluating) = (Instant::now(), Duration::ZERO);
         Ok(Self { metrics, progress, total_steps, loss: 0.0, started, rows: 0, evaluating })
