@@ -1,6 +1,9 @@
-//! What shows how a run went: event files for TensorBoard, plots. None of it changes the run.
+//! What shows how a run went: event files for TensorBoard, traces, plots. None of it changes the run.
 
+use std::collections::BTreeSet;
 use std::fs;
+
+use serde_json::Value;
 
 use crate::support::{TRAIN, Workplace};
 
@@ -81,6 +84,68 @@ fn overwrite_removes_event_files_and_nothing_else() {
     place.json(&format!("{TRAIN} --output out --overwrite --tensorboard"));
     place.json(&format!("{TRAIN} --output out --overwrite"));
     assert_eq!(place.names("out/tensorboard"), ["notes.txt"]);
+}
+
+/// The names of the spans in a trace.
+fn spans(place: &Workplace, name: &str) -> BTreeSet<String> {
+    let events: Vec<Value> = serde_json::from_str(&place.read(name)).expect("JSON");
+    let spans = events.iter().filter(|event| event["ph"] == "X");
+    spans.map(|span| span["name"].as_str().expect("a name").to_string()).collect()
+}
+
+#[test]
+fn a_trace_shows_every_part_of_a_training_and_changes_nothing() {
+    let place = Workplace::with_cache();
+    let train = TRAIN.replace("--epochs 1", "--epochs 2");
+    place.json(&format!("{train} --output plain"));
+    place.json(&format!("{train} --output out --trace trace.json"));
+    assert!(place.files("plain") == place.files("out"), "a file of the run depends on --trace");
+    let spans = spans(&place, "trace.json");
+    for name in [
+        "prepare step",
+        "read cache",
+        "wait for step",
+        "step",
+        "forward",
+        "loss",
+        "backward",
+        "update",
+        "log",
+        "evaluate",
+        "checkpoint",
+    ] {
+        assert!(spans.contains(name), "no {name} in {spans:?}");
+    }
+}
+
+#[test]
+fn a_trace_shows_every_part_of_a_capture() {
+    let place = Workplace::new();
+    place.json("cache --teacher teacher --data train.tsv --output cache --trace trace.json");
+    let spans = spans(&place, "trace.json");
+    for name in ["tokenise", "forward", "write", "commit"] {
+        assert!(spans.contains(name), "no {name} in {spans:?}");
+    }
+}
+
+#[test]
+fn a_stopped_run_leaves_a_whole_trace() {
+    let place = Workplace::with_cache();
+    let checkpoint = place.path("out/checkpoint.safetensors");
+    let line = format!("{LONG} --output out --trace trace.json");
+    let done = place.start(&line).until(|| checkpoint.exists()).signal("INT");
+    assert_eq!(done.code, Some(130), "{}", done.stderr);
+    assert!(spans(&place, "trace.json").contains("checkpoint"));
+}
+
+#[test]
+fn a_file_that_is_no_trace_is_not_replaced_by_one() {
+    let place = Workplace::with_cache();
+    place.write("notes.json", "{}");
+    place.refuses(&format!("{TRAIN} --output out --trace notes.json"), &["notes.json", "choose another file"]);
+    place.refuses(&format!("{TRAIN} --output out --trace none/trace.json"), &["cannot write none/trace.json"]);
+    assert_eq!(place.read("notes.json"), "{}");
+    assert!(!place.path("out").exists());
 }
 
 #[test]

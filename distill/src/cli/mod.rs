@@ -17,6 +17,8 @@ pub(crate) use commands::{DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, Pred
 pub(crate) use plot::PlotArgs;
 pub(crate) use propose::ProposeArgs;
 
+use std::path::Path;
+
 use clap::{ArgAction, Parser, Subcommand};
 
 /// Distils a large text classifier into a small one: fine-tune a teacher, cache its logits, train a student, export it.
@@ -70,6 +72,20 @@ pub(crate) enum Command {
     Demo(DemoArgs),
 }
 
+impl Command {
+    /// The file to write a trace to.
+    pub(crate) fn trace(&self) -> Option<&Path> {
+        let args = match self {
+            Self::Finetune(args) => &args.telemetry.trace,
+            Self::Cache(CacheArgs::Capture(args)) => &args.trace,
+            Self::Train(args) => &args.telemetry.trace,
+            Self::Run(args) => &args.trace,
+            _ => return None,
+        };
+        args.trace.as_deref()
+    }
+}
+
 /// Flags that every command takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GlobalArgs {
@@ -93,7 +109,6 @@ mod tests {
     use crate::recipe::{Keep, LayerChoice};
     use clap::CommandFactory;
     use datasets::Quotes;
-    use std::path::Path;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
         Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command)

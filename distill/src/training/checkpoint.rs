@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use nn::{AdamW, Layout, Parameters};
 use safetensors::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
+use tracing::trace_span;
 
 use super::keep::Best;
 use crate::files::{self, FileError};
@@ -56,6 +57,7 @@ pub(crate) fn save(
     optimizer: &AdamW,
     best_parameters: Option<&[f32]>,
 ) -> anyhow::Result<()> {
+    let _span = trace_span!("checkpoint").entered();
     let (_, first, second) = optimizer.state();
     let mut tensors = vec![
         ("parameters", Flat::new(parameters.flat())),

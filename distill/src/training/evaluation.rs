@@ -2,6 +2,7 @@
 
 use cache::CacheReader;
 use nn::Model;
+use tracing::trace_span;
 
 use super::rows::FitRows;
 use crate::scores::Evaluated;
@@ -19,6 +20,7 @@ pub(super) fn evaluate(
     if rows.encodings.is_empty() {
         return Ok(None);
     }
+    let _span = trace_span!("evaluate").entered();
     let choices = || match cache {
         Some(cache) => cached::choices(cache, &rows.keys),
         None => Ok(None),

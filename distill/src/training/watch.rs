@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use tracing::trace_span;
+
 use super::step::Outcome;
 use crate::scores::{Evaluated, Scores};
 use crate::telemetry::{Metrics, Progress};
@@ -62,6 +64,7 @@ impl Watch {
         outcome.refuse_divergence()?;
         self.progress.loss(self.loss);
         if (step + 1) % LOG_EVERY == 0 || step + 1 == self.total_steps {
+            let _span = trace_span!("log").entered();
             self.progress.message(format_args!("loss {:.4}", self.loss));
             self.metrics.step(*step, loss, *gradient_norm, *learning_rate)?;
         }
@@ -70,6 +73,7 @@ impl Watch {
 
     /// The scores after so many steps, in this epoch.
     pub(super) fn evaluation(&mut self, steps: usize, epoch: usize, evaluated: &Evaluated) -> anyhow::Result<()> {
+        let _span = trace_span!("log").entered();
         self.metrics.evaluation(steps, epoch, evaluated)?;
         let score = headline(&evaluated.scores);
         self.progress.message(format_args!("loss {:.4}, {score}", self.loss));
