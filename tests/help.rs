@@ -76,6 +76,11 @@ fn train() {
 }
 
 #[test]
+fn plot() {
+    help("plot", "plot");
+}
+
+#[test]
 fn evaluate() {
     help("evaluate", "evaluate");
 }

@@ -34,7 +34,10 @@ use clap::Parser;
 use cli::{Cli, Command};
 use interrupt::Interrupted;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
+use telemetry::Trace;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 use ui::{OutputError, StderrAboveBars, Ui};
 
 fn main() -> ExitCode {
@@ -48,15 +51,17 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     memory::return_large_buffers();
     files::report_size_limit();
-    log_to_stderr()?;
+    let trace = cli.command.trace().map(Trace::create).transpose()?;
+    log_to_stderr(trace.as_ref())?;
     interrupt::listen().context("cannot listen for Ctrl-C")?;
     start_threads(cli.global.threads)?;
     let ui = Ui::new(cli.global.json);
-    match cli.command {
+    let done = match cli.command {
         Command::Finetune(args) => commands::finetune::run(args, &ui),
         Command::Cache(args) => commands::cache::run(args, &ui),
         Command::Propose(args) => commands::propose::run(args, &ui),
         Command::Train(args) => commands::train::run(args, &ui),
+        Command::Plot(args) => commands::plot::run(args, &ui),
         Command::Evaluate(args) => commands::evaluate::run(args, &ui),
         Command::Export(args) => commands::export::run(args, &ui),
         Command::Predict(args) => commands::predict::run(args, &ui),
@@ -64,22 +69,26 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Run(args) => commands::run::run(args, &ui),
         Command::Compare(args) => commands::compare::run(args, &ui),
         Command::Demo(args) => commands::demo::run(args, &ui),
-    }
+    };
+    // A command that failed or was stopped leaves a trace as well, but its own error is the one to tell.
+    let traced = trace.map_or(Ok(()), Trace::finish);
+    done.and(traced.map_err(anyhow::Error::from))
 }
 
-/// Logs warnings, or what `DISTILL_LOG` asks for (`DISTILL_LOG=debug`, `DISTILL_LOG=teacher=trace`).
-fn log_to_stderr() -> anyhow::Result<()> {
+/// Logs warnings, or what `DISTILL_LOG` asks for (`DISTILL_LOG=debug`, `DISTILL_LOG=teacher=trace`). Spans go to the
+/// trace, if there is one.
+fn log_to_stderr(trace: Option<&Trace>) -> anyhow::Result<()> {
     const VARIABLE: &str = "DISTILL_LOG";
     let filter = match std::env::var(VARIABLE) {
         Ok(filter) => EnvFilter::try_new(filter).with_context(|| format!("{VARIABLE} is not a log filter"))?,
         Err(_) => EnvFilter::new("warn"),
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| StderrAboveBars)
-        .with_ansi(ui::on_terminal())
-        .without_time()
-        .init();
+    let lines = fmt::layer().with_writer(|| StderrAboveBars).with_ansi(ui::on_terminal()).without_time();
+    let log = tracing_subscriber::registry().with(lines.with_filter(filter));
+    match trace {
+        Some(trace) => log.with(trace.layer()).init(),
+        None => log.init(),
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use cache::{Dtype, Quantity};
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
 use super::groups::{ColumnArgs, ComputeArgs, HubArgs, OutputArgs, TaskArgs};
+use super::telemetry::TraceArgs;
 use super::values::{QUANTITIES, STORED_DTYPES, at_least_one, number, one_of, quantity_name, stored_name};
 use crate::jobs::capture::{Asking, ExistingCache, StoredForm};
 use crate::recipe::ABOVE_ZERO;
@@ -89,6 +90,8 @@ pub(crate) struct CaptureArgs {
     pub(crate) compute: ComputeArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     /// Update a cache that was made with another teacher, maximum length or form of storage; only what is stale is
     /// recomputed
     #[arg(long, conflicts_with = "overwrite", help_heading = "Output")]

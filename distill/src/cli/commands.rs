@@ -6,6 +6,7 @@ use clap::Args;
 use datasets::Quotes;
 
 use super::groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, OutputArgs, TaskArgs};
+use super::telemetry::{TelemetryArgs, TraceArgs};
 use super::values::{at_least_one, at_least_three, number, one_of};
 use crate::objective::LossTermRecipe;
 use crate::recipe::{
@@ -48,6 +49,8 @@ pub(crate) struct FinetuneArgs {
     /// Resume the interrupted training in --output
     #[arg(long, conflicts_with = "overwrite", help_heading = "Output")]
     pub(crate) resume: bool,
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetryArgs,
     #[command(flatten)]
     pub(crate) hub: HubArgs,
 }
@@ -149,6 +152,8 @@ pub(crate) struct TrainArgs {
     /// Resume the interrupted training in --output
     #[arg(long, conflicts_with = "overwrite", help_heading = "Output")]
     pub(crate) resume: bool,
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetryArgs,
     #[command(flatten)]
     pub(crate) hub: HubArgs,
 }
@@ -279,6 +284,8 @@ pub(crate) struct RunArgs {
     /// Start over in a folder that is not empty: replaces the files that distill writes, keeps all others
     #[arg(long, help_heading = "Output")]
     pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     #[command(flatten)]

@@ -6,7 +6,9 @@ mod bench;
 mod cache;
 mod commands;
 mod groups;
+mod plot;
 mod propose;
+mod telemetry;
 mod values;
 
 pub(crate) use bench::{BenchArgs, BenchCommand};
@@ -14,7 +16,10 @@ pub(crate) use cache::{CacheArgs, CacheCommand};
 pub(crate) use commands::{
     CompareArgs, DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs,
 };
+pub(crate) use plot::PlotArgs;
 pub(crate) use propose::ProposeArgs;
+
+use std::path::Path;
 
 use clap::{ArgAction, Parser, Subcommand};
 
@@ -53,6 +58,8 @@ pub(crate) enum Command {
     Propose(ProposeArgs),
     /// Train a student on a teacher's cached logits and on labels
     Train(TrainArgs),
+    /// Draw the losses, scores and learning rates of training runs as one picture
+    Plot(PlotArgs),
     /// Measure a model on labelled text: accuracy, macro-F1 (over the classes that occur), calibration, size and speed
     Evaluate(EvaluateArgs),
     /// Write a trained model as a folder that Hugging Face transformers loads, with a model card
@@ -67,6 +74,20 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// Run the whole pipeline on a built-in data set and teacher; needs no downloads
     Demo(DemoArgs),
+}
+
+impl Command {
+    /// The file to write a trace to.
+    pub(crate) fn trace(&self) -> Option<&Path> {
+        let args = match self {
+            Self::Finetune(args) => &args.telemetry.trace,
+            Self::Cache(CacheArgs::Capture(args)) => &args.trace,
+            Self::Train(args) => &args.telemetry.trace,
+            Self::Run(args) => &args.trace,
+            _ => return None,
+        };
+        args.trace.as_deref()
+    }
 }
 
 /// Flags that every command takes.
@@ -92,7 +113,6 @@ mod tests {
     use crate::recipe::{Keep, LayerChoice};
     use clap::CommandFactory;
     use datasets::Quotes;
-    use std::path::Path;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
         Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command)

@@ -29,6 +29,7 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         dropout: args.fitting.dropout,
         fit,
         output: &args.output.output,
+        tensorboard: args.telemetry.tensorboard,
         compute: &compute,
     }
     .run(args.output.existing(args.resume))?;

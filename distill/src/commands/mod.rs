@@ -7,6 +7,7 @@ pub(crate) mod demo;
 pub(crate) mod evaluate;
 pub(crate) mod export;
 pub(crate) mod finetune;
+pub(crate) mod plot;
 pub(crate) mod predict;
 pub(crate) mod propose;
 pub(crate) mod run;

@@ -53,6 +53,7 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
         fit: args.fit(),
         cache: args.cache.as_deref(),
         output: &args.output.output,
+        tensorboard: args.telemetry.tensorboard,
         force: args.force,
         compute: &compute,
     }

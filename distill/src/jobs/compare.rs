@@ -252,6 +252,7 @@ impl Comparing<'_> {
             cache,
             output: &folder,
             force: recipe.teacher.force,
+            tensorboard: false,
             compute: self.compute,
         }
         .run(Existing::Resume)?;

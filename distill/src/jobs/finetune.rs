@@ -24,6 +24,8 @@ pub(crate) struct Finetuning<'a> {
     pub(crate) dropout: f64,
     pub(crate) fit: FitRecipe,
     pub(crate) output: &'a Path,
+    /// Whether to write event files for TensorBoard.
+    pub(crate) tensorboard: bool,
     pub(crate) compute: &'a Compute,
 }
 
@@ -79,6 +81,7 @@ impl Finetuning<'_> {
             inputs: &inputs,
             folder: self.output,
             resume: existing == Existing::Resume,
+            tensorboard: self.tensorboard,
             way_on: existing.way_on(),
         }
         .run(&mut student)?;

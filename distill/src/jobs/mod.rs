@@ -8,6 +8,7 @@ pub(crate) mod evaluate;
 pub(crate) mod export;
 mod finetune;
 pub(crate) mod pipeline;
+pub(crate) mod plot;
 pub(crate) mod predict;
 pub(crate) mod propose;
 mod run_folder;

@@ -128,6 +128,7 @@ impl Pipeline<'_> {
                 fit: recipe.train.clone(),
                 cache,
                 output: folder,
+                tensorboard: false,
                 force: recipe.teacher.force,
                 compute: self.compute,
             }

@@ -11,7 +11,7 @@ use crate::hint::HintExt;
 use crate::model::{self, MODEL_FILES};
 use crate::recipe::ExportDtype;
 use crate::run_record::{RECORD, RunFigures, RunInputs, RunRecord};
-use crate::telemetry::{METRICS, METRICS_START};
+use crate::telemetry::{EVENTS, METRICS, METRICS_START, event_files};
 use crate::training::Fitted;
 use crate::training::checkpoint::{self, CHECKPOINT, EARLIER};
 use crate::ui;
@@ -32,7 +32,9 @@ impl Existing {
     /// kept.
     pub(crate) fn prepare(self, folder: &Path, inputs: &RunInputs) -> anyhow::Result<Option<RunFigures>> {
         if self != Self::Resume {
-            prepare_output(folder, self == Self::Overwrite, &written())?;
+            let events = event_files(folder);
+            let written: Vec<&str> = written().into_iter().chain(events.iter().map(String::as_str)).collect();
+            prepare_output(folder, self == Self::Overwrite, &written)?;
             return Ok(None);
         }
         if let Some(figures) = complete(folder, inputs)? {
@@ -42,7 +44,7 @@ impl Existing {
         let held = if folder.exists() { remove_partial(folder)? } else { Vec::new() };
         let ours = |bytes: Vec<u8>| bytes.starts_with(METRICS_START) || METRICS_START.starts_with(&bytes);
         let begun = fs::read(folder.join(METRICS)).is_ok_and(ours);
-        let begun = begun && held.iter().all(|name| written().contains(&name.as_str()));
+        let begun = begun && held.iter().all(|name| written().contains(&name.as_str()) || name == EVENTS);
         if !begun && !held.iter().any(|name| [CHECKPOINT, EARLIER].contains(&name.as_str())) {
             prepare_output(folder, false, &[])?;
         }
@@ -59,7 +61,7 @@ impl Existing {
     }
 }
 
-/// All files that a training run may write.
+/// All files that a training run may write, besides event files.
 pub(super) fn written() -> Vec<&'static str> {
     [METRICS, CHECKPOINT, EARLIER, RECORD].into_iter().chain(MODEL_FILES).collect()
 }

@@ -39,6 +39,8 @@ pub(crate) struct Training<'a> {
     pub(crate) fit: FitRecipe,
     pub(crate) cache: Option<&'a Path>,
     pub(crate) output: &'a Path,
+    /// Whether to write event files for TensorBoard.
+    pub(crate) tensorboard: bool,
     /// Accept a teacher that is no better than chance.
     pub(crate) force: bool,
     pub(crate) compute: &'a Compute,
@@ -157,6 +159,7 @@ impl Training<'_> {
             inputs: &inputs,
             folder: self.output,
             resume: existing == Existing::Resume,
+            tensorboard: self.tensorboard,
             way_on: existing.way_on(),
         }
         .run(&mut student)?;

@@ -1,4 +1,5 @@
-//! `metrics.jsonl` in a run's folder: one line per logged step and one per evaluation.
+//! `metrics.jsonl` in a run's folder: one line per logged step and one per evaluation. On request, the same in an event
+//! file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::json;
 
+use super::events::EventFile;
 use crate::files::FileError;
 use crate::objective::LossReport;
 use crate::scores::{Evaluated, Scores};
@@ -25,6 +27,7 @@ const SCHEMA_VERSION: u32 = 2;
 pub(crate) struct Metrics {
     file: File,
     path: PathBuf,
+    events: Option<EventFile>,
 }
 
 impl Metrics {
@@ -38,7 +41,14 @@ impl Metrics {
             Ok(file)
         };
         let file = open().map_err(|source| FileError::writing(&path, source))?;
-        Ok(Self { file, path })
+        Ok(Self { file, path, events: None })
+    }
+
+    /// Writes an event file as well, of the steps after so many.
+    pub(crate) fn with_events(self, steps_done: usize) -> anyhow::Result<Self> {
+        let run = self.path.parent().unwrap_or(Path::new(""));
+        let events = Some(EventFile::create(run, steps_done)?);
+        Ok(Self { events, ..self })
     }
 
     /// The current length of the file in bytes.
@@ -63,10 +73,17 @@ impl Metrics {
             "gradient_norm": gradient_norm,
             "learning_rate": learning_rate,
         });
+        let mut scalars = vec![
+            ("loss/total".to_string(), loss.total()),
+            ("training/gradient_norm".to_string(), gradient_norm),
+            ("training/learning_rate".to_string(), learning_rate),
+        ];
         for term in &loss.terms {
             line[term.term.name()] = term.loss.mean().into();
+            scalars.push((format!("loss/{}", term.term.name()), term.loss.mean()));
         }
-        self.line(&line)
+        self.line(&line)?;
+        self.scalars(step + 1, &scalars)
     }
 
     /// One evaluation on the validation rows.
@@ -83,7 +100,20 @@ impl Metrics {
         }
         let Evaluated { scores, loss: validation_loss, .. } = evaluated;
         let validation_loss = *validation_loss;
-        self.line(&Line { schema_version: SCHEMA_VERSION, event: "evaluation", step, epoch, scores, validation_loss })
+        self.line(&Line { schema_version: SCHEMA_VERSION, event: "evaluation", step, epoch, scores, validation_loss })?;
+        let scalars = [
+            ("loss", validation_loss),
+            ("accuracy", scores.accuracy),
+            ("macro_f1", scores.macro_f1),
+            ("agreement", scores.agreement),
+            ("ece", scores.ece),
+        ];
+        let known = scalars.into_iter().filter_map(|(name, value)| Some((format!("validation/{name}"), value?)));
+        self.scalars(step, &known.collect::<Vec<_>>())
+    }
+
+    fn scalars(&mut self, step: usize, scalars: &[(String, f64)]) -> anyhow::Result<()> {
+        Ok(self.events.as_mut().map_or(Ok(()), |events| events.scalars(step, scalars))?)
     }
 
     fn line(&mut self, line: &impl Serialize) -> anyhow::Result<()> {

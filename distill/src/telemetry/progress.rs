@@ -1,18 +1,17 @@
 //! Progress of a long stage: a bar with rate and remaining time on a terminal, occasional plain lines elsewhere.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use console::Term;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
+use super::live::{Line, Live, rate};
 use crate::ui::{BARS, count, duration, on_terminal, say};
 
 /// Time between two plain lines of one stage.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
-
-/// A bar, with the keys that [`style`] defines beside indicatif's own.
-const BAR: &str = "{prefix} {bar:16} {human_pos}/{human_len}, {rate}{left}{msg}";
 
 /// The progress of one stage. May be advanced from several threads.
 pub(crate) struct Progress {
@@ -21,7 +20,13 @@ pub(crate) struct Progress {
     total: u64,
     started: Instant,
     state: Mutex<State>,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
+}
+
+/// A line that a terminal keeps up to date.
+struct Bar {
+    bar: ProgressBar,
+    live: Arc<Mutex<Live>>,
 }
 
 struct State {
@@ -34,12 +39,7 @@ impl Progress {
     /// Starts a stage of `total` units: `Progress::new("caching", rows, "rows")`.
     pub(crate) fn new(label: &str, total: u64, unit: &'static str) -> Self {
         let started = Instant::now();
-        let bar = on_terminal().then(|| {
-            let bar = ProgressBar::new(total).with_style(style(unit)).with_prefix(label.to_owned());
-            let bar = BARS.add(bar);
-            bar.enable_steady_tick(Duration::from_millis(250));
-            bar
-        });
+        let bar = on_terminal().then(|| Bar::new(label, total, unit));
         let state = State { done: 0, message: String::new(), last_line: started };
         Self { label: label.to_owned(), unit, total, started, state: Mutex::new(state), bar }
     }
@@ -47,7 +47,7 @@ impl Progress {
     /// Adds `units` to what is done.
     pub(crate) fn inc(&self, units: u64) {
         self.update(|state| state.done += units);
-        if let Some(bar) = &self.bar {
+        if let Some(Bar { bar, .. }) = &self.bar {
             bar.inc(units);
         }
     }
@@ -56,16 +56,30 @@ impl Progress {
     pub(crate) fn message(&self, message: impl fmt::Display) {
         let message = message.to_string();
         if let Some(bar) = &self.bar {
-            bar.set_message(format!(", {message}"));
+            bar.live().message.clone_from(&message);
         }
         self.update(|state| state.message = message);
+    }
+
+    /// Shows the loss of each step, and its curve, where there is a terminal.
+    pub(crate) fn loss(&self, loss: f64) {
+        if let Some(bar) = &self.bar {
+            bar.live().losses.push(loss);
+        }
+    }
+
+    /// Shows the latest score, such as `accuracy 0.9182`, where there is a terminal.
+    pub(crate) fn score(&self, score: String) {
+        if let Some(bar) = &self.bar {
+            bar.live().score = score;
+        }
     }
 
     /// Ends the stage with a line that reports amount and time.
     pub(crate) fn finish(self) {
         let elapsed = self.started.elapsed();
         let done = self.state.lock().unwrap_or_else(PoisonError::into_inner).done;
-        if let Some(bar) = &self.bar {
+        if let Some(Bar { bar, .. }) = &self.bar {
             bar.finish_and_clear();
         }
         say(final_line(&self.label, done, self.unit, elapsed));
@@ -84,27 +98,37 @@ impl Progress {
 impl Drop for Progress {
     /// Removes the bar if the stage ended with an error.
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
+        if let Some(Bar { bar, .. }) = &self.bar {
             bar.finish_and_clear();
         }
     }
 }
 
-fn style(unit: &'static str) -> ProgressStyle {
-    let rate = move |state: &ProgressState, out: &mut dyn fmt::Write| {
-        let _ = write!(out, "{}", rate(state.per_sec(), unit));
-    };
-    let left = |state: &ProgressState, out: &mut dyn fmt::Write| {
-        // Before the first unit there is nothing to tell it from.
-        if state.pos() > 0 {
-            let _ = write!(out, ", {} left", duration(state.eta()));
-        }
-    };
-    ProgressStyle::with_template(BAR)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .with_key("rate", rate)
-        .with_key("left", left)
-        .progress_chars("=> ")
+impl Bar {
+    fn new(label: &str, total: u64, unit: &'static str) -> Self {
+        let live = Arc::new(Mutex::new(Live::default()));
+        let (label, shown) = (label.to_owned(), Arc::clone(&live));
+        let line = move |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let done = state.pos();
+            let (per_second, left) = (state.per_sec(), (done > 0).then(|| state.eta()));
+            let live = &*lock(&shown);
+            let line = Line { label: &label, unit, done, total, per_second, left, live };
+            let columns = Term::stderr().size().1;
+            let _ = write!(out, "{}", line.within(columns.into()));
+        };
+        let style = ProgressStyle::with_template("{line}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = BARS.add(ProgressBar::new(total).with_style(style.with_key("line", line)));
+        bar.enable_steady_tick(Duration::from_millis(250));
+        Self { bar, live }
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        lock(&self.live)
+    }
+}
+
+fn lock(live: &Mutex<Live>) -> MutexGuard<'_, Live> {
+    live.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn plain_line(label: &str, done: u64, total: u64, unit: &str, elapsed: Duration, message: &str) -> String {
@@ -127,14 +151,6 @@ fn final_line(label: &str, done: u64, unit: &str, elapsed: Duration) -> String {
 
 fn per_second(done: u64, elapsed: Duration) -> f64 {
     done as f64 / elapsed.as_secs_f64().max(1e-9)
-}
-
-fn rate(per_second: f64, unit: &str) -> String {
-    if per_second < 10.0 {
-        format!("{per_second:.1} {unit}/s")
-    } else {
-        format!("{} {unit}/s", count(per_second.round() as u64))
-    }
 }
 
 #[cfg(test)]
@@ -174,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bar_template_is_valid() {
-        assert!(ProgressStyle::with_template(BAR).is_ok());
+    fn the_template_of_the_bar_is_valid() {
+        assert!(ProgressStyle::with_template("{line}").is_ok());
     }
 }

@@ -18,6 +18,7 @@ use nn::{AdamW, Layout, Parameters};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tracing::trace_span;
 
 use super::keep::Best;
 use super::progress::Progress;
@@ -117,6 +118,7 @@ impl Writer {
         optimizer: &AdamW,
         best_parameters: Option<Arc<Vec<f32>>>,
     ) -> anyhow::Result<()> {
+        let _span = trace_span!("checkpoint").entered();
         let mut copied = self.wait()?;
         let (steps, first, second) = optimizer.state();
         state.optimizer_steps = Some(steps);
@@ -161,6 +163,7 @@ impl Drop for Writer {
 
 /// Writes a checkpoint. The one that was there becomes the earlier one when the new one is whole.
 fn write(folder: &Path, state: &State, copied: &Copied, best_parameters: Option<&[f32]>) -> anyhow::Result<()> {
+    let _span = trace_span!("write checkpoint").entered();
     let mut tensors = vec![
         ("parameters", copied.parameters.as_slice()),
         ("first_moment", &copied.first_moment),

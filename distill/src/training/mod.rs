@@ -60,6 +60,8 @@ pub(crate) struct Fit<'a> {
     /// The run's folder.
     pub(crate) folder: &'a Path,
     pub(crate) resume: bool,
+    /// Whether to write event files for TensorBoard.
+    pub(crate) tensorboard: bool,
     /// How to resume after Ctrl-C, for the message.
     pub(crate) way_on: &'a str,
 }
@@ -113,7 +115,8 @@ impl Fit<'_> {
         let mut schedule = plan.schedule.clone().at(progress.plateau.clone());
         let whole_rows = self.cache.is_none_or(cached::whole_rows);
         let mut learner = Learner::new(student, self.objective, optimizer, recipe.max_gradient_norm, whole_rows)?;
-        let mut watch = Watch::start(self.folder, metrics_bytes, first_step, total_steps, recipe.batch_rows)?;
+        let (folder, rows) = (self.folder, recipe.batch_rows);
+        let mut watch = Watch::start(folder, metrics_bytes, first_step, total_steps, rows, self.tensorboard)?;
         let mut writer = Writer::new(self.folder, recipe.checkpoint_every, recipe.checkpoint_minutes);
         let mut steps = first_step;
         while steps < total_steps {

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use anyhow::Context;
 use datasets::Encodings;
 use nn::{AdamW, DropoutRng, Mode, Model, PackedInput, SoftHardLoss, StepRates, Tap};
+use tracing::trace_span;
 
 use crate::inference::{announce, packed};
 use crate::objective::{FusedLoss, LossReport, Objective, ObjectiveRows, StepCounts};
@@ -107,9 +108,10 @@ impl<'a> Learner<'a> {
         seed: u64,
         learning_rate: f64,
     ) -> anyhow::Result<usize> {
+        let _span = trace_span!("step", step = number + 1).entered();
         let (counts, rows) = self.add_up(number, micro_batches, seed)?;
         let rates = StepRates { learning_rate, max_gradient_norm: self.max_gradient_norm };
-        self.model.step(number as u64, rates)?;
+        trace_span!("update").in_scope(|| self.model.step(number as u64, rates))?;
         let loss = std::mem::replace(&mut self.loss, self.objective.no_loss());
         self.open.push_back(Open { counts, learning_rate, loss: (!self.on_device).then_some(loss) });
         Ok(rows)
@@ -143,7 +145,9 @@ impl<'a> Learner<'a> {
     ) -> anyhow::Result<()> {
         let Questions { batch, positions, answers } = questions;
         let input = PackedInput { positions: positions.as_deref(), ..packed(batch) };
-        let mut pass = self.model.forward(input, &[Tap::Logits], Mode::Train(masks))?;
+        let forward = || self.model.forward(input, &[Tap::Logits], Mode::Train(masks));
+        let mut pass = trace_span!("forward").in_scope(forward)?;
+        let loss_span = trace_span!("loss").entered();
         self.on_device = false;
         if let Some(fused) = &self.fused {
             let labels: Vec<i32> = answers.iter().map(|answer| answer.map_or(-1, u32::cast_signed)).collect();
@@ -170,7 +174,8 @@ impl<'a> Learner<'a> {
             self.loss += &self.objective.evaluate(&rows, counts, &mut d_logits)?;
             pass.enter(Tap::Logits, d_logits)?;
         }
-        Ok(self.model.backward(pass)?)
+        drop(loss_span);
+        Ok(trace_span!("backward").in_scope(|| self.model.backward(pass))?)
     }
 
     /// The outcomes of the steps since the last call: all of them or, on a GPU without `wait`, all but the latest.

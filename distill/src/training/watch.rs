@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use tracing::trace_span;
+
 use super::step::Outcome;
 use crate::scores::{Evaluated, Scores};
 use crate::telemetry::{Metrics, Progress};
@@ -40,8 +42,10 @@ impl Watch {
         first_step: usize,
         total_steps: usize,
         batch_rows: usize,
+        tensorboard: bool,
     ) -> anyhow::Result<Self> {
         let metrics = Metrics::open(folder, metrics_bytes)?;
+        let metrics = if tensorboard { metrics.with_events(first_step)? } else { metrics };
         let progress = Progress::new("train", (total_steps - first_step) as u64 * batch_rows as u64, "rows");
         let (started, evaluating) = (Instant::now(), Duration::ZERO);
         Ok(Self { metrics, progress, total_steps, loss: 0.0, started, rows: 0, evaluating })
@@ -57,7 +61,9 @@ impl Watch {
     pub(super) fn outcome(&mut self, outcome: &Outcome) -> anyhow::Result<()> {
         let Outcome { step, gradient_norm, learning_rate, loss } = outcome;
         self.loss = loss.total();
+        self.progress.loss(self.loss);
         if (step + 1) % LOG_EVERY == 0 || step + 1 == self.total_steps {
+            let _span = trace_span!("log").entered();
             self.progress.message(format_args!("loss {:.4}", self.loss));
             self.metrics.step(*step, loss, *gradient_norm, *learning_rate)?;
         }
@@ -66,8 +72,11 @@ impl Watch {
 
     /// The scores after so many steps, in this epoch.
     pub(super) fn evaluation(&mut self, steps: usize, epoch: usize, evaluated: &Evaluated) -> anyhow::Result<()> {
+        let _span = trace_span!("log").entered();
         self.metrics.evaluation(steps, epoch, evaluated)?;
-        self.progress.message(format_args!("loss {:.4}, {}", self.loss, headline(&evaluated.scores)));
+        let score = headline(&evaluated.scores);
+        self.progress.message(format_args!("loss {:.4}, {score}", self.loss));
+        self.progress.score(score);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use datasets::{Columns, Encodings, Key, LabelNames, Row, TextTokenizer, for_each_row, reconcile};
+use tracing::trace_span;
 
 use super::chance::Sample;
 use crate::data;
@@ -124,7 +125,8 @@ impl Windows<'_> {
             then(Window { encodings, keys, labels: std::mem::take(labels) })
         };
         self.source.in_chunks(chunk_rows, self.names, |rows, classes| {
-            encodings.append(&self.tokenizer.encode(rows, self.max_length)?);
+            let tokenise = || self.tokenizer.encode(rows, self.max_length);
+            encodings.append(&trace_span!("tokenise", rows = rows.len()).in_scope(tokenise)?);
             labels.extend_from_slice(classes);
             if encodings.tokens() >= WINDOW_BATCHES * self.batch_tokens {
                 stopped = !hand_on(&mut encodings, &mut labels);

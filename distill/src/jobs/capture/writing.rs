@@ -8,6 +8,7 @@ use cache::{CacheReader, CacheWriter, Captured, Dtype, LogitForm, NewLogits, New
 use datasets::Key;
 use half::{bf16, f16};
 use nn::TopLogits;
+use tracing::trace_span;
 
 use crate::scores;
 
@@ -138,9 +139,9 @@ pub(super) fn write(
     published: &Published,
 ) -> anyhow::Result<CacheWriter> {
     for answers in answered {
-        answers.push_to(&mut writer)?;
+        trace_span!("write", rows = answers.keys.len()).in_scope(|| answers.push_to(&mut writer))?;
         if answers.end {
-            writer.commit()?;
+            trace_span!("commit").in_scope(|| writer.commit())?;
             published.commit(writer.reader().clone());
         }
     }
