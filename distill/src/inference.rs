@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use datasets::{Encodings, TokenBatch, forward_batches};
 use nn::{Compute, Model, PackedInput};
-use tracing::trace_span;
+use tracing::debug_span;
 
 use crate::device;
 use crate::interrupt;
@@ -121,7 +121,7 @@ pub(crate) fn forward_ahead<T>(
         let batch = batches.next();
         if let Some(batch) = &batch {
             interrupt::check()?;
-            trace_span!("forward", rows = batch.rows.len()).in_scope(|| submit(model, batch))?;
+            debug_span!("forward", rows = batch.rows.len()).in_scope(|| submit(model, batch))?;
         }
         let behind = usize::from(batch.is_some());
         submitted.extend(batch);

@@ -367,8 +367,11 @@ impl Comparing<'_> {
     }
 }
 
-/// The metrics, by their names in JSON.
-const METRICS: [(&str, fn(&Scores) -> Option<f64>); 4] = [
+/// A metric's name in JSON, and where it stands.
+type Metric = (&'static str, fn(&Scores) -> Option<f64>);
+
+/// All of them.
+const METRICS: [Metric; 4] = [
     ("accuracy", |scores| scores.accuracy),
     ("macro_f1", |scores| scores.macro_f1),
     ("agreement", |scores| scores.agreement),

@@ -3,14 +3,14 @@
 use anyhow::bail;
 use cache::{CacheReader, LogitForm, StoredRow};
 use datasets::Key;
-use tracing::trace_span;
+use tracing::debug_span;
 
 use super::TeacherSignal;
 use crate::scores;
 
 /// The teacher's outputs for the rows with these keys.
 pub(crate) fn signal(cache: &CacheReader, keys: &[Key]) -> anyhow::Result<TeacherSignal> {
-    let _span = trace_span!("read cache", rows = keys.len()).entered();
+    let _span = debug_span!("read cache", rows = keys.len()).entered();
     let mut signal = match &cache.captured().logits {
         LogitForm::Dense { .. } => TeacherSignal::Dense(Vec::with_capacity(keys.len() * cache.captured().width)),
         LogitForm::TopK { k, temperatures, .. } => TeacherSignal::TopK {

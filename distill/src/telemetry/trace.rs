@@ -1,7 +1,7 @@
 //! A trace of what a command does when, as a file that <https://ui.perfetto.dev> opens: one span per line, in Chrome's
 //! trace event format.
 //!
-//! The spans are those of `tracing` at level `TRACE` in this program. Without `--trace` nobody listens to them, and each
+//! The spans are those of `tracing` at level `DEBUG` in this program. Without `--trace` nobody listens to them, and each
 //! costs a comparison. With it, a span is written when it ends, so memory does not grow with the run.
 
 use std::cell::Cell;
@@ -20,7 +20,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
@@ -57,7 +57,8 @@ impl Trace {
     pub(crate) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
         let ours =
             |metadata: &Metadata<'_>| metadata.is_span() && metadata.target().starts_with(env!("CARGO_PKG_NAME"));
-        self.clone().with_filter(filter_fn(ours))
+        // Without the hint, every log line of every crate would be asked about, and tokenizers has some for each word.
+        self.clone().with_filter(filter_fn(ours).with_max_level_hint(LevelFilter::DEBUG))
     }
 
     /// Completes the file; an error if not all of it could be written.
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::path::PathBuf;
-    use tracing::trace_span;
+    use tracing::debug_span;
     use tracing_subscriber::layer::SubscriberExt;
 
     /// The events of a trace of `work`, without the two that name process and thread.
@@ -177,8 +178,8 @@ mod tests {
     #[test]
     fn a_span_is_an_event_with_its_fields_within_the_span_around_it() {
         let events = traced(|| {
-            let _step = trace_span!("step", step = 3_usize).entered();
-            let _forward = trace_span!("forward").entered();
+            let _step = debug_span!("step", step = 3_usize).entered();
+            let _forward = debug_span!("forward").entered();
         });
         let names: Vec<&Value> = events.iter().map(|event| &event["name"]).collect();
         assert_eq!(names, ["forward", "step"]);
@@ -192,7 +193,7 @@ mod tests {
     #[test]
     fn spans_of_other_programs_and_log_lines_are_left_out() {
         let events = traced(|| {
-            let _span = trace_span!(target: "hyper", "connection").entered();
+            let _span = debug_span!(target: "hyper", "connection").entered();
             tracing::info!("a line");
         });
         assert_eq!(events, Vec::<Value>::new());

@@ -18,7 +18,7 @@ use nn::{AdamW, Layout, Parameters};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tracing::trace_span;
+use tracing::debug_span;
 
 use super::keep::Best;
 use super::progress::Progress;
@@ -106,7 +106,7 @@ impl Writer {
 
     /// Whether a checkpoint is to be written after so many steps. The clock that is asked never goes back.
     pub(crate) fn is_due(&self, steps: usize) -> bool {
-        let by_steps = self.every.is_some_and(|every| steps % every == 0);
+        let by_steps = self.every.is_some_and(|every| steps.is_multiple_of(every));
         by_steps || self.interval.is_some_and(|interval| self.latest.elapsed() >= interval)
     }
 
@@ -118,7 +118,7 @@ impl Writer {
         optimizer: &AdamW,
         best_parameters: Option<Arc<Vec<f32>>>,
     ) -> anyhow::Result<()> {
-        let _span = trace_span!("checkpoint").entered();
+        let _span = debug_span!("checkpoint").entered();
         let mut copied = self.wait()?;
         let (steps, first, second) = optimizer.state();
         state.optimizer_steps = Some(steps);
@@ -163,7 +163,7 @@ impl Drop for Writer {
 
 /// Writes a checkpoint. The one that was there becomes the earlier one when the new one is whole.
 fn write(folder: &Path, state: &State, copied: &Copied, best_parameters: Option<&[f32]>) -> anyhow::Result<()> {
-    let _span = trace_span!("write checkpoint").entered();
+    let _span = debug_span!("write checkpoint").entered();
     let mut tensors = vec![
         ("parameters", copied.parameters.as_slice()),
         ("first_moment", &copied.first_moment),

@@ -3,7 +3,7 @@
 use anyhow::bail;
 use cache::CacheReader;
 use nn::Model;
-use tracing::trace_span;
+use tracing::debug_span;
 
 use super::rows::FitRows;
 use crate::recipe::{FitRecipe, Metric, ScheduleKind};
@@ -50,7 +50,7 @@ pub(super) fn evaluate(
     if rows.encodings.is_empty() {
         return Ok(None);
     }
-    let _span = trace_span!("evaluate").entered();
+    let _span = debug_span!("evaluate").entered();
     let choices = || match cache {
         Some(cache) => cached::choices(cache, &rows.keys),
         None => Ok(None),

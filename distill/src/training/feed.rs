@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use datasets::Sampler;
-use tracing::trace_span;
+use tracing::debug_span;
 
 use super::step::{Examples, Prepared};
 
@@ -47,7 +47,7 @@ pub(crate) fn with_feed<T>(
                     }
                     let Some((_, epoch)) = &epoch else { return };
                     let prepare = || examples.prepare(pass, &epoch.step(step % sampler.steps_per_epoch()));
-                    let prepared = trace_span!("prepare step", step = step + 1).in_scope(prepare);
+                    let prepared = debug_span!("prepare step", step = step + 1).in_scope(prepare);
                     // Nobody takes more after an error, here or there.
                     let failed = prepared.is_err();
                     if sender.send(prepared).is_err() || failed {
@@ -68,7 +68,7 @@ impl Feed {
         let clock = Instant::now();
         let worker = &self.workers[self.next % WORKERS];
         self.next += 1;
-        let _span = trace_span!("wait for step").entered();
+        let _span = debug_span!("wait for step").entered();
         let prepared = worker.recv().context("the thread that puts steps together ended")?;
         // The first one of each has nothing to run ahead of.
         if self.next > WORKERS {

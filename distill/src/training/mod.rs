@@ -130,7 +130,7 @@ impl Fit<'_> {
             // on from here would never come back to it.
             let stop = interrupt::requested() && !last;
             let evaluates = plan.evaluates(steps, recipe);
-            let saves = stop || steps % plan.steps_per_epoch == 0 || writer.is_due(steps);
+            let saves = stop || steps.is_multiple_of(plan.steps_per_epoch) || writer.is_due(steps);
             // What is evaluated or stored is known to be sound; in between, a GPU's outcomes come one step late.
             for outcome in learner.outcomes(saves || evaluates)? {
                 watch.outcome(&outcome)?;
@@ -271,8 +271,8 @@ impl Plan {
     /// Whether there is an evaluation after so many steps.
     fn evaluates(&self, steps: usize, recipe: &FitRecipe) -> bool {
         let due = match recipe.evaluate_steps {
-            Some(every) => steps % every == 0,
-            None => steps % (self.steps_per_epoch * recipe.evaluate_every) == 0,
+            Some(every) => steps.is_multiple_of(every),
+            None => steps.is_multiple_of(self.steps_per_epoch * recipe.evaluate_every),
         };
         due || steps == self.total_steps
     }

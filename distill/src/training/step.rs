@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use anyhow::Context;
 use datasets::Encodings;
 use nn::{AdamW, DropoutRng, Mode, Model, PackedInput, SoftHardLoss, StepRates, Tap};
-use tracing::trace_span;
+use tracing::debug_span;
 
 use crate::inference::{announce, packed};
 use crate::objective::{FusedLoss, LossReport, Objective, ObjectiveRows, StepCounts};
@@ -108,10 +108,10 @@ impl<'a> Learner<'a> {
         seed: u64,
         learning_rate: f64,
     ) -> anyhow::Result<usize> {
-        let _span = trace_span!("step", step = number + 1).entered();
+        let _span = debug_span!("step", step = number + 1).entered();
         let (counts, rows) = self.add_up(number, micro_batches, seed)?;
         let rates = StepRates { learning_rate, max_gradient_norm: self.max_gradient_norm };
-        trace_span!("update").in_scope(|| self.model.step(number as u64, rates))?;
+        debug_span!("update").in_scope(|| self.model.step(number as u64, rates))?;
         let loss = std::mem::replace(&mut self.loss, self.objective.no_loss());
         self.open.push_back(Open { counts, learning_rate, loss: (!self.on_device).then_some(loss) });
         Ok(rows)
@@ -146,8 +146,8 @@ impl<'a> Learner<'a> {
         let Questions { batch, positions, answers } = questions;
         let input = PackedInput { positions: positions.as_deref(), ..packed(batch) };
         let forward = || self.model.forward(input, &[Tap::Logits], Mode::Train(masks));
-        let mut pass = trace_span!("forward").in_scope(forward)?;
-        let loss_span = trace_span!("loss").entered();
+        let mut pass = debug_span!("forward").in_scope(forward)?;
+        let loss_span = debug_span!("loss").entered();
         self.on_device = false;
         if let Some(fused) = &self.fused {
             let labels: Vec<i32> = answers.iter().map(|answer| answer.map_or(-1, u32::cast_signed)).collect();
@@ -175,7 +175,7 @@ impl<'a> Learner<'a> {
             pass.enter(Tap::Logits, d_logits)?;
         }
         drop(loss_span);
-        Ok(trace_span!("backward").in_scope(|| self.model.backward(pass))?)
+        Ok(debug_span!("backward").in_scope(|| self.model.backward(pass))?)
     }
 
     /// The outcomes of the steps since the last call: all of them or, on a GPU without `wait`, all but the latest.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tracing::trace_span;
+use tracing::debug_span;
 
 use super::step::Outcome;
 use crate::scores::{Evaluated, Scores};
@@ -63,7 +63,7 @@ impl Watch {
         self.loss = loss.total();
         self.progress.loss(self.loss);
         if (step + 1) % LOG_EVERY == 0 || step + 1 == self.total_steps {
-            let _span = trace_span!("log").entered();
+            let _span = debug_span!("log").entered();
             self.progress.message(format_args!("loss {:.4}", self.loss));
             self.metrics.step(*step, loss, *gradient_norm, *learning_rate)?;
         }
@@ -72,7 +72,7 @@ impl Watch {
 
     /// The scores after so many steps, in this epoch.
     pub(super) fn evaluation(&mut self, steps: usize, epoch: usize, evaluated: &Evaluated) -> anyhow::Result<()> {
-        let _span = trace_span!("log").entered();
+        let _span = debug_span!("log").entered();
         self.metrics.evaluation(steps, epoch, evaluated)?;
         let score = headline(&evaluated.scores);
         self.progress.message(format_args!("loss {:.4}, {score}", self.loss));

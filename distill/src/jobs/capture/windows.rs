@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use datasets::{Columns, Encodings, Key, LabelNames, Row, TextTokenizer, for_each_row, reconcile};
-use tracing::trace_span;
+use tracing::debug_span;
 
 use super::chance::Sample;
 use crate::data;
@@ -126,7 +126,7 @@ impl Windows<'_> {
         };
         self.source.in_chunks(chunk_rows, self.names, |rows, classes| {
             let tokenise = || self.tokenizer.encode(rows, self.max_length);
-            encodings.append(&trace_span!("tokenise", rows = rows.len()).in_scope(tokenise)?);
+            encodings.append(&debug_span!("tokenise", rows = rows.len()).in_scope(tokenise)?);
             labels.extend_from_slice(classes);
             if encodings.tokens() >= WINDOW_BATCHES * self.batch_tokens {
                 stopped = !hand_on(&mut encodings, &mut labels);

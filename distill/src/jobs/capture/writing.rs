@@ -8,7 +8,7 @@ use cache::{CacheReader, CacheWriter, Captured, Dtype, LogitForm, NewLogits, New
 use datasets::Key;
 use half::{bf16, f16};
 use nn::TopLogits;
-use tracing::trace_span;
+use tracing::debug_span;
 
 use crate::scores;
 
@@ -139,9 +139,9 @@ pub(super) fn write(
     published: &Published,
 ) -> anyhow::Result<CacheWriter> {
     for answers in answered {
-        trace_span!("write", rows = answers.keys.len()).in_scope(|| answers.push_to(&mut writer))?;
+        debug_span!("write", rows = answers.keys.len()).in_scope(|| answers.push_to(&mut writer))?;
         if answers.end {
-            trace_span!("commit").in_scope(|| writer.commit())?;
+            debug_span!("commit").in_scope(|| writer.commit())?;
             published.commit(writer.reader().clone());
         }
     }

@@ -103,7 +103,7 @@ impl Blas {
     }
 
     /// How many algorithms of a product are to be timed: none if its choice is made, or if there is none.
-    pub(super) fn to_time(&mut self, matmul: &Matmul) -> usize {
+    pub(super) fn untimed(&mut self, matmul: &Matmul) -> usize {
         let rounded = Shape::of(matmul).rounded();
         let key = rounded.overwriting();
         let Some(tuning) = self.tuning.as_mut().filter(|tuning| !tuning.met.contains_key(&key)) else { return 0 };

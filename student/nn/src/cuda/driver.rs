@@ -319,7 +319,7 @@ impl Driver {
 
     /// Asks cuBLASLt for a product, and returns why it does not compute it.
     fn refusal(&self, blas: &mut Blas, matmul: &Matmul) -> Result<Option<Status>, DeviceError> {
-        let algorithms = blas.to_time(matmul);
+        let algorithms = blas.untimed(matmul);
         if algorithms > 0 {
             let fastest = self.fastest(blas, matmul, algorithms)?;
             blas.choose(matmul, fastest);
