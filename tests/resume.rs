@@ -115,6 +115,10 @@ fn a_complete_run_is_kept_as_it_is() {
     let again = place.json(&format!("{TRAIN} --output out --resume"));
     assert_eq!(again["accuracy"], first["accuracy"]);
     assert_eq!(place.files("out"), files);
+    // A kill may come when the record is written and the checkpoints are not yet removed.
+    place.write("out/checkpoint.earlier.safetensors", "left behind");
+    place.json(&format!("{TRAIN} --output out --resume"));
+    assert_eq!(place.files("out"), files);
     place.refuses(
         &format!("{TRAIN} --output out --resume --seed 7"),
         &["out", "complete run with another `fit.seed` (42, now 7)", "--overwrite"],

@@ -43,6 +43,7 @@ def main():
     parser.add_argument("--cache")
     parser.add_argument("--data", default=str(FIXTURE / "train.tsv"))
     parser.add_argument("--flags", default=FLAGS, help="of the training")
+    parser.add_argument("--keep", help="folder to copy everything to where the bytes are others")
     args = parser.parse_args()
     dice = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +71,11 @@ def main():
                     process.send_signal(signal.SIGKILL)
                     process.communicate()
                     kills += 1
-            check(files(output) == wanted, f"training {trainings} ends with other bytes, after {kills} kills")
+            found = files(output)
+            other = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+            if other and args.keep:
+                shutil.copytree(folder, args.keep)
+            check(not other, f"training {trainings} ends with other {', '.join(other)}, after {kills} kills")
         print(f"{kills} kills of {trainings} trainings of {seconds:.1f} s: each ends with the same bytes")
 
 if __name__ == "__main__":

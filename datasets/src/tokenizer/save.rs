@@ -119,6 +119,8 @@ fn pretty(object: &Map<String, Value>) -> Result<Vec<u8>, Error> {
 /// A reader never meets half a file: it is written beside its place, flushed to disk and renamed.
 fn write_whole(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut builder = tempfile::Builder::new();
+    // By which `distill` knows the leftovers of a program that was killed, and removes them.
+    builder.prefix(".distill-").suffix(".partial");
     #[cfg(unix)]
     {
         // The default is for the owner alone; this leaves it to the umask, as for any other file.

@@ -76,6 +76,8 @@ fn complete(folder: &Path, inputs: &RunInputs) -> anyhow::Result<Option<RunFigur
         ))
         .hint("give the same, or another folder, or replace it with --overwrite");
     }
+    // A kill may have come between the record and this.
+    checkpoint::remove(folder)?;
     ui::say(format!("{}: complete, kept as it is", folder.display()));
     Ok(Some(record.figures))
 }
