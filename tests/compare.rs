@@ -98,6 +98,7 @@ fn two_recipes_are_compared_on_the_same_rows() {
     for folder in ["against", "recipe"] {
         assert!(place.path(&format!("out/compare/{folder}/seed-42/model.safetensors")).exists(), "{folder}");
     }
+    place.refuses("compare recipe.toml --set train.patience=2 --output other", &["`train.patience`", "leave it out"]);
     place.write("other.toml", place.read("recipe.toml").replace("test = \"test.tsv\"\n", ""));
     place.refuses("compare recipe.toml --against other.toml", &["different test rows"]);
     let hard = format!("{}[[objective]]\nterm = \"hard_label\"\nweight = 1.0\n", place.read("recipe.toml"));

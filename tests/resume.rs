@@ -137,6 +137,7 @@ fn a_stopped_run_refuses_other_settings_by_name() {
         ("--seed 7", "another `fit.seed` (42, now 7)"),
         ("--temperature 4", "another `objective.0.temperature` (2.0, now 4.0)"),
         ("--layers last", "another `student.layers` (\"uniform\", now \"last\")"),
+        ("--patience 3", "another `fit.patience` (null, now 3)"),
     ] {
         place.refuses(&format!("{resume} {other}"), &["checkpoint.safetensors", expected, "--overwrite"]);
     }

@@ -35,6 +35,13 @@ impl Split {
         sides
     }
 
+    /// The rows that have a label.
+    pub(crate) fn labelled(self) -> Self {
+        let pairs = self.rows.into_iter().zip(self.labels);
+        let (rows, labels) = pairs.filter(|(_, label)| label.is_some()).unzip();
+        Self { rows, labels }
+    }
+
     /// Says, where no row has a label, what follows from it; `row` says of which rows.
     pub(crate) fn say_unlabelled(&self, row: &str, consequence: &str) {
         if self.labels.iter().all(Option::is_none) {

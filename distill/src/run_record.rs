@@ -97,7 +97,14 @@ fn first_difference(ours: &Value, theirs: &Value) -> Option<(Vec<String>, Value,
     let parts: Vec<(String, &Value, &Value)> = match (ours, theirs) {
         (ours, theirs) if ours == theirs => return None,
         (Value::Object(ours), Value::Object(theirs)) => {
-            ours.iter().map(|(name, value)| (name.clone(), value, theirs.get(name).unwrap_or(&Value::Null))).collect()
+            // What either leaves out has its default there.
+            let others = theirs.iter().filter(|(name, _)| !ours.contains_key(*name));
+            let others = others.map(|(name, value)| (name.clone(), &Value::Null, value));
+            let pair = |(name, value)| -> (String, &Value, &Value) {
+                let name: &String = name;
+                (name.clone(), value, theirs.get(name).unwrap_or(&Value::Null))
+            };
+            ours.iter().map(pair).chain(others).collect()
         }
         (Value::Array(ours), Value::Array(theirs)) if ours.len() == theirs.len() => ours
             .iter()

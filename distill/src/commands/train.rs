@@ -55,6 +55,7 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
         output: &args.output.output,
         tensorboard: args.telemetry.tensorboard,
         force: args.force,
+        labelled_alone: false,
         compute: &compute,
     }
     .run(args.output.existing(args.resume))?;

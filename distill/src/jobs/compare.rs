@@ -1,6 +1,7 @@
 //! A fair claim: the same student with its teacher and without, or two recipes, over several seeds on the same test rows.
 //!
-//! Both arms start from the same weights, learn from the same rows and take the same number of steps. Settings and epochs are
+//! With and without its teacher, a student starts from the same weights, learns from the same rows and takes as many steps.
+//! Two recipes are compared as they are, with the same seeds. Settings and epochs are
 //! chosen on the validation rows; the test rows are read once, when all trainings are done.
 
 mod statistics;
@@ -123,6 +124,9 @@ impl Comparing<'_> {
     /// Trains all runs that are not there yet, and compares them.
     pub(crate) fn run(self) -> anyhow::Result<Comparison> {
         let arms = self.arms()?;
+        // Read before anything is trained, so that a bad file is told first; no model sees them before all are.
+        let test = self.recipe.data.test.as_ref().map(|path| data::read_rows(path, &self.recipe.data.columns()));
+        let test = test.transpose()?;
         let rows: Vec<Rows> = arms.iter().map(|arm| self.rows(arm.recipe)).collect::<Result<_, _>>()?;
         if rows[0].names != rows[1].names {
             bail!("the two teachers do not have the same classes, so that their students cannot be compared");
@@ -132,18 +136,22 @@ impl Comparing<'_> {
         for number in 0..self.seeds {
             for (side, arm) in arms.iter().enumerate() {
                 // An arm without a teacher takes as many steps as the one with it.
-                let steps = runs[0].get(number).map(|run| run.figures.steps).filter(|_| !arm.with_teacher);
+                let without = self.against.is_none() && !arm.with_teacher;
+                let steps = runs[0].get(number).map(|run| run.figures.steps).filter(|_| without);
                 ui::say(format!("{}, seed {} of {}", arm.name, number + 1, self.seeds));
                 let run = self.train(arm, &rows[side], caches[side].as_deref(), number, steps);
                 runs[side].push(run.with_context(|| format!("{}, seed {}", arm.name, number + 1))?);
             }
         }
-        self.compare(&arms, &rows[0], &runs)
+        self.compare(&arms, &rows[0], test, &runs)
     }
 
     fn arms(&self) -> anyhow::Result<[Arm<'_>; 2]> {
         for recipe in [Some(self.recipe), self.against].into_iter().flatten() {
             recipe.check()?;
+            if recipe.train.patience.is_some() {
+                bail!("`train.patience` would give the arms different numbers of steps; leave it out to compare");
+            }
         }
         let needs_teacher = |recipe: &Recipe| Objective::new(recipe.objective.clone()).map(|it| it.needs_teacher());
         let arm =
@@ -152,6 +160,11 @@ impl Comparing<'_> {
             Some(other) => {
                 if self.recipe.data.test != other.data.test {
                     bail!("the recipes have different test rows (`data.test`); give both the same");
+                }
+                if self.recipe.data.test.is_none() && self.recipe.data != other.data {
+                    bail!(
+                        "the recipes have different rows, and no `data.test` that neither learns from; give both the same"
+                    );
                 }
                 [
                     arm("recipe", "recipe", self.recipe, needs_teacher(self.recipe)?),
@@ -210,6 +223,10 @@ impl Comparing<'_> {
             }
             caches[side] = Some(folder);
         }
+        if self.against.is_none() {
+            // For its evaluations, so that both choose their epochs by the same figures.
+            caches[1] = caches[0].clone();
+        }
         Ok(caches)
     }
 
@@ -223,16 +240,15 @@ impl Comparing<'_> {
     ) -> anyhow::Result<Run> {
         let recipe = arm.recipe;
         let origins = [recipe.data.train.as_path(), recipe.data.validation.as_deref().unwrap_or(&recipe.data.train)];
-        let mut split = data::split(rows.all.clone(), rows.validation.clone(), Some(&rows.names), origins)?;
-        let seed = recipe.train.seed + number as u64;
+        let split = data::split(rows.all.clone(), rows.validation.clone(), Some(&rows.names), origins)?;
+        let seed = self.recipe.train.seed + number as u64;
         let mut fit = FitRecipe { seed, max_steps: steps.or(recipe.train.max_steps), ..recipe.train.clone() };
-        let all = split.train.rows.len();
-        if !arm.with_teacher {
-            split.train = labelled(split.train);
-            if split.train.rows.len() < all && fit.evaluate_steps.is_none() {
-                // As often as the other arm, whose epochs are longer.
-                fit.evaluate_steps = Some(all.div_ceil(fit.batch_rows) * fit.evaluate_every);
-            }
+        let labelled_alone = self.against.is_none() && !arm.with_teacher;
+        let (all, unlabelled) =
+            (split.train.rows.len(), split.train.labels.iter().filter(|label| label.is_none()).count());
+        if labelled_alone && unlabelled > 0 && fit.evaluate_steps.is_none() {
+            // As often as the other arm, whose epochs are longer.
+            fit.evaluate_steps = Some(all.div_ceil(fit.batch_rows) * fit.evaluate_every);
         }
         let objective = match arm.with_teacher || self.against.is_some() {
             true => recipe.objective.clone(),
@@ -253,6 +269,7 @@ impl Comparing<'_> {
             output: &folder,
             force: recipe.teacher.force,
             tensorboard: false,
+            labelled_alone,
             compute: self.compute,
         }
         .run(Existing::Resume)?;
@@ -260,10 +277,20 @@ impl Comparing<'_> {
     }
 
     /// Reads the test rows, and puts the models' answers side by side.
-    fn compare(&self, arms: &[Arm<'_>; 2], rows: &Rows, runs: &[Vec<Run>; 2]) -> anyhow::Result<Comparison> {
+    fn compare(
+        &self,
+        arms: &[Arm<'_>; 2],
+        rows: &Rows,
+        test: Option<Vec<Row>>,
+        runs: &[Vec<Run>; 2],
+    ) -> anyhow::Result<Comparison> {
         let recipe = self.recipe;
-        let (test, measured_on) = match &recipe.data.test {
-            Some(path) => (data::read(path, &recipe.data.columns(), Some(&rows.names))?, "the test rows"),
+        let (test, measured_on) = match test {
+            Some(test) => {
+                let origin = recipe.data.test.as_deref().unwrap_or(&recipe.data.train);
+                let labels = data::labels_of(&test, &rows.names, origin)?;
+                (Split { rows: test, labels }, "the test rows")
+            }
             None => {
                 ui::say(
                     "warning: the recipe has no `data.test`, so the figures are of the validation rows, by which epochs were \
@@ -275,7 +302,7 @@ impl Comparing<'_> {
                 (split.validation, "the validation rows")
             }
         };
-        let test = labelled(test);
+        let test = test.labelled();
         if test.rows.is_empty() {
             bail!("no row of {measured_on} has a label, and without labels nothing can be compared");
         }
@@ -295,7 +322,8 @@ impl Comparing<'_> {
         let agreeing =
             said.each_ref().map(|runs| runs.iter().map(|said| hits(&said.chosen, &theirs)).collect::<Vec<_>>());
         let mut difference = BTreeMap::new();
-        for (metric, value) in METRICS {
+        let metrics = self.metrics();
+        for &(metric, value) in &metrics {
             let values = said.each_ref().map(|runs| runs.iter().filter_map(|said| value(&said.scores)).collect());
             let [first, second]: [Vec<f64>; 2] = values;
             let by_row = match metric {
@@ -312,7 +340,7 @@ impl Comparing<'_> {
                 let values = said[side].iter().map(|said| value(&said.scores)).collect::<Option<Vec<f64>>>()?;
                 Some(Summary::of(values))
             };
-            let metrics = METRICS.into_iter().filter_map(|(metric, value)| Some((metric, summary(value)?)));
+            let metrics = metrics.iter().filter_map(|&(metric, value)| Some((metric, summary(value)?)));
             let speeds: Vec<f64> = said[side].iter().map(|said| said.rows_per_second).collect();
             let figures = &runs[side][0].figures;
             ArmReport {
@@ -340,6 +368,12 @@ impl Comparing<'_> {
         };
         comparison.write(self.output)?;
         Ok(comparison)
+    }
+
+    /// The metrics that both arms have: students of different teachers do not agree with the same one.
+    fn metrics(&self) -> Vec<Metric> {
+        let same = self.against.is_none_or(|other| other.teacher == self.recipe.teacher);
+        METRICS.into_iter().filter(|(name, _)| same || *name != "agreement").collect()
     }
 
     /// What a trained model says of the test rows.
@@ -378,12 +412,6 @@ const METRICS: [Metric; 4] = [
     ("ece", |scores| scores.ece),
 ];
 
-/// The rows that have a label.
-fn labelled(split: Split) -> Split {
-    let (rows, labels) = split.rows.into_iter().zip(split.labels).filter(|(_, label)| label.is_some()).unzip();
-    Split { rows, labels }
-}
-
 /// Whether each row is what it should be.
 fn hits(chosen: &[u32], wanted: &[u32]) -> Vec<bool> {
     chosen.iter().zip(wanted).map(|(chosen, wanted)| chosen == wanted).collect()
@@ -403,19 +431,20 @@ fn claims(arms: &[ArmReport], difference: &BTreeMap<&'static str, Difference>, s
     let points = |value: f64| format!("{:.1}", 100.0 * value);
     let between = |[low, high]: [f64; 2]| format!("95 % interval {} to {}", points(low), points(high));
     let excludes_zero = |[low, high]: [f64; 2]| low > 0.0 || high < 0.0;
+    let turned = |[low, high]: [f64; 2]| if found.mean >= 0.0 { [low, high] } else { [-high, -low] };
     let (better, worse) = if found.mean >= 0.0 { (&arms[0], &arms[1]) } else { (&arms[1], &arms[0]) };
     let what =
         format!("`{}` has {} points of accuracy more than `{}`", better.name, points(found.mean.abs()), worse.name);
     let mut said = Vec::new();
     match found.interval {
         Some(interval) if seeds > 1 && excludes_zero(interval) => {
-            said.push(format!("{what} ({}, over {seeds} seeds): the difference is not one of seeds.", between(interval)));
+            said.push(format!("{what} ({}, over {seeds} seeds): the difference is not one of seeds.", between(turned(interval))));
         }
         Some(interval) if seeds > 1 => said.push(format!(
             "No difference in accuracy may be claimed: {} points ({}, over {seeds} seeds), and 0 is among them; more seeds \
              would narrow it.",
-            points(found.mean),
-            between(interval)
+            points(found.mean.abs()),
+            between(turned(interval))
         )),
         _ => said.push(format!("{what} with a single seed, which says nothing of other seeds; give --seeds 5 or more.")),
     }
@@ -424,7 +453,7 @@ fn claims(arms: &[ArmReport], difference: &BTreeMap<&'static str, Difference>, s
             true => "other rows of the same kind would very likely say so too",
             false => "other rows of the same kind might say otherwise",
         };
-        said.push(format!("Over the rows: {}; {verdict}.", between(interval)));
+        said.push(format!("Over the rows: {}; {verdict}.", between(turned(interval))));
     }
     said
 }

@@ -130,6 +130,7 @@ impl Pipeline<'_> {
                 output: folder,
                 tensorboard: false,
                 force: recipe.teacher.force,
+                labelled_alone: false,
                 compute: self.compute,
             }
             .run(Existing::Resume)?;

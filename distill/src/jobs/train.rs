@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::bail;
 use cache::{CacheReader, Fingerprint, LogitForm};
-use datasets::Encodings;
+use datasets::{Encodings, Key};
 use nn::{Compute, Model};
 use teacher::HubOptions;
 
@@ -43,6 +43,8 @@ pub(crate) struct Training<'a> {
     pub(crate) tensorboard: bool,
     /// Accept a teacher that is no better than chance.
     pub(crate) force: bool,
+    /// Learn from the labelled rows alone; the others count for the student's vocabulary.
+    pub(crate) labelled_alone: bool,
     pub(crate) compute: &'a Compute,
 }
 
@@ -106,6 +108,7 @@ impl Training<'_> {
         let Start { config, parameters, tokenizer, max_length, weights: student_weights } =
             start_student(self.teacher, &wanted)?;
 
+        let (train_rows, keys) = if self.labelled_alone { labelled(train_rows, keys) } else { (train_rows, keys) };
         let encodings = tokenizer.encode(&train_rows.rows, max_length)?;
         match (&self.student.model, teacher_length) {
             (Some(_), Some(length)) => report_cuts([cut_by_teacher, length], &encodings, max_length),
@@ -144,7 +147,7 @@ impl Training<'_> {
         if train.labels.iter().all(Option::is_none) {
             data::say_unlabelled("training row", "the student learns from its teacher alone, without the hard term");
         }
-        if let Some(cache) = &cache {
+        if let (Some(cache), true) = (&cache, objective.needs_teacher()) {
             quality::warnings(cache, &train.keys, &train.labels, objective.temperatures())?.iter().for_each(ui::say);
         }
         let targets = TASK.targets(&tokenizer)?;
@@ -166,6 +169,14 @@ impl Training<'_> {
         let figures = finish(self.output, &student, &tokenizer, inputs, &fitted)?;
         Ok(Trained { figures, speed: Some(fitted.speed) })
     }
+}
+
+/// The rows that have a label, with their keys.
+fn labelled(rows: Split, keys: Vec<Key>) -> (Split, Vec<Key>) {
+    let of_rows = rows.labels.clone();
+    let has_label = || of_rows.iter().map(Option::is_some);
+    let keys = keys.into_iter().zip(has_label()).filter_map(|(key, has)| has.then_some(key)).collect();
+    (rows.labelled(), keys)
 }
 
 /// Opens a cache of this teacher's answers.

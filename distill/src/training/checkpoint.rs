@@ -236,6 +236,9 @@ pub(crate) fn load(
         match parse(path, &bytes, inputs, parameters, weight_decay) {
             Ok(restored) => {
                 if let Some(damage) = damage {
+                    // The next checkpoint would take the place of this good one for it.
+                    let newest = folder.join(CHECKPOINT);
+                    fs::remove_file(&newest).map_err(|source| FileError::writing(&newest, source))?;
                     ui::say(format!("{damage}; going on from the checkpoint before it"));
                 }
                 return Ok(Some(restored));

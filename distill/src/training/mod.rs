@@ -166,7 +166,7 @@ impl Fit<'_> {
                 writer.finish()?;
                 return Err(interrupt::Interrupted).hint(self.way_on);
             }
-            if over {
+            if over && !last {
                 ui::say(format!("stopped early after step {}: no better evaluation", ui::count(steps as u64)));
                 break;
             }

@@ -101,7 +101,7 @@ impl Schedule {
         let (turn, end) = (self.warmup.exact - 1.0, self.total_steps as f64 - 1.0);
         let anneal = |from: f64, to: f64, part: f64| to + (from - to) / 2.0 * (1.0 + (PI * part).cos());
         let step = step as f64;
-        match step <= turn {
+        match step <= turn && turn > 0.0 {
             true => anneal(first, 1.0, step / turn),
             false => anneal(1.0, last, ((step - turn) / (end - turn).max(f64::MIN_POSITIVE)).min(1.0)),
         }
@@ -311,6 +311,19 @@ mod tests {
                 0.03581989022782975,
             ],
         );
+    }
+
+    #[test]
+    fn a_single_cycle_of_a_single_warm_up_step_begins_at_its_peak() {
+        let rates = |warmup| {
+            (0..10)
+                .map(|step| schedule(recipe(ScheduleKind::OneCycle, warmup), 10).learning_rate(step))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(rates(1)[0], 1.0);
+        for warmup in [0, 1, 2, 10] {
+            assert!(rates(warmup).iter().all(|rate| (0.0..=1.0).contains(rate)), "{warmup}: {:?}", rates(warmup));
+        }
     }
 
     /// `ReduceLROnPlateau(mode="max", factor=0.5, patience=1)` of torch 2.11, with the same values for a loss.

@@ -59,8 +59,10 @@ fn deviation(values: &[f64]) -> Option<f64> {
 
 /// The interval that holds the mean of what these are drawn from with 95 % confidence.
 pub(crate) fn t_interval(values: &[f64]) -> Option<[f64; 2]> {
+    // Equal values of few seeds say nothing of how others would lie.
+    let deviation = deviation(values).filter(|deviation| *deviation > 0.0)?;
     let mean = mean(values);
-    let half = t_quantile(values.len() - 1) * deviation(values)? / (values.len() as f64).sqrt();
+    let half = t_quantile(values.len() - 1) * deviation / (values.len() as f64).sqrt();
     Some([mean - half, mean + half])
 }
 
@@ -155,8 +157,12 @@ pub(crate) fn changes(names: &[String], labels: &[u32], right: [&[Vec<bool>]; 2]
         let recall = |right: &Vec<bool>| rows.iter().filter(|&&row| right[row]).count() as f64 / rows.len() as f64;
         let [first, second] = right.map(|runs| runs.iter().map(recall).collect::<Vec<f64>>());
         let paired: Vec<f64> = first.iter().zip(&second).map(|(a, b)| a - b).collect();
-        let stands_out = t_interval(&paired).is_some_and(|[low, high]| low > 0.0 || high < 0.0);
-        if stands_out {
+        let by_seeds = t_interval(&paired).is_none_or(|[low, high]| low > 0.0 || high < 0.0);
+        let runs = right[0].iter().zip(right[1]);
+        let rows_of = runs.flat_map(|(a, b)| rows.iter().map(|&row| (a[row], b[row])));
+        // As many classes are looked at, so each has to be that much surer.
+        let by_rows = McNemar::of(rows_of).p < 0.05 / names.len() as f64;
+        if by_seeds && by_rows {
             let class = names[class as usize].clone();
             found.push(ClassChange { class, rows: rows.len(), first: mean(&first), second: mean(&second) });
         }

@@ -301,7 +301,7 @@ impl Session for CpuSession {
             optimizer.step(&mut self.parameters, gradients, rates.learning_rate, clip);
             self.changes += 1;
         } else {
-            gradients.flat_mut().fill(0.0);
+            gradients.flat_kept_mut().fill(0.0);
         }
         reports.push(StepReport { step: number, losses: [0.0; 2], gradient_norm });
         Ok(())

@@ -623,6 +623,18 @@ fn a_gradient_that_is_no_number_changes_nothing() {
     assert!(engine.reports(0).expect("reports").iter().all(|report| report.gradient_norm.is_nan()));
     assert!(engine.gradients().expect("gradients").flat().iter().all(|&g| g == 0.0));
     assert_eq!(engine.settle().expect("weights").flat(), weights(&config).flat());
+
+    // The next step is as if there had been none before it.
+    let step = |engine: &mut Model| {
+        let mut pass = engine.forward(batch.input(), &[Tap::Logits], Mode::Train(&rng)).expect("forward");
+        pass.enter(Tap::Logits, gradient(Tap::Logits, 20)).expect("enter");
+        engine.backward(pass).expect("backward");
+        engine.step(1, StepRates { learning_rate: 1e-3, max_gradient_norm: 1.0 }).expect("a step");
+        engine.settle().expect("weights").flat().to_vec()
+    };
+    let mut fresh = model(&config, &weights(&config));
+    fresh.begin(AdamW::new(Layout::new(&config), 0.01)).expect("begin");
+    assert_eq!(step(&mut engine), step(&mut fresh));
 }
 
 #[test]
