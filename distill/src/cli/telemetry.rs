@@ -20,7 +20,7 @@ pub(crate) struct TelemetryArgs {
 #[command(next_help_heading = "Output")]
 pub(crate) struct TraceArgs {
     /// Also write when each thread did what (steps, forward and backward passes, evaluations) to a file that
-    /// https://ui.perfetto.dev opens; replaces an earlier trace
+    /// ui.perfetto.dev opens; replaces an earlier trace
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
 }
