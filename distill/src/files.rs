@@ -1,7 +1,7 @@
 //! Files of the user: written atomically; errors have the path in the message.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use tempfile::Builder;
 
@@ -44,6 +44,12 @@ pub(crate) fn replace_whole<E: From<io::Error>>(
     before()?;
     file.persist(path).map_err(io::Error::from)?;
     Ok(())
+}
+
+/// Whether a file that can be read starts with these bytes, by which a format of ours is known.
+pub(crate) fn starts_with(path: &Path, mark: &[u8]) -> bool {
+    let mut start = vec![0; mark.len()];
+    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == mark
 }
 
 /// Reads a text file.

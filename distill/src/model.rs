@@ -136,6 +136,12 @@ impl TextModel {
             _ => max_length(&self.config.encoder, asked),
         }
     }
+
+    /// The same where the limit may have been asked of another model: what this one cannot take is as if it were not asked
+    /// for, since a student with another tokenizer has a limit of its own.
+    pub(crate) fn max_length_up_to(&self, asked: Option<usize>) -> anyhow::Result<usize> {
+        self.max_length(asked.filter(|asked| *asked <= self.config.encoder.max_length()))
+    }
 }
 
 /// Maximum length of a text in tokens: the requested one, else 128 or the model's limit if that is lower.

@@ -15,7 +15,7 @@ use crate::inference::packed;
 use crate::objective::{LossReport, LossTermRecipe, Objective, ObjectiveRows, StepCounts};
 use crate::recipe::FitRecipe;
 use crate::signal::TeacherSignal;
-use crate::training::schedule::Schedule;
+use crate::training::schedule::{Plateau, Schedule};
 use golden::{Golden, GoldenBatch, difference, fixture, load, load_for};
 
 #[test]
@@ -261,7 +261,7 @@ impl Case {
         let mut losses = Vec::new();
         for step in 0..10 {
             losses.push(self.forward_and_backward().loss.total() as f32);
-            let learning_rate = schedule.learning_rate(step);
+            let learning_rate = schedule.learning_rate(step, &Plateau::default());
             self.model.step(step as u64, StepRates { learning_rate, max_gradient_norm }).expect("a step");
         }
         self.model.settle().expect("weights");

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::files;
 use crate::objective::LossTermRecipe;
-use crate::recipe::{FitRecipe, StudentRecipe};
+use crate::recipe::{FitRecipe, StudentRecipe, is_default};
 use crate::scores::Scores;
 
 /// The record's file name.
@@ -128,7 +128,7 @@ pub(crate) struct RunFigures {
     /// Optimiser steps taken in all.
     pub(crate) steps: usize,
     /// Of these the ones that changed nothing, since a gradient was not finite.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) skipped_steps: usize,
     /// The epoch whose weights were kept, from 1.
     pub(crate) kept_epoch: usize,
@@ -146,10 +146,6 @@ pub(crate) struct RunFigures {
     /// How a GPU computed products, if that was chosen by timing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) products: Option<ProductChoices>,
-}
-
-fn is_none(count: &usize) -> bool {
-    *count == 0
 }
 
 impl RunRecord {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::objective::softmax::log_softmax;
+use crate::recipe::Metric;
 
 /// Bins of equal width into which [`expected_calibration_error`] sorts predictions by confidence.
 const CALIBRATION_BINS: usize = 15;
@@ -55,6 +56,17 @@ impl Scores {
 }
 
 impl Scores {
+    /// The figure of this name; the loss stands beside the scores.
+    pub(crate) fn get(&self, metric: Metric) -> Option<f64> {
+        match metric {
+            Metric::Accuracy => self.accuracy,
+            Metric::MacroF1 => self.macro_f1,
+            Metric::Agreement => self.agreement,
+            Metric::Ece => self.ece,
+            Metric::Loss => None,
+        }
+    }
+
     /// The scores of a masked-language model: accuracy on `masked` tokens, of which `right` were predicted correctly.
     pub(crate) fn of_tokens(right: usize, masked: usize) -> Self {
         let accuracy = (masked > 0).then(|| share(right, masked));

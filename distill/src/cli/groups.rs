@@ -178,8 +178,8 @@ pub(crate) struct FittingArgs {
     /// Take this many optimiser steps, whatever --epochs says
     #[arg(long, value_name = "STEPS", value_parser = at_least_one)]
     pub(crate) max_steps: Option<usize>,
-    /// How the learning rate goes on after the warmup: constant, linear (falls to 0), cosine, inverse-sqrt, one-cycle, or
-    /// plateau (falls when evaluations no longer improve)
+    /// Learning rate after the warmup: constant, linear (falls to 0), cosine, inverse-sqrt, one-cycle, or plateau (reduced
+    /// when evaluations no longer improve)
     #[arg(long, value_parser = one_of(&ScheduleKind::ALL, ScheduleKind::name), value_name = "NAME",
           default_value_t = FitRecipe::DEFAULT.schedule, hide_possible_values = true, help_heading = "Schedule")]
     pub(crate) schedule: ScheduleKind,
@@ -194,13 +194,13 @@ pub(crate) struct FittingArgs {
     #[arg(long, value_name = "FRACTION", default_value_t = FitRecipe::DEFAULT.schedule_floor, value_parser = number(FRACTION),
           help_heading = "Schedule")]
     pub(crate) schedule_floor: f64,
-    /// Times that a cosine starts again from the peak
+    /// Cosine schedule: number of restarts from the peak
     #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.schedule_restarts, help_heading = "Schedule")]
     pub(crate) schedule_restarts: usize,
-    /// Evaluations in a row without a better one that a plateau takes before the learning rate falls
+    /// Plateau schedule: evaluations without improvement that are tolerated before the learning rate is reduced
     #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.plateau_patience, help_heading = "Schedule")]
     pub(crate) plateau_patience: usize,
-    /// What a plateau multiplies the learning rate by
+    /// Plateau schedule: factor that the learning rate is multiplied by
     #[arg(long, value_name = "FACTOR", default_value_t = FitRecipe::DEFAULT.plateau_factor, value_parser = number(PROBABILITY),
           help_heading = "Schedule")]
     pub(crate) plateau_factor: f64,
@@ -214,7 +214,7 @@ pub(crate) struct FittingArgs {
     #[arg(long, value_parser = one_of(&Keep::ALL, Keep::name), value_name = "WHICH", default_value_t = FitRecipe::DEFAULT.keep,
           hide_possible_values = true, help_heading = "Evaluation")]
     pub(crate) keep: Keep,
-    /// What evaluations are compared by: accuracy, macro-f1, agreement (with the teacher), loss or ece (calibration error)
+    /// Metric that evaluations are compared by: accuracy, macro-f1, agreement (with the teacher), loss or ece (calibration error)
     /// [default: accuracy; without labels, agreement]
     #[arg(long, value_parser = one_of(&Metric::ALL, Metric::name), value_name = "NAME", hide_possible_values = true,
           help_heading = "Evaluation")]

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use anyhow::bail;
 use serde::Serialize;
-use teacher::HubOptions;
 
 use crate::cli::RunArgs;
 use crate::data::read_rows;
@@ -27,7 +26,7 @@ pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
     let read = |path: &Option<_>| path.as_ref().map(|path: &std::path::PathBuf| read_rows(path, &columns)).transpose();
     let report = Pipeline {
         recipe: &recipe,
-        hub: &HubOptions { revision: recipe.teacher.revision.clone().or(args.hub.revision), offline: args.hub.offline },
+        hub: &recipe.teacher.hub(&args.hub.into()),
         output,
         rows: read_rows(&data.train, &columns)?,
         validation: read(&data.validation)?,

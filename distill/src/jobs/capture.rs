@@ -18,18 +18,18 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::bail;
-use cache::{CacheReader, CacheWriter, Captured, NewCache, Stale};
+use cache::{CacheReader, CacheWriter, Captured, Dtype, NewCache, Stale};
 use nn::Compute;
 use teacher::HubOptions;
 
-use crate::data;
+use crate::data::{self, Split};
 use crate::device;
 use crate::fingerprint;
 use crate::hint::HintExt;
 use crate::inference::{Running, announce};
 use crate::interrupt::Interrupted;
 use crate::model::{self, TextModel};
-use crate::recipe::ColumnsRecipe;
+use crate::recipe::{ColumnsRecipe, Recipe};
 use crate::tasks::Task;
 use crate::telemetry::Progress;
 use crate::ui;
@@ -116,6 +116,27 @@ pub(crate) fn capture_file(
     let running = Running { compute, batch_tokens };
     let how = Capturing { output, existing, running, task: asking.task, captured, force };
     capture(teacher, &source, max_length, &how)
+}
+
+/// Captures all logits of a recipe's rows, or of those that are missing.
+pub(crate) fn capture_recipe(
+    recipe: &Recipe,
+    task: Task,
+    teacher: TextModel,
+    rows: &Split,
+    output: &Path,
+    compute: &Compute,
+) -> anyhow::Result<CacheReport> {
+    let max_length = teacher.max_length(recipe.data.max_length)?;
+    let how = Capturing {
+        output,
+        existing: ExistingCache::Resume,
+        running: Running::new(compute, recipe.train.batch_tokens),
+        task,
+        captured: Captured::dense(teacher.config.labels.len(), Dtype::F32),
+        force: recipe.teacher.force,
+    };
+    capture(teacher, &Source::Rows { rows: &rows.rows, labels: &rows.labels }, max_length, &how)
 }
 
 /// Runs the teacher over the rows that are not in the cache yet.

@@ -10,25 +10,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use cache::{Captured, Dtype};
 use datasets::{LabelNames, Row};
-use nn::{Compute, Model};
+use nn::Compute;
 use serde::Serialize;
 use teacher::HubOptions;
 
-use super::capture::{Capturing, ExistingCache, Source, capture};
-use super::evaluate::teacher_predictions;
+use super::capture::capture_recipe;
+use super::evaluate::{Measured, measure_and_choose, teacher_predictions};
 use super::run_folder::Existing;
 use super::teacher::Teacher;
 use super::train::Training;
-use crate::data::{self, Split};
+use crate::data::{self, Split, TaskData};
 use crate::files;
-use crate::inference::{self, Running};
-use crate::model;
+use crate::inference::Running;
+use crate::model::TextModel;
 use crate::objective::Objective;
-use crate::recipe::{FitRecipe, Recipe};
+use crate::recipe::{FitRecipe, Metric, Recipe};
 use crate::run_record::RunFigures;
-use crate::scores::{MACRO_F1, Scores, predictions};
+use crate::scores::MACRO_F1;
 use crate::tasks::{Task, single_label};
 use crate::ui;
 use statistics::{ClassChange, Difference, McNemar, Summary, changes, mean};
@@ -67,7 +66,7 @@ pub(crate) struct Comparison {
     seeds: Vec<u64>,
     pub(crate) arms: Vec<ArmReport>,
     /// Of the first arm to the second, by metric.
-    pub(crate) difference: BTreeMap<&'static str, Difference>,
+    pub(crate) difference: BTreeMap<Metric, Difference>,
     /// Of each seed.
     mcnemar: Vec<McNemar>,
     /// Classes that stand out.
@@ -83,7 +82,7 @@ pub(crate) struct ArmReport {
     pub(crate) name: String,
     /// By metric.
     #[serde(flatten)]
-    pub(crate) metrics: BTreeMap<&'static str, Summary>,
+    pub(crate) metrics: BTreeMap<Metric, Summary>,
     /// Steps of each training.
     steps: Vec<usize>,
     parameters: usize,
@@ -100,17 +99,16 @@ struct Arm<'a> {
     with_teacher: bool,
 }
 
-/// What one training has brought.
+/// The result of one training.
 struct Run {
     figures: RunFigures,
     folder: PathBuf,
 }
 
-/// What one model says of the test rows.
+/// A model's predictions for the test rows, and their scores.
 struct Said {
-    scores: Scores,
+    measured: Measured,
     chosen: Vec<u32>,
-    rows_per_second: f64,
 }
 
 /// A recipe's rows.
@@ -118,6 +116,13 @@ struct Rows {
     names: LabelNames,
     all: Vec<Row>,
     validation: Option<Vec<Row>>,
+}
+
+impl Rows {
+    /// Rows to learn from and rows to validate on, the same ones every time.
+    fn split(&self, recipe: &Recipe) -> anyhow::Result<TaskData> {
+        data::split(self.all.clone(), self.validation.clone(), Some(&self.names), recipe.data.origins())
+    }
 }
 
 impl Comparing<'_> {
@@ -182,20 +187,17 @@ impl Comparing<'_> {
     }
 
     fn rows(&self, recipe: &Recipe) -> anyhow::Result<Rows> {
-        let given = &recipe.data.label_names.0;
-        let teacher = TASK.load(&recipe.teacher.model, &self.hub(recipe), given)?;
         let columns = recipe.data.columns();
         let validation = recipe.data.validation.as_ref().map(|path| data::read_rows(path, &columns)).transpose()?;
         Ok(Rows {
-            names: LabelNames::new(teacher.config.labels.clone())?,
+            names: LabelNames::new(self.teacher(recipe)?.config.labels)?,
             all: data::read_rows(&recipe.data.train, &columns)?,
             validation,
         })
     }
 
-    /// Where a recipe's teacher is looked for.
-    fn hub(&self, recipe: &Recipe) -> HubOptions {
-        HubOptions { revision: recipe.teacher.revision.clone().or(self.hub.revision.clone()), ..self.hub.clone() }
+    fn teacher(&self, recipe: &Recipe) -> anyhow::Result<TextModel> {
+        TASK.load(&recipe.teacher.model, &recipe.teacher.hub(self.hub), &recipe.data.label_names.0)
     }
 
     /// Captures the teachers' answers; those that both arms need run once.
@@ -206,20 +208,10 @@ impl Comparing<'_> {
         for (side, arm) in arms.iter().enumerate().filter(|(_, arm)| arm.with_teacher) {
             let folder = self.output.join(folders[side]);
             if caches[0].as_ref() != Some(&folder) {
-                let recipe = arm.recipe;
-                let teacher = TASK.load(&recipe.teacher.model, &self.hub(recipe), &recipe.data.label_names.0)?;
-                let max_length = teacher.max_length(recipe.data.max_length)?;
-                let labels = data::labels_of(&rows[side].all, &rows[side].names, &recipe.data.train)?;
-                let how = Capturing {
-                    output: &folder,
-                    existing: ExistingCache::Resume,
-                    running: Running::new(self.compute, recipe.train.batch_tokens),
-                    task: TASK,
-                    captured: Captured::dense(rows[side].names.len(), Dtype::F32),
-                    force: recipe.teacher.force,
-                };
-                let source = Source::Rows { rows: &rows[side].all, labels: &labels };
-                capture(teacher, &source, max_length, &how).context("capture")?;
+                let (recipe, rows) = (arm.recipe, &rows[side]);
+                let labels = data::labels_of(&rows.all, &rows.names, &recipe.data.train)?;
+                let all = Split { rows: rows.all.clone(), labels };
+                capture_recipe(recipe, TASK, self.teacher(recipe)?, &all, &folder, self.compute).context("capture")?;
             }
             caches[side] = Some(folder);
         }
@@ -239,8 +231,7 @@ impl Comparing<'_> {
         steps: Option<usize>,
     ) -> anyhow::Result<Run> {
         let recipe = arm.recipe;
-        let origins = [recipe.data.train.as_path(), recipe.data.validation.as_deref().unwrap_or(&recipe.data.train)];
-        let split = data::split(rows.all.clone(), rows.validation.clone(), Some(&rows.names), origins)?;
+        let split = rows.split(recipe)?;
         let seed = self.recipe.train.seed + number as u64;
         let mut fit = FitRecipe { seed, max_steps: steps.or(recipe.train.max_steps), ..recipe.train.clone() };
         let labelled_alone = self.against.is_none() && !arm.with_teacher;
@@ -255,14 +246,12 @@ impl Comparing<'_> {
             false => TASK.terms_without_teacher(),
         };
         let folder = self.output.join(arm.folder).join(format!("seed-{seed}"));
-        let hub = self.hub(recipe);
-        let teacher = TASK.load(&recipe.teacher.model, &hub, &recipe.data.label_names.0)?;
         let trained = Training {
-            teacher: Teacher::of_model(teacher, recipe.data.max_length)?,
+            teacher: Teacher::of_model(self.teacher(recipe)?, recipe.data.max_length)?,
             data: split,
             max_length: recipe.data.max_length,
             student: &recipe.student,
-            hub: &recipe.student.hub(&hub),
+            hub: &recipe.student.hub(self.hub),
             objective,
             fit,
             cache,
@@ -296,10 +285,7 @@ impl Comparing<'_> {
                     "warning: the recipe has no `data.test`, so the figures are of the validation rows, by which epochs were \
                      chosen",
                 );
-                let origins =
-                    [recipe.data.train.as_path(), recipe.data.validation.as_deref().unwrap_or(&recipe.data.train)];
-                let split = data::split(rows.all.clone(), rows.validation.clone(), Some(&rows.names), origins)?;
-                (split.validation, "the validation rows")
+                (rows.split(recipe)?.validation, "the validation rows")
             }
         };
         let test = test.labelled();
@@ -308,7 +294,7 @@ impl Comparing<'_> {
         }
         let labels: Vec<u32> = test.labels.iter().copied().flatten().collect();
         let running = Running::new(self.compute, recipe.train.batch_tokens);
-        let teacher = TASK.load(&recipe.teacher.model, &self.hub(recipe), &recipe.data.label_names.0)?;
+        let teacher = self.teacher(recipe)?;
         let max_length = teacher.max_length(recipe.data.max_length)?;
         let theirs = teacher_predictions(teacher, rows.names.names(), &test, max_length, running)?;
         let mut said: [Vec<Said>; 2] = [Vec::new(), Vec::new()];
@@ -323,25 +309,21 @@ impl Comparing<'_> {
             said.each_ref().map(|runs| runs.iter().map(|said| hits(&said.chosen, &theirs)).collect::<Vec<_>>());
         let mut difference = BTreeMap::new();
         let metrics = self.metrics();
-        for &(metric, value) in &metrics {
-            let values = said.each_ref().map(|runs| runs.iter().filter_map(|said| value(&said.scores)).collect());
-            let [first, second]: [Vec<f64>; 2] = values;
+        for &metric in &metrics {
+            let [first, second] = said.each_ref().map(|runs| values(runs, metric));
             let by_row = match metric {
-                "accuracy" => Some(row_differences(&right)),
-                "agreement" => Some(row_differences(&agreeing)),
+                Metric::Accuracy => Some(row_differences(&right)),
+                Metric::Agreement => Some(row_differences(&agreeing)),
                 _ => None,
             };
-            if first.len() == self.seeds && second.len() == self.seeds {
+            if let (Some(first), Some(second)) = (first, second) {
                 difference.insert(metric, Difference::of(&first, &second, by_row.as_deref()));
             }
         }
         let report = |side: usize| {
-            let summary = |value: fn(&Scores) -> Option<f64>| -> Option<Summary> {
-                let values = said[side].iter().map(|said| value(&said.scores)).collect::<Option<Vec<f64>>>()?;
-                Some(Summary::of(values))
-            };
-            let metrics = metrics.iter().filter_map(|&(metric, value)| Some((metric, summary(value)?)));
-            let speeds: Vec<f64> = said[side].iter().map(|said| said.rows_per_second).collect();
+            let summary = |metric: Metric| Some((metric, Summary::of(values(&said[side], metric)?)));
+            let metrics = metrics.iter().filter_map(|&metric| summary(metric));
+            let speeds: Vec<f64> = said[side].iter().map(|said| said.measured.rows_per_second).collect();
             let figures = &runs[side][0].figures;
             ArmReport {
                 name: arms[side].name.clone(),
@@ -373,7 +355,7 @@ impl Comparing<'_> {
     /// The metrics that both arms have: students of different teachers do not agree with the same one.
     fn metrics(&self) -> Vec<Metric> {
         let same = self.against.is_none_or(|other| other.teacher == self.recipe.teacher);
-        METRICS.into_iter().filter(|(name, _)| same || *name != "agreement").collect()
+        METRICS.into_iter().filter(|metric| same || *metric != Metric::Agreement).collect()
     }
 
     /// What a trained model says of the test rows.
@@ -387,37 +369,26 @@ impl Comparing<'_> {
         what: &str,
     ) -> anyhow::Result<Said> {
         let student = single_label::load(&run.folder.display().to_string(), self.hub)?;
-        let asked = recipe.data.max_length.filter(|asked| *asked <= student.config.encoder.max_length());
-        let encodings = student.tokenizer.encode(&test.rows, student.max_length(asked)?)?;
-        model::report_truncated(encodings.truncated_count(), encodings.len(), student.max_length(asked)?);
-        let classes = student.config.labels.len();
-        let mut student = Model::on(self.compute, student.config, student.parameters)?;
-        let predicted = inference::predict(&mut student, &encodings, running.batch_tokens, what)?;
-        Ok(Said {
-            scores: Scores::of(&predicted.logits, Some(theirs), &test.labels, classes)?,
-            chosen: predictions(&predicted.logits, classes),
-            rows_per_second: predicted.rows_per_second(encodings.len()),
-        })
+        let (max_length, bytes) = (student.max_length_up_to(recipe.data.max_length)?, run.figures.bytes);
+        let (measured, chosen) = measure_and_choose(student, test, max_length, running, bytes, Some(theirs), what)?;
+        Ok(Said { measured, chosen })
     }
 }
 
-/// A metric's name in JSON, and where it stands.
-type Metric = (&'static str, fn(&Scores) -> Option<f64>);
+/// Those that are compared.
+const METRICS: [Metric; 4] = [Metric::Accuracy, Metric::MacroF1, Metric::Agreement, Metric::Ece];
 
-/// All of them.
-const METRICS: [Metric; 4] = [
-    ("accuracy", |scores| scores.accuracy),
-    ("macro_f1", |scores| scores.macro_f1),
-    ("agreement", |scores| scores.agreement),
-    ("ece", |scores| scores.ece),
-];
+/// A metric's value in each run; `None` if a run does not have it.
+fn values(runs: &[Said], metric: Metric) -> Option<Vec<f64>> {
+    runs.iter().map(|said| said.measured.scores.get(metric)).collect()
+}
 
-/// Whether each row is what it should be.
+/// Whether each prediction is the wanted class.
 fn hits(chosen: &[u32], wanted: &[u32]) -> Vec<bool> {
     chosen.iter().zip(wanted).map(|(chosen, wanted)| chosen == wanted).collect()
 }
 
-/// Of each row, how much more often the first arm has it right, as a part of the seeds.
+/// For each row, the fraction of seeds in which the first arm is right, minus that of the second.
 fn row_differences([first, second]: &[Vec<Vec<bool>>; 2]) -> Vec<f64> {
     let rows = first.first().map_or(0, Vec::len);
     let part =
@@ -426,8 +397,8 @@ fn row_differences([first, second]: &[Vec<Vec<bool>>; 2]) -> Vec<f64> {
 }
 
 /// What may be said of the difference in accuracy.
-fn claims(arms: &[ArmReport], difference: &BTreeMap<&'static str, Difference>, seeds: usize) -> Vec<String> {
-    let Some(found) = difference.get("accuracy") else { return Vec::new() };
+fn claims(arms: &[ArmReport], difference: &BTreeMap<Metric, Difference>, seeds: usize) -> Vec<String> {
+    let Some(found) = difference.get(&Metric::Accuracy) else { return Vec::new() };
     let points = |value: f64| format!("{:.1}", 100.0 * value);
     let between = |[low, high]: [f64; 2]| format!("95 % interval {} to {}", points(low), points(high));
     let excludes_zero = |[low, high]: [f64; 2]| low > 0.0 || high < 0.0;
@@ -481,18 +452,18 @@ impl Comparison {
             "95 % interval".to_owned(),
         ]);
         text += "|---|---|---|---|---|\n";
-        for (metric, _) in METRICS {
-            let (Some(a), Some(b)) = (first.metrics.get(metric), second.metrics.get(metric)) else { continue };
-            let Some(difference) = self.difference.get(metric) else { continue };
+        for metric in METRICS {
+            let (Some(a), Some(b)) = (first.metrics.get(&metric), second.metrics.get(&metric)) else { continue };
+            let Some(difference) = self.difference.get(&metric) else { continue };
             let figure = |of: &Summary| match of.spread {
                 Some(spread) => format!("{:.4} ± {spread:.4}", of.mean),
                 None => format!("{:.4}", of.mean),
             };
             let name = match metric {
-                "macro_f1" => MACRO_F1,
-                "agreement" => "agreement with the teacher",
-                "ece" => "calibration error (ECE)",
-                other => other,
+                Metric::MacroF1 => MACRO_F1,
+                Metric::Agreement => "agreement with the teacher",
+                Metric::Ece => "calibration error (ECE)",
+                Metric::Accuracy | Metric::Loss => metric.name(),
             };
             let interval = difference.interval.map_or("-".to_owned(), |[low, high]| format!("{low:+.4} to {high:+.4}"));
             text += &line([name.to_owned(), figure(a), figure(b), format!("{:+.4}", difference.mean), interval]);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::Split;
 use crate::inference::{self, Running, announce};
 use crate::model::{self, TextModel};
-use crate::scores::{MACRO_F1, Scores, predictions};
+use crate::scores::{MACRO_F1, Scores, predictions as choices};
 use crate::ui::{self, Table};
 
 /// The scores, size and speed of a model, for `evaluate` and model cards.
@@ -35,6 +35,19 @@ pub(crate) fn measure(
     teacher: Option<&[u32]>,
     label: &str,
 ) -> anyhow::Result<Measured> {
+    Ok(measure_and_choose(model, split, max_length, how, bytes, teacher, label)?.0)
+}
+
+/// As [`measure`]; returns the class that each row is predicted to be as well.
+pub(crate) fn measure_and_choose(
+    model: TextModel,
+    split: &Split,
+    max_length: usize,
+    how: Running<'_>,
+    bytes: u64,
+    teacher: Option<&[u32]>,
+    label: &str,
+) -> anyhow::Result<(Measured, Vec<u32>)> {
     let start = Instant::now();
     let encodings = model.tokenizer.encode(&split.rows, max_length)?;
     model::report_truncated(encodings.truncated_count(), encodings.len(), max_length);
@@ -43,14 +56,15 @@ pub(crate) fn measure(
     announce(how.compute);
     let mut model = Model::on(how.compute, model.config, model.parameters)?;
     let predictions = inference::predict(&mut model, &encodings, how.batch_tokens, label)?;
-    Ok(Measured {
+    let measured = Measured {
         scores: Scores::of(&predictions.logits, teacher, &split.labels, classes)?,
         truncated: encodings.truncated_count(),
         parameters,
         bytes,
         rows_per_second: predictions.rows_per_second(encodings.len()),
         seconds: start.elapsed().as_secs_f64(),
-    })
+    };
+    Ok((measured, choices(&predictions.logits, classes)))
 }
 
 /// The teacher's predictions for the rows, as class ids of the model (classes are matched by name).
@@ -76,7 +90,7 @@ pub(crate) fn teacher_predictions(
     let logits = inference::predict(&mut teacher, &encodings, how.batch_tokens, "teacher")?.logits;
     let ordered: Vec<f32> =
         logits.chunks_exact(order.len()).flat_map(|row| order.iter().map(|&class| row[class])).collect();
-    Ok(predictions(&ordered, order.len()))
+    Ok(choices(&ordered, order.len()))
 }
 
 impl Measured {

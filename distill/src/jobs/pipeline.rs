@@ -7,13 +7,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
-use cache::{Captured, Dtype};
 use datasets::Row;
 use nn::Compute;
 use serde::{Deserialize, Serialize};
 use teacher::HubOptions;
 
-use super::capture::{CacheReport, Capturing, ExistingCache, Source, TOKENIZER, capture};
+use super::capture::{CacheReport, TOKENIZER, capture_recipe};
 use super::evaluate::{Measured, measure, teacher_predictions};
 use super::export::{CARD, Exported, export, refuse_foreign};
 use super::run_folder::{Existing, written};
@@ -87,7 +86,7 @@ impl Pipeline<'_> {
             let labels = data::labels_of(&rows, &names, origin)?;
             Ok(Split { rows, labels })
         };
-        let origins = [recipe.data.train.as_path(), recipe.data.validation.as_deref().unwrap_or(&recipe.data.train)];
+        let origins = recipe.data.origins();
         let split = || data::split(self.rows.clone(), self.validation.clone(), Some(&names), origins);
 
         let all = labelled(self.rows.clone(), origins[0])?;
@@ -105,17 +104,7 @@ impl Pipeline<'_> {
         }
         let export_folder = self.output.join("export");
         refuse_foreign(&export_folder)?;
-        let running = Running::new(self.compute, recipe.train.batch_tokens);
-        let how = Capturing {
-            output: &cache_folder,
-            existing: ExistingCache::Resume,
-            running,
-            task: TASK,
-            captured: Captured::dense(names.len(), Dtype::F32),
-            force: recipe.teacher.force,
-        };
-        let source = Source::Rows { rows: &all.rows, labels: &all.labels };
-        let cache = capture(teacher, &source, max_length, &how).context("stage cache")?;
+        let cache = capture_recipe(recipe, TASK, teacher, &all, &cache_folder, self.compute).context("stage cache")?;
 
         let train = |folder: &Path, objective: Vec<LossTermRecipe>, cache: Option<&Path>| -> anyhow::Result<()> {
             Training {
@@ -209,9 +198,7 @@ impl Pipeline<'_> {
             let bytes = model::weights_bytes(&name, self.hub)?;
             let against = (label != "teacher").then_some(said.as_slice());
             let label = format!("evaluate {label}");
-            // A student with another tokenizer has a limit of its own.
-            let asked = self.recipe.data.max_length.filter(|asked| *asked <= model.config.encoder.max_length());
-            let max_length = model.max_length(asked)?;
+            let max_length = model.max_length_up_to(self.recipe.data.max_length)?;
             measured.push(measure(model, test, max_length, running, bytes, against, &label)?);
         }
         let mut measured = measured.into_iter();

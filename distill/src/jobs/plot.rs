@@ -3,14 +3,12 @@
 mod curves;
 mod draw;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use serde::Serialize;
 
-use crate::files::write_whole;
+use crate::files::{starts_with, write_whole};
 use crate::ui::{self, Table};
 use curves::Run;
 
@@ -40,7 +38,7 @@ pub(crate) fn plot(folders: &[PathBuf], output: &Path) -> anyhow::Result<Report>
     if folders.len() > draw::RUNS {
         bail!("{} runs are more than can be told apart in one picture; give {} at most", folders.len(), draw::RUNS);
     }
-    if output.exists() && !is_plot(output) {
+    if output.exists() && !starts_with(output, MARK) {
         bail!("{}: is there already and no plot; choose another --output", output.display());
     }
     let runs = folders.iter().map(|folder| Run::read(folder)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -66,11 +64,6 @@ fn names(folders: &[PathBuf]) -> Vec<String> {
     let short: Vec<String> = folders.iter().map(own).collect();
     let unique = short.iter().all(|name| short.iter().filter(|other| *other == name).count() == 1);
     if unique { short } else { folders.iter().map(|folder| folder.display().to_string()).collect() }
-}
-
-fn is_plot(path: &Path) -> bool {
-    let mut start = vec![0; MARK.len()];
-    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == MARK
 }
 
 impl Report {

@@ -173,9 +173,8 @@ impl Training<'_> {
 
 /// The rows that have a label, with their keys.
 fn labelled(rows: Split, keys: Vec<Key>) -> (Split, Vec<Key>) {
-    let of_rows = rows.labels.clone();
-    let has_label = || of_rows.iter().map(Option::is_some);
-    let keys = keys.into_iter().zip(has_label()).filter_map(|(key, has)| has.then_some(key)).collect();
+    let labelled = keys.into_iter().zip(&rows.labels).filter(|(_, label)| label.is_some());
+    let keys = labelled.map(|(key, _)| key).collect();
     (rows.labelled(), keys)
 }
 

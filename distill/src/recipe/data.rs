@@ -1,6 +1,6 @@
 //! Training, validation and test data, and how their files are read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use datasets::Quotes;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,11 @@ pub(crate) struct DataRecipe {
 }
 
 impl DataRecipe {
+    /// Where training and validation rows are from, for messages.
+    pub(crate) fn origins(&self) -> [&Path; 2] {
+        [&self.train, self.validation.as_ref().unwrap_or(&self.train)]
+    }
+
     pub(crate) fn columns(&self) -> ColumnsRecipe {
         ColumnsRecipe {
             text_column: self.text_column.clone(),

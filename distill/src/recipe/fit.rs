@@ -6,6 +6,7 @@ use nn::Compute;
 use serde::{Deserialize, Serialize};
 
 use super::checks::{ABOVE_ZERO, Check, FRACTION, PROBABILITY, ZERO_OR_MORE};
+use super::default::is_default;
 use super::{Metric, ScheduleKind, ScheduleRecipe};
 use crate::device;
 
@@ -28,11 +29,11 @@ pub(crate) struct FitRecipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) warmup_steps: Option<usize>,
     // What is left out below has its default, so that records from before it was there say the same.
-    #[serde(skip_serializing_if = "is_linear")]
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) schedule: ScheduleKind,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) schedule_floor: f64,
-    #[serde(skip_serializing_if = "is_no_count")]
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) schedule_restarts: usize,
     #[serde(skip_serializing_if = "is_plateau_patience")]
     pub(crate) plateau_patience: usize,
@@ -52,7 +53,7 @@ pub(crate) struct FitRecipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) patience: Option<usize>,
     /// A smaller gain than this is none.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) min_gain: f64,
     // When checkpoints are written changes nothing in a result, so records and checkpoints do not have it.
     /// Optimiser steps between checkpoints, besides those at the ends of epochs.
@@ -63,7 +64,7 @@ pub(crate) struct FitRecipe {
     pub(crate) checkpoint_minutes: Option<f64>,
     pub(crate) seed: u64,
     /// Whether a GPU's matrix products are chosen by timing.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) autotune: bool,
 }
 
@@ -172,22 +173,6 @@ impl FitRecipe {
             Check::Number("train.warmup_ratio", self.warmup_ratio, FRACTION),
         ]
     }
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
-fn is_linear(kind: &ScheduleKind) -> bool {
-    *kind == ScheduleKind::Linear
-}
-
-fn is_zero(value: &f64) -> bool {
-    *value == 0.0
-}
-
-fn is_no_count(count: &usize) -> bool {
-    *count == 0
 }
 
 fn is_plateau_patience(count: &usize) -> bool {

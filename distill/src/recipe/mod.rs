@@ -4,6 +4,7 @@
 
 mod checks;
 mod data;
+mod default;
 mod export;
 mod family;
 mod fit;
@@ -17,9 +18,11 @@ mod student;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use teacher::HubOptions;
 
 pub(crate) use checks::{ABOVE_ZERO, FRACTION, Numbers, PART, PROBABILITY, ZERO_OR_MORE};
 pub(crate) use data::{ColumnsRecipe, DataRecipe};
+pub(crate) use default::is_default;
 pub(crate) use export::{ExportDtype, ExportRecipe};
 pub(crate) use family::StudentFamily;
 pub(crate) use fit::{FitRecipe, Keep};
@@ -50,6 +53,13 @@ pub(crate) struct Recipe {
     pub(crate) train: FitRecipe,
     #[serde(default)]
     pub(crate) export: ExportRecipe,
+}
+
+impl TeacherRecipe {
+    /// How the teacher is found: its own revision comes before the one that is given for the run.
+    pub(crate) fn hub(&self, run: &HubOptions) -> HubOptions {
+        HubOptions { revision: self.revision.clone().or(run.revision.clone()), ..run.clone() }
+    }
 }
 
 impl Recipe {

@@ -21,7 +21,7 @@ pub(crate) const METRICS_START: &[u8] = b"{\"schema_version\":";
 
 /// Version of its lines. Before 2, `macro_f1` was over all classes, also those that do not occur, and evaluations had no
 /// `validation_loss`.
-const SCHEMA_VERSION: u32 = 2;
+pub(crate) const METRICS_VERSION: u32 = 2;
 
 /// Appends to a run's `metrics.jsonl`.
 pub(crate) struct Metrics {
@@ -66,7 +66,7 @@ impl Metrics {
         learning_rate: f64,
     ) -> anyhow::Result<()> {
         let mut line = json!({
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": METRICS_VERSION,
             "event": "step",
             "step": step + 1,
             "loss": loss.total(),
@@ -100,7 +100,14 @@ impl Metrics {
         }
         let Evaluated { scores, loss: validation_loss, .. } = evaluated;
         let validation_loss = *validation_loss;
-        self.line(&Line { schema_version: SCHEMA_VERSION, event: "evaluation", step, epoch, scores, validation_loss })?;
+        self.line(&Line {
+            schema_version: METRICS_VERSION,
+            event: "evaluation",
+            step,
+            epoch,
+            scores,
+            validation_loss,
+        })?;
         let scalars = [
             ("loss", validation_loss),
             ("accuracy", scores.accuracy),

@@ -7,6 +7,6 @@ mod progress;
 mod trace;
 
 pub(crate) use events::{EVENTS, event_files};
-pub(crate) use metrics::{METRICS, METRICS_START, Metrics};
+pub(crate) use metrics::{METRICS, METRICS_START, METRICS_VERSION, Metrics};
 pub(crate) use progress::Progress;
 pub(crate) use trace::Trace;

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::fmt::{Debug, Write as _};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +24,7 @@ use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::files::FileError;
+use crate::files::{FileError, starts_with};
 
 /// The first line of every trace. Whatever else starts with it was written here and may be replaced.
 const FIRST_LINE: &[u8] = br#"[{"name":"process_name","ph":"M","pid":1,"args":{"name":"distill"}}"#;
@@ -41,7 +41,7 @@ pub(crate) struct Trace {
 impl Trace {
     /// Creates the file, in place of an earlier trace if there is one.
     pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
-        if path.exists() && !is_trace(path) {
+        if path.exists() && !starts_with(path, FIRST_LINE) {
             bail!("{}: is there already and no trace; choose another file for --trace", path.display());
         }
         let create = || {
@@ -149,11 +149,6 @@ impl Visit for Fields {
         let _ = write!(text, "{value:?}");
         self.0.insert(field.name().to_string(), text.into());
     }
-}
-
-fn is_trace(path: &Path) -> bool {
-    let mut start = vec![0; FIRST_LINE.len()];
-    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == FIRST_LINE
 }
 
 #[cfg(test)]

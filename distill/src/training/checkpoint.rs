@@ -85,7 +85,7 @@ pub(crate) struct Writer {
     /// Time from one to the next.
     interval: Option<Duration>,
     latest: Instant,
-    /// That is being written, with the buffers that it hands back.
+    /// The write in progress; it returns its buffers for the next one.
     writing: Option<JoinHandle<anyhow::Result<Copied>>>,
 }
 

@@ -79,11 +79,9 @@ impl Kept {
 pub(super) fn merit(metric: Option<Metric>, scores: &Scores, loss: Option<f64>) -> Option<f64> {
     match metric {
         None => scores.accuracy.or(scores.agreement),
-        Some(Metric::Accuracy) => scores.accuracy,
-        Some(Metric::MacroF1) => scores.macro_f1,
-        Some(Metric::Agreement) => scores.agreement,
         Some(Metric::Loss) => loss.map(|loss| -loss),
         Some(Metric::Ece) => scores.ece.map(|error| -error),
+        Some(metric) => scores.get(metric),
     }
 }
 

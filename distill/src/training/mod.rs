@@ -112,7 +112,6 @@ impl Fit<'_> {
     fn steps(&self, student: &mut Model, start: Start, plan: &Plan, mut feed: Feed) -> anyhow::Result<Fitted> {
         let Start { optimizer, first_step, mut kept, metrics_bytes, mut progress } = start;
         let (recipe, total_steps) = (self.recipe, plan.total_steps);
-        let mut schedule = plan.schedule.clone().at(progress.plateau.clone());
         let whole_rows = self.cache.is_none_or(cached::whole_rows);
         let mut learner = Learner::new(student, self.objective, optimizer, recipe.max_gradient_norm, whole_rows)?;
         let (folder, rows) = (self.folder, recipe.batch_rows);
@@ -120,7 +119,7 @@ impl Fit<'_> {
         let mut writer = Writer::new(self.folder, recipe.checkpoint_every, recipe.checkpoint_minutes);
         let mut steps = first_step;
         while steps < total_steps {
-            let learning_rate = schedule.learning_rate(steps);
+            let learning_rate = plan.schedule.learning_rate(steps, &progress.plateau);
             let rows = learner.take_step(steps, &feed.step()?, recipe.seed, learning_rate)?;
             watch.took(rows);
 
@@ -136,25 +135,8 @@ impl Fit<'_> {
                 watch.outcome(&outcome)?;
                 progress.skipped.count(&outcome)?;
             }
-            let mut over = false;
-            if evaluates {
-                let clock = Instant::now();
-                let batch_tokens = recipe.batch_tokens();
-                let evaluated = evaluate(learner.model, self.targets, self.validation, self.cache, batch_tokens)?;
-                if let Some(evaluated) = evaluated {
-                    let epoch = plan.epoch(steps);
-                    watch.evaluation(steps, epoch, &evaluated)?;
-                    self.say_collapsed(&mut progress, &evaluated, epoch);
-                    if let Some(merit) = merit(recipe.metric, &evaluated.scores, evaluated.loss) {
-                        schedule.evaluated(merit);
-                        over = progress.patience.is_over(merit, recipe.patience, recipe.min_gain);
-                    }
-                    kept.offer(learner.model, [steps, epoch], evaluated)?;
-                }
-                watch.leave_out(clock);
-            }
+            let over = evaluates && self.evaluate(learner.model, steps, plan, &mut progress, &mut kept, &mut watch)?;
             if saves && !last && !over {
-                progress.plateau = schedule.plateau().clone();
                 let (best, best_parameters) = kept.best();
                 let products = products_of(&learner.model.compute());
                 let (progress, inputs) = (progress.clone(), self.inputs.clone());
@@ -183,6 +165,32 @@ impl Fit<'_> {
         // Whatever comes behind this training in the same process is not tuned.
         device::autotune(false, &student.compute(), None);
         Ok(Fitted { steps, skipped, kept_epoch, kept_step, scores, speed, device_peak_bytes, products })
+    }
+
+    /// Evaluates the model after so many steps; returns whether the training is to stop early.
+    fn evaluate(
+        &self,
+        model: &mut Model,
+        steps: usize,
+        plan: &Plan,
+        progress: &mut Progress,
+        kept: &mut Kept,
+        watch: &mut Watch,
+    ) -> anyhow::Result<bool> {
+        let (clock, recipe, mut over) = (Instant::now(), self.recipe, false);
+        let evaluated = evaluate(model, self.targets, self.validation, self.cache, recipe.batch_tokens())?;
+        if let Some(evaluated) = evaluated {
+            let epoch = plan.epoch(steps);
+            watch.evaluation(steps, epoch, &evaluated)?;
+            self.say_collapsed(progress, &evaluated, epoch);
+            if let Some(merit) = merit(recipe.metric, &evaluated.scores, evaluated.loss) {
+                plan.schedule.evaluated(merit, &mut progress.plateau);
+                over = progress.patience.is_over(merit, recipe.patience, recipe.min_gain);
+            }
+            kept.offer(model, [steps, epoch], evaluated)?;
+        }
+        watch.leave_out(clock);
+        Ok(over)
     }
 
     /// Says once that a student predicts the same class for all rows, where the rows are of several.

@@ -27,7 +27,6 @@ pub(crate) struct Schedule {
     /// Not always whole: a ratio of all steps.
     warmup: Warmup,
     total_steps: usize,
-    plateau: Plateau,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,32 +42,23 @@ impl Schedule {
     pub(crate) fn new(recipe: ScheduleRecipe, peak: f64, warmup_ratio: f64, total_steps: usize) -> Self {
         let exact = recipe.warmup_steps.map_or(total_steps as f64 * warmup_ratio, |steps| steps as f64);
         let warmup = Warmup { steps: exact.ceil() as usize, exact };
-        Self { recipe, peak, warmup, total_steps, plateau: Plateau::default() }
+        Self { recipe, peak, warmup, total_steps }
     }
 
-    /// Goes on from what a checkpoint knows.
-    pub(crate) fn at(self, plateau: Plateau) -> Self {
-        Self { plateau, ..self }
-    }
-
-    /// What a checkpoint has to know.
-    pub(crate) fn plateau(&self) -> &Plateau {
-        &self.plateau
-    }
-
-    /// The learning rate of a step, counted from 0. With a warm-up that of step 0 is 0, except in a single cycle.
-    pub(crate) fn learning_rate(&self, step: usize) -> f64 {
+    /// The learning rate of a step, counted from 0, after the evaluations that `plateau` has seen. With a warm-up that of
+    /// step 0 is 0, except in a single cycle.
+    pub(crate) fn learning_rate(&self, step: usize, plateau: &Plateau) -> f64 {
         if self.recipe.kind == ScheduleKind::OneCycle {
             return self.peak * self.one_cycle(step);
         }
         let factor = match step < self.warmup.steps {
             true => step as f64 / self.warmup.steps as f64,
-            false => self.after_warmup(step),
+            false => self.after_warmup(step, plateau),
         };
         self.peak * factor
     }
 
-    fn after_warmup(&self, step: usize) -> f64 {
+    fn after_warmup(&self, step: usize, plateau: &Plateau) -> f64 {
         let (warmup, total) = (self.warmup.steps, self.total_steps);
         let progress = (step - warmup) as f64 / total.saturating_sub(warmup).max(1) as f64;
         let floor = self.recipe.floor;
@@ -90,7 +80,7 @@ impl Schedule {
                 let timescale = if warmup > 0 { warmup as f64 } else { TIMESCALE };
                 1.0 / ((step as f64 + timescale - warmup as f64) / timescale).sqrt()
             }
-            ScheduleKind::Plateau => self.plateau.factor.max(floor),
+            ScheduleKind::Plateau => plateau.factor.max(floor),
             ScheduleKind::OneCycle => unreachable!("has no warm-up of its own"),
         }
     }
@@ -107,11 +97,11 @@ impl Schedule {
         }
     }
 
-    /// Tells a schedule that waits for a plateau of an evaluation; `merit` is larger for a better one. Returns whether the
-    /// rate falls.
-    pub(crate) fn evaluated(&mut self, merit: f64) -> bool {
+    /// Tells the plateau of an evaluation, where the schedule waits for one; `merit` is larger for a better one. Returns
+    /// whether the rate falls.
+    pub(crate) fn evaluated(&self, merit: f64, plateau: &mut Plateau) -> bool {
         let ScheduleRecipe { kind, plateau_patience, plateau_factor, .. } = self.recipe;
-        kind == ScheduleKind::Plateau && self.plateau.see(merit, plateau_patience, plateau_factor)
+        kind == ScheduleKind::Plateau && plateau.see(merit, plateau_patience, plateau_factor)
     }
 }
 
@@ -166,7 +156,7 @@ mod tests {
 
     fn check(schedule: &Schedule, expected: &[f64]) {
         for (step, &expected) in expected.iter().enumerate() {
-            let found = schedule.learning_rate(step);
+            let found = schedule.learning_rate(step, &Plateau::default());
             assert!((found - expected).abs() < 1e-15, "step {step}: {found}, expected {expected}");
         }
     }
@@ -193,7 +183,10 @@ mod tests {
     fn part_of_a_warmup_step_counts_as_one() {
         // ceil(0.06 * 20) = 2
         check(&Schedule::new(FitRecipe::DEFAULT.schedule(), 1.0, 0.06, 20), &[0.0, 0.5, 1.0, 17.0 / 18.0]);
-        assert_eq!(Schedule::new(FitRecipe::DEFAULT.schedule(), 1.0, 0.06, 0).learning_rate(0), 0.0);
+        assert_eq!(
+            Schedule::new(FitRecipe::DEFAULT.schedule(), 1.0, 0.06, 0).learning_rate(0, &Plateau::default()),
+            0.0
+        );
     }
 
     /// `get_cosine_schedule_with_warmup`, its forms with restarts and with a lowest rate, and `get_constant_schedule_with_warmup`
@@ -317,7 +310,9 @@ mod tests {
     fn a_single_cycle_of_a_single_warm_up_step_begins_at_its_peak() {
         let rates = |warmup| {
             (0..10)
-                .map(|step| schedule(recipe(ScheduleKind::OneCycle, warmup), 10).learning_rate(step))
+                .map(|step| {
+                    schedule(recipe(ScheduleKind::OneCycle, warmup), 10).learning_rate(step, &Plateau::default())
+                })
                 .collect::<Vec<_>>()
         };
         assert_eq!(rates(1)[0], 1.0);
@@ -330,17 +325,17 @@ mod tests {
     #[test]
     fn a_plateau_is_that_of_torch() {
         let recipe = ScheduleRecipe { plateau_patience: 1, plateau_factor: 0.5, ..recipe(ScheduleKind::Plateau, 2) };
-        let mut schedule = schedule(recipe, 100);
+        let (schedule, mut plateau) = (schedule(recipe, 100), Plateau::default());
         let merits = [0.5, 0.6, 0.6, 0.60001, 0.59, 0.6, 0.61, 0.61, 0.60, 0.6, 0.6, 0.6];
         let expected = [1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125, 0.125, 0.0625, 0.0625];
-        let stored = serde_json::to_string(schedule.plateau()).expect("serialises");
+        let stored = serde_json::to_string(&plateau).expect("serialises");
         for (merit, expected) in merits.into_iter().zip(expected) {
-            let before = schedule.learning_rate(50);
-            assert_eq!(schedule.evaluated(merit), schedule.learning_rate(50) < before);
-            assert_eq!(schedule.learning_rate(50), expected, "{merit}");
+            let before = schedule.learning_rate(50, &plateau);
+            assert_eq!(schedule.evaluated(merit, &mut plateau), schedule.learning_rate(50, &plateau) < before);
+            assert_eq!(schedule.learning_rate(50, &plateau), expected, "{merit}");
         }
-        assert_eq!(schedule.learning_rate(1), 0.5, "the warm-up is as ever");
+        assert_eq!(schedule.learning_rate(1, &plateau), 0.5, "the warm-up is as ever");
         let restored: Plateau = serde_json::from_str(&stored).expect("reads");
-        assert_eq!(schedule.at(restored).learning_rate(50), 1.0);
+        assert_eq!(schedule.learning_rate(50, &restored), 1.0);
     }
 }

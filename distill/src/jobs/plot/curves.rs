@@ -9,13 +9,10 @@ use serde_json::{Map, Value};
 
 use crate::files::{FileError, read_to_string};
 use crate::hint::HintExt;
-use crate::telemetry::METRICS;
+use crate::telemetry::{METRICS, METRICS_VERSION};
 
 /// Keys of a line that are no quantities.
 const NO_QUANTITIES: [&str; 6] = ["schema_version", "event", "step", "epoch", "rows", "labelled"];
-
-/// The newest version of the lines that is understood.
-const SCHEMA_VERSION: u64 = 2;
 
 /// The curves of a run.
 #[derive(Debug, Default)]
@@ -71,8 +68,8 @@ impl Run {
     fn add(&mut self, line: &str) -> anyhow::Result<()> {
         let line: Map<String, Value> = serde_json::from_str(line).context("damaged")?;
         let version = line.get("schema_version").and_then(Value::as_u64).context("no `schema_version`")?;
-        if version > SCHEMA_VERSION {
-            bail!("schema_version is {version}, this build reads up to {SCHEMA_VERSION}");
+        if version > METRICS_VERSION.into() {
+            bail!("schema_version is {version}, this build reads up to {METRICS_VERSION}");
         }
         let step = line.get("step").and_then(Value::as_u64).context("no `step`")?;
         let of_step = match line.get("event").and_then(Value::as_str) {

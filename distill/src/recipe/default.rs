@@ -1,0 +1,6 @@
+//! Defaults, which records leave out, so that those from before a setting was there say the same.
+
+/// Whether a value is what it is without being given; such values are left out of records.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
