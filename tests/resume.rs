@@ -210,7 +210,7 @@ fn a_training_that_is_killed_at_any_step_goes_on_to_the_same_end() {
     let place = Workplace::with_cache();
     let line = format!(
         "{LONG} --schedule plateau --plateau-patience 1 --plateau-factor 0.5 --evaluate-steps 7 --metric loss --patience 30 \
-         --min-gain 0.001 --max-steps 400 --checkpoint-every 3"
+         --min-gain 0.001 --max-steps 400 --checkpoint-every 3 --ema-decay 0.9 --layer-decay 0.8 --freeze 0"
     );
     let mut kills = 0;
     for grown in [1, 700, 900, 1500, 1100] {

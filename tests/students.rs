@@ -1,24 +1,15 @@
 //! What a student starts from, and which sizes it may have.
 
-use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use crate::support::{TRAIN, Workplace, rows, tsv};
-
-/// The values of one tensor in a file.
-fn tensor(place: &Workplace, file: &str, name: &str) -> Vec<f32> {
-    let bytes = place.read_bytes(file);
-    let tensors = SafeTensors::deserialize(&bytes).expect("readable weights");
-    let tensor = tensors.tensor(name).expect("the tensor is there");
-    tensor.data().chunks_exact(4).map(|value| f32::from_le_bytes(value.try_into().expect("4 bytes"))).collect()
-}
 
 /// A student whose training moves nothing: each of its layers must be the teacher's of this number, bit for bit.
 fn starts_from(flags: &str, layers: &[usize]) {
     let place = Workplace::with_cache();
     place.json(&format!("{TRAIN} --learning-rate 1e-30 --output student {flags}"));
-    let student = |name: &str| tensor(&place, "student/model.safetensors", &format!("distilbert.{name}"));
-    let teacher = |name: &str| tensor(&place, "teacher/model.safetensors", &format!("bert.{name}"));
+    let student = |name: &str| place.tensor("student/model.safetensors", &format!("distilbert.{name}"));
+    let teacher = |name: &str| place.tensor("teacher/model.safetensors", &format!("bert.{name}"));
     for (to, from) in layers.iter().enumerate() {
         let ours = student(&format!("transformer.layer.{to}.attention.q_lin.weight"));
         let theirs = teacher(&format!("encoder.layer.{from}.attention.self.query.weight"));
@@ -202,8 +193,8 @@ fn finetuning_keeps_a_head_that_knows_the_classes_in_any_order() {
     done.succeeded();
     assert!(!done.stderr.contains("starts at random"), "{}", done.stderr);
     assert_eq!(
-        tensor(&place, "tuned/model.safetensors", "classifier.weight"),
-        tensor(&place, "teacher/model.safetensors", "classifier.weight")
+        place.tensor("tuned/model.safetensors", "classifier.weight"),
+        place.tensor("teacher/model.safetensors", "classifier.weight")
     );
     assert_eq!(place.read_json("tuned/config.json")["id2label"], place.read_json("teacher/config.json")["id2label"]);
 }

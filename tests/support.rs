@@ -10,6 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -55,6 +56,14 @@ impl Workplace {
 
     pub(crate) fn read(&self, name: &str) -> String {
         String::from_utf8(self.read_bytes(name)).expect("text")
+    }
+
+    /// The values of one tensor in a file.
+    pub(crate) fn tensor(&self, file: &str, name: &str) -> Vec<f32> {
+        let bytes = self.read_bytes(file);
+        let tensors = SafeTensors::deserialize(&bytes).expect("readable weights");
+        let tensor = tensors.tensor(name).expect("the tensor is there");
+        tensor.data().chunks_exact(4).map(|value| f32::from_le_bytes(value.try_into().expect("4 bytes"))).collect()
     }
 
     pub(crate) fn read_bytes(&self, name: &str) -> Vec<u8> {

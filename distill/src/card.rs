@@ -4,10 +4,11 @@
 
 use std::fmt::Write;
 
+use nn::Clip;
 use nn::hf::HfConfig;
 
 use crate::objective::LossTermRecipe;
-use crate::recipe::ExportDtype;
+use crate::recipe::{ExportDtype, FitRecipe, ScheduleKind, ScheduleRecipe};
 use crate::run_record::{RunInputs, RunRecord};
 use crate::scores::{MACRO_F1, Scores};
 use crate::tasks::single_label::CardText;
@@ -133,14 +134,8 @@ impl ModelCard<'_> {
         row("tokens kept of a text", inputs.max_length.to_string());
         row("objective", objective(inputs));
         let fit = &inputs.fit;
-        row(
-            "optimiser",
-            format!("AdamW, weight decay {}, gradients clipped to norm {}", fit.weight_decay, fit.max_gradient_norm),
-        );
-        row(
-            "learning rate",
-            format!("{}, warm-up over {} of the steps, then linear to 0", fit.learning_rate, fit.warmup_ratio),
-        );
+        row("optimiser", optimizer(fit));
+        row("learning rate", learning_rate(fit));
         row("rows a step", fit.batch_rows.to_string());
         row(
             "epochs",
@@ -169,6 +164,42 @@ fn objective(inputs: &RunInputs) -> String {
         LossTermRecipe::HardLabel { weight } => format!("{weight} × cross-entropy with the labels"),
     });
     terms.collect::<Vec<_>>().join(" + ")
+}
+
+fn optimizer(fit: &FitRecipe) -> String {
+    let clip = match fit.clip() {
+        Clip::Norm(norm) => format!("gradients clipped to norm {norm}"),
+        Clip::Value(value) => format!("each gradient clipped to {value}"),
+    };
+    let frozen = Some(fit.freeze.join(", ")).filter(|frozen| !frozen.is_empty());
+    let more = [
+        frozen.map(|frozen| format!(", {} frozen", inline(&frozen))),
+        fit.ema_decay.map(|decay| format!(", moving average of the weights with decay {decay}")),
+    ];
+    format!("AdamW, weight decay {}, {clip}{}", fit.weight_decay, more.into_iter().flatten().collect::<String>())
+}
+
+/// The rate's peak and its curve.
+fn learning_rate(fit: &FitRecipe) -> String {
+    let ScheduleRecipe { kind, floor, restarts, warmup_steps, plateau_patience, plateau_factor } = fit.schedule();
+    let warmup = match warmup_steps {
+        Some(steps) => format!("{} steps", ui::count(steps as u64)),
+        None => format!("{} of the steps", fit.warmup_ratio),
+    };
+    let curve = match kind {
+        ScheduleKind::Constant => "constant".to_owned(),
+        ScheduleKind::Linear => format!("linear to {floor}"),
+        ScheduleKind::Cosine if restarts > 0 => format!("a cosine to {floor} with {restarts} restarts"),
+        ScheduleKind::Cosine => format!("a cosine to {floor}"),
+        ScheduleKind::InverseSqrt => "inverse square root".to_owned(),
+        ScheduleKind::OneCycle => "down again in a single cycle".to_owned(),
+        ScheduleKind::Plateau => {
+            format!("times {plateau_factor} after more than {plateau_patience} evaluations without gain")
+        }
+    };
+    let layers = if fit.layer_decay == 1.0 { String::new() } else { format!(", times {} a layer", fit.layer_decay) };
+    let head = fit.head_learning_rate.map_or(String::new(), |rate| format!(", head {rate}"));
+    format!("{}{layers}{head}, warm-up over {warmup}, then {curve}", fit.learning_rate)
 }
 
 fn table(headings: [&str; 2], rows: &[(String, String)]) -> String {

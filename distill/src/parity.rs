@@ -9,7 +9,9 @@ mod real;
 mod taps;
 
 use nn::hf::HfConfig;
-use nn::{AdamW, DropoutRng, Family, Head, LayerSlot, Mode, Model, PackedInput, Parameters, Slot, StepRates, Tap};
+use nn::{
+    AdamW, Clip, DropoutRng, Family, Head, LayerSlot, Mode, Model, PackedInput, Parameters, Slot, StepRates, Tap,
+};
 
 use crate::inference::packed;
 use crate::objective::{LossReport, LossTermRecipe, Objective, ObjectiveRows, StepCounts};
@@ -262,7 +264,9 @@ impl Case {
         for step in 0..10 {
             losses.push(self.forward_and_backward().loss.total() as f32);
             let learning_rate = schedule.learning_rate(step, &Plateau::default());
-            self.model.step(step as u64, StepRates { learning_rate, max_gradient_norm }).expect("a step");
+            self.model
+                .step(step as u64, StepRates { learning_rate, clip: Clip::Norm(max_gradient_norm) })
+                .expect("a step");
         }
         self.model.settle().expect("weights");
         let reports = self.model.reports(0).expect("reports");

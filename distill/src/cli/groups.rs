@@ -207,6 +207,22 @@ pub(crate) struct FittingArgs {
     /// Clip the gradient to this L2 norm, over all parameters
     #[arg(long, value_name = "NORM", default_value_t = FitRecipe::DEFAULT.max_gradient_norm, value_parser = number(ABOVE_ZERO))]
     pub(crate) max_gradient_norm: f64,
+    /// Clip each element of the gradient to at most this much, in place of its norm
+    #[arg(long, value_name = "VALUE", value_parser = number(ABOVE_ZERO), conflicts_with = "max_gradient_norm")]
+    pub(crate) max_gradient_value: Option<f64>,
+    /// Layer-wise learning rates: each layer's is this fraction of the one above it; the head has the whole rate
+    #[arg(long, value_name = "FRACTION", default_value_t = FitRecipe::DEFAULT.layer_decay, value_parser = number(PART))]
+    pub(crate) layer_decay: f64,
+    /// Learning rate of the head [default: --learning-rate]
+    #[arg(long, value_name = "RATE", value_parser = number(ABOVE_ZERO))]
+    pub(crate) head_learning_rate: Option<f64>,
+    /// Parameters to leave as they are: embeddings, head, layers (0 or 0-3), or beginnings of names, with commas between them
+    #[arg(long, value_name = "A,B,..", value_delimiter = ',')]
+    pub(crate) freeze: Vec<String>,
+    /// Keep an exponential moving average of the weights with this decay, such as 0.999; it is evaluated and saved in their
+    /// place
+    #[arg(long, value_name = "DECAY", value_parser = number(PROBABILITY))]
+    pub(crate) ema_decay: Option<f64>,
     /// Dropout probability, in training only
     #[arg(long, value_name = "RATE", default_value_t = StudentRecipe::DEFAULT.dropout, value_parser = number(PROBABILITY))]
     pub(crate) dropout: f64,
@@ -265,6 +281,11 @@ impl FittingArgs {
             plateau_patience: self.plateau_patience,
             plateau_factor: self.plateau_factor,
             max_gradient_norm: self.max_gradient_norm,
+            max_gradient_value: self.max_gradient_value,
+            layer_decay: self.layer_decay,
+            head_learning_rate: self.head_learning_rate,
+            freeze: self.freeze.clone(),
+            ema_decay: self.ema_decay,
             keep: self.keep,
             metric: self.metric,
             evaluate_every: self.evaluate_every,

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use datasets::{Sampler, TokenBatch, forward_batches};
 use nn::cuda::Device;
-use nn::{AdamW, Compute, EncoderConfig, Flops, Model};
+use nn::{AdamW, Clip, Compute, EncoderConfig, Flops, Model};
 use teacher::HubOptions;
 
 use super::capture::{Asked, StoredForm};
@@ -140,7 +140,7 @@ fn train_case(
     let (encodings, labels) = (&rows.encodings, rows.labels.as_slice());
     let examples = Examples { encodings, labels, teacher: Some(&teacher), targets: &Targets::Labels };
     let optimizer = AdamW::new(student.parameters().layout().clone(), WEIGHT_DECAY);
-    let mut learner = Learner::new(&mut student, &objective, optimizer, MAX_GRADIENT_NORM, true)?;
+    let mut learner = Learner::new(&mut student, &objective, optimizer, Clip::Norm(MAX_GRADIENT_NORM), true)?;
     let (mut step, mut loss) = (0, None);
     let steps = sampler.steps_per_epoch();
     bench.case(vocabulary, subject, rows, steps, Flops::training, |passes| {

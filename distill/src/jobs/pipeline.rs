@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use datasets::Row;
-use nn::Compute;
+use nn::{Compute, Layout};
 use serde::{Deserialize, Serialize};
 use teacher::HubOptions;
 
@@ -29,6 +29,7 @@ use crate::recipe::Recipe;
 use crate::run_record::RECORD;
 use crate::scores::MACRO_F1;
 use crate::tasks::{Task, single_label};
+use crate::training::optimizer::rate_factors;
 use crate::ui;
 
 /// The pipeline only supports classifiers so far.
@@ -95,10 +96,11 @@ impl Pipeline<'_> {
             None => split()?.validation,
         };
         let student_hub = recipe.student.hub(self.hub);
-        match &recipe.student.model {
-            Some(model) => drop(model::describe(model, &student_hub)?),
-            None => drop(plan_student(&recipe.student, &teacher.config.encoder)?),
-        }
+        let student = match &recipe.student.model {
+            Some(model) => model::describe(model, &student_hub)?.0.encoder,
+            None => plan_student(&recipe.student, &teacher.config.encoder)?.0,
+        };
+        rate_factors(&recipe.train, &Layout::new(&student))?;
         if self.overwrite {
             self.clear()?;
         }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use nn::Compute;
+use nn::{Clip, Compute};
 use serde::{Deserialize, Serialize};
 
-use super::checks::{ABOVE_ZERO, Check, FRACTION, PROBABILITY, ZERO_OR_MORE};
+use super::checks::{ABOVE_ZERO, Check, FRACTION, PART, PROBABILITY, ZERO_OR_MORE};
 use super::default::is_default;
 use super::{Metric, ScheduleKind, ScheduleRecipe};
 use crate::device;
@@ -40,6 +40,21 @@ pub(crate) struct FitRecipe {
     #[serde(skip_serializing_if = "is_plateau_factor")]
     pub(crate) plateau_factor: f64,
     pub(crate) max_gradient_norm: f64,
+    /// Clips each element of the gradient, in place of its norm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_gradient_value: Option<f64>,
+    /// What the learning rate is multiplied by from one layer to the one below it.
+    #[serde(skip_serializing_if = "is_layer_decay")]
+    pub(crate) layer_decay: f64,
+    /// `None` for that of the encoder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) head_learning_rate: Option<f64>,
+    /// Parameters that stay as they are: `embeddings`, `head`, layers such as `0` or `0-3`, beginnings of names.
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) freeze: Vec<String>,
+    /// Decay of a moving average of the weights, which is evaluated and kept in place of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ema_decay: Option<f64>,
     pub(crate) keep: Keep,
     /// What evaluations are compared by; `None` for accuracy, or agreement where there are no labels.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,6 +106,11 @@ impl FitRecipe {
         plateau_patience: 10,
         plateau_factor: 0.1,
         max_gradient_norm: 1.0,
+        max_gradient_value: None,
+        layer_decay: 1.0,
+        head_learning_rate: None,
+        freeze: Vec::new(),
+        ema_decay: None,
         keep: Keep::Best,
         metric: None,
         evaluate_every: 1,
@@ -147,6 +167,11 @@ impl FitRecipe {
         Ok(())
     }
 
+    /// How gradients are clipped.
+    pub(crate) fn clip(&self) -> Clip {
+        self.max_gradient_value.map_or(Clip::Norm(self.max_gradient_norm), Clip::Value)
+    }
+
     /// Most tokens in one forward pass.
     pub(crate) fn batch_tokens(&self) -> usize {
         self.batch_tokens.unwrap_or(device::CPU_BATCH_TOKENS)
@@ -169,10 +194,18 @@ impl FitRecipe {
             Check::Number("train.plateau_factor", self.plateau_factor, PROBABILITY),
             Check::Number("train.learning_rate", self.learning_rate, ABOVE_ZERO),
             Check::Number("train.max_gradient_norm", self.max_gradient_norm, ABOVE_ZERO),
+            Check::Number("train.max_gradient_value", self.max_gradient_value.unwrap_or(1.0), ABOVE_ZERO),
+            Check::Number("train.layer_decay", self.layer_decay, PART),
+            Check::Number("train.head_learning_rate", self.head_learning_rate.unwrap_or(1.0), ABOVE_ZERO),
+            Check::Number("train.ema_decay", self.ema_decay.unwrap_or(0.0), PROBABILITY),
             Check::Number("train.weight_decay", self.weight_decay, ZERO_OR_MORE),
             Check::Number("train.warmup_ratio", self.warmup_ratio, FRACTION),
         ]
     }
+}
+
+fn is_layer_decay(decay: &f64) -> bool {
+    *decay == FitRecipe::DEFAULT.layer_decay
 }
 
 fn is_plateau_patience(count: &usize) -> bool {

@@ -21,8 +21,9 @@ use serde_json::{Value, json};
 use tracing::debug_span;
 
 use super::keep::Best;
-use super::progress::Progress;
+use super::{optimizer, progress::Progress};
 use crate::files::{self, FileError};
+use crate::recipe::FitRecipe;
 use crate::run_record::RunInputs;
 use crate::ui;
 
@@ -95,6 +96,8 @@ struct Copied {
     parameters: Vec<f32>,
     first_moment: Vec<f32>,
     second_moment: Vec<f32>,
+    /// The moving average of the parameters; empty without one.
+    average: Vec<f32>,
 }
 
 impl Writer {
@@ -126,6 +129,7 @@ impl Writer {
             (&mut copied.parameters, parameters.flat()),
             (&mut copied.first_moment, first),
             (&mut copied.second_moment, second),
+            (&mut copied.average, optimizer.average().unwrap_or_default()),
         ];
         for (copy, values) in buffers {
             copy.clear();
@@ -169,6 +173,9 @@ fn write(folder: &Path, state: &State, copied: &Copied, best_parameters: Option<
         ("first_moment", &copied.first_moment),
         ("second_moment", &copied.second_moment),
     ];
+    tensors.extend(
+        Some(copied.average.as_slice()).filter(|average| !average.is_empty()).map(|average| ("average", average)),
+    );
     tensors.extend(best_parameters.map(|best| ("best_parameters", best)));
     let state = serde_json::to_string(state)?;
     let checksum = checksum(&state, tensors.iter().map(|(name, values)| (*name, little_endian(values))));
@@ -226,14 +233,14 @@ pub(crate) fn load(
     folder: &Path,
     inputs: &RunInputs,
     parameters: &mut Parameters,
-    weight_decay: f64,
+    recipe: &FitRecipe,
 ) -> anyhow::Result<Option<Restored>> {
     let found: Vec<PathBuf> =
         [CHECKPOINT, EARLIER].map(|name| folder.join(name)).into_iter().filter(|path| path.exists()).collect();
     let mut damage = None;
     for path in &found {
         let bytes = fs::read(path).map_err(|source| FileError::Read { path: path.clone(), source })?;
-        match parse(path, &bytes, inputs, parameters, weight_decay) {
+        match parse(path, &bytes, inputs, parameters, recipe) {
             Ok(restored) => {
                 if let Some(damage) = damage {
                     // The next checkpoint would take the place of this good one for it.
@@ -270,7 +277,7 @@ fn parse(
     bytes: &[u8],
     inputs: &RunInputs,
     parameters: &mut Parameters,
-    weight_decay: f64,
+    recipe: &FitRecipe,
 ) -> Result<Restored, Unread> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
     let tensors = SafeTensors::deserialize(bytes).map_err(damaged)?;
@@ -306,8 +313,11 @@ fn parse(
         Ok(values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
     };
     let steps = state.optimizer_steps.unwrap_or(state.step as u64);
-    let optimizer = AdamW::restore(layout.clone(), weight_decay, steps, flat("first_moment")?, flat("second_moment")?)
+    let (first, second) = (flat("first_moment")?, flat("second_moment")?);
+    let optimizer = AdamW::restore(layout.clone(), recipe.weight_decay, steps, first, second)
         .ok_or_else(|| damaged("its moments are not of this model"))?;
+    let average = recipe.ema_decay.map(|_| flat("average")).transpose()?;
+    let optimizer = optimizer::with_settings(optimizer, recipe, &layout, || average).map_err(Unread::Other)?;
     let best_parameters = state.best.as_ref().map(|_| flat("best_parameters")).transpose()?;
     parameters.flat_mut().copy_from_slice(&flat("parameters")?);
     Ok(Restored { state, optimizer, best_parameters })

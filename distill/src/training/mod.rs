@@ -8,6 +8,7 @@ pub(crate) mod checkpoint;
 mod evaluation;
 mod feed;
 mod keep;
+pub(crate) mod optimizer;
 mod patience;
 mod progress;
 mod rows;
@@ -113,7 +114,7 @@ impl Fit<'_> {
         let Start { optimizer, first_step, mut kept, metrics_bytes, mut progress } = start;
         let (recipe, total_steps) = (self.recipe, plan.total_steps);
         let whole_rows = self.cache.is_none_or(cached::whole_rows);
-        let mut learner = Learner::new(student, self.objective, optimizer, recipe.max_gradient_norm, whole_rows)?;
+        let mut learner = Learner::new(student, self.objective, optimizer, recipe.clip(), whole_rows)?;
         let (folder, rows) = (self.folder, recipe.batch_rows);
         let mut watch = Watch::start(folder, metrics_bytes, first_step, total_steps, rows, self.tensorboard)?;
         let mut writer = Writer::new(self.folder, recipe.checkpoint_every, recipe.checkpoint_minutes);
@@ -154,6 +155,8 @@ impl Fit<'_> {
             }
         }
         writer.finish()?;
+        // The average is what is kept.
+        student.swap_average()?;
         let speed = watch.finish(feed.waited());
         let ([kept_step, kept_epoch], scores) = kept.settle(student, [steps, plan.epoch(steps)])?;
         let device_peak_bytes = match student.compute() {
@@ -178,6 +181,8 @@ impl Fit<'_> {
         watch: &mut Watch,
     ) -> anyhow::Result<bool> {
         let (clock, recipe, mut over) = (Instant::now(), self.recipe, false);
+        // The average, where there is one, is what is evaluated and kept.
+        model.swap_average()?;
         let evaluated = evaluate(model, self.targets, self.validation, self.cache, recipe.batch_tokens())?;
         if let Some(evaluated) = evaluated {
             let epoch = plan.epoch(steps);
@@ -189,6 +194,7 @@ impl Fit<'_> {
             }
             kept.offer(model, [steps, epoch], evaluated)?;
         }
+        model.swap_average()?;
         watch.leave_out(clock);
         Ok(over)
     }
@@ -208,11 +214,11 @@ impl Fit<'_> {
 
     /// Starts from the checkpoint of an interrupted run, or from the beginning.
     fn start(&self, student: &mut Model) -> anyhow::Result<Start> {
-        let FitRecipe { weight_decay, keep, metric, .. } = *self.recipe;
+        let FitRecipe { keep, metric, .. } = *self.recipe;
         let restored = match self.resume {
             true => {
                 let mut parameters = student.parameters().clone();
-                let restored = checkpoint::load(self.folder, self.inputs, &mut parameters, weight_decay)?;
+                let restored = checkpoint::load(self.folder, self.inputs, &mut parameters, self.recipe)?;
                 student.set_parameters(parameters.flat())?;
                 restored
             }
@@ -222,7 +228,7 @@ impl Fit<'_> {
         device::autotune(self.recipe.autotune, &student.compute(), products);
         Ok(match restored {
             None => Start {
-                optimizer: AdamW::new(student.parameters().layout().clone(), weight_decay),
+                optimizer: optimizer::start(self.recipe, student.parameters())?,
                 first_step: 0,
                 kept: Kept::new(keep, metric, None, None),
                 metrics_bytes: 0,

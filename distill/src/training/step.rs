@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use anyhow::Context;
 use datasets::Encodings;
-use nn::{AdamW, DropoutRng, Mode, Model, PackedInput, SoftHardLoss, StepRates, Tap};
+use nn::{AdamW, Clip, DropoutRng, Mode, Model, PackedInput, SoftHardLoss, StepRates, Tap};
 use tracing::debug_span;
 
 use crate::inference::{announce, packed};
@@ -54,7 +54,7 @@ impl Examples<'_> {
 pub(crate) struct Learner<'a> {
     pub(crate) model: &'a mut Model,
     objective: &'a Objective,
-    max_gradient_norm: f64,
+    clip: Clip,
     /// The loss in the form that a device can compute; otherwise the host computes it.
     fused: Option<FusedLoss>,
     /// Whether the device computed the latest loss.
@@ -89,14 +89,14 @@ impl<'a> Learner<'a> {
         model: &'a mut Model,
         objective: &'a Objective,
         optimizer: AdamW,
-        max_gradient_norm: f64,
+        clip: Clip,
         whole_rows: bool,
     ) -> anyhow::Result<Self> {
         announce(&model.compute());
         let fused = objective.fused().filter(|_| whole_rows);
         model.begin(optimizer)?;
         let loss = objective.no_loss();
-        Ok(Self { model, objective, max_gradient_norm, fused, on_device: false, loss, open: VecDeque::new() })
+        Ok(Self { model, objective, clip, fused, on_device: false, loss, open: VecDeque::new() })
     }
 
     /// Takes step `number`, counted from 0, on these micro-batches; returns their number of rows. `seed` is for the
@@ -110,7 +110,7 @@ impl<'a> Learner<'a> {
     ) -> anyhow::Result<usize> {
         let _span = debug_span!("step", step = number + 1).entered();
         let (counts, rows) = self.add_up(number, micro_batches, seed)?;
-        let rates = StepRates { learning_rate, max_gradient_norm: self.max_gradient_norm };
+        let rates = StepRates { learning_rate, clip: self.clip };
         debug_span!("update").in_scope(|| self.model.step(number as u64, rates))?;
         let loss = std::mem::replace(&mut self.loss, self.objective.no_loss());
         self.open.push_back(Open { counts, learning_rate, loss: (!self.on_device).then_some(loss) });

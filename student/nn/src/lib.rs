@@ -42,7 +42,7 @@ pub use op::Activation;
 pub use parameters::{Entry, Gradients, Layout, Parameters};
 pub use pass::{Mode, PackedInput, Pass};
 pub use random::{DropoutRng, Normal};
-pub use session::{Compute, Session, SoftHardLoss, StepRates, StepReport, TopK, TopLogits};
+pub use session::{Clip, Compute, Session, SoftHardLoss, StepRates, StepReport, TopK, TopLogits};
 pub(crate) use slot::Span;
 pub use slot::{FeedForwardSlot, LayerSlot, Slot};
 pub use value::Tap;

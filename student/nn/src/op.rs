@@ -31,6 +31,7 @@ pub(crate) use site::Site;
 
 use candle_core::{Result, Tensor};
 
+use crate::slot::Span;
 use crate::value::{Columns, Rows, Tap, Value, ValueId};
 
 /// An operation of a program.
@@ -82,6 +83,25 @@ impl Kind {
 }
 
 impl Op {
+    /// The parameters that it reads.
+    pub(crate) fn parameters(&self) -> Vec<Span> {
+        let of_norm = |norm: &NormSlots| [norm.weight, norm.bias].map(Span::from);
+        match &self.kind {
+            Kind::Embed(embed) => {
+                let tables = embed.tables.iter().map(|table| table.slot.into());
+                tables.chain(embed.norm.iter().flat_map(of_norm)).collect()
+            }
+            Kind::Linear(linear) => [Some(linear.weight), linear.bias].into_iter().flatten().collect(),
+            Kind::Activate(activate) => vec![activate.bias.into()],
+            Kind::ResidualNorm(ResidualNorm { bias, norm, .. }) => {
+                of_norm(norm).into_iter().chain([(*bias).into()]).collect()
+            }
+            Kind::Norm(norm) => of_norm(norm).to_vec(),
+            Kind::Decode(decode) => [decode.words, decode.rest, decode.bias].map(Span::from).to_vec(),
+            Kind::Attention(_) | Kind::Dropout(_) | Kind::Trigram | Kind::Select(_) | Kind::Tap(_) => Vec::new(),
+        }
+    }
+
     /// Floating-point operations of the matrix products of its forward pass.
     pub(crate) fn products(&self, out: Value, lengths: &Lengths) -> Products {
         match &self.kind {

@@ -53,8 +53,37 @@ impl Compute {
 pub struct StepRates {
     /// Learning rate of this step.
     pub learning_rate: f64,
-    /// The gradient is clipped to this L2 norm, over all parameters.
-    pub max_gradient_norm: f64,
+    /// How the gradient is clipped.
+    pub clip: Clip,
+}
+
+/// How a step's gradient is limited.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Clip {
+    /// To this L2 norm, over all parameters: `torch.nn.utils.clip_grad_norm_`.
+    Norm(f64),
+    /// Each element to at most this much, in either direction: `torch.nn.utils.clip_grad_value_`.
+    Value(f64),
+}
+
+impl Clip {
+    /// What gradients are multiplied with, if their norm is this one.
+    pub(crate) fn scale(self, gradient_norm: f64) -> f32 {
+        match self {
+            Self::Norm(most) => (most / (gradient_norm + 1e-6)).min(1.0) as f32,
+            Self::Value(_) => 1.0,
+        }
+    }
+
+    /// The largest norm.
+    pub(crate) fn norm(self) -> f32 {
+        if let Self::Norm(most) = self { most as f32 } else { f32::INFINITY }
+    }
+
+    /// The most that an element may be, in either direction.
+    pub(crate) fn limit(self) -> f32 {
+        if let Self::Value(most) = self { most as f32 } else { f32::INFINITY }
+    }
 }
 
 /// The distillation loss: softmax cross-entropy of a pass's logits with a teacher's softened distribution and with
@@ -190,12 +219,16 @@ pub trait Session: Send {
     fn begin(&mut self, optimizer: AdamW) -> Result<(), Error>;
 
     /// Takes an optimiser step with the clipped gradients accumulated since the last one, and zeroes them. If their
-    /// norm is not finite the weights do not change; the report has the norm.
+    /// norm is not finite the weights do not change; the report has the norm. Frozen parameters do not count for it.
     fn step(&mut self, number: u64, rates: StepRates) -> Result<(), Error>;
 
     /// The results of the steps since the last call, in order. A GPU holds back the last `behind` of them, so that the
     /// host need not wait.
     fn reports(&mut self, behind: usize) -> Result<Vec<StepReport>, Error>;
+
+    /// Exchanges the weights and their moving average, if the optimiser keeps one; the same once more brings them back.
+    /// There must be no step in between.
+    fn swap_average(&mut self) -> Result<(), Error>;
 
     /// The weights and the optimiser's state, for a checkpoint.
     fn state(&mut self) -> Result<(&Parameters, Cow<'_, AdamW>), Error>;

@@ -3,7 +3,7 @@
 use datasets::Sampler;
 use nn::cuda::Precision;
 use nn::hf::HfConfig;
-use nn::{Compute, EncoderConfig, Family, LayerSlot, Layout, Normal, Parameters, Slot};
+use nn::{AdamW, Clip, Compute, EncoderConfig, Family, LayerSlot, Layout, Normal, Parameters, Slot};
 
 use datasets::TokenBatch;
 
@@ -59,8 +59,8 @@ fn check(terms: Vec<LossTermRecipe>, fused: bool) {
     let gpu = Compute::Cuda { device, precision: Precision::F32 };
     let (mut on_cpu, mut on_gpu) = (student(&Compute::Cpu), student(&gpu));
     let optimizer = || AdamW::new(student(&Compute::Cpu).parameters().layout().clone(), 0.01);
-    let mut cpu = Learner::new(&mut on_cpu, &objective, optimizer(), 1.0, true).expect("a learner");
-    let mut gpu = Learner::new(&mut on_gpu, &objective, optimizer(), 1.0, true).expect("a learner");
+    let mut cpu = Learner::new(&mut on_cpu, &objective, optimizer(), Clip::Norm(1.0), true).expect("a learner");
+    let mut gpu = Learner::new(&mut on_gpu, &objective, optimizer(), Clip::Norm(1.0), true).expect("a learner");
     let (expected, known) = train(&mut cpu, 0..4);
     assert_eq!(known, [1, 2, 3, 4]);
     let (found, known) = train(&mut gpu, 0..4);
@@ -118,14 +118,15 @@ fn a_learner_on_a_gpu_goes_on_from_its_optimizer_bit_for_bit() {
     let compute = Compute::Cuda { device, precision: Precision::Bf16 };
     let optimizer = AdamW::new(student(&Compute::Cpu).parameters().layout().clone(), 0.01);
     let (mut whole, mut first, mut second) = (student(&compute), student(&compute), student(&compute));
-    let mut learner = Learner::new(&mut whole, &objective, optimizer.clone(), 1.0, true).expect("a learner");
+    let mut learner =
+        Learner::new(&mut whole, &objective, optimizer.clone(), Clip::Norm(1.0), true).expect("a learner");
     train(&mut learner, 0..4);
 
-    let mut learner = Learner::new(&mut first, &objective, optimizer, 1.0, true).expect("a learner");
+    let mut learner = Learner::new(&mut first, &objective, optimizer, Clip::Norm(1.0), true).expect("a learner");
     train(&mut learner, 0..2);
     let optimizer = learner.model.state().expect("the state").1.into_owned();
     second.set_parameters(first.parameters().flat()).expect("weights");
-    let mut learner = Learner::new(&mut second, &objective, optimizer, 1.0, true).expect("a learner");
+    let mut learner = Learner::new(&mut second, &objective, optimizer, Clip::Norm(1.0), true).expect("a learner");
     train(&mut learner, 2..4);
     let whole = whole.settle().expect("weights");
     assert_eq!(whole.flat(), second.settle().expect("weights").flat());
@@ -155,7 +156,7 @@ fn cut(compute: &Compute) -> f64 {
         assert_eq!(micro_batches.len(), pieces);
         let mut model = student(compute);
         let optimizer = AdamW::new(model.parameters().layout().clone(), 0.01);
-        let mut learner = Learner::new(&mut model, &objective, optimizer, 1.0, true).expect("a learner");
+        let mut learner = Learner::new(&mut model, &objective, optimizer, Clip::Norm(1.0), true).expect("a learner");
         let (_, rows) = learner.add_up(2, &micro_batches, 5).expect("the gradient of a step");
         assert_eq!(rows, 11);
         model.gradients().expect("gradients")

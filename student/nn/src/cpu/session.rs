@@ -146,7 +146,11 @@ impl CpuSession {
             }
         }
         let mut end = program.ops.len();
-        for &start in cuts.iter().rev().chain([&0]) {
+        let first = self
+            .training
+            .as_ref()
+            .map_or(0, |training| program.first_trained(self.parameters.layout(), training.optimizer.rate_factors()));
+        for &start in cuts.iter().rev().filter(|cut| **cut > first).chain([&first]) {
             let range = start.min(end)..end;
             let work = chunks.par_iter_mut().zip(&mut entering);
             work.for_each(|(chunk, entering)| Run { chunk, context: &context }.backward(range.clone(), entering));
@@ -295,9 +299,10 @@ impl Session for CpuSession {
     fn step(&mut self, number: u64, rates: StepRates) -> Result<(), Error> {
         self.training();
         let Some(Training { optimizer, gradients, reports }) = &mut self.training else { return Ok(()) };
+        optimizer.freeze(gradients);
         let gradient_norm = gradients.norm();
         if gradient_norm.is_finite() {
-            let clip = (rates.max_gradient_norm / (gradient_norm + 1e-6)).min(1.0) as f32;
+            let clip = [rates.clip.scale(gradient_norm), rates.clip.limit()];
             optimizer.step(&mut self.parameters, gradients, rates.learning_rate, clip);
             self.changes += 1;
         } else {
@@ -317,6 +322,14 @@ impl Session for CpuSession {
 
     fn clear_gradients(&mut self) -> Result<(), Error> {
         self.training().gradients = Gradients::zeros(self.parameters.layout().clone());
+        Ok(())
+    }
+
+    fn swap_average(&mut self) -> Result<(), Error> {
+        if let Some(training) = &mut self.training {
+            training.optimizer.swap_average(&mut self.parameters);
+            self.changes += 1;
+        }
         Ok(())
     }
 

@@ -28,7 +28,7 @@ use crate::program::places::Plan;
 use crate::session::{Plans, Session, SoftHardLoss, next_number};
 use crate::value::{Rows, Tap};
 use crate::{
-    AdamW, Compute, DropoutRng, EncoderConfig, Error, Gradients, Layout, Mode, PackedInput, Parameters, Pass,
+    AdamW, Compute, DropoutRng, EncoderConfig, Error, Gradients, Layout, Mode, PackedInput, Parameters, Pass, Slot,
     StepRates, StepReport, TopK, TopLogits,
 };
 
@@ -49,7 +49,6 @@ pub(crate) struct CudaSession {
     targets: Staging,
     optimizer: Optimizer,
     put_off: PutOff,
-    weight_decay: f64,
     /// Logits that were asked for.
     logits: LateReads,
     /// The largest of them, where those alone were asked for.
@@ -88,20 +87,20 @@ impl CudaSession {
         let program = config.program();
         let mut weights = Weights::new(device, precision, parameters.layout().clone(), &program)?;
         weights.upload(&parameters)?;
+        let untrained = AdamW::new(parameters.layout().clone(), 0.0);
         Ok(Self {
             device: device.clone(),
             config: config.clone(),
             precision,
             parameters,
             put_off: PutOff::new(device, &weights),
+            optimizer: Optimizer::new(device, &weights, &untrained)?,
             weights,
             program,
             plans: Plans::new(),
             arena: Buffer::empty(device),
             batch: BatchMemory::new(device),
             targets: Staging::new(device),
-            optimizer: Optimizer::new(device)?,
-            weight_decay: 0.0,
             logits: LateReads::new(device),
             top: TopMemory::new(device),
             pass: 0,
@@ -172,7 +171,8 @@ impl CudaSession {
             return Err(Error::NoGradient);
         }
         let mut end = pass.plan.program.ops.len();
-        for &start in cuts.iter().rev().chain([&0]) {
+        let first = pass.plan.program.first_trained(self.layout(), self.optimizer.rate_factors());
+        for &start in cuts.iter().rev().filter(|cut| **cut > first).chain([&first]) {
             walk::backward(&run, start.min(end)..end, &mut entered)?;
             end = start.min(end);
         }
@@ -331,13 +331,17 @@ impl Session for CudaSession {
 
     fn begin(&mut self, optimizer: AdamW) -> Result<(), Error> {
         optimizer.check(self.layout())?;
-        let (steps, first, second) = optimizer.state();
+        let (_, first, second) = optimizer.state();
         // Nothing is left of a training before.
-        self.optimizer = Optimizer::new(&self.device)?;
-        self.optimizer.steps = steps;
-        self.weight_decay = optimizer.weight_decay();
+        self.optimizer = Optimizer::new(&self.device, &self.weights, &optimizer)?;
         // Rows that this session has looked up stay so: whether a row is put off changes no bits.
         self.put_off.look_up(&self.weights, &optimizer.looked_up())?;
+        self.weights.upload_average(optimizer.average())?;
+        if optimizer.average().is_some() {
+            // Every row has an average that follows it in each step.
+            let all: Vec<u32> = (0..self.weights.shape(Slot::WordEmbeddings)[0] as u32).collect();
+            self.put_off.look_up(&self.weights, &all)?;
+        }
         self.weights.upload_moment(0, first)?;
         self.weights.upload_moment(1, second)?;
         self.clear_gradients()
@@ -346,7 +350,7 @@ impl Session for CudaSession {
     fn step(&mut self, number: u64, rates: StepRates) -> Result<(), Error> {
         self.changes += 1;
         self.weights.prepare_training()?;
-        self.optimizer.step(&self.weights, &mut self.put_off, number, rates, self.weight_decay)
+        self.optimizer.step(&self.weights, &mut self.put_off, number, rates)
     }
 
     fn reports(&mut self, behind: usize) -> Result<Vec<StepReport>, Error> {
@@ -363,14 +367,21 @@ impl Session for CudaSession {
         self.weights.clear_gradients()
     }
 
+    fn swap_average(&mut self) -> Result<(), Error> {
+        let Some(average) = self.weights.download_average()? else { return Ok(()) };
+        let weights = self.settle()?.flat().to_vec();
+        self.weights.upload_average(Some(&weights))?;
+        self.set_parameters(&average)
+    }
+
     fn state(&mut self) -> Result<(&Parameters, Cow<'_, AdamW>), Error> {
         let layout = self.layout().clone();
         let mut moments = [vec![0.0; layout.len()], vec![0.0; layout.len()]];
         for (index, moment) in moments.iter_mut().enumerate() {
             self.weights.download_moment(index, moment)?;
         }
-        let [first, second] = moments;
-        let optimizer = AdamW::restore(layout, self.weight_decay, self.optimizer.steps, first, second);
+        let average = self.weights.download_average()?;
+        let optimizer = self.optimizer.restore(layout, moments, average);
         Ok((self.settle()?, Cow::Owned(optimizer.expect("moments of the layout"))))
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::device::{Buffer, Device};
 use super::op::rows::launch::Cast;
-use super::operand::{Matrix, Precision, Ptr, Vector};
+use super::operand::{Matrix, Number, Precision, Ptr, Vector};
 use crate::op::{Embed, Kind, Op, ResidualNorm};
 use crate::program::Program;
 use crate::{Entry, Error, Layout, Parameters, Slot, Span};
@@ -117,6 +117,17 @@ fn neighbours(host: &Layout, program: &Program) -> Vec<Vec<Slot>> {
     program.ops.iter().flat_map(of_op).collect()
 }
 
+/// Parameters with the same settings, next to each other.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) range: Range<usize>,
+    /// What the learning rate is multiplied by; 0 for frozen ones.
+    pub(super) rate_factor: f64,
+    pub(super) decays: bool,
+    /// Whether a step sets the gradients to zero; those of matrices are overwritten.
+    pub(super) clears: bool,
+}
+
 /// The weights and, in training, all that belongs to them.
 pub(super) struct Weights {
     device: Device,
@@ -128,6 +139,8 @@ pub(super) struct Weights {
     /// These three are empty until training begins.
     gradients: Buffer,
     moments: [Buffer; 2],
+    /// The moving average of the masters, in a training that keeps one.
+    average: Buffer,
     /// The matrices of linear maps.
     maps: HashSet<Slot>,
     /// Those whose gradients have not begun: what stands in their place is of the step before, and the first product
@@ -152,6 +165,7 @@ impl Weights {
             shadow: Buffer::zeroed(device, shadow_bytes)?,
             gradients: Buffer::empty(device),
             moments: [Buffer::empty(device), Buffer::empty(device)],
+            average: Buffer::empty(device),
             maps,
             unwritten: RefCell::default(),
             layout,
@@ -161,8 +175,8 @@ impl Weights {
     /// Bytes of memory.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        let Self { masters, shadow, gradients, moments: [first, second], .. } = self;
-        [masters, shadow, gradients, first, second].map(Buffer::bytes).iter().sum()
+        let Self { masters, shadow, gradients, moments: [first, second], average, .. } = self;
+        [masters, shadow, gradients, first, second, average].map(Buffer::bytes).iter().sum()
     }
 
     /// Makes room for gradients and moments, all zero.
@@ -235,6 +249,71 @@ impl Weights {
     pub(super) fn upload_moment(&mut self, index: usize, flat: &[f32]) -> Result<(), Error> {
         self.prepare_training()?;
         self.device.upload(self.moments[index].ptr(), &self.layout.spread(flat))
+    }
+
+    /// Sets the moving average, or does without one.
+    pub(super) fn upload_average(&mut self, flat: Option<&[f32]>) -> Result<(), Error> {
+        let Some(flat) = flat else {
+            self.average = Buffer::empty(&self.device);
+            return Ok(());
+        };
+        self.average.reserve(self.layout.len * 4)?;
+        self.device.upload(self.average.ptr(), &self.layout.spread(flat))
+    }
+
+    /// The moving average, if there is one.
+    pub(super) fn download_average(&self) -> Result<Option<Vec<f32>>, Error> {
+        if self.average.bytes() == 0 {
+            return Ok(None);
+        }
+        let mut flat = vec![0.0; self.layout.host.len()];
+        self.read(&self.average, &mut flat)?;
+        Ok(Some(flat))
+    }
+
+    /// The moving average of parameters from this scalar on, if there is one.
+    pub(super) fn average(&self, from: usize, shape: [usize; 2]) -> Option<Matrix> {
+        let at = self.average.ptr().offset_bytes(from * 4);
+        (self.average.bytes() > 0).then(|| Matrix::new(Number::F32, at, shape))
+    }
+
+    /// Ranges of parameters that an optimiser treats alike, behind the word table: what decays without the matrices of
+    /// linear maps, these, what does not decay; each cut where the learning rate changes. Of parameters that have the
+    /// same rate everywhere these are three.
+    pub(super) fn segments(&self, rate_factors: &[f64]) -> Vec<Segment> {
+        let layout = &self.layout;
+        let mut entries: Vec<(usize, f64)> = layout
+            .host
+            .entries()
+            .iter()
+            .zip(rate_factors)
+            .map(|(entry, factor)| (layout.offset(entry.slot), *factor))
+            .filter(|(offset, _)| *offset >= layout.words.end)
+            .collect();
+        entries.sort_by_key(|(offset, _)| *offset);
+        let matrices = &layout.matrices;
+        let mut segments: Vec<Segment> = Vec::new();
+        for (range, decays, clears) in [
+            (layout.words.end..matrices.start, true, true),
+            (matrices.clone(), true, false),
+            (matrices.end..layout.len, false, true),
+        ] {
+            let mut cuts: Vec<(usize, f64)> =
+                entries.iter().copied().filter(|(offset, _)| range.contains(offset)).collect();
+            cuts.dedup_by_key(|(_, factor)| *factor);
+            for (index, &(offset, rate_factor)) in cuts.iter().enumerate() {
+                let start = if index == 0 { range.start } else { offset };
+                let end = cuts.get(index + 1).map_or(range.end, |next| next.0);
+                segments.push(Segment { range: start..end, rate_factor, decays, clears });
+            }
+        }
+        segments
+    }
+
+    /// What the learning rate of the word table is multiplied by, if it stands apart.
+    pub(super) fn words_factor(&self, rate_factors: &[f64]) -> f64 {
+        let words = self.layout.host.entry(Slot::WordEmbeddings).map(|_| self.layout.host.index(Slot::WordEmbeddings));
+        words.map_or(1.0, |index| rate_factors[index])
     }
 
     fn read(&self, buffer: &Buffer, flat: &mut [f32]) -> Result<(), Error> {

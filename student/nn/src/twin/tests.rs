@@ -7,8 +7,8 @@ use crate::hf::HfConfig;
 use crate::op::{Decode, Embed, Lookup, NormSlots, ResidualNorm, Site, Table};
 use crate::session::Session;
 use crate::{
-    Activation, AdamW, AttentionInput, Blocks, Bottleneck, Error, Family, Head, LayerSlot, Layout, Model, NormKind,
-    Normal, Pass, StepRates,
+    Activation, AdamW, AttentionInput, Blocks, Bottleneck, Clip, Error, Family, Head, LayerSlot, Layout, Model,
+    NormKind, Normal, Pass, StepRates,
 };
 
 pub(crate) fn config(family: Family, activation: Activation, dropout: f32) -> EncoderConfig {
@@ -598,7 +598,7 @@ fn passes_are_their_models_and_may_be_open_side_by_side_or_dropped() {
     let old = pass(&mut engine, &long);
     engine.begin(AdamW::new(Layout::new(&config), 0.01)).expect("begin");
     engine.backward(old).expect("backward");
-    engine.step(0, StepRates { learning_rate: 1e-3, max_gradient_norm: 1.0 }).expect("a step");
+    engine.step(0, StepRates { learning_rate: 1e-3, clip: Clip::Norm(1.0) }).expect("a step");
     let before = pass(&mut engine, &long);
     engine.begin(AdamW::new(Layout::new(&config), 0.01)).expect("begin");
     let of_another = engine.parameters().flat().to_vec();
@@ -619,7 +619,7 @@ fn a_gradient_that_is_no_number_changes_nothing() {
     let mut pass = engine.forward(batch.input(), &[Tap::Logits], Mode::Train(&rng)).expect("forward");
     pass.enter(Tap::Logits, vec![f32::NAN; 20]).expect("enter");
     engine.backward(pass).expect("backward");
-    engine.step(0, StepRates { learning_rate: 1e-3, max_gradient_norm: 1.0 }).expect("a step");
+    engine.step(0, StepRates { learning_rate: 1e-3, clip: Clip::Norm(1.0) }).expect("a step");
     assert!(engine.reports(0).expect("reports").iter().all(|report| report.gradient_norm.is_nan()));
     assert!(engine.gradients().expect("gradients").flat().iter().all(|&g| g == 0.0));
     assert_eq!(engine.settle().expect("weights").flat(), weights(&config).flat());
@@ -629,7 +629,7 @@ fn a_gradient_that_is_no_number_changes_nothing() {
         let mut pass = engine.forward(batch.input(), &[Tap::Logits], Mode::Train(&rng)).expect("forward");
         pass.enter(Tap::Logits, gradient(Tap::Logits, 20)).expect("enter");
         engine.backward(pass).expect("backward");
-        engine.step(1, StepRates { learning_rate: 1e-3, max_gradient_norm: 1.0 }).expect("a step");
+        engine.step(1, StepRates { learning_rate: 1e-3, clip: Clip::Norm(1.0) }).expect("a step");
         engine.settle().expect("weights").flat().to_vec()
     };
     let mut fresh = model(&config, &weights(&config));

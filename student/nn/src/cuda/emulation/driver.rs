@@ -20,7 +20,7 @@ use crate::cuda::verify::{Part, verify};
 use crate::cuda::work::{Arguments, Launch};
 use crate::hf::HfConfig;
 use crate::{
-    AdamW, Compute, DropoutRng, EncoderConfig, Error, Family, Mode, Model, Normal, SoftHardLoss, StepRates, Tap,
+    AdamW, Clip, Compute, DropoutRng, EncoderConfig, Error, Family, Mode, Model, Normal, SoftHardLoss, StepRates, Tap,
 };
 
 /// What is allowed: work may run late or at once; a driver may have no pools; cuBLASLt may refuse an algorithm that it
@@ -235,7 +235,7 @@ fn train_and_capture(device: &Device, precision: Precision) -> Result<[Vec<f32>;
         .map(|(lengths, seed)| Rows::new(&config, lengths, seed))
         .collect();
 
-    let rates = StepRates { learning_rate: 0.1, max_gradient_norm: 0.5 };
+    let rates = StepRates { learning_rate: 0.1, clip: Clip::Norm(0.5) };
     let mut reports = Vec::new();
     for step in 0..4u64 {
         for micro_batch in 0..2 {

@@ -8,7 +8,7 @@ use crate::cuda::verify::engine::{Rows, weights};
 use crate::hf::HfConfig;
 use crate::op::{Embed, Op};
 use crate::twin::tests::trial;
-use crate::{Activation, Family, Head, LayerSlot, Model, Normal, Slot};
+use crate::{Activation, Clip, Family, Head, LayerSlot, Model, Normal};
 
 pub(crate) fn config(family: Family, hidden: usize, layers: usize) -> EncoderConfig {
     EncoderConfig { num_layers: layers, ..family.small(hidden) }
@@ -288,7 +288,7 @@ fn a_pass_whose_memory_a_later_one_has_taken_is_refused() {
 
     let mut before = gpu.forward(rows.input(), &[Tap::Logits], Mode::Train(&rng)).expect("forward");
     before.enter(Tap::Logits, vec![0.1; rows.len() * config.num_labels]).expect("enter");
-    gpu.step(0, StepRates { learning_rate: 1e-3, max_gradient_norm: 1.0 }).expect("a step");
+    gpu.step(0, StepRates { learning_rate: 1e-3, clip: Clip::Norm(1.0) }).expect("a step");
     assert!(matches!(gpu.backward(before), Err(Error::StalePass)));
 }
 
@@ -361,14 +361,31 @@ fn plain_loss(student: &[f32], classes: usize, loss: &SoftHardLoss<'_>) -> ([f64
 
 /// Steps over two micro-batches each, with all that belongs to one; both engines side by side.
 fn train(config: &EncoderConfig, precision: Precision, steps: u64) {
+    train_with(config, precision, steps, Clip::Norm(0.5), |optimizer, _| optimizer);
+}
+
+/// The same with other settings of the optimiser, made from the plain one and the initial weights.
+fn train_with(
+    config: &EncoderConfig,
+    precision: Precision,
+    steps: u64,
+    clip: Clip,
+    optimizer: impl Fn(AdamW, &Parameters) -> AdamW,
+) {
     let tolerance = tolerance(config, precision);
     let Some([mut cpu, mut gpu]) = both(config, precision) else { return };
     let classes = config.outputs();
-    let rates = StepRates { learning_rate: 1e-3, max_gradient_norm: 0.5 };
+    let rates = StepRates { learning_rate: 1e-3, clip };
     for model in [&mut cpu, &mut gpu] {
-        let layout = model.parameters().layout().clone();
-        model.begin(AdamW::new(layout, 0.01)).expect("begin");
+        let plain = AdamW::new(model.parameters().layout().clone(), 0.01);
+        let optimizer = optimizer(plain, model.parameters());
+        model.begin(optimizer).expect("begin");
     }
+    let frozen: Vec<bool> = optimizer(AdamW::new(cpu.parameters().layout().clone(), 0.01), cpu.parameters())
+        .rate_factors()
+        .iter()
+        .map(|factor| *factor == 0.0)
+        .collect();
     let mut reports = Vec::new();
     let mut expected = Vec::new();
     for step in 0..steps {
@@ -401,8 +418,13 @@ fn train(config: &EncoderConfig, precision: Precision, steps: u64) {
             gpu.backward(pass).expect("backward");
             rng = rng.behind(3, 17);
         }
-        let gradients = cpu.gradients().expect("gradients");
-        compare_gradients(&gpu.gradients().expect("gradients"), &gradients, &[], tolerance);
+        let mut gradients = cpu.gradients().expect("gradients");
+        if !frozen.contains(&true) {
+            compare_gradients(&gpu.gradients().expect("gradients"), &gradients, &[], tolerance);
+        }
+        for (entry, _) in gradients.layout().clone().entries().iter().zip(&frozen).filter(|(_, frozen)| **frozen) {
+            gradients.flat_mut()[entry.range.clone()].fill(0.0);
+        }
         expected.push((step, sums, gradients.norm()));
         cpu.step(step, rates).expect("step");
         gpu.step(step, rates).expect("step");
@@ -423,13 +445,55 @@ fn train(config: &EncoderConfig, precision: Precision, steps: u64) {
             );
         }
     }
-    let (trained, parameters) = (gpu.settle().expect("weights"), cpu.settle().expect("weights"));
-    for entry in parameters.layout().entries() {
-        // Adam divides by the gradient's size: a gradient of nothing but rounding makes whole steps of noise.
-        if !matches!(entry.slot, Slot::Layer(_, LayerSlot::KeyBias)) {
+    for what in ["trained", "average of"] {
+        let (trained, parameters) = (gpu.settle().expect("weights"), cpu.settle().expect("weights"));
+        for (entry, frozen) in parameters.layout().entries().iter().zip(&frozen) {
             let (ours, theirs) = (trained.get(entry.slot), parameters.get(entry.slot));
-            close(&format!("trained {}", entry.name), ours, theirs, tolerance, tolerance.trained);
+            if *frozen {
+                let start = weights(config);
+                assert!(ours == start.get(entry.slot) && theirs == start.get(entry.slot), "{} is frozen", entry.name);
+            } else if !matches!(entry.slot, Slot::Layer(_, LayerSlot::KeyBias)) {
+                // Adam divides by the gradient's size: a gradient of nothing but rounding makes whole steps of noise.
+                close(&format!("{what} {}", entry.name), ours, theirs, tolerance, tolerance.trained);
+            }
         }
+        let before = [gpu.settle().expect("weights").flat().to_vec(), cpu.settle().expect("weights").flat().to_vec()];
+        for (model, before) in [&mut gpu, &mut cpu].into_iter().zip(before) {
+            model.swap_average().expect("swap");
+            let averages = model.state().expect("state").1.average().is_some();
+            assert_eq!(model.settle().expect("weights").flat() != before, averages);
+        }
+    }
+    assert_eq!(gpu.state().expect("state").1.average().is_some(), cpu.state().expect("state").1.average().is_some());
+}
+
+#[test]
+fn rates_of_their_own_frozen_parameters_averages_and_clipped_values_are_the_cpu_s() {
+    let rate_factors = |layout: &Layout| {
+        let of = |entry: &crate::Entry| match entry.slot {
+            Slot::Layer(0, LayerSlot::QueryWeight | LayerSlot::OutputNormBias) => 0.0,
+            Slot::Layer(layer, _) => 0.5 + layer as f64,
+            Slot::WordEmbeddings => 0.25,
+            _ => 1.0,
+        };
+        layout.entries().iter().map(of).collect::<Vec<f64>>()
+    };
+    let below = |layout: &Layout| {
+        let is_top = |slot| matches!(slot, Slot::Layer(1, _)) || crate::names::is_head(slot);
+        layout.entries().iter().map(|entry| if is_top(entry.slot) { 1.0 } else { 0.0 }).collect::<Vec<f64>>()
+    };
+    for precision in [Precision::F32, Precision::Bf16] {
+        for config in [config(Family::BERT, 24, 2), masked_lm(Family::BERT, 24, 2)] {
+            let config = with_dropout(config);
+            train_with(&config, precision, 3, Clip::Value(0.01), |optimizer, start| {
+                let factors = rate_factors(start.layout());
+                optimizer.with_rate_factors(factors).with_average(0.6, start.flat().to_vec())
+            });
+        }
+        let config = with_dropout(config(Family::ROBERTA, 24, 2));
+        train_with(&config, precision, 3, Clip::Norm(0.5), |optimizer, start| {
+            optimizer.with_rate_factors(below(start.layout()))
+        });
     }
 }
 
@@ -449,7 +513,7 @@ fn three_steps_in_bf16_are_near_the_cpu_s() {
 
 /// Forward, backward from these gradients in the logits, and a step.
 fn take_step(model: &mut Model, rows: &Rows, step: u64, d_logits: Vec<f32>) {
-    let rates = StepRates { learning_rate: 1e-3, max_gradient_norm: 1.0 };
+    let rates = StepRates { learning_rate: 1e-3, clip: Clip::Norm(1.0) };
     let rng = DropoutRng::new(1, step, 0);
     let mut pass = model.forward(rows.input(), &[Tap::Logits], Mode::Train(&rng)).expect("forward");
     pass.enter(Tap::Logits, d_logits).expect("as many as logits");
@@ -506,7 +570,7 @@ fn a_training_goes_on_from_its_state_bit_for_bit() {
 fn what_a_step_has_read_is_not_in_the_next_one_s_gradients() {
     let config = with_dropout(config(Family::BERT, 24, 3));
     let rows = Rows::new(&config, &LENGTHS, 0);
-    let rates = StepRates { learning_rate: 1e-2, max_gradient_norm: 1.0 };
+    let rates = StepRates { learning_rate: 1e-2, clip: Clip::Norm(1.0) };
     for precision in [Precision::F32, Precision::Bf16] {
         let Some(mut models) = both(&config, precision) else { return };
         let tolerance = tolerance(&config, precision);
@@ -559,7 +623,7 @@ fn micro_batches_of_other_kernels_and_taps_add_up() {
                     model.backward(pass).expect("backward");
                 }
                 let gradients = model.gradients().expect("gradients");
-                model.step(step, StepRates { learning_rate: 1e-6, max_gradient_norm: 1.0 }).expect("step");
+                model.step(step, StepRates { learning_rate: 1e-6, clip: Clip::Norm(1.0) }).expect("step");
                 gradients
             });
             compare_gradients(&ours, &theirs, &all, tolerance(config, precision));
@@ -659,7 +723,7 @@ fn decay_that_is_put_off_gives_the_same_bits() {
                 let value = if step == 4 { f32::NAN } else { 0.3 };
                 pass.enter(Tap::Logits, vec![value; logits.len()]).expect("enter");
                 gpu.backward(pass).expect("backward");
-                gpu.step(step, StepRates { learning_rate: 0.1, max_gradient_norm: 0.5 }).expect("step");
+                gpu.step(step, StepRates { learning_rate: 0.1, clip: Clip::Norm(0.5) }).expect("step");
                 logits
             });
             assert_eq!(ours, theirs, "logits of step {step}");
@@ -705,7 +769,7 @@ fn more_factors_than_are_kept_bring_all_rows_up_to_date() {
     let config = config(Family::DISTILBERT, 8, 1);
     let mut gpu = CudaSession::new(&device, &config, Precision::F32, weights(&config)).expect("valid");
     gpu.begin(AdamW::new(gpu.layout().clone(), 1.0)).expect("begin");
-    let rates = StepRates { learning_rate: 1e-4, max_gradient_norm: 1.0 };
+    let rates = StepRates { learning_rate: 1e-4, clip: Clip::Norm(1.0) };
     let steps = 20;
     for step in 0..steps {
         gpu.step(step, rates).expect("step");
@@ -744,7 +808,7 @@ fn a_step_allocates_nothing_after_the_first_and_has_few_launches() {
     for (layers, kernels, products) in [(3, 62, 45), (6, 98, 81)] {
         let config = with_dropout(config(Family::DISTILBERT, 64, layers));
         let mut gpu = CudaSession::new(&device, &config, Precision::Bf16, weights(&config)).expect("a model");
-        let rates = StepRates { learning_rate: 1e-3, max_gradient_norm: 1.0 };
+        let rates = StepRates { learning_rate: 1e-3, clip: Clip::Norm(1.0) };
         let mut bytes = 0;
         for step in 0..2 {
             let (rows, rng) = (Rows::new(&config, &LENGTHS, 0), DropoutRng::new(1, step, 0));

@@ -5,8 +5,8 @@ use crate::cuda::device::Device;
 use crate::cuda::operand::Precision;
 use crate::hf::HfConfig;
 use crate::{
-    AdamW, Blocks, Compute, DropoutRng, EncoderConfig, Error, Family, Head, LayerSlot, Layout, Mode, Model, Normal,
-    PackedInput, Parameters, Slot, StepRates, Tap,
+    AdamW, Blocks, Clip, Compute, DropoutRng, EncoderConfig, Error, Family, Head, LayerSlot, Layout, Mode, Model,
+    Normal, PackedInput, Parameters, Slot, StepRates, Tap,
 };
 
 /// What may differ, as the Euclidean distance to the CPU's result over that one's length.
@@ -34,7 +34,7 @@ const LABELS: usize = 3;
 
 /// Large, so that what a step changes is not lost in the rounding of weights.
 const WEIGHT_DECAY: f64 = 0.01;
-const RATES: StepRates = StepRates { learning_rate: 0.1, max_gradient_norm: 1.0 };
+const RATES: StepRates = StepRates { learning_rate: 0.1, clip: Clip::Norm(1.0) };
 /// Steps that the optimiser's state says were taken.
 const STEPS_BEFORE: u64 = 1000;
 

@@ -80,10 +80,11 @@ KERNEL(gradient_scale, 32, const float* __restrict__ partials, float max_norm, f
 struct AdamW {
     float *p, *g, *m, *v;
     bf16* shadow;
-    float scale, step, decay, root_correction;
+    float* average;
+    float scale, limit, step, decay, root_correction, follow;
     bool skip, clears;
 
-    /// Elements from `at` on, 4 of them or the first `count`. `aligned`: all four buffers are, from their starts on.
+    /// Elements from `at` on, 4 of them or the first `count`. `aligned`: all buffers but the shadow are, from their starts on.
     __device__ __forceinline__ void update(size_t at, int count, bool aligned) const {
         const bool whole = aligned && count >= 4;
         const float zeros[4] = {};
@@ -96,7 +97,7 @@ struct AdamW {
         load(v + at, whole, count, second);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const float scaled = gradient[i] * scale;
+            const float scaled = fminf(fmaxf(gradient[i] * scale, -limit), limit);
             first[i] += (scaled - first[i]) * static_cast<float>(1.0 - 0.9);
             second[i] = second[i] * 0.999f + scaled * scaled * static_cast<float>(1.0 - 0.999);
             parameter[i] = parameter[i] * decay - step * first[i] / (sqrtf(second[i]) * root_correction + 1e-8f);
@@ -105,6 +106,13 @@ struct AdamW {
         store(m + at, whole, count, first);
         store(v + at, whole, count, second);
         if (clears) store(g + at, whole, count, zeros);
+        if (average) {
+            float mean[4];
+            load(average + at, whole, count, mean);
+#pragma unroll
+            for (int i = 0; i < 4; i++) mean[i] += (parameter[i] - mean[i]) * follow;
+            store(average + at, whole, count, mean);
+        }
         if (shadow) {
             bf16* destination = shadow + at;
             if (count >= 4 && reinterpret_cast<unsigned long long>(destination) % 8 == 0) {
@@ -120,28 +128,31 @@ struct AdamW {
     }
 };
 
-/// One step over p [n] with moments m and v along control[1] g; sets g to zero where it clears, and writes p to shadow, if
-/// there is one, as bfloat16. Where control[2] says so, leaves all but g as it is.
+/// One step over p [n] with moments m and v along control[1] g, clipped to at most `limit` in either direction; sets g to
+/// zero where it clears, moves average [n], if there is one, by `follow` of the way to p, and writes p to shadow, if there is
+/// one, as bfloat16. Where control[2] says so, leaves all but g as it is.
 KERNEL(adamw, 256, float* __restrict__ p, float* __restrict__ g, float* __restrict__ m, float* __restrict__ v,
-       bf16* __restrict__ shadow, const float* __restrict__ control, float step, float decay, float root_correction,
-       bool clears, long long n) {
+       bf16* __restrict__ shadow, float* __restrict__ average, const float* __restrict__ control, float limit, float step,
+       float decay, float root_correction, float follow, bool clears, long long n) {
     const long long at = (static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
     if (at >= n) return;
     const bool skip = control[2] != 0.0f;
-    const AdamW adamw = {p, g, m, v, shadow, control[1], step, decay, root_correction, skip, clears};
-    // Ranges of the flat buffers begin anywhere, all four at the same place.
-    const bool aligned = aligned16(p) && aligned16(g) && aligned16(m) && aligned16(v);
+    const AdamW adamw = {p, g, m, v, shadow, average, control[1], limit, step, decay, root_correction, follow, skip, clears};
+    // Ranges of the flat buffers begin anywhere, all at the same place.
+    const bool aligned = aligned16(p) && aligned16(g) && aligned16(m) && aligned16(v) && aligned16(average);
     adamw.update(at, n - at < 4 ? static_cast<int>(n - at) : 4, aligned);
 }
 
 /// The same step over the rows of p [R, W] whose mark is not zero; the others stay as they are. A warp a row.
 KERNEL(adamw_marked, 256, float* __restrict__ p, float* __restrict__ g, float* __restrict__ m, float* __restrict__ v,
-       const u32* __restrict__ marks, const float* __restrict__ control, float step, float decay,
-       float root_correction, int rows, int width) {
+       float* __restrict__ average, const u32* __restrict__ marks, const float* __restrict__ control, float limit,
+       float step, float decay, float root_correction, float follow, int rows, int width) {
     const int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (row >= rows || !marks[row]) return;
-    const AdamW adamw = {p, g, m, v, nullptr, control[1], step, decay, root_correction, control[2] != 0.0f, true};
-    const bool aligned = width % 4 == 0 && aligned16(p) && aligned16(g) && aligned16(m) && aligned16(v);
+    const bool skip = control[2] != 0.0f;
+    const AdamW adamw = {p, g, m, v, nullptr, average, control[1], limit, step, decay, root_correction, follow, skip, true};
+    const bool aligned =
+        width % 4 == 0 && aligned16(p) && aligned16(g) && aligned16(m) && aligned16(v) && aligned16(average);
     const size_t first = static_cast<size_t>(row) * width;
 #pragma unroll 2
     for (int column = threadIdx.x % 32 * 4; column < width; column += 128) {

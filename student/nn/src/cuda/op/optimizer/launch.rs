@@ -44,14 +44,20 @@ operation! {
         second_moment: Vector = vector[count],
         /// A copy of the parameters in `bf16`.
         shadow: Option<Matrix> = halves[1, count],
+        /// A moving average of the parameters.
+        average: Option<Matrix> = floats[1, count],
         /// Of [`GradientScale`].
         control: Vector = vector[4],
+        /// The most that a scaled gradient may be, in either direction.
+        limit: f32 = scalar[],
         /// The learning rate, corrected for the first moment.
         step: f32 = scalar[],
         /// What parameters are multiplied with.
         decay: f32 = scalar[],
         /// What the root of the second moment is multiplied with.
         root_correction: f32 = scalar[],
+        /// How far the average moves towards the parameters.
+        follow: f32 = scalar[],
         /// Whether the gradients are set to zero.
         clears: bool = flag[],
     } sizes(count) launch([count.div_ceil(4 * 256), 1, 1], 256, 0)
@@ -64,11 +70,14 @@ operation! {
         gradients: Matrix = floats[rows, width],
         first_moment: Matrix = floats[rows, width],
         second_moment: Matrix = floats[rows, width],
+        average: Option<Matrix> = floats[rows, width],
         marks: Words = words[rows],
         control: Vector = vector[4],
+        limit: f32 = scalar[],
         step: f32 = scalar[],
         decay: f32 = scalar[],
         root_correction: f32 = scalar[],
+        follow: f32 = scalar[],
     } sizes(rows, width) launch([rows.div_ceil(8), 1, 1], 256, 0)
 }
 

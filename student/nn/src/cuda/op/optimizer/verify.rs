@@ -40,6 +40,7 @@ fn marked(bench: &mut Bench<'_>, rows: usize, width: usize) -> Result<(), Error>
     let (p, g, m) = (p?, g?, m?);
     let squares: Vec<f32> = normal("v", rows * width, 0.1).iter().map(|x| x * x).collect();
     let v = bench.operand(&squares, Number::F32)?;
+    let average = bench.floats("average", rows * width, 1.0)?;
     let partials = bench.output_floats(SUM_PARTIALS)?;
     SumOfSquaresMarked { x: g.matrix(width), marks: marks.words(), partials: partials.vector() }
         .launch(bench.device)?;
@@ -59,32 +60,34 @@ fn marked(bench: &mut Bench<'_>, rows: usize, width: usize) -> Result<(), Error>
     bench.compare("sum_of_squares_marked", "scale", &shape, &scale_found?, &[scale.min(1.0)], FLOATS)?;
     bench.compare("gradient_scale", "factor put off", &shape, &factor, &[f64::from(decay)], FLOATS)?;
 
-    let (step, root_correction) = (0.01f32, 1.5f32);
+    let (limit, step, root_correction, follow) = (0.001f32, 0.01f32, 1.5f32, 0.25f32);
     AdamWStepMarked {
         parameters: p.matrix(width),
         gradients: g.matrix(width),
         first_moment: m.matrix(width),
         second_moment: v.matrix(width),
+        average: Some(average.matrix(width)),
         marks: marks.words(),
         control: control.vector(),
+        limit,
         step,
         decay,
         root_correction,
+        follow,
     }
     .launch(bench.device)?;
-    let mut expected = [p.values.clone(), g.values.clone(), m.values.clone(), v.values.clone()];
+    let mut expected = [&p, &g, &m, &v, &average].map(|operand| operand.values.clone());
     for index in (0..rows * width).filter(|&index| of_marked(index)) {
-        let gradient = expected[1][index] * scale.min(1.0);
+        let gradient = (expected[1][index] * scale.min(1.0)).clamp(-f64::from(limit), f64::from(limit));
         expected[1][index] = 0.0;
         expected[2][index] += (gradient - expected[2][index]) * 0.1;
         expected[3][index] = expected[3][index] * 0.999 + gradient * gradient * 0.001;
         let root = expected[3][index].sqrt() * f64::from(root_correction) + 1e-8;
         expected[0][index] = expected[0][index] * f64::from(decay) - f64::from(step) * expected[2][index] / root;
+        expected[4][index] += (expected[0][index] - expected[4][index]) * f64::from(follow);
     }
-    for (name, found, expected) in
-        [("parameters", &p, 0), ("gradients", &g, 1), ("first moments", &m, 2), ("second moments", &v, 3)]
-            .map(|(name, found, index)| (name, found, &expected[index]))
-    {
+    let names = ["parameters", "gradients", "first moments", "second moments", "average"];
+    for ((name, found), expected) in names.into_iter().zip([&p, &g, &m, &v, &average]).zip(&expected) {
         bench.compare("adamw_marked", name, &shape, found, expected, FLOATS)?;
     }
 
@@ -154,29 +157,36 @@ fn adamw(bench: &mut Bench<'_>, count: usize, first: usize, finite: bool) -> Res
     let squares: Vec<f32> = normal("v", total, 0.1).iter().map(|x| x * x).collect();
     let v = bench.operand(&squares, Number::F32)?;
     let shadow = bench.operand(&vec![0.0; total], Number::Bf16)?;
+    let average = bench.floats("average", total, 1.0)?;
     let scale = 0.5f32;
     let control = bench.operand(&[3.0, scale, if finite { 0.0 } else { 1.0 }, 0.0], Number::F32)?;
-    let (step, decay, root_correction) = (0.01f32, 0.999f32, 1.5f32);
+    let (step, decay, root_correction, follow) = (0.01f32, 0.999f32, 1.5f32, 0.25f32);
+    // With and without a limit.
+    let limit = if first == 1 { f32::INFINITY } else { 0.3 };
     let from = |operand: &Operand| Vector { at: operand.at(first), len: count };
     let shadow_matrix = Matrix::new(Number::Bf16, shadow.at(first), [1, count]);
-    let (has_shadow, clears) = (count != 5, count != 1000);
+    let average_matrix = Matrix::new(Number::F32, average.at(first), [1, count]);
+    let (has_shadow, has_average, clears) = (count != 5, count != 4099 || first == 1, count != 1000);
     AdamWStep {
         parameters: from(&p),
         gradients: from(&g),
         first_moment: from(&m),
         second_moment: from(&v),
         shadow: has_shadow.then_some(shadow_matrix),
+        average: has_average.then_some(average_matrix),
         control: control.vector(),
+        limit,
         step,
         decay,
         root_correction,
+        follow,
         clears,
     }
     .launch(bench.device)?;
-    let mut expected = [p.values.clone(), g.values.clone(), m.values.clone(), v.values.clone(), shadow.values.clone()];
-    #[expect(clippy::needless_range_loop, reason = "one index into five buffers")]
+    let mut expected = [&p, &g, &m, &v, &shadow, &average].map(|operand| operand.values.clone());
+    #[expect(clippy::needless_range_loop, reason = "one index into six buffers")]
     for i in first..total {
-        let gradient = expected[1][i] * f64::from(scale);
+        let gradient = (expected[1][i] * f64::from(scale)).clamp(-f64::from(limit), f64::from(limit));
         if clears {
             expected[1][i] = 0.0;
         }
@@ -190,10 +200,14 @@ fn adamw(bench: &mut Bench<'_>, count: usize, first: usize, finite: bool) -> Res
         if has_shadow {
             expected[4][i] = expected[0][i];
         }
+        if has_average {
+            expected[5][i] += (expected[0][i] - expected[5][i]) * f64::from(follow);
+        }
     }
     bench.compare("adamw", "parameters", &shape, &p, &expected[0], FLOATS)?;
     bench.compare("adamw", "gradients", &shape, &g, &expected[1], FLOATS)?;
     bench.compare("adamw", "first moments", &shape, &m, &expected[2], FLOATS)?;
     bench.compare("adamw", "second moments", &shape, &v, &expected[3], FLOATS)?;
+    bench.compare("adamw", "average", &shape, &average, &expected[5], FLOATS)?;
     bench.compare("adamw", "shadow", &shape, &shadow, &expected[4], SHADOW)
 }
