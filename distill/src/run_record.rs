@@ -84,10 +84,12 @@ fn f32() -> Precision {
 }
 
 impl RunInputs {
-    /// The first field in which two runs differ, as a path such as `fit.learning_rate`, with both values.
-    pub(crate) fn difference(&self, other: &Self) -> Option<(String, String, String)> {
+    /// The first field in which this run differs from an earlier one, as a path such as `fit.learning_rate`, with both
+    /// values. What the earlier one has found out by measuring is no difference.
+    pub(crate) fn difference(&self, earlier: &Self) -> Option<(String, String, String)> {
         let json = |inputs: &Self| serde_json::to_value(inputs).unwrap_or_default();
-        let (path, ours, theirs) = first_difference(&json(self), &json(other))?;
+        let ours = Self { fit: self.fit.as_measured(&earlier.fit), ..self.clone() };
+        let (path, ours, theirs) = first_difference(&json(&ours), &json(earlier))?;
         Some((path.join("."), ours.to_string(), theirs.to_string()))
     }
 }

@@ -12,8 +12,8 @@ use super::values::{TaskName, at_least_one, at_least_three, number, one_of};
 use crate::device::{self, DeviceChoice, PrecisionChoice};
 use crate::jobs::Existing;
 use crate::recipe::{
-    ABOVE_ZERO, ColumnsRecipe, FRACTION, FitRecipe, Keep, LabelNameList, Metric, PART, PROBABILITY, ScheduleKind,
-    StudentRecipe, ZERO_OR_MORE,
+    ABOVE_ZERO, Bytes, ColumnsRecipe, FRACTION, FitRecipe, Keep, LabelNameList, Metric, PART, PROBABILITY,
+    ScheduleKind, StudentRecipe, ZERO_OR_MORE,
 };
 use crate::tasks::Task;
 
@@ -178,6 +178,12 @@ pub(crate) struct FittingArgs {
     /// Take this many optimiser steps, whatever --epochs says
     #[arg(long, value_name = "STEPS", value_parser = at_least_one)]
     pub(crate) max_steps: Option<usize>,
+    /// Take as many steps as fit into this many minutes, at most those of --epochs; a few steps are timed first
+    #[arg(long, value_name = "MINUTES", value_parser = number(ABOVE_ZERO), conflicts_with = "max_steps")]
+    pub(crate) max_minutes: Option<f64>,
+    /// Use at most this much memory, such as 4GiB, by a lower --batch-tokens [default: what is free]
+    #[arg(long, value_name = "SIZE", conflicts_with = "batch_tokens")]
+    pub(crate) memory: Option<Bytes>,
     /// Learning rate after the warmup: constant, linear (falls to 0), cosine, inverse-sqrt, one-cycle, or plateau (reduced
     /// when evaluations no longer improve)
     #[arg(long, value_parser = one_of(&ScheduleKind::ALL, ScheduleKind::name), value_name = "NAME",
@@ -269,6 +275,8 @@ impl FittingArgs {
         FitRecipe {
             epochs,
             max_steps: self.max_steps,
+            max_minutes: self.max_minutes,
+            memory: self.memory,
             batch_rows: self.batch_rows,
             batch_tokens: compute.batch_tokens,
             learning_rate,

@@ -59,7 +59,7 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
         compute: &compute,
     }
     .run(args.output.existing(args.resume))?;
-    let report = TrainReport::new(&args.output.output, &trained.figures, trained.speed, start);
+    let report = TrainReport::new(&args.output.output, &trained, start);
     ui.result(&report, TrainReport::text)?;
     Ok(())
 }

@@ -154,6 +154,11 @@ impl Comparing<'_> {
     fn arms(&self) -> anyhow::Result<[Arm<'_>; 2]> {
         for recipe in [Some(self.recipe), self.against].into_iter().flatten() {
             recipe.check()?;
+            if recipe.train.max_minutes.is_some() {
+                bail!(
+                    "`train.max_minutes` would give the arms different numbers of steps; give `train.max_steps` to compare"
+                );
+            }
             if recipe.train.patience.is_some() {
                 bail!("`train.patience` would give the arms different numbers of steps; leave it out to compare");
             }

@@ -68,7 +68,7 @@ impl Finetuning<'_> {
             precision: self.compute.precision(),
         };
         if let Some(figures) = existing.prepare(self.output, &inputs)? {
-            return Ok(Trained { figures, speed: None });
+            return Ok(Trained { figures, speed: None, estimate: None });
         }
         let mut student = Model::on(self.compute, model.config, model.parameters)?;
         let fitted = Fit {
@@ -86,7 +86,7 @@ impl Finetuning<'_> {
         }
         .run(&mut student)?;
         let figures = finish(self.output, &student, &model.tokenizer, inputs, &fitted)?;
-        Ok(Trained { figures, speed: Some(fitted.speed) })
+        Ok(Trained { figures, speed: Some(fitted.speed), estimate: Some(fitted.estimate) })
     }
 }
 

@@ -90,6 +90,7 @@ pub(super) fn finish(
     inputs: RunInputs,
     fitted: &Fitted,
 ) -> anyhow::Result<RunFigures> {
+    let inputs = RunInputs { fit: fitted.recipe.clone(), ..inputs };
     let bytes = model::save(folder, student.config(), student.parameters(), tokenizer, ExportDtype::F32)?;
     let figures = RunFigures {
         steps: fitted.steps,

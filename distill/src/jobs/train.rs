@@ -20,6 +20,7 @@ use crate::recipe::{FitRecipe, StudentRecipe};
 use crate::run_record::{RunFigures, RunInputs};
 use crate::signal::{cached, quality};
 use crate::tasks::Task;
+use crate::training::estimate::Estimate;
 use crate::training::{Fit, FitRows, Speed};
 use crate::ui;
 
@@ -53,6 +54,8 @@ pub(crate) struct Trained {
     pub(crate) figures: RunFigures,
     /// `None` if a complete run was kept.
     pub(crate) speed: Option<Speed>,
+    /// Of a training that was begun.
+    pub(crate) estimate: Option<Estimate>,
 }
 
 impl Training<'_> {
@@ -142,7 +145,7 @@ impl Training<'_> {
             precision: self.compute.precision(),
         };
         if let Some(figures) = existing.prepare(self.output, &inputs)? {
-            return Ok(Trained { figures, speed: None });
+            return Ok(Trained { figures, speed: None, estimate: None });
         }
         if train.labels.iter().all(Option::is_none) {
             data::say_unlabelled("training row", "the student learns from its teacher alone, without the hard term");
@@ -167,7 +170,7 @@ impl Training<'_> {
         }
         .run(&mut student)?;
         let figures = finish(self.output, &student, &tokenizer, inputs, &fitted)?;
-        Ok(Trained { figures, speed: Some(fitted.speed) })
+        Ok(Trained { figures, speed: Some(fitted.speed), estimate: Some(fitted.estimate) })
     }
 }
 

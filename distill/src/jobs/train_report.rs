@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::run_record::RunFigures;
+use super::train::Trained;
+use crate::memory;
 use crate::scores::{MACRO_F1, Scores};
-use crate::training::Speed;
 use crate::ui::{self, Table};
 
 /// What `finetune` and `train` print.
@@ -23,12 +23,18 @@ pub(crate) struct TrainReport {
     rows_per_second: Option<f64>,
     /// Time that training waited for rows and cached outputs.
     waited_seconds: Option<f64>,
+    /// Most memory, of the process or of buffers on a GPU: as estimated before the first step, and as it came.
+    estimated_memory_bytes: Option<u64>,
+    peak_memory_bytes: Option<u64>,
+    /// Time of the training, estimated by a few steps; none of a short one.
+    estimated_seconds: Option<f64>,
     seconds: f64,
     output: String,
 }
 
 impl TrainReport {
-    pub(crate) fn new(folder: &Path, figures: &RunFigures, speed: Option<Speed>, start: Instant) -> Self {
+    pub(crate) fn new(folder: &Path, trained: &Trained, start: Instant) -> Self {
+        let Trained { figures, speed, estimate } = trained;
         let scores = |f: fn(&Scores) -> Option<f64>| figures.validation.as_ref().and_then(f);
         Self {
             accuracy: scores(|s| s.accuracy),
@@ -39,6 +45,9 @@ impl TrainReport {
             bytes: figures.bytes,
             rows_per_second: speed.map(|speed| speed.rows_per_second),
             waited_seconds: speed.map(|speed| speed.waited_seconds),
+            estimated_memory_bytes: estimate.and_then(|estimate| estimate.bytes),
+            peak_memory_bytes: speed.and_then(|_| figures.device_peak_memory_bytes.or_else(memory::peak)),
+            estimated_seconds: estimate.and_then(|estimate| estimate.seconds),
             seconds: start.elapsed().as_secs_f64(),
             output: folder.display().to_string(),
         }
@@ -60,6 +69,9 @@ impl TrainReport {
         }
         if let Some(seconds) = self.waited_seconds {
             table.row(["seconds waited for data".to_string(), format!("{seconds:.3}")]);
+        }
+        if let (Some(estimated), Some(peak)) = (self.estimated_memory_bytes, self.peak_memory_bytes) {
+            table.row(["peak memory".to_string(), format!("{} (estimated {})", ui::bytes(peak), ui::bytes(estimated))]);
         }
         format!("{table}\nwritten: {}", self.output)
     }

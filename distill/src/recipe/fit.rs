@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checks::{ABOVE_ZERO, Check, FRACTION, PART, PROBABILITY, ZERO_OR_MORE};
 use super::default::is_default;
-use super::{Metric, ScheduleKind, ScheduleRecipe};
+use super::{Bytes, Metric, ScheduleKind, ScheduleRecipe};
 use crate::device;
 
 /// Training settings.
@@ -19,6 +19,12 @@ pub(crate) struct FitRecipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_steps: Option<usize>,
     pub(crate) batch_rows: usize,
+    /// A number of steps is found that takes at most this long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_minutes: Option<f64>,
+    /// `batch_tokens` is lowered until the training takes at most so much memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) memory: Option<Bytes>,
     /// Maximum tokens per forward pass; `None` for the device's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) batch_tokens: Option<usize>,
@@ -94,6 +100,8 @@ impl FitRecipe {
     pub(crate) const DEFAULT: Self = Self {
         epochs: 5,
         max_steps: None,
+        max_minutes: None,
+        memory: None,
         batch_rows: 32,
         batch_tokens: None,
         learning_rate: 1e-4,
@@ -129,6 +137,19 @@ impl FitRecipe {
         Ok(Self { batch_tokens: Some(device::batch_tokens(self.batch_tokens, compute)), ..self.clone() })
     }
 
+    /// The same with what an earlier part of the run has measured: the steps that fit into its minutes, and the tokens of a
+    /// pass that fit into its memory.
+    pub(crate) fn as_measured(&self, earlier: &Self) -> Self {
+        let mut fit = self.clone();
+        if fit.max_minutes.is_some() && fit.max_minutes == earlier.max_minutes {
+            fit.max_steps = earlier.max_steps;
+        }
+        if fit.memory.is_some() && fit.memory == earlier.memory {
+            fit.batch_tokens = earlier.batch_tokens;
+        }
+        fit
+    }
+
     /// The curve of the learning rate.
     pub(crate) fn schedule(&self) -> ScheduleRecipe {
         ScheduleRecipe {
@@ -161,6 +182,18 @@ impl FitRecipe {
                 );
             }
         }
+        for (wanted, measured, given) in [
+            ("max-minutes", self.max_minutes.is_some(), ("max-steps", self.max_steps.is_some())),
+            ("memory", self.memory.is_some(), ("batch-tokens", self.batch_tokens.is_some())),
+        ] {
+            if measured && given.1 {
+                let [one, other] = [wanted, given.0].map(|flag| flag.replace('-', "_"));
+                anyhow::bail!(
+                    "--{wanted} finds out --{}: give one of the two (in a recipe `train.{one}` and `train.{other}`)",
+                    given.0
+                );
+            }
+        }
         if self.min_gain != 0.0 && self.patience.is_none() {
             anyhow::bail!("--min-gain goes with --patience (in a recipe `train.min_gain` with `train.patience`)");
         }
@@ -189,6 +222,7 @@ impl FitRecipe {
             Check::Size("train.patience", self.patience),
             Check::Size("train.checkpoint_every", self.checkpoint_every),
             Check::Number("train.checkpoint_minutes", self.checkpoint_minutes.unwrap_or(1.0), ABOVE_ZERO),
+            Check::Number("train.max_minutes", self.max_minutes.unwrap_or(1.0), ABOVE_ZERO),
             Check::Number("train.min_gain", self.min_gain, ZERO_OR_MORE),
             Check::Number("train.schedule_floor", self.schedule_floor, FRACTION),
             Check::Number("train.plateau_factor", self.plateau_factor, PROBABILITY),

@@ -2,6 +2,7 @@
 //!
 //! Each part says what it refuses; the flags of the same meaning are checked by the same rules as they are read.
 
+mod bytes;
 mod checks;
 mod data;
 mod default;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use teacher::HubOptions;
 
+pub(crate) use bytes::{Bytes, with_unit};
 pub(crate) use checks::{ABOVE_ZERO, FRACTION, Numbers, PART, PROBABILITY, ZERO_OR_MORE};
 pub(crate) use data::{ColumnsRecipe, DataRecipe};
 pub(crate) use default::is_default;

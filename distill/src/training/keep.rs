@@ -49,7 +49,12 @@ impl Kept {
         let offered = Best { epoch, step, scores: scores.clone(), loss };
         if self.keep == Keep::Best && offered.is_at_least(self.best.as_ref(), self.metric) {
             self.best = Some(offered);
-            self.parameters = Some(Arc::new(model.settle()?.flat().to_vec()));
+            let weights = model.settle()?.flat();
+            // In the place of those before, unless a checkpoint of them is being written.
+            match self.parameters.as_mut().and_then(Arc::get_mut) {
+                Some(kept) => kept.copy_from_slice(weights),
+                None => self.parameters = Some(Arc::new(weights.to_vec())),
+            }
         }
         self.last = Some(scores);
         Ok(())

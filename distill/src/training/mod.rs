@@ -5,6 +5,7 @@
 //! same bits as without the interruption.
 
 pub(crate) mod checkpoint;
+pub(crate) mod estimate;
 mod evaluation;
 mod feed;
 mod keep;
@@ -37,6 +38,7 @@ use crate::signal::cached;
 use crate::tasks::Targets;
 use crate::ui;
 use checkpoint::{Restored, State, Writer};
+use estimate::Estimate;
 use evaluation::{check_metric, evaluate};
 use feed::{Feed, with_feed};
 use keep::{Kept, merit};
@@ -48,6 +50,7 @@ pub(crate) use watch::Speed;
 use watch::Watch;
 
 /// The inputs of a training run, besides the model.
+#[derive(Clone, Copy)]
 pub(crate) struct Fit<'a> {
     pub(crate) objective: &'a Objective,
     pub(crate) train: &'a FitRows,
@@ -69,6 +72,9 @@ pub(crate) struct Fit<'a> {
 
 /// The result of a training run, besides the weights.
 pub(crate) struct Fitted {
+    /// With what was found out by measuring.
+    pub(crate) recipe: FitRecipe,
+    pub(crate) estimate: Estimate,
     pub(crate) steps: usize,
     /// Steps that were skipped, since a gradient was not finite.
     pub(crate) skipped: usize,
@@ -88,12 +94,12 @@ pub(crate) struct Fitted {
 impl Fit<'_> {
     /// Trains the model; afterwards it has the weights selected by [`FitRecipe::keep`].
     pub(crate) fn run(&self, student: &mut Model) -> anyhow::Result<Fitted> {
-        let recipe = self.recipe;
-        let lengths = self.train.encodings.lengths();
-        let sampler = Sampler::new(lengths, recipe.seed, recipe.batch_rows, recipe.batch_tokens())?;
-        let plan = Plan::new(sampler.steps_per_epoch(), recipe)?;
-        check_metric(recipe, self.targets, self.validation, self.cache)?;
-        let start = self.start(student)?;
+        check_metric(self.recipe, self.targets, self.validation, self.cache)?;
+        let restored = self.restore(student)?;
+        let earlier = restored.as_ref().map(|restored| &restored.state.inputs.fit);
+        let recipe = earlier.map_or(self.recipe.clone(), |earlier| self.recipe.as_measured(earlier));
+        let steps_per_epoch = self.sampler(&recipe)?.steps_per_epoch();
+        let plan = Plan::new(steps_per_epoch, &recipe)?;
         let teacher = |rows: &[u32]| {
             let cache = self.cache.context("the soft term needs the teacher's stored logits; give --cache")?;
             let keys: Vec<Key> = rows.iter().map(|&row| self.train.keys[row as usize]).collect();
@@ -105,12 +111,40 @@ impl Fit<'_> {
             teacher: if self.objective.needs_teacher() { Some(&teacher) } else { None },
             targets: self.targets,
         };
+        // A training that goes on is as it was begun.
+        let (recipe, bytes, seconds) = match &restored {
+            Some(_) => (recipe, None, None),
+            None => {
+                let (recipe, bytes) = self.fitted_to_memory(student, recipe, &plan)?;
+                let (recipe, seconds) = self.fitted_to_time(student, recipe, &plan, &examples)?;
+                (recipe, bytes, seconds)
+            }
+        };
+        let estimate = Estimate { bytes, seconds };
+        let plan = Plan::new(steps_per_epoch, &recipe)?;
+        estimate.say(plan.total_steps);
+        let inputs = RunInputs { fit: recipe.clone(), ..self.inputs.clone() };
+        let fit = Fit { recipe: &recipe, inputs: &inputs, ..*self };
+        let start = fit.start(student, restored)?;
         let (first, end) = (start.first_step, plan.total_steps);
-        with_feed(&sampler, &examples, first, end, |feed| self.steps(student, start, &plan, feed))
+        let sampler = fit.sampler(&recipe)?;
+        with_feed(&sampler, &examples, first, end, |feed| fit.steps(student, start, &plan, estimate, feed))
+    }
+
+    /// The order of the rows and how they are batched.
+    fn sampler(&self, recipe: &FitRecipe) -> Result<Sampler, datasets::Error> {
+        Sampler::new(self.train.encodings.lengths(), recipe.seed, recipe.batch_rows, recipe.batch_tokens())
     }
 
     /// Takes every step that is left.
-    fn steps(&self, student: &mut Model, start: Start, plan: &Plan, mut feed: Feed) -> anyhow::Result<Fitted> {
+    fn steps(
+        &self,
+        student: &mut Model,
+        start: Start,
+        plan: &Plan,
+        estimate: Estimate,
+        mut feed: Feed,
+    ) -> anyhow::Result<Fitted> {
         let Start { optimizer, first_step, mut kept, metrics_bytes, mut progress } = start;
         let (recipe, total_steps) = (self.recipe, plan.total_steps);
         let whole_rows = self.cache.is_none_or(cached::whole_rows);
@@ -167,7 +201,19 @@ impl Fit<'_> {
         let products = products_of(&student.compute());
         // Whatever comes behind this training in the same process is not tuned.
         device::autotune(false, &student.compute(), None);
-        Ok(Fitted { steps, skipped, kept_epoch, kept_step, scores, speed, device_peak_bytes, products })
+        let recipe = recipe.clone();
+        Ok(Fitted {
+            recipe,
+            estimate,
+            steps,
+            skipped,
+            kept_epoch,
+            kept_step,
+            scores,
+            speed,
+            device_peak_bytes,
+            products,
+        })
     }
 
     /// Evaluates the model after so many steps; returns whether the training is to stop early.
@@ -212,18 +258,20 @@ impl Fit<'_> {
         }
     }
 
-    /// Starts from the checkpoint of an interrupted run, or from the beginning.
-    fn start(&self, student: &mut Model) -> anyhow::Result<Start> {
+    /// The checkpoint of an interrupted run, if there is one, with its weights in the model.
+    fn restore(&self, student: &mut Model) -> anyhow::Result<Option<Restored>> {
+        if !self.resume {
+            return Ok(None);
+        }
+        let mut parameters = student.parameters().clone();
+        let restored = checkpoint::load(self.folder, self.inputs, &mut parameters, self.recipe)?;
+        student.set_parameters(parameters.flat())?;
+        Ok(restored)
+    }
+
+    /// Starts from this checkpoint, or from the beginning.
+    fn start(&self, student: &mut Model, restored: Option<Restored>) -> anyhow::Result<Start> {
         let FitRecipe { keep, metric, .. } = *self.recipe;
-        let restored = match self.resume {
-            true => {
-                let mut parameters = student.parameters().clone();
-                let restored = checkpoint::load(self.folder, self.inputs, &mut parameters, self.recipe)?;
-                student.set_parameters(parameters.flat())?;
-                restored
-            }
-            false => None,
-        };
         let products = restored.as_ref().and_then(|restored| restored.state.products.as_ref());
         device::autotune(self.recipe.autotune, &student.compute(), products);
         Ok(match restored {

@@ -215,6 +215,21 @@ pub trait Session: Send {
     /// ```
     fn backward(&mut self, pass: Pass) -> Result<(), Error>;
 
+    /// Bytes that a training takes besides the weights and the buffers of passes: gradients, moments and, if it keeps one,
+    /// the average of the weights. `words` is the number of different words in its batches: a CPU has no memory for the
+    /// others.
+    fn training_bytes(&self, words: usize, averages: bool) -> usize;
+
+    /// Bytes of the buffers of passes over these batches, in training mode and in evaluation mode; of a batch only the
+    /// offsets and the positions are read. Buffers are kept from one pass to the next, so they are as large as the
+    /// largest needs.
+    fn pass_bytes(
+        &mut self,
+        training: &[PackedInput<'_>],
+        evaluation: &[PackedInput<'_>],
+        taps: &[Tap],
+    ) -> Result<usize, Error>;
+
     /// Starts training, with the optimiser in this state.
     fn begin(&mut self, optimizer: AdamW) -> Result<(), Error>;
 

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,13 +15,13 @@ use super::op::CpuHabits;
 use super::product::Panels;
 use super::shares::Shares;
 use super::weights;
-use crate::op::Kind;
+use crate::op::{Kind, Op};
 use crate::pass::Tapped;
 use crate::program::Program;
 use crate::program::places::Plan;
 use crate::session::{Plans, Session, StepRates, StepReport, next_number};
-use crate::slot::Span;
-use crate::value::Tap;
+use crate::slot::{Slot, Span};
+use crate::value::{Rows, Tap};
 use crate::{Compute, DropoutRng, EncoderConfig, Error, Gradients, Layout, Mode, PackedInput, Parameters, Pass};
 
 /// Target tokens per chunk: enough for efficient products, few enough to balance the rows of one training step over the
@@ -289,6 +289,50 @@ impl Session for CpuSession {
         self.backward_in_ranges(pass, &[])
     }
 
+    fn training_bytes(&self, words: usize, averages: bool) -> usize {
+        let layout = self.parameters.layout();
+        // Pages of zeros that nobody writes to are never there.
+        let unused = layout.entry(Slot::WordEmbeddings).filter(|_| !layout.ties_words());
+        let unused = unused.map_or(0, |table| table.shape[0].saturating_sub(words) * table.shape[1]);
+        let average = if averages { layout.len() } else { 0 };
+        4 * (3 * (layout.len() - unused) + average)
+    }
+
+    fn pass_bytes(
+        &mut self,
+        training: &[PackedInput<'_>],
+        evaluation: &[PackedInput<'_>],
+        taps: &[Tap],
+    ) -> Result<usize, Error> {
+        let plan = self.plan(taps, true)?;
+        let mut chunks: Vec<usize> = Vec::new();
+        for &batch in training {
+            for (index, texts) in cut(batch.starts).iter().enumerate() {
+                let bytes = chunk_bytes(&plan, batch, texts) + 4 * plan.shares.vector_len();
+                match chunks.get_mut(index) {
+                    Some(most) => *most = (*most).max(bytes),
+                    None => chunks.push(bytes),
+                }
+            }
+        }
+        let mut prepared = 0;
+        if !evaluation.is_empty() {
+            let plan = self.plan(taps, false)?;
+            let of_batch = |&batch: &PackedInput<'_>| {
+                cut(batch.starts).iter().map(|texts| chunk_bytes(&plan, batch, texts)).max().unwrap_or(0)
+            };
+            let most = evaluation.iter().map(of_batch).max().unwrap_or(0);
+            // As many chunks as threads are in use, the latest first.
+            let threads = rayon::current_num_threads();
+            chunks.resize(chunks.len().max(threads), 0);
+            chunks.iter_mut().rev().take(threads).for_each(|chunk| *chunk = (*chunk).max(most));
+            let weight = |op: &Op| if let Kind::Linear(linear) = &op.kind { Some(linear.weight) } else { None };
+            let weights: HashSet<Span> = plan.plan.program.ops.iter().filter_map(weight).collect();
+            prepared = weights.into_iter().map(|span| 4 * self.parameters.span(span).len()).sum();
+        }
+        Ok(prepared + chunks.iter().sum::<usize>())
+    }
+
     fn begin(&mut self, optimizer: AdamW) -> Result<(), Error> {
         optimizer.check(self.parameters.layout())?;
         self.settle()?;
@@ -377,6 +421,15 @@ impl Prepared {
         let made = missing.into_par_iter().map(|(span, inner)| (span, panels(parameters.span(span), inner)));
         self.panels.par_extend(made);
     }
+}
+
+/// Bytes of a chunk's buffers: its places and the products of attention.
+fn chunk_bytes(plan: &CpuPlan, batch: PackedInput<'_>, texts: &Range<usize>) -> usize {
+    let selected = Selected::new(batch, texts);
+    let starts = &selected.of(Rows::Tokens).starts;
+    let longest = starts.windows(2).map(|text| text[1] - text[0]).max().unwrap_or(0);
+    let places = plan.plan.bytes(|rows| selected.count(rows));
+    places.iter().sum::<usize>() + 4 * 3 * longest * longest
 }
 
 /// Cuts rows into chunks of about [`CHUNK_TOKENS`], an even number of them where there are rows enough.

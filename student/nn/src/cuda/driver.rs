@@ -187,7 +187,8 @@ impl Driver {
         Some(then(&mut self.blas.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    fn memory(&self) -> Result<(usize, usize), DeviceError> {
+    /// Bytes that are free, and all there are.
+    pub(super) fn memory(&self) -> Result<(usize, usize), DeviceError> {
         self.bind()?;
         let (mut free, mut total) = (0, 0);
         // SAFETY: writes two numbers to where it is told.

@@ -329,6 +329,33 @@ impl Session for CudaSession {
         self.backward_in_ranges(pass, &[])
     }
 
+    fn training_bytes(&self, _words: usize, averages: bool) -> usize {
+        4 * self.weights.layout.len * (3 + usize::from(averages))
+    }
+
+    fn pass_bytes(
+        &mut self,
+        training: &[PackedInput<'_>],
+        evaluation: &[PackedInput<'_>],
+        taps: &[Tap],
+    ) -> Result<usize, Error> {
+        let mut most = 0;
+        for (batches, trains) in [(training, true), (evaluation, false)] {
+            let plan = self.plan(taps, trains)?;
+            for batch in batches {
+                let count = |rows: Rows| match rows {
+                    Rows::Tokens => batch.starts.last().map_or(0, |end| (end - batch.starts[0]) as usize),
+                    Rows::First => batch.starts.len() - 1,
+                    Rows::Positions => batch.positions.map_or(0, <[u32]>::len),
+                };
+                let partials = if trains { partial_bytes(&plan.program, count) } else { 0 };
+                let places = plan.bytes(count).into_iter().chain([partials]);
+                most = most.max(places.map(|bytes| bytes.next_multiple_of(256)).sum());
+            }
+        }
+        Ok(room_for(most))
+    }
+
     fn begin(&mut self, optimizer: AdamW) -> Result<(), Error> {
         optimizer.check(self.layout())?;
         let (_, first, second) = optimizer.state();

@@ -16,6 +16,14 @@ impl Device {
         self.meter.most.load(Ordering::Relaxed)
     }
 
+    /// Bytes that are free on the device; `None` of an emulated one.
+    pub fn free_bytes(&self) -> Result<Option<usize>, Error> {
+        match &*self.backend {
+            Backend::Driver(driver) => Ok(Some(driver.memory()?.0)),
+            Backend::Emulated(_) => Ok(None),
+        }
+    }
+
     /// Bytes that were copied to the host since the device was opened.
     pub fn downloaded_bytes(&self) -> usize {
         self.meter.downloaded.load(Ordering::Relaxed)

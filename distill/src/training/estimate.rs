@@ -1,0 +1,232 @@
+//! What a training will take: its memory, before the first step, and its time, by a few steps that are taken and undone.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail};
+use datasets::forward_batches;
+use nn::{Compute, Model, PackedInput, Tap};
+use tracing::debug_span;
+
+use super::evaluation::evaluate;
+use super::step::{Examples, Learner};
+use super::{Fit, Plan, optimizer};
+use crate::hint::HintExt;
+use crate::inference::packed;
+use crate::interrupt;
+use crate::memory;
+use crate::recipe::{FitRecipe, Keep};
+use crate::signal::cached;
+use crate::tasks::Questions;
+use crate::ui;
+
+/// Steps of the first epoch whose shapes count for the estimate of the memory.
+const SHAPES: usize = 64;
+
+/// Batches of the evaluation, the longest rows first.
+const EVALUATION_SHAPES: usize = 4;
+
+/// Steps below which a training is not worth a probe.
+const PROBED_STEPS: usize = 500;
+
+/// Timed steps of a probe, at least and at most.
+const TIMED: [usize; 2] = [3, 16];
+
+/// Time after which a probe has seen enough.
+const PROBE_TIME: Duration = Duration::from_secs(2);
+
+/// Fraction of the minutes that is left for what a probe does not see: checkpoints, a machine that is busier later.
+const RESERVE: f64 = 0.03;
+
+/// What a training is expected to take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Estimate {
+    /// Most memory, of the whole process or of buffers on a GPU, in bytes; `None` where the system says nothing of it.
+    pub(crate) bytes: Option<u64>,
+    /// Of the steps and evaluations from here on; `None` where no steps were timed.
+    pub(crate) seconds: Option<f64>,
+}
+
+/// The shape of each batch.
+fn shapes(questions: &[Questions]) -> Vec<PackedInput<'_>> {
+    let mut shapes = Vec::with_capacity(questions.len());
+    for Questions { batch, positions, .. } in questions {
+        shapes.push(PackedInput { positions: positions.as_deref(), ..packed(batch) });
+    }
+    shapes
+}
+
+impl Estimate {
+    /// Says what is known of it, before the first step.
+    pub(super) fn say(&self, steps: usize) {
+        let parts = [
+            self.seconds.map(|seconds| format!("about {}", ui::duration(Duration::from_secs_f64(seconds)))),
+            self.bytes.map(|bytes| format!("about {} of memory", ui::bytes(bytes))),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        if !parts.is_empty() {
+            ui::say(format!("{} steps: {}", ui::count(steps as u64), parts.join(", ")));
+        }
+    }
+}
+
+impl Fit<'_> {
+    /// The most bytes that the process, or buffers on a GPU, will have at once; and those it has now.
+    fn memory(&self, model: &mut Model, recipe: &FitRecipe, plan: &Plan) -> anyhow::Result<Option<[u64; 2]>> {
+        let of_gpu = match model.compute() {
+            Compute::Cuda { device, .. } => Some(device.peak_bytes() as u64),
+            Compute::Cpu => None,
+        };
+        let Some(now) = of_gpu.or_else(memory::resident) else { return Ok(None) };
+        let sampler = self.sampler(recipe)?;
+        let (epoch, steps) = (sampler.epoch(0), sampler.steps_per_epoch());
+        let every = steps.div_ceil(SHAPES);
+        let rows = &self.train.encodings;
+        let training = (0..steps).step_by(every).flat_map(|step| epoch.step(step));
+        let training: Vec<Questions> =
+            training.map(|batch| self.targets.ask(0, rows, &self.train.labels, &batch)).collect();
+        let validation = &self.validation.encodings;
+        let batches = forward_batches(&validation.lengths(), recipe.batch_tokens());
+        let evaluation = batches.iter().take(EVALUATION_SHAPES);
+        let evaluation: Vec<Questions> =
+            evaluation.map(|batch| self.targets.ask(0, validation, &self.validation.labels, batch)).collect();
+        let words: HashSet<u32> = (0..rows.len()).flat_map(|row| rows.ids(row).iter().copied()).collect();
+        let (averages, parameters) = (recipe.ema_decay.is_some(), model.parameters().flat().len());
+        let passes = model.pass_bytes(&shapes(&training), &shapes(&evaluation), &[Tap::Logits])?;
+        let mut bytes = now as usize + model.training_bytes(words.len(), averages) + passes;
+        if of_gpu.is_none() {
+            let evaluates = !validation.is_empty();
+            let best = usize::from(evaluates && recipe.keep == Keep::Best);
+            let saves = recipe.checkpoint_every.is_some() || recipe.checkpoint_minutes.is_some();
+            let saves = saves || plan.total_steps > plan.steps_per_epoch;
+            let copied = if saves { 3 + usize::from(averages) } else { 0 };
+            let logits = if evaluates { validation.len() * model.config().encoder.num_labels } else { 0 };
+            bytes += 4 * (parameters * (best + copied) + logits);
+        }
+        Ok(Some([bytes as u64, now]))
+    }
+
+    /// The recipe with as many tokens a pass as fit into `--memory`, and the memory that it then takes. Without `--memory`,
+    /// an error if it takes more than is free.
+    pub(super) fn fitted_to_memory(
+        &self,
+        model: &mut Model,
+        recipe: FitRecipe,
+        plan: &Plan,
+    ) -> anyhow::Result<(FitRecipe, Option<u64>)> {
+        let Some([bytes, now]) = self.memory(model, &recipe, plan)? else { return Ok((recipe, None)) };
+        let free = match model.compute() {
+            Compute::Cuda { device, .. } => device.free_bytes()?.map(|bytes| bytes as u64),
+            Compute::Cpu => memory::available(),
+        };
+        let most = recipe.memory.map(u64::from).or(free.map(|free| now + free)).unwrap_or(u64::MAX);
+        if bytes <= most {
+            return Ok((recipe, Some(bytes)));
+        }
+        let longest = self.train.encodings.lengths().into_iter().max().unwrap_or(1) as usize;
+        let (mut smaller, mut fewer) = (recipe.clone(), bytes);
+        while fewer > most && smaller.batch_tokens() > longest {
+            smaller.batch_tokens = Some((smaller.batch_tokens() / 2).max(longest));
+            fewer = self.memory(model, &smaller, plan)?.map_or(fewer, |[bytes, _]| bytes);
+        }
+        let (tokens, fits) = (smaller.batch_tokens(), fewer <= most);
+        let told = |bytes: u64| ui::bytes(bytes);
+        let [whole, part, free] = [bytes, fewer, most.saturating_sub(now)].map(told);
+        let way_out = "a smaller student, shorter rows (--max-length) or --keep last take less";
+        match (recipe.memory, fits) {
+            (Some(memory), true) => {
+                ui::say(format!("--memory {memory}: --batch-tokens {tokens}, with which it takes about {part}"));
+                Ok((smaller, Some(fewer)))
+            }
+            (Some(memory), false) => {
+                let error = anyhow!("--memory {memory}: it takes about {part} even with --batch-tokens {tokens}");
+                Err(error).hint(way_out)
+            }
+            (None, true) => {
+                let error = anyhow!("the training takes about {whole} of memory, and {free} are free for it");
+                let way_out = "takes about {part}, --memory SIZE says how much it may take";
+                Err(error).hint(format!("--batch-tokens {tokens} {way_out}").replace("{part}", &part))
+            }
+            (None, false) => {
+                let error = anyhow!(
+                    "the training takes about {whole} of memory, {part} with --batch-tokens {tokens}; {free} are free for it"
+                );
+                Err(error).hint(format!("{way_out}; --memory SIZE says how much it may take"))
+            }
+        }
+    }
+
+    /// Takes a few steps, times them and an evaluation, and undoes them; the steps that fit into `--max-minutes` become the
+    /// recipe's. Returns the time that the training will take as well, if it was worth asking.
+    pub(super) fn fitted_to_time(
+        &self,
+        model: &mut Model,
+        recipe: FitRecipe,
+        plan: &Plan,
+        examples: &Examples<'_>,
+    ) -> anyhow::Result<(FitRecipe, Option<f64>)> {
+        if recipe.max_minutes.is_none() && plan.total_steps < PROBED_STEPS {
+            return Ok((recipe, None));
+        }
+        let begun = Instant::now();
+        let every = match recipe.evaluate_steps {
+            Some(steps) => steps,
+            None => plan.steps_per_epoch * recipe.evaluate_every,
+        };
+        let [step, evaluation] = self.probe(model, &recipe, plan, examples)?;
+        let with_evaluations = |steps: usize| step * steps as f64 + evaluation * steps.div_ceil(every) as f64;
+        let Some(minutes) = recipe.max_minutes else {
+            return Ok((recipe, Some(with_evaluations(plan.total_steps))));
+        };
+        let seconds = 60.0 * minutes * (1.0 - RESERVE) - begun.elapsed().as_secs_f64();
+        // The last evaluation is always there.
+        let fit = (seconds - evaluation) / (step + evaluation / every as f64);
+        let steps = (fit.max(0.0) as usize).min(plan.total_steps);
+        if steps == 0 {
+            bail!(
+                "--max-minutes {minutes} ends before the first step: a step takes {}, an evaluation {}, and finding that out {}",
+                ui::duration(Duration::from_secs_f64(step)),
+                ui::duration(Duration::from_secs_f64(evaluation)),
+                ui::duration(begun.elapsed())
+            );
+        }
+        Ok((FitRecipe { max_steps: Some(steps), ..recipe }, Some(with_evaluations(steps))))
+    }
+
+    /// Seconds of a step and of an evaluation. The model is as before.
+    fn probe(
+        &self,
+        model: &mut Model,
+        recipe: &FitRecipe,
+        plan: &Plan,
+        examples: &Examples<'_>,
+    ) -> anyhow::Result<[f64; 2]> {
+        let _span = debug_span!("probe").entered();
+        let weights = model.settle()?.flat().to_vec();
+        let (sampler, whole_rows) = (self.sampler(recipe)?, self.cache.is_none_or(cached::whole_rows));
+        let optimizer = optimizer::start(recipe, model.parameters())?;
+        let mut learner = Learner::new(model, self.objective, optimizer, recipe.clip(), whole_rows)?;
+        let (epoch, of_epoch) = (sampler.epoch(0), plan.steps_per_epoch);
+        let (mut timed, mut begun) = (0, Instant::now());
+        // Spread over the epoch, since its steps have rows of other lengths; the first one is not counted.
+        for number in 0..=TIMED[1] {
+            interrupt::check()?;
+            let prepared = examples.prepare(0, &epoch.step(number * of_epoch / (TIMED[1] + 1)))?;
+            learner.take_step(number, &prepared, recipe.seed, recipe.learning_rate)?;
+            learner.outcomes(true)?;
+            match number {
+                0 => begun = Instant::now(),
+                _ => timed += 1,
+            }
+            if timed >= TIMED[0] && begun.elapsed() > PROBE_TIME {
+                break;
+            }
+        }
+        let step = begun.elapsed().as_secs_f64() / timed as f64;
+        let begun = Instant::now();
+        evaluate(model, self.targets, self.validation, self.cache, recipe.batch_tokens())?;
+        let evaluation = begun.elapsed().as_secs_f64();
+        model.set_parameters(&weights)?;
+        Ok([step, evaluation])
+    }
+}
