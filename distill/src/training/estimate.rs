@@ -4,20 +4,24 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
+use cache::CacheReader;
 use datasets::forward_batches;
 use nn::{Compute, Model, PackedInput, Tap};
 use tracing::debug_span;
 
 use super::evaluation::evaluate;
+use super::optimizer;
+use super::plan::Plan;
+use super::rows::FitRows;
 use super::step::{Examples, Learner};
-use super::{Fit, Plan, optimizer};
 use crate::hint::HintExt;
 use crate::inference::packed;
 use crate::interrupt;
 use crate::memory;
+use crate::objective::Objective;
 use crate::recipe::{FitRecipe, Keep};
 use crate::signal::cached;
-use crate::tasks::Questions;
+use crate::tasks::{Questions, Targets};
 use crate::ui;
 
 /// Steps of the first epoch whose shapes count for the estimate of the memory.
@@ -70,7 +74,16 @@ impl Estimate {
     }
 }
 
-impl Fit<'_> {
+/// What a training learns from and is evaluated on.
+pub(super) struct Estimator<'a> {
+    pub(super) objective: &'a Objective,
+    pub(super) train: &'a FitRows,
+    pub(super) validation: &'a FitRows,
+    pub(super) targets: &'a Targets,
+    pub(super) cache: Option<&'a CacheReader>,
+}
+
+impl Estimator<'_> {
     /// The most bytes that the process, or buffers on a GPU, will have at once; and those it has now.
     fn memory(&self, model: &mut Model, recipe: &FitRecipe, plan: &Plan) -> anyhow::Result<Option<[u64; 2]>> {
         let of_gpu = match model.compute() {
@@ -78,7 +91,7 @@ impl Fit<'_> {
             Compute::Cpu => None,
         };
         let Some(now) = of_gpu.or_else(memory::resident) else { return Ok(None) };
-        let sampler = self.sampler(recipe)?;
+        let sampler = self.train.sampler(recipe)?;
         let (epoch, steps) = (sampler.epoch(0), sampler.steps_per_epoch());
         let every = steps.div_ceil(SHAPES);
         let rows = &self.train.encodings;
@@ -203,7 +216,7 @@ impl Fit<'_> {
     ) -> anyhow::Result<[f64; 2]> {
         let _span = debug_span!("probe").entered();
         let weights = model.settle()?.flat().to_vec();
-        let (sampler, whole_rows) = (self.sampler(recipe)?, self.cache.is_none_or(cached::whole_rows));
+        let (sampler, whole_rows) = (self.train.sampler(recipe)?, self.cache.is_none_or(cached::whole_rows));
         let optimizer = optimizer::start(recipe, model.parameters())?;
         let mut learner = Learner::new(model, self.objective, optimizer, recipe.clip(), whole_rows)?;
         let (epoch, of_epoch) = (sampler.epoch(0), plan.steps_per_epoch);

@@ -11,6 +11,7 @@ mod feed;
 mod keep;
 pub(crate) mod optimizer;
 mod patience;
+mod plan;
 mod progress;
 mod rows;
 pub(crate) mod schedule;
@@ -23,7 +24,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use cache::CacheReader;
-use datasets::{Key, Sampler};
+use datasets::Key;
 use nn::cuda::ProductChoices;
 use nn::{AdamW, Compute, Model};
 
@@ -38,13 +39,14 @@ use crate::signal::cached;
 use crate::tasks::Targets;
 use crate::ui;
 use checkpoint::{Restored, State, Writer};
-use estimate::Estimate;
+use estimate::{Estimate, Estimator};
 use evaluation::{check_metric, evaluate};
 use feed::{Feed, with_feed};
 use keep::{Kept, merit};
+use plan::Plan;
 use progress::Progress;
 pub(crate) use rows::FitRows;
-use schedule::Schedule;
+
 use step::{Examples, Learner};
 pub(crate) use watch::Speed;
 use watch::Watch;
@@ -98,7 +100,7 @@ impl Fit<'_> {
         let restored = self.restore(student)?;
         let earlier = restored.as_ref().map(|restored| &restored.state.inputs.fit);
         let recipe = earlier.map_or(self.recipe.clone(), |earlier| self.recipe.as_measured(earlier));
-        let steps_per_epoch = self.sampler(&recipe)?.steps_per_epoch();
+        let steps_per_epoch = self.train.sampler(&recipe)?.steps_per_epoch();
         let plan = Plan::new(steps_per_epoch, &recipe)?;
         let teacher = |rows: &[u32]| {
             let cache = self.cache.context("the soft term needs the teacher's stored logits; give --cache")?;
@@ -115,8 +117,10 @@ impl Fit<'_> {
         let (recipe, bytes, seconds) = match &restored {
             Some(_) => (recipe, None, None),
             None => {
-                let (recipe, bytes) = self.fitted_to_memory(student, recipe, &plan)?;
-                let (recipe, seconds) = self.fitted_to_time(student, recipe, &plan, &examples)?;
+                let Self { objective, train, validation, targets, cache, .. } = *self;
+                let estimator = Estimator { objective, train, validation, targets, cache };
+                let (recipe, bytes) = estimator.fitted_to_memory(student, recipe, &plan)?;
+                let (recipe, seconds) = estimator.fitted_to_time(student, recipe, &plan, &examples)?;
                 (recipe, bytes, seconds)
             }
         };
@@ -127,13 +131,8 @@ impl Fit<'_> {
         let fit = Fit { recipe: &recipe, inputs: &inputs, ..*self };
         let start = fit.start(student, restored)?;
         let (first, end) = (start.first_step, plan.total_steps);
-        let sampler = fit.sampler(&recipe)?;
+        let sampler = self.train.sampler(&recipe)?;
         with_feed(&sampler, &examples, first, end, |feed| fit.steps(student, start, &plan, estimate, feed))
-    }
-
-    /// The order of the rows and how they are batched.
-    fn sampler(&self, recipe: &FitRecipe) -> Result<Sampler, datasets::Error> {
-        Sampler::new(self.train.encodings.lengths(), recipe.seed, recipe.batch_rows, recipe.batch_tokens())
     }
 
     /// Takes every step that is left.
@@ -299,45 +298,6 @@ impl Fit<'_> {
 /// How a GPU computes products, if that is chosen by timing.
 fn products_of(compute: &Compute) -> Option<ProductChoices> {
     if let Compute::Cuda { device, .. } = compute { device.product_choices() } else { None }
-}
-
-/// Number of steps and learning rates.
-struct Plan {
-    steps_per_epoch: usize,
-    total_steps: usize,
-    schedule: Schedule,
-}
-
-impl Plan {
-    fn new(steps_per_epoch: usize, recipe: &FitRecipe) -> anyhow::Result<Self> {
-        let total_steps = match recipe.max_steps {
-            Some(steps) => Some(steps),
-            None => steps_per_epoch.checked_mul(recipe.epochs),
-        };
-        let total_steps = total_steps.filter(|&steps| steps < 1 << 40);
-        let total_steps = total_steps.context("so many steps never end; lower --epochs or --max-steps")?;
-        if let Some(warmup) = recipe.warmup_steps.filter(|&warmup| warmup > total_steps) {
-            anyhow::bail!(
-                "--warmup-steps is {warmup}, and the whole training has {total_steps} steps; lower it, or train for longer"
-            );
-        }
-        let schedule = Schedule::new(recipe.schedule(), recipe.learning_rate, recipe.warmup_ratio, total_steps);
-        Ok(Self { steps_per_epoch, total_steps, schedule })
-    }
-
-    /// The epoch that the last of so many steps belongs to, from 1.
-    fn epoch(&self, steps: usize) -> usize {
-        steps.div_ceil(self.steps_per_epoch)
-    }
-
-    /// Whether there is an evaluation after so many steps.
-    fn evaluates(&self, steps: usize, recipe: &FitRecipe) -> bool {
-        let due = match recipe.evaluate_steps {
-            Some(every) => steps.is_multiple_of(every),
-            None => steps.is_multiple_of(self.steps_per_epoch * recipe.evaluate_every),
-        };
-        due || steps == self.total_steps
-    }
 }
 
 /// Where a training starts.

@@ -1,6 +1,8 @@
 //! The rows of a training.
 
-use datasets::{Encodings, Key};
+use datasets::{Encodings, Error, Key, Sampler};
+
+use crate::recipe::FitRecipe;
 
 /// Rows as a model in training sees them.
 pub(crate) struct FitRows {
@@ -8,4 +10,11 @@ pub(crate) struct FitRows {
     pub(crate) labels: Vec<Option<u32>>,
     /// Under which the teacher's logits are stored.
     pub(crate) keys: Vec<Key>,
+}
+
+impl FitRows {
+    /// Their order in each epoch, and how they are batched.
+    pub(super) fn sampler(&self, recipe: &FitRecipe) -> Result<Sampler, Error> {
+        Sampler::new(self.encodings.lengths(), recipe.seed, recipe.batch_rows, recipe.batch_tokens())
+    }
 }

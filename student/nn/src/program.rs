@@ -11,10 +11,10 @@
 mod demand;
 mod join;
 pub(crate) mod places;
+mod trained;
 
 use crate::op::{Activate, Attention, Decode, Embed, Kind, Linear, NormSlots, Op, ResidualNorm, Site};
-use crate::parameters::Layout;
-use crate::slot::{Slot, Span};
+use crate::slot::Slot;
 use crate::value::{Columns, Rows, Tap, Value, ValueId};
 use crate::{Activation, Error};
 
@@ -109,16 +109,6 @@ impl Program {
     /// The taps with their operations, in the order of the list.
     pub(crate) fn taps(&self) -> impl Iterator<Item = (Tap, &Op)> {
         self.ops.iter().filter_map(|op| if let Kind::Tap(tap) = op.kind { Some((tap, op)) } else { None })
-    }
-
-    /// The first operation that has a parameter whose factor is not 0: a backward pass has nothing to do before it. The
-    /// length of the list if all parameters are frozen.
-    pub(crate) fn first_trained(&self, layout: &Layout, rate_factors: &[f64]) -> usize {
-        let is_trained = |span: &Span| {
-            let entries = layout.index(span.first)..=layout.index(span.last);
-            rate_factors[entries].iter().any(|factor| *factor != 0.0)
-        };
-        self.ops.iter().position(|op| op.parameters().iter().any(is_trained)).unwrap_or(self.ops.len())
     }
 
     /// Inner and outer size of each linear map of the first layer.
