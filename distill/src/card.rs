@@ -7,7 +7,7 @@ use std::fmt::Write;
 use nn::hf::HfConfig;
 
 use crate::objective::LossTermRecipe;
-use crate::recipe::ExportDtype;
+use crate::recipe::{ExportDtype, HeadChoice};
 use crate::run_record::{RunInputs, RunRecord};
 use crate::scores::{MACRO_F1, Scores};
 use crate::tasks::single_label::CardText;
@@ -122,6 +122,9 @@ impl ModelCard<'_> {
                 match &inputs.student_weights {
                     Some(weights) => row("started from (BLAKE3 of its weights)", format!("`{weights}`")),
                     None => row("started from the teacher's layers", student.layers.to_string()),
+                }
+                if student.head == HeadChoice::Teacher {
+                    row("head started from", "the teacher's".to_owned());
                 }
                 row("dropout", student.dropout.to_string());
             }

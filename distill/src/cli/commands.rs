@@ -10,7 +10,8 @@ use super::telemetry::{TelemetryArgs, TraceArgs};
 use super::values::{at_least_one, at_least_three, number, one_of};
 use crate::objective::LossTermRecipe;
 use crate::recipe::{
-    ABOVE_ZERO, ExportDtype, FitRecipe, LayerChoice, Setting, Shape, StudentFamily, StudentRecipe, ZERO_OR_MORE,
+    ABOVE_ZERO, ExportDtype, FitRecipe, HeadChoice, LayerChoice, Setting, Shape, StudentFamily, StudentRecipe,
+    ZERO_OR_MORE,
 };
 
 /// `distill finetune`: fine-tune a teacher.
@@ -108,6 +109,11 @@ pub(crate) struct TrainArgs {
     /// Number of attention heads [default: heads as wide as the teacher's]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) num_heads: Option<usize>,
+    /// What the student's head starts from: random, or teacher, whose classifier is copied where the widths agree, and the
+    /// layer before it where both are of one type
+    #[arg(long, value_parser = one_of(&HeadChoice::ALL, HeadChoice::name), value_name = "START",
+          default_value_t = StudentRecipe::DEFAULT.head, hide_possible_values = true, help_heading = "Student")]
+    pub(crate) head: HeadChoice,
     /// Width of the feed-forward layers [default: same ratio to the hidden size as in the teacher]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) intermediate_size: Option<usize>,
@@ -185,6 +191,7 @@ impl TrainArgs {
         }
     }
 
+            head: self.head,
     /// Training settings.
     pub(crate) fn fit(&self) -> FitRecipe {
         self.fitting.recipe(self.epochs, self.learning_rate, &self.compute)

@@ -31,7 +31,7 @@ pub(crate) use metric::Metric;
 pub(crate) use read::{Setting, read};
 pub(crate) use schedule::{ScheduleKind, ScheduleRecipe};
 pub(crate) use shape::Shape;
-pub(crate) use student::{LayerChoice, StudentRecipe};
+pub(crate) use student::{HeadChoice, LayerChoice, StudentRecipe};
 
 use crate::objective::{LossTermRecipe, Objective};
 use crate::tasks::single_label;
