@@ -7,6 +7,7 @@
 mod commands; // command by command: JSON printed, files left
 mod compare; // two arms over several seeds
 mod masked_lm; // a masked-language model from texts alone, and what it says of every token
+mod objective; // class weights, focal loss, R-Drop
 mod pretrained; // students that were trained before, teachers that are not here
 mod propose; // students that fit, counted and timed
 mod recipes; // `run` and `demo`: one folder, each stage done once

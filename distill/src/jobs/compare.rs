@@ -24,7 +24,7 @@ use crate::data::{self, Split, TaskData};
 use crate::files;
 use crate::inference::Running;
 use crate::model::TextModel;
-use crate::objective::Objective;
+use crate::objective;
 use crate::recipe::{FitRecipe, Metric, Recipe};
 use crate::run_record::RunFigures;
 use crate::scores::MACRO_F1;
@@ -158,7 +158,7 @@ impl Comparing<'_> {
                 bail!("`train.patience` would give the arms different numbers of steps; leave it out to compare");
             }
         }
-        let needs_teacher = |recipe: &Recipe| Objective::new(recipe.objective.clone()).map(|it| it.needs_teacher());
+        let needs_teacher = |recipe: &Recipe| objective::needs_teacher(&recipe.objective);
         let arm =
             |name: &str, folder, recipe, with_teacher| Arm { name: name.to_owned(), folder, recipe, with_teacher };
         Ok(match self.against {
@@ -172,11 +172,11 @@ impl Comparing<'_> {
                     );
                 }
                 [
-                    arm("recipe", "recipe", self.recipe, needs_teacher(self.recipe)?),
-                    arm("against", "against", other, needs_teacher(other)?),
+                    arm("recipe", "recipe", self.recipe, needs_teacher(self.recipe)),
+                    arm("against", "against", other, needs_teacher(other)),
                 ]
             }
-            None if !needs_teacher(self.recipe)? => {
+            None if !needs_teacher(self.recipe) => {
                 bail!("the recipe has no term that needs its teacher, and nothing is left to compare; see --against")
             }
             None => [
@@ -243,7 +243,7 @@ impl Comparing<'_> {
         }
         let objective = match arm.with_teacher || self.against.is_some() {
             true => recipe.objective.clone(),
-            false => TASK.terms_without_teacher(),
+            false => objective::without_teacher(&recipe.objective),
         };
         let folder = self.output.join(arm.folder).join(format!("seed-{seed}"));
         let trained = Training {

@@ -89,7 +89,10 @@ impl Fit<'_> {
     pub(crate) fn run(&self, student: &mut Model) -> anyhow::Result<Fitted> {
         let recipe = self.recipe;
         let lengths = self.train.encodings.lengths();
-        let sampler = Sampler::new(lengths, recipe.seed, recipe.batch_rows, recipe.batch_tokens())?;
+        let views = self.objective.views();
+        // Of rows once: so many that all their views fit.
+        let batch_tokens = (recipe.batch_tokens() / views).max(1);
+        let sampler = Sampler::new(lengths, recipe.seed, recipe.batch_rows, batch_tokens)?;
         let plan = Plan::new(sampler.steps_per_epoch(), recipe)?;
         check_metric(recipe, self.targets, self.validation, self.cache)?;
         let start = self.start(student)?;
@@ -103,6 +106,7 @@ impl Fit<'_> {
             labels: &self.train.labels,
             teacher: if self.objective.needs_teacher() { Some(&teacher) } else { None },
             targets: self.targets,
+            views,
         };
         let (first, end) = (start.first_step, plan.total_steps);
         with_feed(&sampler, &examples, first, end, |feed| self.steps(student, start, &plan, feed))
