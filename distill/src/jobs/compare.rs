@@ -1,6 +1,7 @@
 //! A fair claim: the same student with its teacher and without, or two recipes, over several seeds on the same test rows.
 //!
-//! With and without its teacher, a student starts from the same weights, learns from the same rows and takes as many steps.
+//! With and without its teacher, a student starts from the same weights, learns from the same rows and takes as many steps;
+//! only the terms of the loss that need the teacher are left out.
 //! Two recipes are compared as they are, with the same seeds. Settings and epochs are
 //! chosen on the validation rows; the test rows are read once, when all trainings are done.
 
