@@ -7,6 +7,7 @@
 mod commands; // command by command: JSON printed, files left
 mod compare; // two arms over several seeds
 mod masked_lm; // a masked-language model from texts alone, and what it says of every token
+mod objective; // class weights, focal loss, R-Drop
 mod optimizer; // which parameters are trained, at which rate, and the average that is kept
 mod pretrained; // students that were trained before, teachers that are not here
 mod propose; // students that fit, counted and timed

@@ -85,6 +85,14 @@ fn a_training_that_was_killed_goes_on_from_its_checkpoint() {
 }
 
 #[test]
+fn a_training_with_every_term_of_the_loss_goes_on_to_the_same_end() {
+    let place = Workplace::with_cache();
+    let line = format!("{LONG} --class-weights balanced --focal-gamma 1.5 --r-drop 1");
+    interrupted(&place, &line);
+    goes_on_to_the_same_end(&place, &line);
+}
+
+#[test]
 fn a_training_that_was_killed_before_its_first_checkpoint_starts_again() {
     let place = Workplace::with_cache();
     fs::create_dir(place.path("out")).expect("a folder");

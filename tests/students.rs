@@ -117,6 +117,45 @@ fn a_narrower_student_starts_from_its_teacher_and_a_wider_one_does_not() {
     place.json(&format!("{wider} --layers random"));
 }
 
+/// Of a student whose training moves nothing: its classifier is the teacher's, and in a BERT the pooler too.
+#[test]
+fn a_student_may_start_with_its_teachers_head() {
+    let place = Workplace::with_cache();
+    let line = format!("{TRAIN} --learning-rate 1e-30");
+    let same = |run: &str, name: &str| {
+        place.tensor(&format!("{run}/model.safetensors"), name) == place.tensor("teacher/model.safetensors", name)
+    };
+    place.json(&format!("{line} --output plain"));
+    assert!(!same("plain", "classifier.weight"));
+    assert_eq!(place.read_json("plain/distill.json")["inputs"]["student"]["head"], Value::Null);
+    place.json(&format!("{line} --head teacher --output other-family"));
+    assert!(same("other-family", "classifier.weight") && same("other-family", "classifier.bias"));
+    assert_eq!(place.read_json("other-family/distill.json")["inputs"]["student"]["head"], "teacher");
+    place.json(&format!("{line} --head teacher --layers random --model-type bert --prune-vocabulary --output family"));
+    for name in ["classifier.weight", "classifier.bias", "bert.pooler.dense.weight", "bert.pooler.dense.bias"] {
+        assert!(same("family", name), "{name}");
+    }
+    place.json("export --model family --output exported");
+    assert!(place.read("exported/README.md").contains("| head started from | the teacher's |"));
+}
+
+#[test]
+fn a_head_that_does_not_fit_or_is_not_there_is_refused() {
+    let place = Workplace::with_cache();
+    place.json(&format!("{TRAIN} --output pretrained"));
+    let train = format!("{TRAIN} --output student --head teacher");
+    place.refuses(
+        &format!("{train} --hidden-size 16"),
+        &["classifier has width 32 and 4 classes", "would have 16 and 4", "leave --head teacher out", "`student.head`"],
+    );
+    place.refuses(&format!("{train} --student pretrained"), &["--student pretrained contradicts --head teacher"]);
+    place.refuses(
+        &format!("{train} --layers random --shape tiny").replace("--teacher teacher ", ""),
+        &["--head teacher: the teacher's head is not here", "give --teacher"],
+    );
+    assert!(!place.path("student").exists());
+}
+
 #[test]
 fn layers_that_the_teacher_does_not_have_are_refused() {
     let place = Workplace::with_cache();

@@ -8,7 +8,7 @@ use nn::Clip;
 use nn::hf::HfConfig;
 
 use crate::objective::LossTermRecipe;
-use crate::recipe::{ExportDtype, FitRecipe, ScheduleKind, ScheduleRecipe};
+use crate::recipe::{ExportDtype, FitRecipe, HeadChoice, ScheduleKind, ScheduleRecipe};
 use crate::run_record::{RunInputs, RunRecord};
 use crate::scores::{MACRO_F1, Scores};
 use crate::tasks::single_label::CardText;
@@ -124,6 +124,9 @@ impl ModelCard<'_> {
                     Some(weights) => row("started from (BLAKE3 of its weights)", format!("`{weights}`")),
                     None => row("started from the teacher's layers", student.layers.to_string()),
                 }
+                if student.head == HeadChoice::Teacher {
+                    row("head started from", "the teacher's".to_owned());
+                }
                 row("dropout", student.dropout.to_string());
             }
             None => row("started from (BLAKE3 of its weights)", format!("`{}`", inputs.model)),
@@ -161,7 +164,15 @@ fn objective(inputs: &RunInputs) -> String {
         LossTermRecipe::SoftTarget { weight, temperature } => {
             format!("{weight} × T² KL(teacher, student) at T = {temperature}")
         }
-        LossTermRecipe::HardLabel { weight } => format!("{weight} × cross-entropy with the labels"),
+        LossTermRecipe::HardLabel { weight, class_weights, focal_gamma } => {
+            let name = match *focal_gamma {
+                0.0 => "cross-entropy with the labels".to_owned(),
+                gamma => format!("focal loss with the labels at gamma = {gamma}"),
+            };
+            let weighted = class_weights.as_ref().map(|weights| format!(", classes weighted {weights}"));
+            format!("{weight} × {name}{}", weighted.unwrap_or_default())
+        }
+        LossTermRecipe::RDrop { weight } => format!("{weight} × R-Drop"),
     });
     terms.collect::<Vec<_>>().join(" + ")
 }
@@ -268,16 +279,19 @@ mod tests {
             "schema_version": 1,
             "inputs": {"command": "train", "distill": "0.1.0", "model": "abc", "config": "c", "tokenizer": "t", "train": "r",
                 "validation": "v", "labels": ["card_arrival", "a|b"], "max_length": 32,
-                "objective": [{"term": "soft_target", "weight": 0.5, "temperature": 2.0}, {"term": "hard_label", "weight": 0.5}],
-                "student": {"layers": "0,2,4"}, "prune_vocabulary": true, "fit": {"epochs": 10, "learning_rate": 1e-4}},
+                "objective": [{"term": "soft_target", "weight": 0.5, "temperature": 2.0}, {"term": "hard_label", "weight": 0.5},
+                    {"term": "hard_label", "weight": 0.1, "class_weights": [1, 2.5], "focal_gamma": 2.0},
+                    {"term": "r_drop", "weight": 0.7}],
+                "student": {"layers": "0,2,4", "head": "teacher"}, "prune_vocabulary": true, "fit": {"epochs": 10, "learning_rate": 1e-4}},
             "figures": {"steps": 1200, "kept_epoch": 9, "parameters": 12345, "bytes": 49400, "validation": null}}))
         .expect("a record");
         let text = card(&config(), None, Some(&run));
         for expected in [
             "- knowledge-distillation\n",
             "| teacher (BLAKE3 of its weights) | `abc` |",
-            "| started from the teacher's layers | 0,2,4 |",
-            "| objective | 0.5 × T² KL(teacher, student) at T = 2 + 0.5 × cross-entropy with the labels |",
+            "| started from the teacher's layers | 0,2,4 |\n| head started from | the teacher's |",
+            "| objective | 0.5 × T² KL(teacher, student) at T = 2 + 0.5 × cross-entropy with the labels \
+             + 0.1 × focal loss with the labels at gamma = 2, classes weighted 1, 2.5 + 0.7 × R-Drop |",
             "| learning rate | 0.0001, warm-up over 0.06 of the steps, then linear to 0 |",
             "| epochs | 10 (1,200 steps), epoch 9 kept |",
         ] {

@@ -14,7 +14,7 @@ use nn::{
 };
 
 use crate::inference::packed;
-use crate::objective::{LossReport, LossTermRecipe, Objective, ObjectiveRows, StepCounts};
+use crate::objective::{LossReport, LossTermRecipe, Objective, ObjectiveRows};
 use crate::recipe::FitRecipe;
 use crate::signal::TeacherSignal;
 use crate::training::schedule::{Plateau, Schedule};
@@ -198,13 +198,13 @@ impl Case {
         let (terms, positions, labels) = match config.encoder.head {
             Head::Classification => {
                 let soft = LossTermRecipe::SoftTarget { weight: 0.5, temperature: 2.0 };
-                let terms = vec![soft, LossTermRecipe::HardLabel { weight: 0.5 }];
+                let terms = vec![soft, LossTermRecipe::hard_label(0.5)];
                 (terms, (0..labels.len() as u32).collect(), labels)
             }
             Head::MaskedLm => {
                 let of_tokens = (0..).zip(batch.attended.iter().map(|&index| labels[index]));
                 let (positions, labels) = of_tokens.filter(|(_, label)| label.is_some()).unzip();
-                (vec![LossTermRecipe::HardLabel { weight: 1.0 }], positions, labels)
+                (vec![LossTermRecipe::hard_label(1.0)], positions, labels)
             }
         };
         Self {
@@ -212,7 +212,7 @@ impl Case {
             positions,
             labels,
             golden,
-            objective: Objective::new(terms).expect("an objective"),
+            objective: Objective::new(&terms, &[], &[]).expect("an objective"),
             model: Model::new(config, parameters).expect("a model"),
             dropout: DropoutRng::new(7, 0, 0),
         }
@@ -234,7 +234,8 @@ impl Case {
             labels: &self.labels,
         };
         let mut d_logits = vec![0.0; logits.len()];
-        let loss = self.objective.evaluate(&rows, StepCounts::of(&self.labels), &mut d_logits).expect("a loss");
+        let loss =
+            self.objective.evaluate(&rows, &self.objective.counts(self.labels.iter()), &mut d_logits).expect("a loss");
         pass.enter(Tap::Logits, d_logits).expect("as many as logits");
         self.model.backward(pass).expect("backward");
         Found { loss, logits }

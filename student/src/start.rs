@@ -3,6 +3,8 @@
 //! Turning a BERT into a DistilBERT (Sanh et al., 2019): embeddings and chosen layers are copied, the pooler is dropped,
 //! and the embedding of token type 0, which every token of a single text has, is added to the position embeddings.
 //!
+//! The head is random, or the teacher's.
+//!
 //! For a narrower student, `narrow.rs` selects the dimensions, heads and neurons to copy.
 
 use nn::{Blocks, EncoderConfig, Family, LayerSlot, Layout, Parameters, Slot, names};
@@ -68,6 +70,17 @@ pub enum Error {
         student: &'static str,
         /// The teacher's.
         teacher: &'static str,
+    },
+    /// The student's classifier has another shape than the teacher's.
+    #[error(
+        "the teacher's classifier has width {} and {} classes, and the student's would have {} and {}, so that it cannot \
+         start from it", teacher[1], teacher[0], student[1], student[0]
+    )]
+    OtherHead {
+        /// The student's classes and width.
+        student: [usize; 2],
+        /// The teacher's.
+        teacher: [usize; 2],
     },
     /// A size that this model family does not have.
     #[error("a {family} has no {what}")]
@@ -154,6 +167,30 @@ pub fn from_teacher(
         }
     }
     Ok(parameters)
+}
+
+/// Gives a student its teacher's classifier, matrix and bias. The layer before it, with its activation, is the family's own:
+/// it is copied to a student of the same family, and stays as it is in one of another.
+pub fn copy_head(
+    parameters: &mut Parameters,
+    config: &EncoderConfig,
+    teacher_config: &EncoderConfig,
+    teacher: &Parameters,
+) -> Result<(), Error> {
+    check_head(config, teacher_config)?;
+    for entry in parameters.layout().clone().entries().iter().filter(|entry| names::is_head(entry.slot)) {
+        let classifier = matches!(entry.slot, Slot::HeadOutputWeight | Slot::HeadOutputBias);
+        if classifier || config.family == teacher_config.family {
+            parameters.get_mut(entry.slot).copy_from_slice(teacher.get(entry.slot));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a student whose classifier cannot be its teacher's, with both sizes.
+pub fn check_head(config: &EncoderConfig, teacher_config: &EncoderConfig) -> Result<(), Error> {
+    let [student, teacher] = [config, teacher_config].map(|config| [config.num_labels, config.hidden_size]);
+    if student == teacher { Ok(()) } else { Err(Error::OtherHead { student, teacher }) }
 }
 
 /// Refuses a student that cannot start from layers of this teacher, with the size that they differ in.
@@ -351,6 +388,35 @@ mod tests {
             };
             assert_eq!(start.get(entry.slot), expected, "{}", entry.name);
         }
+    }
+
+    #[test]
+    fn a_classifier_is_copied_and_the_layer_before_it_within_a_family() {
+        let json = serde_json::json!({"model_type": "bert", "vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 2,
+            "num_attention_heads": 3, "intermediate_size": 40, "max_position_embeddings": 32, "type_vocab_size": 2,
+            "id2label": {"0": "a", "1": "b", "2": "c"}});
+        let teacher = nn::hf::read_config(&json).expect("a BERT").encoder;
+        let weights = Parameters::random(Layout::new(&teacher), 0, 3);
+        for (family, dense_too) in [(Family::BERT, true), (Family::DISTILBERT, false)] {
+            let student = configure(family, &teacher, &Sizes::default(), 0.1).expect("sizes of the teacher");
+            let random = Parameters::random(Layout::new(&student), 0, 5);
+            let mut start = random.clone();
+            copy_head(&mut start, &student, &teacher, &weights).expect("fits");
+            for entry in start.layout().entries() {
+                let copied = match entry.slot {
+                    Slot::HeadOutputWeight | Slot::HeadOutputBias => true,
+                    slot => names::is_head(slot) && dense_too,
+                };
+                let expected = if copied { weights.get(entry.slot) } else { random.get(entry.slot) };
+                assert_eq!(start.get(entry.slot), expected, "{}", entry.name);
+            }
+        }
+        let narrow = EncoderConfig { hidden_size: 16, num_labels: 2, ..teacher.clone() };
+        assert_eq!(
+            check_head(&narrow, &teacher).expect_err("refused").to_string(),
+            "the teacher's classifier has width 24 and 3 classes, and the student's would have 16 and 2, so that it cannot \
+             start from it"
+        );
     }
 
     #[test]

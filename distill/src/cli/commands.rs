@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use clap::Args;
 use datasets::Quotes;
 
-use super::groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, OutputArgs, TaskArgs};
+use super::groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, LossArgs, OutputArgs, TaskArgs};
 use super::telemetry::{TelemetryArgs, TraceArgs};
-use super::values::{at_least_one, at_least_three, number, one_of};
+use super::values::{TaskName, at_least_one, at_least_three, number, one_of};
 use crate::objective::LossTermRecipe;
 use crate::recipe::{
-    ABOVE_ZERO, ExportDtype, FitRecipe, LayerChoice, Setting, Shape, StudentFamily, StudentRecipe, ZERO_OR_MORE,
+    ABOVE_ZERO, ExportDtype, FitRecipe, HeadChoice, LayerChoice, Setting, Shape, StudentFamily, StudentRecipe,
+    ZERO_OR_MORE,
 };
 
 /// `distill finetune`: fine-tune a teacher.
@@ -34,6 +35,8 @@ pub(crate) struct FinetuneArgs {
     pub(crate) validation: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
+    #[command(flatten)]
+    pub(crate) loss: LossArgs,
     /// Passes over the training data
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one, help_heading = "Training")]
     pub(crate) epochs: usize,
@@ -56,6 +59,14 @@ pub(crate) struct FinetuneArgs {
 }
 
 impl FinetuneArgs {
+    /// The loss terms.
+    pub(crate) fn loss_terms(&self) -> anyhow::Result<Vec<LossTermRecipe>> {
+        if let (TaskName::MaskedLm, Some(flag)) = (self.task.task, self.loss.given()) {
+            anyhow::bail!("{flag} goes with --task single-label: it is about classes of rows, not about masked tokens");
+        }
+        self.loss.terms(None, 1.0)
+    }
+
     /// Training settings.
     pub(crate) fn fit(&self) -> FitRecipe {
         self.fitting.recipe(self.epochs, self.learning_rate, &self.compute)
@@ -98,6 +109,11 @@ pub(crate) struct TrainArgs {
     /// list such as 0,2,4 counted from 0; random uses none
     #[arg(long, value_name = "LAYERS", default_value_t = StudentRecipe::DEFAULT.layers, help_heading = "Student")]
     pub(crate) layers: LayerChoice,
+    /// What the student's head starts from: random, or teacher, whose classifier is copied where the widths agree, and the
+    /// layer before it where both are of one type
+    #[arg(long, value_parser = one_of(&HeadChoice::ALL, HeadChoice::name), value_name = "START",
+          default_value_t = StudentRecipe::DEFAULT.head, hide_possible_values = true, help_heading = "Student")]
+    pub(crate) head: HeadChoice,
     /// Number of encoder layers [default: as many as listed in --layers, else half the teacher's, or all of --student]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) num_layers: Option<usize>,
@@ -137,6 +153,8 @@ pub(crate) struct TrainArgs {
     /// Weight of the hard term, cross-entropy with the labels; 0 turns it off
     #[arg(long, value_name = "W", default_value_t = LossTermRecipe::DEFAULT_WEIGHT, value_parser = number(ZERO_OR_MORE), help_heading = "Objective")]
     pub(crate) weight_hard: f64,
+    #[command(flatten)]
+    pub(crate) loss: LossArgs,
     /// Passes over the training data
     #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.epochs, value_parser = at_least_one, help_heading = "Training")]
     pub(crate) epochs: usize,
@@ -160,10 +178,9 @@ pub(crate) struct TrainArgs {
 
 impl TrainArgs {
     /// The loss terms whose weight is above 0.
-    pub(crate) fn loss_terms(&self) -> Vec<LossTermRecipe> {
+    pub(crate) fn loss_terms(&self) -> anyhow::Result<Vec<LossTermRecipe>> {
         let soft = LossTermRecipe::SoftTarget { weight: self.weight_soft, temperature: self.temperature };
-        let hard = LossTermRecipe::HardLabel { weight: self.weight_hard };
-        [soft, hard].into_iter().filter(|term| term.weight() > 0.0).collect()
+        self.loss.terms(Some(soft), self.weight_hard)
     }
 
     /// Architecture and initialisation of the student.
@@ -174,6 +191,7 @@ impl TrainArgs {
             shape: self.shape,
             family: self.model_type,
             layers: self.layers.clone(),
+            head: self.head,
             num_layers: self.num_layers,
             hidden_size: self.hidden_size,
             num_heads: self.num_heads,

@@ -11,6 +11,7 @@ use teacher::HubOptions;
 use super::values::{TaskName, at_least_one, at_least_three, number, one_of};
 use crate::device::{self, DeviceChoice, PrecisionChoice};
 use crate::jobs::Existing;
+use crate::objective::{ClassWeights, LossTermRecipe};
 use crate::recipe::{
     ABOVE_ZERO, Bytes, ColumnsRecipe, FRACTION, FitRecipe, Keep, LabelNameList, Metric, PART, PROBABILITY,
     ScheduleKind, StudentRecipe, ZERO_OR_MORE,
@@ -305,5 +306,46 @@ impl FittingArgs {
             seed: self.seed,
             autotune: self.products.autotune,
         }
+    }
+}
+
+/// Loss settings that `finetune` and `train` share.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Objective")]
+pub(crate) struct LossArgs {
+    /// Weights of the classes in the cross-entropy with the labels: balanced (all classes count the same, however rare), or
+    /// a list such as 1,2.5,1 in the order of the model's classes
+    #[arg(long, value_name = "W0,W1,..", allow_hyphen_values = true)]
+    pub(crate) class_weights: Option<ClassWeights>,
+    /// Focal loss in place of that cross-entropy: the higher G, the less a row counts that is already right; 2 in the paper,
+    /// 0 turns it off
+    #[arg(long, value_name = "G", default_value_t = 0.0, value_parser = number(ZERO_OR_MORE))]
+    pub(crate) focal_gamma: f64,
+    /// Weight of R-Drop: each row is in its step twice, with different dropout masks, and both predictions are to be the
+    /// same; 0 turns it off
+    #[arg(long, value_name = "ALPHA", default_value_t = 0.0, value_parser = number(ZERO_OR_MORE))]
+    pub(crate) r_drop: f64,
+}
+
+impl LossArgs {
+    /// The first of these flags that says anything.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        let given = [
+            ("--class-weights", self.class_weights.is_some()),
+            ("--focal-gamma", self.focal_gamma > 0.0),
+            ("--r-drop", self.r_drop > 0.0),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
+    }
+
+    /// These terms, without those whose weight is 0. An error for settings of a term that is not there.
+    pub(super) fn terms(&self, soft: Option<LossTermRecipe>, weight_hard: f64) -> anyhow::Result<Vec<LossTermRecipe>> {
+        if let (Some(flag), true) = (self.given().filter(|flag| *flag != "--r-drop"), weight_hard == 0.0) {
+            anyhow::bail!("{flag} is about the hard term, which --weight-hard 0 turns off; leave out one of the two");
+        }
+        let Self { class_weights, focal_gamma, r_drop } = self.clone();
+        let hard = LossTermRecipe::HardLabel { weight: weight_hard, class_weights, focal_gamma };
+        let terms = soft.into_iter().chain([hard, LossTermRecipe::RDrop { weight: r_drop }]);
+        Ok(terms.filter(|term| term.weight() > 0.0).collect())
     }
 }

@@ -14,7 +14,7 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
     let compute = args.compute.device.resolve()?;
     let start = Instant::now();
     refuse_source(Path::new(&args.model), &args.output.output)?;
-    let (fit, columns) = (args.fit(), ColumnsRecipe::from(&args.columns));
+    let (fit, columns, objective) = (args.fit(), ColumnsRecipe::from(&args.columns), args.loss_terms()?);
     let trained = Finetuning {
         source: Source {
             model: &args.model,
@@ -27,6 +27,7 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         task: args.task.task(fit.seed)?,
         prune_vocabulary: args.prune_vocabulary,
         dropout: args.fitting.dropout,
+        objective,
         fit,
         output: &args.output.output,
         tensorboard: args.telemetry.tensorboard,

@@ -49,7 +49,7 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
         max_length: columns.max_length,
         student: &recipe,
         hub: &recipe.hub(&hub),
-        objective: args.loss_terms(),
+        objective: args.loss_terms()?,
         fit: args.fit(),
         cache: args.cache.as_deref(),
         output: &args.output.output,

@@ -131,14 +131,14 @@ fn train_case(
     let (config, parameters) = subject.build(rows.classes, &args.hub, seed)?;
     let mut student = Model::on(compute, config, parameters)?;
     let sampler = Sampler::new(rows.encodings.lengths(), seed, args.rows.batch_rows, bench.report.data.batch_tokens)?;
-    let objective = Objective::new(single_label::TERMS_WITH_TEACHER.to_vec())?;
+    let objective = Objective::new(&single_label::TERMS_WITH_TEACHER, &[], &[])?;
     let said = rows.teacher_logits(seed);
     let teacher = |batch: &[u32]| {
         let of = |&row: &u32| &said[row as usize * rows.classes..(row as usize + 1) * rows.classes];
         Ok(TeacherSignal::Dense(batch.iter().flat_map(of).copied().collect()))
     };
     let (encodings, labels) = (&rows.encodings, rows.labels.as_slice());
-    let examples = Examples { encodings, labels, teacher: Some(&teacher), targets: &Targets::Labels };
+    let examples = Examples { encodings, labels, teacher: Some(&teacher), targets: &Targets::Labels, views: 1 };
     let optimizer = AdamW::new(student.parameters().layout().clone(), WEIGHT_DECAY);
     let mut learner = Learner::new(&mut student, &objective, optimizer, Clip::Norm(MAX_GRADIENT_NORM), true)?;
     let (mut step, mut loss) = (0, None);

@@ -1,6 +1,7 @@
 //! A fair claim: the same student with its teacher and without, or two recipes, over several seeds on the same test rows.
 //!
-//! With and without its teacher, a student starts from the same weights, learns from the same rows and takes as many steps.
+//! With and without its teacher, a student starts from the same weights, learns from the same rows and takes as many steps;
+//! only the terms of the loss that need the teacher are left out.
 //! Two recipes are compared as they are, with the same seeds. Settings and epochs are
 //! chosen on the validation rows; the test rows are read once, when all trainings are done.
 
@@ -24,7 +25,7 @@ use crate::data::{self, Split, TaskData};
 use crate::files;
 use crate::inference::Running;
 use crate::model::TextModel;
-use crate::objective::Objective;
+use crate::objective;
 use crate::recipe::{FitRecipe, Metric, Recipe};
 use crate::run_record::RunFigures;
 use crate::scores::MACRO_F1;
@@ -163,7 +164,7 @@ impl Comparing<'_> {
                 bail!("`train.patience` would give the arms different numbers of steps; leave it out to compare");
             }
         }
-        let needs_teacher = |recipe: &Recipe| Objective::new(recipe.objective.clone()).map(|it| it.needs_teacher());
+        let needs_teacher = |recipe: &Recipe| objective::needs_teacher(&recipe.objective);
         let arm =
             |name: &str, folder, recipe, with_teacher| Arm { name: name.to_owned(), folder, recipe, with_teacher };
         Ok(match self.against {
@@ -177,11 +178,11 @@ impl Comparing<'_> {
                     );
                 }
                 [
-                    arm("recipe", "recipe", self.recipe, needs_teacher(self.recipe)?),
-                    arm("against", "against", other, needs_teacher(other)?),
+                    arm("recipe", "recipe", self.recipe, needs_teacher(self.recipe)),
+                    arm("against", "against", other, needs_teacher(other)),
                 ]
             }
-            None if !needs_teacher(self.recipe)? => {
+            None if !needs_teacher(self.recipe) => {
                 bail!("the recipe has no term that needs its teacher, and nothing is left to compare; see --against")
             }
             None => [
@@ -248,7 +249,7 @@ impl Comparing<'_> {
         }
         let objective = match arm.with_teacher || self.against.is_some() {
             true => recipe.objective.clone(),
-            false => TASK.terms_without_teacher(),
+            false => objective::without_teacher(&recipe.objective),
         };
         let folder = self.output.join(arm.folder).join(format!("seed-{seed}"));
         let trained = Training {

@@ -10,7 +10,7 @@ use super::train::Trained;
 use crate::data::Split;
 use crate::fingerprint;
 use crate::model::{self, TextModel};
-use crate::objective::Objective;
+use crate::objective::{self, LossTermRecipe, Objective};
 use crate::recipe::FitRecipe;
 use crate::run_record::RunInputs;
 use crate::tasks::{Source, Start, Task};
@@ -22,6 +22,7 @@ pub(crate) struct Finetuning<'a> {
     pub(crate) task: Task,
     pub(crate) prune_vocabulary: bool,
     pub(crate) dropout: f64,
+    pub(crate) objective: Vec<LossTermRecipe>,
     pub(crate) fit: FitRecipe,
     pub(crate) output: &'a Path,
     /// Whether to write event files for TensorBoard.
@@ -33,6 +34,7 @@ impl Finetuning<'_> {
     /// Trains, writes the model and its record.
     pub(crate) fn run(self, existing: Existing) -> anyhow::Result<Trained> {
         self.fit.check()?;
+        objective::check(&self.objective, self.dropout)?;
         let fit = self.fit.on(self.compute)?;
         let Start { mut model, train, validation } = self.task.start(&self.source)?;
         model.config.encoder = model.config.encoder.with_dropout(self.dropout as f32);
@@ -41,8 +43,7 @@ impl Finetuning<'_> {
         if self.prune_vocabulary {
             prune(&mut model, &train, max_length)?;
         }
-        let terms = self.task.terms_without_teacher();
-        let objective = Objective::new(terms.clone())?;
+        let objective = Objective::new(&self.objective, &model.config.labels, &train.labels)?;
         let targets = self.task.targets(&model.tokenizer)?;
         let train = fit_rows(&model, train, max_length)?;
         let validation = fit_rows(&model, validation, max_length)?;
@@ -57,7 +58,7 @@ impl Finetuning<'_> {
             labels: model.config.labels.clone(),
             max_length,
             teacher_max_length: None,
-            objective: terms,
+            objective: self.objective,
             student: None,
             student_weights: None,
             prune_vocabulary: self.prune_vocabulary,

@@ -24,7 +24,7 @@ use crate::files::{self, FileError, prepare_output, refuse_source};
 use crate::fingerprint;
 use crate::inference::Running;
 use crate::model::{self, TextModel};
-use crate::objective::LossTermRecipe;
+use crate::objective::{self, LossTermRecipe};
 use crate::recipe::Recipe;
 use crate::run_record::RECORD;
 use crate::scores::MACRO_F1;
@@ -132,7 +132,7 @@ impl Pipeline<'_> {
         let baseline_folder = self.output.join("baseline");
         if self.baseline {
             ui::say("training the same student from the same start without the teacher");
-            train(&baseline_folder, TASK.terms_without_teacher(), None).context("stage baseline")?;
+            train(&baseline_folder, objective::without_teacher(&recipe.objective), None).context("stage baseline")?;
         }
 
         test.say_unlabelled("row for the figures", NO_FIGURES);

@@ -12,7 +12,7 @@ use super::teacher::Teacher;
 use crate::data::Split;
 use crate::hint::HintExt;
 use crate::model::{self, TextModel};
-use crate::recipe::{LayerChoice, StudentRecipe};
+use crate::recipe::{HeadChoice, LayerChoice, StudentRecipe};
 use crate::tasks::single_label;
 use crate::ui;
 
@@ -126,11 +126,14 @@ fn of_teacher(mut teacher: TextModel, max_length: usize, wanted: &Wanted<'_>) ->
     }
     let old = &teacher.config.encoder;
     let (encoder, layers) = plan_student(wanted.recipe, old)?;
-    let parameters = match layers {
+    let mut parameters = match layers {
         None => Parameters::random(Layout::new(&encoder), encoder.pad_token_id, wanted.seed),
         Some(layers) => start::from_teacher(&encoder, old, &teacher.parameters, &layers, wanted.seed)
             .hint("--layers random starts a student of any size")?,
     };
+    if wanted.recipe.head == HeadChoice::Teacher {
+        start::copy_head(&mut parameters, &encoder, old, &teacher.parameters)?;
+    }
     let config = HfConfig { encoder, labels: teacher.config.labels };
     Ok(Start { config, parameters, tokenizer: teacher.tokenizer, max_length, weights: None })
 }
@@ -139,6 +142,10 @@ fn of_teacher(mut teacher: TextModel, max_length: usize, wanted: &Wanted<'_>) ->
 fn at_random(teacher: &Teacher, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
     let (recipe, sizes) = (wanted.recipe, wanted.recipe.sizes());
     let whole = [sizes.num_layers, sizes.hidden_size, sizes.num_heads, sizes.intermediate_size];
+    if recipe.head == HeadChoice::Teacher {
+        return Err(anyhow!("--head teacher: the teacher's head is not here, only a cache of its answers"))
+            .hint("give --teacher, or leave --head out (in a recipe `student.head`)");
+    }
     if recipe.layers != LayerChoice::Random || whole.iter().any(Option::is_none) {
         return Err(anyhow!("the teacher is not here, whose layers or sizes this student would start from")).hint(
             "give --teacher; or a pretrained --student; or --layers random with a --shape (or with --num-layers, \
@@ -188,6 +195,9 @@ pub(super) fn plan_student(
 ) -> anyhow::Result<(EncoderConfig, Option<Vec<usize>>)> {
     let encoder = configure(recipe, teacher)?;
     encoder.validate()?;
+    if recipe.head == HeadChoice::Teacher {
+        start::check_head(&encoder, teacher).hint("leave --head teacher out (in a recipe `student.head`)")?;
+    }
     let layers = layers_of(&recipe.layers);
     let layers = layers.map(|layers| start::choose_layers(&layers, teacher.num_layers, encoder.num_layers));
     Ok((encoder, layers.transpose()?))

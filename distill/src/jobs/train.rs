@@ -15,7 +15,7 @@ use crate::data::{self, Split, TaskData};
 use crate::fingerprint;
 use crate::hint::HintExt;
 use crate::model;
-use crate::objective::{LossTermRecipe, Objective};
+use crate::objective::{self, LossTermRecipe, Objective};
 use crate::recipe::{FitRecipe, StudentRecipe};
 use crate::run_record::{RunFigures, RunInputs};
 use crate::signal::{cached, quality};
@@ -63,12 +63,13 @@ impl Training<'_> {
     pub(crate) fn run(self, existing: Existing) -> anyhow::Result<Trained> {
         self.fit.check()?;
         let fit = self.fit.on(self.compute)?;
-        let objective = Objective::new(self.objective.clone())?;
+        objective::check(&self.objective, self.student.dropout)?;
+        let names = self.teacher.names()?;
         let Split { rows, labels } = self.data.train;
+        let objective = Objective::new(&self.objective, names.names(), &labels)?;
         if !objective.needs_teacher() && labels.iter().all(Option::is_none) {
             bail!("no row has a label, and without a soft term there is nothing else to learn from");
         }
-        let names = self.teacher.names()?;
         let fingerprint = self.teacher.fingerprint(TASK, self.compute);
         let weights = self.teacher.weights_hash();
         let (teacher_length, (keys, cut_by_teacher)) = (self.teacher.max_length(), self.teacher.keys(&rows)?);

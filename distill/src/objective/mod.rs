@@ -3,46 +3,44 @@
 //!
 //! A term returns a sum and a count. The division happens once, by the counts of the whole optimiser step, so splitting
 //! a step into micro-batches changes neither loss nor gradient.
+//!
+//! With R-Drop each row is in the step in two views, one after the other, each with dropout masks of its own. Terms on
+//! single views are averaged over them, and counts are of rows, whatever the number of views.
 
+mod class_weights;
+mod error;
 mod hard_label;
+mod r_drop;
 mod soft_target;
 pub(crate) mod softmax;
+mod terms;
 
-use std::iter::Sum;
 use std::ops::AddAssign;
 
-use serde::{Deserialize, Serialize};
-
 use crate::signal::{TeacherRow, TeacherSignal};
+pub(crate) use class_weights::ClassWeights;
+pub(crate) use error::ObjectiveError;
+pub(crate) use terms::{LossTermRecipe, check, needs_teacher, without_teacher};
+use terms::{check_terms, is_cross_entropy, is_r_drop};
 
 /// The training loss: a weighted sum of terms.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Objective {
-    terms: Vec<LossTermRecipe>,
+    terms: Vec<Term>,
 }
 
-/// One loss term, as in a recipe.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "term", rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum LossTermRecipe {
-    /// `weight * temperature^2 * KL(teacher || student)`, both softened by the temperature: see [`soft_target`].
-    SoftTarget {
-        /// Weight of the term.
-        weight: f64,
-        /// The logits of both models are divided by it.
-        temperature: f64,
-    },
-    /// `weight * cross-entropy` with the label: see [`hard_label`].
-    HardLabel {
-        /// Weight of the term.
-        weight: f64,
-    },
+/// A loss term for the classes of a model.
+#[derive(Debug, Clone, PartialEq)]
+struct Term {
+    recipe: LossTermRecipe,
+    /// The weight of each class, `[K]`, if the term has them.
+    class_weights: Option<Vec<f64>>,
 }
 
 /// The inputs of the loss for one micro-batch.
 ///
 /// # Shapes
-/// - `student_logits`: `[B, K]`, before softmax, with `K = classes`
+/// - `student_logits`: `[B, V, K]`, before softmax, with `V` the [views](Objective::views) of a row and `K = classes`
 /// - `labels`: `[B]`, class ids below `K` or none
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ObjectiveRows<'a> {
@@ -58,96 +56,127 @@ pub(crate) struct ObjectiveRows<'a> {
     pub(crate) labels: &'a [Option<u32>],
 }
 
-/// The divisors of the loss terms, over all micro-batches of one optimiser step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The divisors of the loss terms, over all micro-batches of one optimiser step. Made by [`Objective::counts`].
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StepCounts {
-    /// Number of rows, over which the soft term is averaged.
+    /// Number of rows.
     pub(crate) rows: usize,
-    /// Number of rows with a label, over which the hard term is averaged.
+    /// Number of rows with a label.
     pub(crate) labelled: usize,
+    /// What each term is divided by, in the order of the terms: the sum of its rows' weights, so their number unless it
+    /// has class weights.
+    of_terms: Vec<f64>,
 }
 
-impl StepCounts {
-    /// Counts the rows of a step from their labels.
-    pub(crate) fn of(labels: &[Option<u32>]) -> Self {
-        Self { rows: labels.len(), labelled: labels.iter().flatten().count() }
-    }
-}
-
-impl Sum for StepCounts {
-    /// Of micro-batches.
-    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
-        let none = Self { rows: 0, labelled: 0 };
-        parts.fold(none, |sum, part| Self { rows: sum.rows + part.rows, labelled: sum.labelled + part.labelled })
+impl Term {
+    /// How much a row with this label counts in the term's mean.
+    fn row_weight(&self, label: Option<u32>) -> f64 {
+        match (&self.recipe, label) {
+            (LossTermRecipe::SoftTarget { .. } | LossTermRecipe::RDrop { .. }, _) => 1.0,
+            // A row without a label takes the other terms alone.
+            (LossTermRecipe::HardLabel { .. }, None) => 0.0,
+            (LossTermRecipe::HardLabel { .. }, Some(label)) => match &self.class_weights {
+                Some(weights) => weights.get(label as usize).copied().unwrap_or(0.0),
+                None => 1.0,
+            },
+        }
     }
 }
 
 impl Objective {
-    /// A loss with these terms. An error if there are none, or if a weight or temperature is not a finite number above
-    /// 0.
-    pub(crate) fn new(terms: Vec<LossTermRecipe>) -> Result<Self, ObjectiveError> {
-        if terms.is_empty() {
-            return Err(ObjectiveError::Empty);
-        }
-        for term in &terms {
-            let weight = term.weight();
-            if !(weight > 0.0 && weight.is_finite()) {
-                return Err(ObjectiveError::Weight { term: term.name(), found: weight });
-            }
-            if let LossTermRecipe::SoftTarget { temperature, .. } = *term
-                && !(temperature > 0.0 && temperature.is_finite())
-            {
-                return Err(ObjectiveError::Temperature { found: temperature });
-            }
-        }
-        Ok(Self { terms })
+    /// A loss with these terms, for a model with these classes and training rows with these labels. An error if there is
+    /// no term that something can be learned from, a weight, temperature or gamma is out of range, or there are more or
+    /// fewer class weights than classes.
+    pub(crate) fn new(
+        terms: &[LossTermRecipe],
+        classes: &[String],
+        labels: &[Option<u32>],
+    ) -> Result<Self, ObjectiveError> {
+        check_terms(terms)?;
+        let term = |recipe: &LossTermRecipe| {
+            let class_weights = match recipe {
+                LossTermRecipe::HardLabel { class_weights: Some(weights), .. } => {
+                    Some(weights.resolve(classes, labels)?)
+                }
+                _ => None,
+            };
+            Ok(Term { recipe: recipe.clone(), class_weights })
+        };
+        Ok(Self { terms: terms.iter().map(term).collect::<Result<_, _>>()? })
+    }
+
+    fn recipes(&self) -> impl Iterator<Item = &LossTermRecipe> {
+        self.terms.iter().map(|term| &term.recipe)
     }
 
     /// Whether a term needs the teacher's logits.
     pub(crate) fn needs_teacher(&self) -> bool {
-        self.terms.iter().any(|term| matches!(term, LossTermRecipe::SoftTarget { .. }))
+        self.temperatures().next().is_some()
+    }
+
+    /// How many times each row is in a step, each time with other dropout masks.
+    pub(crate) fn views(&self) -> usize {
+        if self.recipes().any(is_r_drop) { 2 } else { 1 }
     }
 
     /// The temperatures at which the teacher's softmax is needed.
     pub(crate) fn temperatures(&self) -> impl Iterator<Item = f64> + '_ {
-        self.terms.iter().filter_map(|term| match *term {
+        self.recipes().filter_map(|term| match *term {
             LossTermRecipe::SoftTarget { temperature, .. } => Some(temperature),
-            LossTermRecipe::HardLabel { .. } => None,
+            LossTermRecipe::HardLabel { .. } | LossTermRecipe::RDrop { .. } => None,
         })
+    }
+
+    /// Counts the rows of a step from the labels of all its micro-batches, each row once.
+    pub(crate) fn counts<'a>(&self, labels: impl Iterator<Item = &'a Option<u32>>) -> StepCounts {
+        let mut counts = StepCounts { rows: 0, labelled: 0, of_terms: vec![0.0; self.terms.len()] };
+        for &label in labels {
+            counts.rows += 1;
+            counts.labelled += usize::from(label.is_some());
+            for (count, term) in counts.of_terms.iter_mut().zip(&self.terms) {
+                *count += term.row_weight(label);
+            }
+        }
+        counts
     }
 
     /// A report over no rows, to add micro-batches to.
     pub(crate) fn no_loss(&self) -> LossReport {
-        LossReport::new(&self.terms)
+        let term = |recipe: &LossTermRecipe| TermLoss {
+            name: recipe.name(),
+            weight: recipe.weight(),
+            loss: Weighted::default(),
+        };
+        LossReport { terms: self.recipes().map(term).collect() }
     }
 
-    /// The loss in the form that a GPU can compute: at most one term of each kind. `None` if there are more.
+    /// The loss in the form that a GPU can compute: at most one soft and one hard term, the latter as plain cross-entropy.
+    /// `None` for any other.
     pub(crate) fn fused(&self) -> Option<FusedLoss> {
         let mut fused = FusedLoss { soft_weight: 0.0, temperature: 1.0, hard_weight: 0.0 };
         let (mut soft, mut hard) = (0, 0);
-        for term in &self.terms {
+        for term in self.recipes() {
             match *term {
                 LossTermRecipe::SoftTarget { weight, temperature } => {
                     soft += 1;
                     (fused.soft_weight, fused.temperature) = (weight, temperature);
                 }
-                LossTermRecipe::HardLabel { weight } => {
+                LossTermRecipe::HardLabel { weight, class_weights: None, focal_gamma: 0.0 } => {
                     hard += 1;
                     fused.hard_weight = weight;
                 }
+                LossTermRecipe::HardLabel { .. } | LossTermRecipe::RDrop { .. } => return None,
             }
         }
         (soft <= 1 && hard <= 1).then_some(fused)
     }
 
-    /// The report of a step, from the sums of its soft and its hard term.
-    pub(crate) fn report(&self, [soft, hard]: [f64; 2], step: StepCounts) -> LossReport {
+    /// The report of a step whose loss is [fused](Self::fused), from the sums of its soft and its hard term.
+    pub(crate) fn report(&self, [soft, hard]: [f64; 2], step: &StepCounts) -> LossReport {
         let mut report = self.no_loss();
-        for term in &mut report.terms {
-            term.loss = match term.term {
-                LossTermRecipe::SoftTarget { .. } => Weighted { sum: soft, count: step.rows },
-                LossTermRecipe::HardLabel { .. } => Weighted { sum: hard, count: step.labelled },
-            };
+        for ((term, recipe), &count) in report.terms.iter_mut().zip(self.recipes()).zip(&step.of_terms) {
+            let sum = if matches!(recipe, LossTermRecipe::SoftTarget { .. }) { soft } else { hard };
+            term.loss = Weighted { sum, count };
         }
         report
     }
@@ -156,49 +185,67 @@ impl Objective {
     /// logits.
     ///
     /// # Shapes
-    /// - `d_logits`: `[B, K]`, overwritten; weighted and divided by `step`'s counts, so that micro-batches can be
+    /// - `d_logits`: `[B, V, K]`, overwritten; weighted and divided by `step`'s counts, so that micro-batches can be
     ///   summed
     pub(crate) fn evaluate(
         &self,
         rows: &ObjectiveRows<'_>,
-        step: StepCounts,
+        step: &StepCounts,
         d_logits: &mut [f32],
     ) -> Result<LossReport, ObjectiveError> {
-        rows.check(self.needs_teacher(), d_logits.len())?;
-        let mut report = LossReport::new(&self.terms);
-        let mut gradient = vec![0.0_f64; rows.classes];
+        let (classes, views) = (rows.classes, self.views());
+        rows.check(self.needs_teacher(), views, d_logits.len())?;
+        let mut report = self.no_loss();
+        let mut gradient = vec![0.0_f64; views * classes];
         for (row, &label) in rows.labels.iter().enumerate() {
-            let span = row * rows.classes..(row + 1) * rows.classes;
-            let student = finite(&rows.student_logits[span.clone()], "student", rows.first_row + row)?;
+            let span = row * views * classes..(row + 1) * views * classes;
+            let student = &rows.student_logits[span.clone()];
+            for view in student.chunks_exact(classes) {
+                finite(view, "student", rows.first_row + row)?;
+            }
             gradient.fill(0.0);
-            for (term, loss) in self.terms.iter().zip(&mut report.terms) {
-                match (*term, rows.teacher, label) {
-                    (LossTermRecipe::SoftTarget { weight, temperature }, Some(teacher), _) => {
-                        let Some(teacher) = teacher.row(row, rows.classes, temperature) else {
+            for ((term, loss), of_step) in self.terms.iter().zip(&mut report.terms).zip(&step.of_terms) {
+                let row_weight = term.row_weight(label);
+                if row_weight == 0.0 {
+                    continue;
+                }
+                let scale = term.recipe.weight() * row_weight / of_step;
+                let value = match (&term.recipe, rows.teacher, label) {
+                    (&LossTermRecipe::SoftTarget { temperature, .. }, Some(teacher), _) => {
+                        let Some(teacher) = teacher.row(row, classes, temperature) else {
                             return Err(ObjectiveError::UnknownTemperature { found: temperature });
                         };
-                        let scale = weight / step.rows as f64;
-                        loss.loss += match teacher {
+                        if let TeacherRow::Dense(logits) = teacher {
+                            finite(logits, "teacher", rows.first_row + row)?;
+                        }
+                        over_views(student, classes, scale, &mut gradient, |student, scale, gradient| match &teacher {
                             TeacherRow::Dense(teacher) => {
-                                let teacher = finite(teacher, "teacher", rows.first_row + row)?;
-                                soft_target::add_row(student, teacher, temperature, scale, &mut gradient)
+                                soft_target::add_row(student, teacher, temperature, scale, gradient)
                             }
                             TeacherRow::TopK { indices, logits, tail } => {
-                                let teacher = soft_target::TopK { indices, logits, tail };
-                                soft_target::add_top_k_row(student, &teacher, temperature, scale, &mut gradient)
+                                let teacher = soft_target::TopK { indices, logits, tail: *tail };
+                                soft_target::add_top_k_row(student, &teacher, temperature, scale, gradient)
                             }
                             TeacherRow::Sample(drawn) => {
-                                soft_target::add_sample_row(student, drawn, temperature, scale, &mut gradient)
+                                soft_target::add_sample_row(student, drawn, temperature, scale, gradient)
                             }
-                        };
+                        })
                     }
-                    (LossTermRecipe::HardLabel { weight }, _, Some(label)) => {
-                        let scale = weight / step.labelled as f64;
-                        loss.loss += hard_label::add_row(student, label as usize, scale, &mut gradient);
+                    (&LossTermRecipe::HardLabel { focal_gamma, .. }, _, Some(label)) => {
+                        let label = label as usize;
+                        over_views(student, classes, scale, &mut gradient, |student, scale, gradient| {
+                            match is_cross_entropy(&focal_gamma) {
+                                true => hard_label::add_row(student, label, scale, gradient),
+                                false => hard_label::add_focal_row(student, label, focal_gamma, scale, gradient),
+                            }
+                        })
                     }
-                    // A row without a label takes the other terms alone.
-                    (LossTermRecipe::HardLabel { .. }, _, None) | (LossTermRecipe::SoftTarget { .. }, None, _) => {}
-                }
+                    (LossTermRecipe::RDrop { .. }, ..) => r_drop::add_row(student, scale, &mut gradient),
+                    (LossTermRecipe::HardLabel { .. }, _, None) | (LossTermRecipe::SoftTarget { .. }, None, _) => {
+                        continue;
+                    }
+                };
+                loss.loss += Weighted { sum: row_weight * value, count: row_weight };
             }
             for (d_logit, &value) in d_logits[span].iter_mut().zip(&gradient) {
                 *d_logit = value as f32;
@@ -206,6 +253,22 @@ impl Objective {
         }
         Ok(report)
     }
+}
+
+/// The mean of a term over the views of a row, `add` being the term of a single view.
+///
+/// # Shapes
+/// - `student`, `gradient`: `[V, K]`
+fn over_views(
+    student: &[f32],
+    classes: usize,
+    scale: f64,
+    gradient: &mut [f64],
+    add: impl Fn(&[f32], f64, &mut [f64]) -> f64,
+) -> f64 {
+    let share = classes as f64 / student.len() as f64;
+    let views = student.chunks_exact(classes).zip(gradient.chunks_exact_mut(classes));
+    share * views.map(|(student, gradient)| add(student, share * scale, gradient)).sum::<f64>()
 }
 
 /// The weights of a loss with at most one term of each kind; 0 for a missing term.
@@ -216,32 +279,9 @@ pub(crate) struct FusedLoss {
     pub(crate) hard_weight: f64,
 }
 
-impl LossTermRecipe {
-    /// The weight of each term where nobody gives one.
-    pub(crate) const DEFAULT_WEIGHT: f64 = 0.5;
-
-    /// The temperature of the soft term where nobody gives one.
-    pub(crate) const DEFAULT_TEMPERATURE: f64 = 2.0;
-
-    /// The term's name in recipes, messages and `metrics.jsonl`.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::SoftTarget { .. } => "soft_target",
-            Self::HardLabel { .. } => "hard_label",
-        }
-    }
-
-    /// The term's weight.
-    pub(crate) fn weight(&self) -> f64 {
-        match *self {
-            Self::SoftTarget { weight, .. } | Self::HardLabel { weight } => weight,
-        }
-    }
-}
-
 impl ObjectiveRows<'_> {
-    fn check(&self, needs_teacher: bool, d_logits: usize) -> Result<(), ObjectiveError> {
-        let expected = self.labels.len() * self.classes;
+    fn check(&self, needs_teacher: bool, views: usize, d_logits: usize) -> Result<(), ObjectiveError> {
+        let expected = self.labels.len() * views * self.classes;
         for (what, found) in [("student logits", self.student_logits.len()), ("gradient", d_logits)] {
             if found != expected {
                 return Err(ObjectiveError::Size { what, found, expected });
@@ -269,24 +309,16 @@ impl ObjectiveRows<'_> {
 /// A sum over rows and their number, divided once, after all micro-batches.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Weighted {
-    /// Sum over the rows.
+    /// Sum over the rows, each times its weight.
     pub(crate) sum: f64,
-    /// Number of rows in the sum.
-    pub(crate) count: usize,
+    /// Number of rows in the sum, or the sum of their weights.
+    pub(crate) count: f64,
 }
 
 impl Weighted {
     /// The mean; 0 if there are no rows, since a term without rows adds nothing to the loss.
     pub(crate) fn mean(&self) -> f64 {
-        if self.count == 0 { 0.0 } else { self.sum / self.count as f64 }
-    }
-}
-
-impl AddAssign<f64> for Weighted {
-    /// Adds the value of one row.
-    fn add_assign(&mut self, row: f64) {
-        self.sum += row;
-        self.count += 1;
+        if self.count == 0.0 { 0.0 } else { self.sum / self.count }
     }
 }
 
@@ -300,8 +332,10 @@ impl AddAssign for Weighted {
 /// The value of one term.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct TermLoss {
-    /// The term.
-    pub(crate) term: LossTermRecipe,
+    /// The term's name.
+    pub(crate) name: &'static str,
+    /// Its weight in the loss.
+    pub(crate) weight: f64,
     /// Its value, before multiplication by its weight.
     pub(crate) loss: Weighted,
 }
@@ -314,13 +348,9 @@ pub(crate) struct LossReport {
 }
 
 impl LossReport {
-    fn new(terms: &[LossTermRecipe]) -> Self {
-        Self { terms: terms.iter().map(|&term| TermLoss { term, loss: Weighted::default() }).collect() }
-    }
-
     /// The loss over the rows reported so far: each term's mean times its weight.
     pub(crate) fn total(&self) -> f64 {
-        self.terms.iter().map(|term| term.term.weight() * term.loss.mean()).sum()
+        self.terms.iter().map(|term| term.weight * term.loss.mean()).sum()
     }
 }
 
@@ -331,72 +361,6 @@ impl AddAssign<&LossReport> for LossReport {
             ours.loss += theirs.loss;
         }
     }
-}
-
-/// Why a loss cannot be created or evaluated.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub(crate) enum ObjectiveError {
-    /// There are no terms.
-    #[error("the objective has no term: at least one of weight_soft and weight_hard must be above 0")]
-    Empty,
-    /// A weight that is not a number above 0.
-    #[error("the weight of `{term}` is {found}: it must be a number above 0")]
-    Weight {
-        /// Name of the term.
-        term: &'static str,
-        /// Its weight.
-        found: f64,
-    },
-    /// A temperature that is not a number above 0.
-    #[error("the temperature of `soft_target` is {found}: it must be a number above 0")]
-    Temperature {
-        /// The temperature.
-        found: f64,
-    },
-    /// The cache has no data for this temperature.
-    #[error(
-        "`soft_target` reads the teacher at temperature {found}, which is not among those that the cache was made for"
-    )]
-    UnknownTemperature {
-        /// The temperature.
-        found: f64,
-    },
-    /// The soft term has no teacher outputs.
-    #[error("`soft_target` needs the teacher's logits, and this batch has none")]
-    NoTeacher,
-    /// A slice has the wrong length.
-    #[error("{what}: {found} values, expected {expected} (rows times classes)")]
-    Size {
-        /// Which slice.
-        what: &'static str,
-        /// Its length.
-        found: usize,
-        /// The expected length.
-        expected: usize,
-    },
-    /// A label that is not a class id.
-    #[error("row {row} of this step: label {label}, but there are {classes} classes, counted from 0")]
-    Label {
-        /// Row within the step.
-        row: usize,
-        /// Its label.
-        label: u32,
-        /// How many classes there are.
-        classes: usize,
-    },
-    /// A logit that is infinite or not a number.
-    #[error("row {row} of this step: the {model}'s logit of class {class} is {value}{}",
-        if *model == "student" { "; the training diverged: try a lower learning rate" } else { "" })]
-    NotFinite {
-        /// Row within the step.
-        row: usize,
-        /// `student` or `teacher`.
-        model: &'static str,
-        /// Class id.
-        class: usize,
-        /// The logit.
-        value: f32,
-    },
 }
 
 fn finite<'a>(logits: &'a [f32], model: &'static str, row: usize) -> Result<&'a [f32], ObjectiveError> {

@@ -33,9 +33,9 @@ pub(crate) use metric::Metric;
 pub(crate) use read::{Setting, read};
 pub(crate) use schedule::{ScheduleKind, ScheduleRecipe};
 pub(crate) use shape::Shape;
-pub(crate) use student::{LayerChoice, StudentRecipe};
+pub(crate) use student::{HeadChoice, LayerChoice, StudentRecipe};
 
-use crate::objective::{LossTermRecipe, Objective};
+use crate::objective::{self, LossTermRecipe};
 use crate::tasks::single_label;
 use checks::refuse;
 
@@ -70,8 +70,7 @@ impl Recipe {
         refuse(&[self.train.checks(), self.student.checks()].concat())?;
         self.train.check()?;
         self.student.check()?;
-        Objective::new(self.objective.clone())?;
-        Ok(())
+        Ok(objective::check(&self.objective, self.student.dropout)?)
     }
 }
 

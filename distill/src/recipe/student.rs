@@ -8,6 +8,7 @@ use student::start::Sizes;
 use teacher::HubOptions;
 
 use super::checks::{Check, PROBABILITY};
+use super::default::is_default;
 use super::{Shape, StudentFamily};
 
 /// Architecture and initialisation of the student.
@@ -27,6 +28,9 @@ pub(crate) struct StudentRecipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) family: Option<StudentFamily>,
     pub(crate) layers: LayerChoice,
+    // Left out where it is random, as it was in records from before it could be anything else.
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) head: HeadChoice,
     /// `None`: the length of the list in `layers`, else the family's default (usually half the teacher's).
     pub(crate) num_layers: Option<usize>,
     pub(crate) hidden_size: Option<usize>,
@@ -55,6 +59,7 @@ impl StudentRecipe {
         shape: None,
         family: None,
         layers: LayerChoice::Uniform,
+        head: HeadChoice::Random,
         num_layers: None,
         hidden_size: None,
         num_heads: None,
@@ -100,6 +105,12 @@ impl StudentRecipe {
                  recipe `student.model` and `student.{key}`)"
             );
         }
+        anyhow::ensure!(
+            self.head == HeadChoice::Random,
+            "--student {model} contradicts --head teacher: a pretrained model keeps its own head where its classes are the \
+             teacher's, and another model's does not fit it; leave out one of the two (in a recipe `student.model` and \
+             `student.head`)"
+        );
         Ok(())
     }
 
@@ -202,6 +213,36 @@ impl TryFrom<String> for LayerChoice {
 impl From<LayerChoice> for String {
     fn from(choice: LayerChoice) -> Self {
         choice.to_string()
+    }
+}
+
+/// What a student's head starts from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum HeadChoice {
+    /// Nothing.
+    #[default]
+    Random,
+    /// The teacher's head; see [`student::start::copy_head`].
+    Teacher,
+}
+
+impl HeadChoice {
+    /// All of them.
+    pub(crate) const ALL: [Self; 2] = [Self::Random, Self::Teacher];
+
+    /// The word for it on the command line and in a recipe.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Teacher => "teacher",
+        }
+    }
+}
+
+impl fmt::Display for HeadChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -42,6 +42,6 @@ pub(crate) struct Questions {
     pub(crate) batch: TokenBatch,
     /// The tokens to predict; `None` if there is one prediction per row.
     pub(crate) positions: Option<Vec<u32>>,
-    /// The target of each prediction, if known.
+    /// The target of each prediction, if known; where rows are in the batch in several views, one for all of them.
     pub(crate) answers: Vec<Option<u32>>,
 }

@@ -13,7 +13,6 @@ use nn::{Compute, Model};
 use teacher::HubOptions;
 
 use crate::model::TextModel;
-use crate::objective::LossTermRecipe;
 use crate::recipe::Metric;
 use crate::scores::Evaluated;
 pub(crate) use common::{Questions, Source, Start, StoredByDefault};
@@ -85,13 +84,6 @@ impl Task {
         }
     }
 
-    /// The loss terms for training without a teacher.
-    pub(crate) fn terms_without_teacher(self) -> Vec<LossTermRecipe> {
-        match self {
-            Self::SingleLabel | Self::MaskedLm(_) => vec![LossTermRecipe::HardLabel { weight: 1.0 }],
-        }
-    }
-
     /// What a capture stores by default.
     pub(crate) fn stored_by_default(self) -> StoredByDefault {
         match self {
@@ -126,10 +118,18 @@ pub(crate) enum Targets {
 }
 
 impl Targets {
-    /// Model inputs and targets for these rows in this pass over the data.
-    pub(crate) fn ask(&self, pass: u64, encodings: &Encodings, labels: &[Option<u32>], rows: &[u32]) -> Questions {
+    /// Model inputs and targets for these rows in this pass over the data, each row in so many views; masked tokens are
+    /// always in one.
+    pub(crate) fn ask(
+        &self,
+        pass: u64,
+        encodings: &Encodings,
+        labels: &[Option<u32>],
+        rows: &[u32],
+        views: usize,
+    ) -> Questions {
         match self {
-            Self::Labels => single_label::ask(encodings, labels, rows),
+            Self::Labels => single_label::ask(encodings, labels, rows, views),
             Self::MaskedTokens(masking) => masked_lm::ask(masking, pass, encodings, rows),
         }
     }

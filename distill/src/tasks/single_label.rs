@@ -22,7 +22,7 @@ pub(crate) const TERMS_WITH_TEACHER: [LossTermRecipe; 2] = [
         weight: LossTermRecipe::DEFAULT_WEIGHT,
         temperature: LossTermRecipe::DEFAULT_TEMPERATURE,
     },
-    LossTermRecipe::HardLabel { weight: LossTermRecipe::DEFAULT_WEIGHT },
+    LossTermRecipe::hard_label(LossTermRecipe::DEFAULT_WEIGHT),
 ];
 
 /// Loads a model that has a classification head.
@@ -164,10 +164,12 @@ fn start_head(model: &mut TextModel, names: &LabelNames, seed: u64) -> anyhow::R
     Ok(())
 }
 
-/// Rows with their labels.
-pub(super) fn ask(encodings: &Encodings, labels: &[Option<u32>], rows: &[u32]) -> Questions {
+/// Rows with their labels. The views of a row stand next to each other, so that they have the same numbers in the step,
+/// and with them the same dropout masks, however it is cut into micro-batches.
+pub(super) fn ask(encodings: &Encodings, labels: &[Option<u32>], rows: &[u32], views: usize) -> Questions {
     let answers = rows.iter().map(|&row| labels[row as usize]).collect();
-    Questions { batch: TokenBatch::gather(encodings, rows), positions: None, answers }
+    let viewed: Vec<u32> = rows.iter().flat_map(|&row| std::iter::repeat_n(row, views)).collect();
+    Questions { batch: TokenBatch::gather(encodings, &viewed), positions: None, answers }
 }
 
 /// Accuracy and the like, and agreement with the teacher where its choices are known.

@@ -79,8 +79,8 @@ impl Metrics {
             ("training/learning_rate".to_string(), learning_rate),
         ];
         for term in &loss.terms {
-            line[term.term.name()] = term.loss.mean().into();
-            scalars.push((format!("loss/{}", term.term.name()), term.loss.mean()));
+            line[term.name] = term.loss.mean().into();
+            scalars.push((format!("loss/{}", term.name), term.loss.mean()));
         }
         self.line(&line)?;
         self.scalars(step + 1, &scalars)

@@ -91,18 +91,19 @@ impl Estimator<'_> {
             Compute::Cpu => None,
         };
         let Some(now) = of_gpu.or_else(memory::resident) else { return Ok(None) };
-        let sampler = self.train.sampler(recipe)?;
+        let sampler = self.train.sampler(recipe, self.objective.views())?;
         let (epoch, steps) = (sampler.epoch(0), sampler.steps_per_epoch());
         let every = steps.div_ceil(SHAPES);
         let rows = &self.train.encodings;
         let training = (0..steps).step_by(every).flat_map(|step| epoch.step(step));
-        let training: Vec<Questions> =
-            training.map(|batch| self.targets.ask(0, rows, &self.train.labels, &batch)).collect();
+        let training: Vec<Questions> = training
+            .map(|batch| self.targets.ask(0, rows, &self.train.labels, &batch, self.objective.views()))
+            .collect();
         let validation = &self.validation.encodings;
         let batches = forward_batches(&validation.lengths(), recipe.batch_tokens());
         let evaluation = batches.iter().take(EVALUATION_SHAPES);
         let evaluation: Vec<Questions> =
-            evaluation.map(|batch| self.targets.ask(0, validation, &self.validation.labels, batch)).collect();
+            evaluation.map(|batch| self.targets.ask(0, validation, &self.validation.labels, batch, 1)).collect();
         let words: HashSet<u32> = (0..rows.len()).flat_map(|row| rows.ids(row).iter().copied()).collect();
         let (averages, parameters) = (recipe.ema_decay.is_some(), model.parameters().flat().len());
         let passes = model.pass_bytes(&shapes(&training), &shapes(&evaluation), &[Tap::Logits])?;
@@ -136,7 +137,7 @@ impl Estimator<'_> {
         if bytes <= most {
             return Ok((recipe, Some(bytes)));
         }
-        let longest = self.train.encodings.lengths().into_iter().max().unwrap_or(1) as usize;
+        let longest = self.train.encodings.lengths().into_iter().max().unwrap_or(1) as usize * self.objective.views();
         let (mut smaller, mut fewer) = (recipe.clone(), bytes);
         while fewer > most && smaller.batch_tokens() > longest {
             smaller.batch_tokens = Some((smaller.batch_tokens() / 2).max(longest));
@@ -216,7 +217,8 @@ impl Estimator<'_> {
     ) -> anyhow::Result<[f64; 2]> {
         let _span = debug_span!("probe").entered();
         let weights = model.settle()?.flat().to_vec();
-        let (sampler, whole_rows) = (self.train.sampler(recipe)?, self.cache.is_none_or(cached::whole_rows));
+        let (sampler, whole_rows) =
+            (self.train.sampler(recipe, self.objective.views())?, self.cache.is_none_or(cached::whole_rows));
         let optimizer = optimizer::start(recipe, model.parameters())?;
         let mut learner = Learner::new(model, self.objective, optimizer, recipe.clip(), whole_rows)?;
         let (epoch, of_epoch) = (sampler.epoch(0), plan.steps_per_epoch);

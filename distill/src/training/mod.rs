@@ -97,10 +97,11 @@ impl Fit<'_> {
     /// Trains the model; afterwards it has the weights selected by [`FitRecipe::keep`].
     pub(crate) fn run(&self, student: &mut Model) -> anyhow::Result<Fitted> {
         check_metric(self.recipe, self.targets, self.validation, self.cache)?;
+        let views = self.objective.views();
         let restored = self.restore(student)?;
         let earlier = restored.as_ref().map(|restored| &restored.state.inputs.fit);
         let recipe = earlier.map_or(self.recipe.clone(), |earlier| self.recipe.as_measured(earlier));
-        let steps_per_epoch = self.train.sampler(&recipe)?.steps_per_epoch();
+        let steps_per_epoch = self.train.sampler(&recipe, views)?.steps_per_epoch();
         let plan = Plan::new(steps_per_epoch, &recipe)?;
         let teacher = |rows: &[u32]| {
             let cache = self.cache.context("the soft term needs the teacher's stored logits; give --cache")?;
@@ -112,6 +113,7 @@ impl Fit<'_> {
             labels: &self.train.labels,
             teacher: if self.objective.needs_teacher() { Some(&teacher) } else { None },
             targets: self.targets,
+            views,
         };
         // A training that goes on is as it was begun.
         let (recipe, bytes, seconds) = match &restored {
@@ -131,7 +133,7 @@ impl Fit<'_> {
         let fit = Fit { recipe: &recipe, inputs: &inputs, ..*self };
         let start = fit.start(student, restored)?;
         let (first, end) = (start.first_step, plan.total_steps);
-        let sampler = self.train.sampler(&recipe)?;
+        let sampler = self.train.sampler(&recipe, views)?;
         with_feed(&sampler, &examples, first, end, |feed| fit.steps(student, start, &plan, estimate, feed))
     }
 

@@ -13,8 +13,9 @@ pub(crate) struct FitRows {
 }
 
 impl FitRows {
-    /// Their order in each epoch, and how they are batched.
-    pub(super) fn sampler(&self, recipe: &FitRecipe) -> Result<Sampler, Error> {
-        Sampler::new(self.encodings.lengths(), recipe.seed, recipe.batch_rows, recipe.batch_tokens())
+    /// Their order in each epoch, and how they are batched: so many in a pass that all their views fit.
+    pub(super) fn sampler(&self, recipe: &FitRecipe, views: usize) -> Result<Sampler, Error> {
+        let batch_tokens = (recipe.batch_tokens() / views).max(1);
+        Sampler::new(self.encodings.lengths(), recipe.seed, recipe.batch_rows, batch_tokens)
     }
 }

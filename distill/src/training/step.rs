@@ -27,6 +27,8 @@ pub(crate) struct Examples<'a> {
     pub(crate) teacher: Option<&'a TeacherLookup<'a>>,
     /// The targets of the rows.
     pub(crate) targets: &'a Targets,
+    /// How many times each row is in its step: see [`Objective::views`].
+    pub(crate) views: usize,
 }
 
 /// Looks up the teacher's outputs for rows; called from several threads.
@@ -46,7 +48,7 @@ impl Examples<'_> {
 
     fn micro_batch(&self, pass: u64, rows: &[u32]) -> anyhow::Result<Prepared> {
         let teacher = self.teacher.map(|teacher| teacher(rows)).transpose()?;
-        Ok(Prepared { questions: self.targets.ask(pass, self.encodings, self.labels, rows), teacher })
+        Ok(Prepared { questions: self.targets.ask(pass, self.encodings, self.labels, rows, self.views), teacher })
     }
 }
 
@@ -119,19 +121,19 @@ impl<'a> Learner<'a> {
 
     /// Accumulates the gradient of a step over its micro-batches; returns its counts and the number of rows.
     fn add_up(&mut self, number: usize, micro_batches: &[Prepared], seed: u64) -> anyhow::Result<(StepCounts, usize)> {
-        let counts = micro_batches.iter().map(|rows| StepCounts::of(&rows.questions.answers)).sum();
+        let counts = self.objective.counts(micro_batches.iter().flat_map(|rows| &rows.questions.answers));
         let (mut first_answer, mut rows, mut tokens) = (0, 0, 0);
         let masks = DropoutRng::new(seed, number as u64, 0);
         for prepared in micro_batches {
             let masks = masks.behind(rows, tokens);
-            let taken = self.micro_batch(prepared, first_answer, counts, &masks);
+            let taken = self.micro_batch(prepared, first_answer, &counts, &masks);
             taken.with_context(|| format!("step {}", number + 1))?;
             let Questions { batch, answers, .. } = &prepared.questions;
             first_answer += answers.len();
             rows += batch.rows.len();
             tokens += batch.input_ids.len();
         }
-        Ok((counts, rows))
+        Ok((counts, rows / self.objective.views()))
     }
 
     /// Forward, loss and backward of a micro-batch. `first_answer` is the index of its first row of logits within the
@@ -140,7 +142,7 @@ impl<'a> Learner<'a> {
         &mut self,
         Prepared { questions, teacher }: &Prepared,
         first_answer: usize,
-        counts: StepCounts,
+        counts: &StepCounts,
         masks: &DropoutRng,
     ) -> anyhow::Result<()> {
         let Questions { batch, positions, answers } = questions;
@@ -185,7 +187,7 @@ impl<'a> Learner<'a> {
             let Open { counts, learning_rate, loss } = self.open.pop_front().context("a step for each report")?;
             outcomes.push(Outcome {
                 step: report.step as usize,
-                loss: loss.unwrap_or_else(|| self.objective.report(report.losses, counts)),
+                loss: loss.unwrap_or_else(|| self.objective.report(report.losses, &counts)),
                 gradient_norm: report.gradient_norm,
                 learning_rate,
             });

@@ -9,7 +9,7 @@ use datasets::TokenBatch;
 
 use super::*;
 use crate::emulated::emulated_gpu;
-use crate::objective::LossTermRecipe;
+use crate::objective::{ClassWeights, LossTermRecipe};
 
 fn student(compute: &Compute) -> Model {
     let encoder = EncoderConfig {
@@ -54,7 +54,7 @@ fn train(learner: &mut Learner<'_>, steps: std::ops::Range<usize>) -> (Vec<Outco
 
 fn check(terms: Vec<LossTermRecipe>, fused: bool) {
     let Some(device) = emulated_gpu() else { return };
-    let objective = Objective::new(terms).expect("an objective");
+    let objective = Objective::new(&terms, &[], &[]).expect("an objective");
     assert_eq!(objective.fused().is_some(), fused);
     let gpu = Compute::Cuda { device, precision: Precision::F32 };
     let (mut on_cpu, mut on_gpu) = (student(&Compute::Cpu), student(&gpu));
@@ -98,7 +98,7 @@ fn check(terms: Vec<LossTermRecipe>, fused: bool) {
 }
 
 const SOFT: LossTermRecipe = LossTermRecipe::SoftTarget { weight: 0.7, temperature: 2.0 };
-const HARD: LossTermRecipe = LossTermRecipe::HardLabel { weight: 0.4 };
+const HARD: LossTermRecipe = LossTermRecipe::hard_label(0.4);
 
 #[test]
 fn a_gpu_takes_the_steps_of_the_cpu() {
@@ -114,7 +114,7 @@ fn an_objective_that_no_kernel_has_is_computed_on_the_host() {
 #[test]
 fn a_learner_on_a_gpu_goes_on_from_its_optimizer_bit_for_bit() {
     let Some(device) = emulated_gpu() else { return };
-    let objective = Objective::new(vec![SOFT, HARD]).expect("an objective");
+    let objective = Objective::new(&[SOFT, HARD], &[], &[]).expect("an objective");
     let compute = Compute::Cuda { device, precision: Precision::Bf16 };
     let optimizer = AdamW::new(student(&Compute::Cpu).parameters().layout().clone(), 0.01);
     let (mut whole, mut first, mut second) = (student(&compute), student(&compute), student(&compute));
@@ -132,9 +132,9 @@ fn a_learner_on_a_gpu_goes_on_from_its_optimizer_bit_for_bit() {
     assert_eq!(whole.flat(), second.settle().expect("weights").flat());
 }
 
-/// Gradients of a step with dropout whose micro-batches are cut at 14 tokens or at one row, against those of the step in
-/// one piece: the largest difference over the largest element of the same tensor.
-fn cut(compute: &Compute) -> f64 {
+/// Gradients and loss of a step with dropout whose micro-batches are cut at 14 tokens or at one row, against those of the
+/// step in one piece: the largest difference over the largest element of the same tensor.
+fn cut(compute: &Compute, terms: &[LossTermRecipe]) -> f64 {
     let rows: Vec<Vec<u32>> =
         (0..11).map(|row| (0..1 + row * 5 % 13).map(|token| (row * 17 + token * 7) % 40).collect()).collect();
     let encodings = Encodings::of_ids(&rows);
@@ -147,23 +147,31 @@ fn cut(compute: &Compute) -> f64 {
         });
         Ok(TeacherSignal::Dense(logits.collect()))
     };
+    let classes = ["a", "b", "c"].map(str::to_string);
+    let objective = Objective::new(terms, &classes, &labels).expect("an objective");
+    let views = objective.views();
     let examples =
-        Examples { encodings: &encodings, labels: &labels, teacher: Some(&teacher), targets: &Targets::Labels };
-    let objective = Objective::new(vec![SOFT, HARD]).expect("an objective");
-    let gradients = |batch_tokens, pieces| {
+        Examples { encodings: &encodings, labels: &labels, teacher: Some(&teacher), targets: &Targets::Labels, views };
+    let mut losses = Vec::new();
+    let mut gradients = |batch_tokens, pieces| {
         let sampler = Sampler::new(encodings.lengths(), 3, 11, batch_tokens).expect("a sampler");
         let micro_batches = examples.prepare(0, &sampler.epoch(0).step(0)).expect("rows");
         assert_eq!(micro_batches.len(), pieces);
         let mut model = student(compute);
         let optimizer = AdamW::new(model.parameters().layout().clone(), 0.01);
         let mut learner = Learner::new(&mut model, &objective, optimizer, Clip::Norm(1.0), true).expect("a learner");
-        let (_, rows) = learner.add_up(2, &micro_batches, 5).expect("the gradient of a step");
-        assert_eq!(rows, 11);
+        let (counts, rows) = learner.add_up(2, &micro_batches, 5).expect("the gradient of a step");
+        assert_eq!((counts.rows, counts.labelled, rows), (11, 9, 11));
+        losses.push(learner.loss.total());
         model.gradients().expect("gradients")
     };
     let whole = gradients(1000, 1);
+    let pieces = [gradients(14, 8), gradients(1, 11)];
     let mut largest = 0.0f64;
-    for in_pieces in [gradients(14, 8), gradients(1, 11)] {
+    for loss in &losses {
+        largest = largest.max((loss / losses[0] - 1.0).abs());
+    }
+    for in_pieces in pieces {
         for entry in whole.layout().entries() {
             let (found, expected) = (in_pieces.get(entry.slot), whole.get(entry.slot));
             let of = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
@@ -180,10 +188,23 @@ fn cut(compute: &Compute) -> f64 {
 #[test]
 fn a_step_in_smaller_micro_batches_has_the_gradient_of_the_step_in_one_piece() {
     // The sums have another order. Measured: 4.9e-7.
-    let apart = cut(&Compute::Cpu);
+    let apart = cut(&Compute::Cpu, &[SOFT, HARD]);
     assert!(apart <= 1e-6, "{apart:e}");
     let Some(device) = emulated_gpu() else { return };
     // Measured: 5.6e-7.
-    let apart = cut(&Compute::Cuda { device, precision: Precision::F32 });
+    let apart = cut(&Compute::Cuda { device, precision: Precision::F32 }, &[SOFT, HARD]);
+    assert!(apart <= 1e-6, "{apart:e}");
+}
+
+/// Class weights are divided by their sum over the step, and both views of a row keep their dropout masks.
+#[test]
+fn that_holds_with_class_weights_focal_loss_and_two_views() {
+    let weights = Some(ClassWeights::Listed(vec![0.2, 1.0, 3.0]));
+    let hard = LossTermRecipe::HardLabel { weight: 0.4, class_weights: weights, focal_gamma: 2.0 };
+    let terms = [SOFT, hard, LossTermRecipe::RDrop { weight: 0.7 }];
+    let apart = cut(&Compute::Cpu, &terms);
+    assert!(apart <= 1e-6, "{apart:e}");
+    let Some(device) = emulated_gpu() else { return };
+    let apart = cut(&Compute::Cuda { device, precision: Precision::F32 }, &terms);
     assert!(apart <= 1e-6, "{apart:e}");
 }

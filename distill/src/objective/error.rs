@@ -1,0 +1,95 @@
+//! Why a loss cannot be created or evaluated, with the way out.
+
+/// Why a loss cannot be created or evaluated.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(crate) enum ObjectiveError {
+    /// There are no terms.
+    #[error("the objective has no term: at least one of weight_soft and weight_hard must be above 0")]
+    Empty,
+    /// A weight that is not a number above 0.
+    #[error("the weight of `{term}` is {found}: it must be a number above 0")]
+    Weight {
+        /// Name of the term.
+        term: &'static str,
+        /// Its weight.
+        found: f64,
+    },
+    /// A temperature that is not a number above 0.
+    #[error("the temperature of `soft_target` is {found}: it must be a number above 0")]
+    Temperature {
+        /// The temperature.
+        found: f64,
+    },
+    /// An exponent of the focal loss that is negative or no number.
+    #[error("the focal_gamma of `hard_label` is {found}: it must be a number, 0 or more")]
+    FocalGamma {
+        /// The exponent.
+        found: f64,
+    },
+    /// More or fewer class weights than classes.
+    #[error(
+        "{found} class weights for {expected} classes: give one for each, in the order of the model's classes ({names}), \
+         with --class-weights or in a recipe as `class_weights` of `hard_label`"
+    )]
+    ClassWeights {
+        /// How many weights there are.
+        found: usize,
+        /// How many classes there are.
+        expected: usize,
+        /// The first of them.
+        names: String,
+    },
+    /// R-Drop and nothing else.
+    #[error("`r_drop` alone teaches nothing: add `soft_target` or `hard_label`, with a weight above 0")]
+    RDropAlone,
+    /// R-Drop for a model without dropout.
+    #[error(
+        "R-Drop compares two dropout masks, and the dropout is 0, so that it would do nothing: give --dropout, such as 0.1, \
+         or leave out --r-drop (in a recipe `student.dropout` and the term `r_drop`)"
+    )]
+    NoDropout,
+    /// The cache has no data for this temperature.
+    #[error(
+        "`soft_target` reads the teacher at temperature {found}, which is not among those that the cache was made for"
+    )]
+    UnknownTemperature {
+        /// The temperature.
+        found: f64,
+    },
+    /// The soft term has no teacher outputs.
+    #[error("`soft_target` needs the teacher's logits, and this batch has none")]
+    NoTeacher,
+    /// A slice has the wrong length.
+    #[error("{what}: {found} values, expected {expected} (rows times classes)")]
+    Size {
+        /// Which slice.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// The expected length.
+        expected: usize,
+    },
+    /// A label that is not a class id.
+    #[error("row {row} of this step: label {label}, but there are {classes} classes, counted from 0")]
+    Label {
+        /// Row within the step.
+        row: usize,
+        /// Its label.
+        label: u32,
+        /// How many classes there are.
+        classes: usize,
+    },
+    /// A logit that is infinite or not a number.
+    #[error("row {row} of this step: the {model}'s logit of class {class} is {value}{}",
+        if *model == "student" { "; the training diverged: try a lower learning rate" } else { "" })]
+    NotFinite {
+        /// Row within the step.
+        row: usize,
+        /// `student` or `teacher`.
+        model: &'static str,
+        /// Class id.
+        class: usize,
+        /// The logit.
+        value: f32,
+    },
+}
