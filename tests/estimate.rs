@@ -93,3 +93,17 @@ fn what_would_be_found_out_is_not_given_as_well() {
     );
     place.refuses("run recipe.toml --output out", &["recipe.toml", "such as 20MB"]);
 }
+
+#[test]
+fn values_that_are_computed_twice_make_the_same_model_in_less_memory() {
+    let place = Workplace::with_cache();
+    let line = format!("{TRAIN} --num-layers 4 --batch-rows 600 --batch-tokens 20000");
+    let estimate = |flags: &str, folder: &str| {
+        let report = place.json(&format!("{line} {flags} --output {folder}"));
+        report["estimated_memory_bytes"].as_u64().expect("an estimate")
+    };
+    let (whole, less) = (estimate("", "whole"), estimate("--recompute", "twice"));
+    assert!(less + 3_000_000 < whole, "{less} after {whole}");
+    assert!(place.read_bytes("whole/model.safetensors") == place.read_bytes("twice/model.safetensors"));
+    assert_eq!(place.read_json("twice/distill.json")["inputs"]["fit"]["recompute"], true);
+}

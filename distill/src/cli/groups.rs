@@ -185,6 +185,10 @@ pub(crate) struct FittingArgs {
     /// Use at most this much memory, such as 4GiB, by a lower --batch-tokens [default: what is free]
     #[arg(long, value_name = "SIZE", conflicts_with = "batch_tokens")]
     pub(crate) memory: Option<Bytes>,
+    /// Keep only what goes from layer to layer, and compute the rest again in the backward pass: less memory for about a third
+    /// more time, and the same model
+    #[arg(long)]
+    pub(crate) recompute: bool,
     /// Learning rate after the warmup: constant, linear (falls to 0), cosine, inverse-sqrt, one-cycle, or plateau (reduced
     /// when evaluations no longer improve)
     #[arg(long, value_parser = one_of(&ScheduleKind::ALL, ScheduleKind::name), value_name = "NAME",
@@ -278,6 +282,7 @@ impl FittingArgs {
             max_steps: self.max_steps,
             max_minutes: self.max_minutes,
             memory: self.memory,
+            recompute: self.recompute,
             batch_rows: self.batch_rows,
             batch_tokens: compute.batch_tokens,
             learning_rate,

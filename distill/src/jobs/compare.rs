@@ -243,9 +243,8 @@ impl Comparing<'_> {
         let labelled_alone = self.against.is_none() && !arm.with_teacher;
         let (all, unlabelled) =
             (split.train.rows.len(), split.train.labels.iter().filter(|label| label.is_none()).count());
-        if labelled_alone && unlabelled > 0 && fit.evaluate_steps.is_none() {
-            // As often as the other arm, whose epochs are longer.
-            fit.evaluate_steps = Some(all.div_ceil(fit.batch_rows) * fit.evaluate_every);
+        if let Some(steps) = fit.max_steps.filter(|_| labelled_alone && unlabelled > 0) {
+            fit = fit.over_fewer_rows(steps, all);
         }
         let objective = match arm.with_teacher || self.against.is_some() {
             true => recipe.objective.clone(),

@@ -25,7 +25,7 @@ use crate::fingerprint;
 use crate::inference::Running;
 use crate::model::{self, TextModel};
 use crate::objective::{self, LossTermRecipe};
-use crate::recipe::Recipe;
+use crate::recipe::{FitRecipe, Recipe};
 use crate::run_record::RECORD;
 use crate::scores::MACRO_F1;
 use crate::tasks::{Task, single_label};
@@ -48,11 +48,18 @@ pub(crate) struct Pipeline<'a> {
     pub(crate) test: Option<Vec<Row>>,
     /// Name of the rows that scores are on, for messages and the model card.
     pub(crate) measured_on: String,
-    /// Whether to train the same student without the teacher as well.
+    /// Whether to train the same student on the labelled rows alone as well, for as many steps.
     pub(crate) baseline: bool,
     /// Whether to remove the output of an earlier run first.
     pub(crate) overwrite: bool,
     pub(crate) compute: &'a Compute,
+}
+
+/// What a training learns from, and how long.
+struct Arm<'a> {
+    objective: Vec<LossTermRecipe>,
+    cache: Option<&'a Path>,
+    fit: FitRecipe,
 }
 
 /// The folders that stages write, besides the cache.
@@ -108,31 +115,40 @@ impl Pipeline<'_> {
         refuse_foreign(&export_folder)?;
         let cache = capture_recipe(recipe, TASK, teacher, &all, &cache_folder, self.compute).context("stage cache")?;
 
-        let train = |folder: &Path, objective: Vec<LossTermRecipe>, cache: Option<&Path>| -> anyhow::Result<()> {
-            Training {
+        let train = |folder: &Path, arm: Arm<'_>| {
+            let Arm { objective, cache, fit } = arm;
+            let trained = Training {
                 teacher: Teacher::of_model(load()?, recipe.data.max_length)?,
                 data: split()?,
                 max_length: recipe.data.max_length,
                 student: &recipe.student,
                 hub: &student_hub,
                 objective,
-                fit: recipe.train.clone(),
+                fit,
                 cache,
                 output: folder,
                 tensorboard: false,
                 force: recipe.teacher.force,
-                labelled_alone: false,
+                labelled_alone: cache.is_none(),
                 compute: self.compute,
-            }
-            .run(Existing::Resume)?;
-            Ok(())
+            };
+            trained.run(Existing::Resume)
         };
         ui::say("training the student with its teacher");
-        train(&student_folder, recipe.objective.clone(), Some(&cache_folder)).context("stage train")?;
+        let (objective, fit) = (recipe.objective.clone(), recipe.train.clone());
+        let arm = Arm { objective, cache: Some(&cache_folder), fit };
+        let steps = train(&student_folder, arm).context("stage train")?.figures.steps;
         let baseline_folder = self.output.join("baseline");
         if self.baseline {
-            ui::say("training the same student from the same start without the teacher");
-            train(&baseline_folder, objective::without_teacher(&recipe.objective), None).context("stage baseline")?;
+            let labelled = all.labels.iter().flatten().count();
+            ui::say(format!(
+                "training the same student from the same start on {} labels alone, for as many steps",
+                ui::count(labelled as u64)
+            ));
+            let objective = objective::without_teacher(&recipe.objective);
+            let arm =
+                Arm { objective, cache: None, fit: recipe.train.over_fewer_rows(steps, split()?.train.rows.len()) };
+            train(&baseline_folder, arm).context("stage baseline")?;
         }
 
         test.say_unlabelled("row for the figures", NO_FIGURES);

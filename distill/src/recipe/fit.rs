@@ -25,6 +25,9 @@ pub(crate) struct FitRecipe {
     /// `batch_tokens` is lowered until the training takes at most so much memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) memory: Option<Bytes>,
+    /// Whether the values of each layer are computed again in the backward pass instead of being kept.
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) recompute: bool,
     /// Maximum tokens per forward pass; `None` for the device's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) batch_tokens: Option<usize>,
@@ -102,6 +105,7 @@ impl FitRecipe {
         max_steps: None,
         max_minutes: None,
         memory: None,
+        recompute: false,
         batch_rows: 32,
         batch_tokens: None,
         learning_rate: 1e-4,
@@ -198,6 +202,17 @@ impl FitRecipe {
             anyhow::bail!("--min-gain goes with --patience (in a recipe `train.min_gain` with `train.patience`)");
         }
         Ok(())
+    }
+
+    /// The same over fewer rows: as many steps, and evaluated as often as over `rows` of them.
+    pub(crate) fn over_fewer_rows(&self, steps: usize, rows: usize) -> Self {
+        let every = rows.div_ceil(self.batch_rows) * self.evaluate_every;
+        Self {
+            max_steps: Some(steps),
+            max_minutes: None,
+            evaluate_steps: self.evaluate_steps.or(Some(every)),
+            ..self.clone()
+        }
     }
 
     /// How gradients are clipped.

@@ -146,7 +146,7 @@ impl Estimator<'_> {
         let (tokens, fits) = (smaller.batch_tokens(), fewer <= most);
         let told = |bytes: u64| ui::bytes(bytes);
         let [whole, part, free] = [bytes, fewer, most.saturating_sub(now)].map(told);
-        let way_out = "a smaller student, shorter rows (--max-length) or --keep last take less";
+        let way_out = "--recompute, a smaller student, shorter rows (--max-length) or --keep last take less";
         match (recipe.memory, fits) {
             (Some(memory), true) => {
                 ui::say(format!("--memory {memory}: --batch-tokens {tokens}, with which it takes about {part}"));

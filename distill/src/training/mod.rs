@@ -97,6 +97,7 @@ impl Fit<'_> {
     /// Trains the model; afterwards it has the weights selected by [`FitRecipe::keep`].
     pub(crate) fn run(&self, student: &mut Model) -> anyhow::Result<Fitted> {
         check_metric(self.recipe, self.targets, self.validation, self.cache)?;
+        optimizer::rate_factors(self.recipe, student.parameters().layout())?;
         let views = self.objective.views();
         let restored = self.restore(student)?;
         let earlier = restored.as_ref().map(|restored| &restored.state.inputs.fit);
@@ -115,6 +116,7 @@ impl Fit<'_> {
             targets: self.targets,
             views,
         };
+        student.recompute(recipe.recompute.then_some(1))?;
         // A training that goes on is as it was begun.
         let (recipe, bytes, seconds) = match &restored {
             Some(_) => (recipe, None, None),

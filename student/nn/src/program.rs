@@ -11,6 +11,7 @@
 mod demand;
 mod join;
 pub(crate) mod places;
+mod stages;
 mod trained;
 
 use crate::op::{Activate, Attention, Decode, Embed, Kind, Linear, NormSlots, Op, ResidualNorm, Site};
@@ -23,6 +24,10 @@ use crate::{Activation, Error};
 pub(crate) struct Program {
     pub(crate) values: Vec<Value>,
     pub(crate) ops: Vec<Op>,
+    /// Of a [stage](Program::stages): values that earlier ones have made.
+    pub(crate) given: Vec<ValueId>,
+    /// Values that later stages read.
+    pub(crate) handed: Vec<ValueId>,
 }
 
 impl Program {

@@ -215,6 +215,12 @@ pub trait Session: Send {
     /// ```
     fn backward(&mut self, pass: Pass) -> Result<(), Error>;
 
+    /// From now on passes in training keep only what goes from one stage of so many layers to the next, and compute a stage's
+    /// values again when the backward pass comes to it: less memory, the same bits, at most a forward pass more. `None`
+    /// keeps everything. (Chen et al., 2016, "Training Deep Nets with Sublinear Memory Cost".) On a GPU a pass that is
+    /// asked for other taps than the logits keeps everything.
+    fn recompute(&mut self, layers: Option<usize>) -> Result<(), Error>;
+
     /// Bytes that a training takes besides the weights and the buffers of passes: gradients, moments and, if it keeps one,
     /// the average of the weights. `words` is the number of different words in its batches: a CPU has no memory for the
     /// others.

@@ -36,6 +36,9 @@ pub(super) struct Chunk {
     pub(super) scratch: Scratch,
     /// Gradients of biases and norms, where [`Shares`] says.
     pub(super) vectors: Vec<f32>,
+    /// What a stage of a pass hands to later ones, and the gradients that come back.
+    handed: HashMap<ValueId, Vec<f32>>,
+    handed_gradients: HashMap<ValueId, Vec<f32>>,
 }
 
 /// The tokens of each kind of rows.
@@ -189,6 +192,45 @@ impl Run<'_> {
 
     pub(super) fn put(&mut self, taken: Taken) {
         self.chunk.places[taken.place] = taken.data;
+    }
+
+    /// Copies the values that earlier stages have handed over to their places.
+    pub(super) fn load_given(&mut self) {
+        for &value in &self.context.plan.program.given {
+            let mut to = self.take_value(value);
+            to.copy_from_slice(&self.chunk.handed[&value]);
+            self.put(to);
+        }
+    }
+
+    /// Keeps the values that later stages read.
+    pub(super) fn keep_handed(&mut self) {
+        for &value in &self.context.plan.program.handed {
+            let values = self.value(value).to_vec();
+            self.chunk.handed.insert(value, values);
+        }
+    }
+
+    /// Puts the gradients that later stages have left to where this one's backward pass reads them.
+    pub(super) fn enter_handed(&mut self) {
+        for &value in &self.context.plan.program.handed {
+            let mut to = self.take_gradient(value);
+            // A later stage has read it, or it would not have been handed over.
+            to.copy_from_slice(&self.chunk.handed_gradients[&value]);
+            self.chunk.handed_gradients.remove(&value);
+            self.put(to);
+        }
+    }
+
+    /// Keeps the gradients of the values that this stage was given, for the stages that made them.
+    pub(super) fn keep_given(&mut self) {
+        for &value in &self.context.plan.program.given {
+            let gradient = self.gradient(value).to_vec();
+            match self.chunk.handed_gradients.get_mut(&value) {
+                Some(sum) => sum.iter_mut().zip(&gradient).for_each(|(sum, gradient)| *sum += gradient),
+                None => _ = self.chunk.handed_gradients.insert(value, gradient),
+            }
+        }
     }
 
     /// Turns the buffer of an output's gradient into that of one of the inputs.

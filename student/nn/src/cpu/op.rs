@@ -24,11 +24,11 @@ use crate::program::places::{Gradient, Habits, Needs, Room};
 use crate::value::ValueId;
 
 impl Run<'_> {
-    /// Runs the list forward and copies out the values at taps.
-    pub(super) fn forward(mut self, taps: Vec<&mut [f32]>) {
+    /// Runs the list forward and copies out the values at taps, if there is room for them.
+    pub(super) fn forward(mut self, taps: &mut dyn Iterator<Item = &mut [f32]>) {
         let plan = self.context.plan;
         self.grow();
-        let mut taps = taps.into_iter();
+        self.load_given();
         for (index, op) in plan.program.ops.iter().enumerate() {
             match &op.kind {
                 Kind::Embed(embed) => embed::forward(&mut self, index, op, embed),
@@ -44,6 +44,7 @@ impl Run<'_> {
                 Kind::Tap(_) => tap::forward(&self, op, taps.next()),
             }
         }
+        self.keep_handed();
     }
 
     /// Runs a range of the list backward. Takes the gradients at its taps from the end of `taps`. Leaves the gradients
@@ -53,6 +54,10 @@ impl Run<'_> {
         self.grow();
         self.chunk.vectors.clear();
         self.chunk.vectors.resize(self.context.vectors.vector_len(), 0.0);
+        if range.end == plan.program.ops.len() {
+            self.enter_handed();
+        }
+        let is_whole = range.start == 0;
         for (index, op) in range.clone().zip(&plan.program.ops[range]).rev() {
             match &op.kind {
                 Kind::Embed(embed) => embed::backward(&mut self, index, op, embed),
@@ -67,6 +72,9 @@ impl Run<'_> {
                 Kind::Select(_) => select::backward(&mut self, index, op),
                 Kind::Tap(_) => tap::backward(&mut self, index, op, taps.pop().flatten()),
             }
+        }
+        if is_whole {
+            self.keep_given();
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::program::Program;
 use crate::program::places::Plan;
 use crate::session::{Plans, Session, StepRates, StepReport, next_number};
 use crate::slot::{Slot, Span};
-use crate::value::{Rows, Tap};
+use crate::value::{Rows, Tap, Value};
 use crate::{Compute, DropoutRng, EncoderConfig, Error, Gradients, Layout, Mode, PackedInput, Parameters, Pass};
 
 /// Target tokens per chunk: enough for efficient products, few enough to balance the rows of one training step over the
@@ -42,6 +42,8 @@ pub(crate) struct CpuSession {
     idle: Vec<Chunk>,
     prepared: Prepared,
     training: Option<Training>,
+    /// Layers of a stage, if passes in training compute their values twice.
+    recomputes: Option<usize>,
     /// Logits of passes in evaluation mode.
     submitted: VecDeque<Vec<f32>>,
 }
@@ -53,10 +55,25 @@ struct Training {
     reports: Vec<StepReport>,
 }
 
+/// The stages of a pass: one, unless what it computes is computed again for its backward pass.
+struct CpuPlan {
+    stages: Vec<Stage>,
+}
+
 /// A plan, and where the gradient of each parameter comes from.
-pub(super) struct CpuPlan {
-    pub(super) plan: Plan,
-    pub(super) shares: Shares,
+struct Stage {
+    plan: Plan,
+    shares: Shares,
+}
+
+impl CpuPlan {
+    /// The taps with their operations and the values of their program, in the order of the list.
+    fn taps(&self) -> impl Iterator<Item = (Tap, &Op, &[Value])> {
+        self.stages.iter().flat_map(|stage| {
+            let program = &stage.plan.program;
+            program.taps().map(|(tap, op)| (tap, op, program.values.as_slice()))
+        })
+    }
 }
 
 /// Weights in the form that products read, for passes that find them unchanged.
@@ -91,23 +108,32 @@ impl CpuSession {
             idle: Vec::new(),
             prepared: Prepared::default(),
             training: None,
+            recomputes: None,
             submitted: VecDeque::new(),
         })
     }
 
     fn plan(&mut self, taps: &[Tap], training: bool) -> Result<Arc<CpuPlan>, Error> {
         let (program, layout) = (&self.program, self.parameters.layout());
+        let layers = self.recomputes.filter(|_| training);
         self.plans.get(taps, training, |taps| {
             let mut program = program.demanded(taps, training)?;
             // An attention's queries may have other rows than its keys and values: they are a product of their own.
             program.join(layout, |program, value| !program.is_query(value));
-            let plan = Plan::new(program, &CpuHabits, training);
-            Ok(CpuPlan { shares: Shares::new(layout, &plan.program), plan })
+            let programs = match layers {
+                Some(layers) => program.stages(layers),
+                None => vec![program],
+            };
+            let stages = programs.into_iter().map(|program| {
+                let plan = Plan::new(program, &CpuHabits, training);
+                Stage { shares: Shares::new(layout, &plan.program), plan }
+            });
+            Ok(CpuPlan { stages: stages.collect() })
         })
     }
 
     /// [`Session::backward`] in ranges of the list that begin at these operations, in ascending order; each range's weights'
-    /// gradients are finished before the range in front of it runs.
+    /// gradients are finished before the range in front of it runs. Of a pass in stages, in the ranges of the last.
     pub(crate) fn backward_in_ranges(&mut self, pass: Pass, cuts: &[usize]) -> Result<(), Error> {
         let (taps, pass) = pass.into_kept::<CpuPass>()?;
         let CpuPass { of, changes, mut chunks, plan, masks } = pass;
@@ -121,43 +147,59 @@ impl CpuSession {
             return Err(Error::NoGradient);
         }
         self.training();
-        if let Some(training) = self.training.as_mut().filter(|_| plan.shares.looks_up) {
+        if let Some(training) = self.training.as_mut().filter(|_| plan.stages.iter().any(|stage| stage.shares.looks_up))
+        {
             // A pass from before the training began told its optimiser nothing.
             let ids = chunks.iter().flat_map(|chunk| &chunk.input_ids);
             training.optimizer.look_up(&mut self.parameters, ids);
         }
-        let context = Context {
-            plan: &plan.plan,
-            parameters: &self.parameters,
-            vectors: &plan.shares,
-            masks: Some(&masks),
-            prepared: None,
-        };
-        let program = &plan.plan.program;
+        // Of the taps of each chunk, in the order of the list.
         let mut entering: Vec<Vec<Option<&[f32]>>> = vec![Vec::new(); chunks.len()];
-        for (tapped, (_, op)) in taps.iter().zip(program.taps()) {
+        for (tapped, (_, op, values)) in taps.iter().zip(plan.taps()) {
             let mut rest = tapped.gradient.as_deref();
             for (chunk, entering) in chunks.iter().zip(&mut entering) {
-                let (mine, behind) = rest
-                    .map(|rest| rest.split_at(chunk.selected.count(program.values[op.out.0].rows) * tapped.width))
-                    .unzip();
+                let (mine, behind) =
+                    rest.map(|rest| rest.split_at(chunk.selected.count(values[op.out.0].rows) * tapped.width)).unzip();
                 entering.push(mine);
                 rest = behind;
             }
         }
-        let mut end = program.ops.len();
-        let first = self
-            .training
-            .as_ref()
-            .map_or(0, |training| program.first_trained(self.parameters.layout(), training.optimizer.rate_factors()));
-        for &start in cuts.iter().rev().filter(|cut| **cut > first).chain([&first]) {
-            let range = start.min(end)..end;
-            let work = chunks.par_iter_mut().zip(&mut entering);
-            work.for_each(|(chunk, entering)| Run { chunk, context: &context }.backward(range.clone(), entering));
-            if let Some(training) = &mut self.training {
-                weights::sum_over_chunks(&context, &chunks, range.clone(), &mut training.gradients);
+        let factors = self.training.as_ref().map(|training| training.optimizer.rate_factors().to_vec());
+        let first_trained = |stage: &Stage| match &factors {
+            Some(factors) => stage.plan.program.first_trained(self.parameters.layout(), factors),
+            None => 0,
+        };
+        let is_trained = |stage: &Stage| first_trained(stage) < stage.plan.program.ops.len();
+        let last = plan.stages.len() - 1;
+        for (number, stage) in plan.stages.iter().enumerate().rev() {
+            if plan.stages[..=number].iter().all(|stage| !is_trained(stage)) {
+                break;
             }
-            end = range.start;
+            let context = Context {
+                plan: &stage.plan,
+                parameters: &self.parameters,
+                vectors: &stage.shares,
+                masks: Some(&masks),
+                prepared: None,
+            };
+            if number < last {
+                chunks
+                    .par_iter_mut()
+                    .for_each(|chunk| Run { chunk, context: &context }.forward(&mut std::iter::empty()));
+            }
+            let earlier = plan.stages[..number].iter().any(is_trained);
+            let first = if earlier { 0 } else { first_trained(stage) };
+            let mut end = stage.plan.program.ops.len();
+            let cuts = if number == last { cuts } else { &[] };
+            for &start in cuts.iter().rev().filter(|cut| **cut > first).chain([&first]) {
+                let range = start.min(end)..end;
+                let work = chunks.par_iter_mut().zip(&mut entering);
+                work.for_each(|(chunk, entering)| Run { chunk, context: &context }.backward(range.clone(), entering));
+                if let Some(training) = &mut self.training {
+                    weights::sum_over_chunks(&context, &chunks, range.clone(), &mut training.gradients);
+                }
+                end = range.start;
+            }
         }
         // Those that were in use are the first to be so again.
         chunks.append(&mut self.idle);
@@ -214,26 +256,30 @@ impl Session for CpuSession {
         match mode {
             // Weights in training serve one pass: preparing them for the next would cost memory and save little.
             Mode::Train(_) => self.prepared = Prepared::default(),
-            Mode::Eval => self.prepared.update(&plan.plan.program, &self.parameters),
+            Mode::Eval => {
+                plan.stages.iter().for_each(|stage| self.prepared.update(&stage.plan.program, &self.parameters))
+            }
         }
         let masks = if let Mode::Train(masks) = mode { Some(*masks) } else { None };
-        let context = Context {
-            plan: &plan.plan,
-            parameters: &self.parameters,
-            vectors: &plan.shares,
-            masks: masks.as_ref(),
-            prepared: (!training).then_some(&self.prepared.panels),
-        };
-
+        let (parameters, panels) = (&self.parameters, &self.prepared.panels);
+        let contexts: Vec<Context<'_>> = plan
+            .stages
+            .iter()
+            .map(|Stage { plan, shares }| Context {
+                plan,
+                parameters,
+                vectors: shares,
+                masks: masks.as_ref(),
+                prepared: (!training).then_some(panels),
+            })
+            .collect();
         // Each chunk writes what is tapped to where it stays.
         let ranges = cut(input.starts);
         let selected: Vec<Selected> = ranges.iter().map(|texts| Selected::new(input, texts)).collect();
         let mut tapped: Vec<Tapped> = plan
-            .plan
-            .program
             .taps()
-            .map(|(tap, op)| {
-                let value = plan.plan.program.values[op.out.0];
+            .map(|(tap, op, values)| {
+                let value = values[op.out.0];
                 let rows = selected.iter().map(|selected| selected.count(value.rows)).sum();
                 Tapped::new(tap, rows, value.width, true)
             })
@@ -243,8 +289,8 @@ impl Session for CpuSession {
             .zip(selected)
             .map(|(texts, selected)| Work { texts, selected, places: Vec::new() })
             .collect();
-        for (tapped, (_, op)) in tapped.iter_mut().zip(plan.plan.program.taps()) {
-            let rows = plan.plan.program.values[op.out.0].rows;
+        for (tapped, (_, op, values)) in tapped.iter_mut().zip(plan.taps()) {
+            let rows = values[op.out.0].rows;
             let mut rest = tapped.value.as_mut_slice();
             for work in &mut work {
                 let (place, behind) = rest.split_at_mut(work.selected.count(rows) * tapped.width);
@@ -254,7 +300,8 @@ impl Session for CpuSession {
         }
         let forward = |chunk: &mut Chunk, work: Work<'_>| {
             chunk.load(input, work.texts, work.selected);
-            Run { chunk, context: &context }.forward(work.places);
+            let mut taps = work.places.into_iter();
+            contexts.iter().for_each(|context| Run { chunk, context }.forward(&mut taps));
         };
         let kept: Option<Box<dyn Any + Send>> = match masks {
             None => {
@@ -289,6 +336,14 @@ impl Session for CpuSession {
         self.backward_in_ranges(pass, &[])
     }
 
+    fn recompute(&mut self, layers: Option<usize>) -> Result<(), Error> {
+        if self.recomputes != layers {
+            self.recomputes = layers;
+            self.plans = Plans::new();
+        }
+        Ok(())
+    }
+
     fn training_bytes(&self, words: usize, averages: bool) -> usize {
         let layout = self.parameters.layout();
         // Pages of zeros that nobody writes to are never there.
@@ -305,10 +360,11 @@ impl Session for CpuSession {
         taps: &[Tap],
     ) -> Result<usize, Error> {
         let plan = self.plan(taps, true)?;
+        let vectors = 4 * plan.stages[0].shares.vector_len();
         let mut chunks: Vec<usize> = Vec::new();
         for &batch in training {
             for (index, texts) in cut(batch.starts).iter().enumerate() {
-                let bytes = chunk_bytes(&plan, batch, texts) + 4 * plan.shares.vector_len();
+                let bytes = chunk_bytes(&plan, batch, texts) + vectors;
                 match chunks.get_mut(index) {
                     Some(most) => *most = (*most).max(bytes),
                     None => chunks.push(bytes),
@@ -327,7 +383,8 @@ impl Session for CpuSession {
             chunks.resize(chunks.len().max(threads), 0);
             chunks.iter_mut().rev().take(threads).for_each(|chunk| *chunk = (*chunk).max(most));
             let weight = |op: &Op| if let Kind::Linear(linear) = &op.kind { Some(linear.weight) } else { None };
-            let weights: HashSet<Span> = plan.plan.program.ops.iter().filter_map(weight).collect();
+            let ops = plan.stages.iter().flat_map(|stage| &stage.plan.program.ops);
+            let weights: HashSet<Span> = ops.filter_map(weight).collect();
             prepared = weights.into_iter().map(|span| 4 * self.parameters.span(span).len()).sum();
         }
         Ok(prepared + chunks.iter().sum::<usize>())
@@ -428,8 +485,16 @@ fn chunk_bytes(plan: &CpuPlan, batch: PackedInput<'_>, texts: &Range<usize>) -> 
     let selected = Selected::new(batch, texts);
     let starts = &selected.of(Rows::Tokens).starts;
     let longest = starts.windows(2).map(|text| text[1] - text[0]).max().unwrap_or(0);
-    let places = plan.plan.bytes(|rows| selected.count(rows));
-    places.iter().sum::<usize>() + 4 * 3 * longest * longest
+    let mut places: Vec<usize> = Vec::new();
+    let mut handed = 0;
+    for Stage { plan, .. } in &plan.stages {
+        let bytes = plan.bytes(|rows| selected.count(rows));
+        places.resize(places.len().max(bytes.len()), 0);
+        places.iter_mut().zip(bytes).for_each(|(most, bytes)| *most = (*most).max(bytes));
+        let values = plan.program.handed.iter().map(|value| plan.program.values[value.0]);
+        handed += values.map(|value| 4 * selected.count(value.rows) * value.width).sum::<usize>();
+    }
+    places.iter().sum::<usize>() + handed + 4 * 3 * longest * longest
 }
 
 /// Cuts rows into chunks of about [`CHUNK_TOKENS`], an even number of them where there are rows enough.

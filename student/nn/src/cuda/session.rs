@@ -5,12 +5,14 @@
 //! only when a batch is larger than any before. The dropout masks are the same as on the CPU.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::batch::{Batch, BatchMemory};
 use super::device::{Buffer, Device};
 use super::op;
 use super::op::attention::launch::{LONGEST_AT_SPEED, TILE_HEAD_SIZES, longest};
+use super::op::rows::launch::{GatherRows, ScatterAddRows};
 use super::op::sums::launch::SumRows;
 use super::op::top_k::launch::selects_top;
 use super::op::top_k::run::TopMemory;
@@ -26,7 +28,7 @@ use crate::pass::Tapped;
 use crate::program::Program;
 use crate::program::places::Plan;
 use crate::session::{Plans, Session, SoftHardLoss, next_number};
-use crate::value::{Rows, Tap};
+use crate::value::{Rows, Tap, Value, ValueId};
 use crate::{
     AdamW, Compute, DropoutRng, EncoderConfig, Error, Gradients, Layout, Mode, PackedInput, Parameters, Pass, Slot,
     StepRates, StepReport, TopK, TopLogits,
@@ -40,7 +42,10 @@ pub(crate) struct CudaSession {
     /// As of the last time that they were read back.
     parameters: Parameters,
     program: Program,
-    plans: Plans<Plan>,
+    /// Of each stage of a pass: one, unless what it computes is computed again for its backward pass.
+    plans: Plans<Vec<Plan>>,
+    /// Layers of a stage, if passes in training compute their values twice.
+    recomputes: Option<usize>,
     weights: Weights,
     /// All that a pass keeps.
     arena: Buffer,
@@ -65,8 +70,11 @@ pub(crate) struct CudaSession {
 struct CudaPass {
     /// No other pass of any model has it.
     number: u64,
-    plan: Arc<Plan>,
-    places: Vec<Ptr>,
+    stages: Arc<Vec<Plan>>,
+    /// Of each stage.
+    places: Vec<Vec<Ptr>>,
+    /// What a stage hands to later ones, and where its gradient comes back.
+    handed: HashMap<ValueId, [Ptr; 2]>,
     batch: Box<Batch>,
     masks: Option<DropoutRng>,
     /// Whether the device has put the gradient in the logits in its place.
@@ -98,6 +106,7 @@ impl CudaSession {
             weights,
             program,
             plans: Plans::new(),
+            recomputes: None,
             arena: Buffer::empty(device),
             batch: BatchMemory::new(device),
             targets: Staging::new(device),
@@ -114,29 +123,57 @@ impl CudaSession {
         &self.weights.layout.host
     }
 
-    fn plan(&mut self, taps: &[Tap], training: bool) -> Result<Arc<Plan>, Error> {
+    fn stages(&mut self, taps: &[Tap], training: bool) -> Result<Arc<Vec<Plan>>, Error> {
+        // The memory of an earlier stage is gone when its taps are read.
+        let layers = self.recomputes.filter(|_| training && *taps == [Tap::Logits]);
         let (program, layout, precision) = (&self.program, &self.weights.layout.host, self.precision);
         self.plans.get(taps, training, |taps| {
             let mut program = program.demanded(taps, training)?;
             program.join(layout, |_, _| true);
-            Ok(Plan::new(program, &CudaHabits(precision), training))
+            let programs = match layers {
+                Some(layers) => program.stages(layers),
+                None => vec![program],
+            };
+            Ok(programs.into_iter().map(|program| Plan::new(program, &CudaHabits(precision), training)).collect())
         })
     }
 
-    /// A pass, if its memory is still its own.
+    /// The last stage of a pass, if its memory is still its own.
     fn run<'a>(&'a self, pass: &'a CudaPass) -> Result<Run<'a>, Error> {
+        self.run_stage(pass, pass.stages.len() - 1)
+    }
+
+    fn run_stage<'a>(&'a self, pass: &'a CudaPass, stage: usize) -> Result<Run<'a>, Error> {
         if pass.number != self.pass {
             return Err(Error::PassIsOver);
         }
         let Self { device, precision, weights, .. } = self;
-        let CudaPass { plan, places, batch, masks, .. } = pass;
+        let CudaPass { stages, places, batch, masks, .. } = pass;
+        let (plan, places) = (&stages[stage], &places[stage]);
         Ok(Run { device, precision: *precision, weights, plan, places, batch, masks: masks.as_ref() })
+    }
+
+    /// Forward through a stage of a pass, from what earlier ones have handed over.
+    fn forward_stage(&self, pass: &CudaPass, stage: usize) -> Result<(), Error> {
+        let run = self.run_stage(pass, stage)?;
+        for value in &run.plan.program.given {
+            let to = run.value(*value);
+            GatherRows { from: Matrix { at: pass.handed[value][0], ..to }, which: run.all(to), to }
+                .launch(run.device)?;
+        }
+        walk::forward(&run)?;
+        for value in &run.plan.program.handed {
+            let from = run.value(*value);
+            GatherRows { from, which: run.all(from), to: Matrix { at: pass.handed[value][0], ..from } }
+                .launch(run.device)?;
+        }
+        Ok(())
     }
 
     /// Where the logits of a pass stand that was asked for them.
     fn logits_of(&self, pass: &Pass) -> Result<Matrix, Error> {
         let pass: &CudaPass = pass.kept()?;
-        let mut taps = pass.plan.program.taps();
+        let mut taps = pass.last().program.taps();
         let (_, op) = taps.find(|(tap, _)| *tap == Tap::Logits).ok_or(Error::NoForward)?;
         Ok(self.run(pass)?.value(op.inputs[0].value))
     }
@@ -153,7 +190,7 @@ impl CudaSession {
         }
         let run = self.run(&pass)?;
         let mut entered = Vec::with_capacity(taps.len());
-        for (tapped, (tap, op)) in taps.iter().zip(pass.plan.program.taps()) {
+        for (tapped, (tap, op)) in taps.iter().zip(pass.last().program.taps()) {
             entered.push(tapped.gradient.is_some() || tap == Tap::Logits && pass.has_d_logits);
             let Some(gradient) = &tapped.gradient else { continue };
             let (to, columns) = (run.gradient(op.out), op.inputs[0]);
@@ -170,11 +207,40 @@ impl CudaSession {
         if !entered.contains(&true) {
             return Err(Error::NoGradient);
         }
-        let mut end = pass.plan.program.ops.len();
-        let first = pass.plan.program.first_trained(self.layout(), self.optimizer.rate_factors());
-        for &start in cuts.iter().rev().filter(|cut| **cut > first).chain([&first]) {
-            walk::backward(&run, start.min(end)..end, &mut entered)?;
-            end = start.min(end);
+        let factors = self.optimizer.rate_factors();
+        let first_trained = |stage: &Plan| stage.program.first_trained(self.layout(), factors);
+        let is_trained = |stage: &Plan| first_trained(stage) < stage.program.ops.len();
+        let last = pass.stages.len() - 1;
+        let mut returned: HashSet<ValueId> = HashSet::new();
+        for (number, stage) in pass.stages.iter().enumerate().rev() {
+            if !pass.stages[..=number].iter().any(is_trained) {
+                break;
+            }
+            let run = self.run_stage(&pass, number)?;
+            if number < last {
+                self.forward_stage(&pass, number)?;
+            }
+            for value in &stage.program.handed {
+                let to = run.gradient(*value);
+                let from = Matrix { at: pass.handed[value][1], ..to };
+                GatherRows { from, which: run.all(to), to }.launch(run.device)?;
+            }
+            let earlier = pass.stages[..number].iter().any(is_trained);
+            let first = if earlier { 0 } else { first_trained(stage) };
+            let mut end = stage.program.ops.len();
+            let cuts = if number == last { cuts } else { &[] };
+            for &start in cuts.iter().rev().filter(|cut| **cut > first).chain([&first]) {
+                walk::backward(&run, start.min(end)..end, &mut entered)?;
+                end = start.min(end);
+            }
+            for value in stage.program.given.iter().filter(|_| earlier) {
+                let from = run.gradient(*value);
+                let (which, to) = (run.all(from), Matrix { at: pass.handed[value][1], ..from });
+                match returned.insert(*value) {
+                    true => GatherRows { from, which, to }.launch(run.device)?,
+                    false => ScatterAddRows { from, which, to }.launch(run.device)?,
+                }
+            }
         }
         Ok(())
     }
@@ -241,7 +307,7 @@ impl Session for CudaSession {
         input.check(&self.config)?;
         let masks = if let Mode::Train(masks) = mode { Some(*masks) } else { None };
         let training = masks.is_some();
-        let plan = self.plan(taps, training)?;
+        let stages = self.stages(taps, training)?;
         if training {
             self.weights.prepare_training()?;
             self.put_off.look_up(&self.weights, input.input_ids)?;
@@ -254,20 +320,16 @@ impl Session for CudaSession {
         let batch = Box::new(self.batch.send(&self.config, input, training)?);
         self.check_longest(batch.longest)?;
         let count = |rows: Rows| batch.count(rows);
-        let partials = if training { partial_bytes(&plan.program, count) } else { 0 };
-        let mut end = 0;
-        let mut offsets = Vec::with_capacity(plan.places.len() + 1);
-        for bytes in plan.bytes(count).into_iter().chain([partials]) {
-            offsets.push(end);
-            end += bytes.next_multiple_of(256);
-        }
-        self.arena.reserve(room_for(end))?;
-        let places = offsets.into_iter().map(|offset| self.arena.ptr().offset_bytes(offset)).collect();
-        let pass =
-            CudaPass { number: self.pass, plan, places, batch, masks, has_d_logits: false, changes: self.changes };
-        walk::forward(&self.run(&pass)?)?;
-        let taps = pass.plan.program.taps().map(|(tap, op)| {
-            let value = pass.plan.program.values[op.out.0];
+        let Room { handed, places, bytes } = Room::of(&stages, training, self.precision, count);
+        self.arena.reserve(room_for(bytes))?;
+        let at = |offset: usize| self.arena.ptr().offset_bytes(offset);
+        let handed = handed.into_iter().map(|(value, offsets)| (value, offsets.map(at))).collect();
+        let places = places.into_iter().map(|of_stage| of_stage.into_iter().map(at).collect()).collect();
+        let (number, changes) = (self.pass, self.changes);
+        let pass = CudaPass { number, stages, places, handed, batch, masks, has_d_logits: false, changes };
+        (0..pass.stages.len()).try_for_each(|stage| self.forward_stage(&pass, stage))?;
+        let taps = pass.last().program.taps().map(|(tap, op)| {
+            let value = pass.last().program.values[op.out.0];
             Tapped::new(tap, pass.batch.count(value.rows), value.width, false)
         });
         Ok(Pass { taps: taps.collect(), kept: Some(Box::new(pass)) })
@@ -277,7 +339,7 @@ impl Session for CudaSession {
         pass.read(tap)?;
         let pass: &CudaPass = pass.kept()?;
         let run = self.run(pass)?;
-        let Some((_, op)) = pass.plan.program.taps().find(|(other, _)| *other == tap) else { return Ok(Vec::new()) };
+        let Some((_, op)) = pass.last().program.taps().find(|(other, _)| *other == tap) else { return Ok(Vec::new()) };
         let columns = op.inputs[0];
         let whole = run.value(columns.value);
         let values = self.device.read(whole)?;
@@ -291,10 +353,11 @@ impl Session for CudaSession {
     fn soft_hard_loss(&mut self, pass: &mut Pass, loss: SoftHardLoss<'_>) -> Result<bool, Error> {
         pass.tapped(Tap::Logits)?.gradient = None;
         let pass: &mut CudaPass = pass.kept_mut()?;
-        let tap = pass.plan.program.ops.iter().position(|op| matches!(op.kind, Kind::Tap(Tap::Logits)));
+        let program = &pass.stages[pass.stages.len() - 1].program;
+        let tap = program.ops.iter().position(|op| matches!(op.kind, Kind::Tap(Tap::Logits)));
         let index = tap.filter(|_| pass.masks.is_some()).ok_or(Error::NoForward)?;
-        let op = &pass.plan.program.ops[index];
-        let (rows, classes) = (pass.batch.count(pass.plan.program.values[op.out.0].rows), self.config.outputs());
+        let op = &program.ops[index];
+        let (rows, classes) = (pass.batch.count(program.values[op.out.0].rows), self.config.outputs());
         let teacher = loss.target_logits.unwrap_or_default();
         if loss.labels.len() != rows || (loss.target_logits.is_some() && teacher.len() != rows * classes) {
             let found = (loss.labels.len(), teacher.len());
@@ -329,6 +392,14 @@ impl Session for CudaSession {
         self.backward_in_ranges(pass, &[])
     }
 
+    fn recompute(&mut self, layers: Option<usize>) -> Result<(), Error> {
+        if self.recomputes != layers {
+            self.recomputes = layers;
+            self.plans = Plans::new();
+        }
+        Ok(())
+    }
+
     fn training_bytes(&self, _words: usize, averages: bool) -> usize {
         4 * self.weights.layout.len * (3 + usize::from(averages))
     }
@@ -341,16 +412,14 @@ impl Session for CudaSession {
     ) -> Result<usize, Error> {
         let mut most = 0;
         for (batches, trains) in [(training, true), (evaluation, false)] {
-            let plan = self.plan(taps, trains)?;
+            let stages = self.stages(taps, trains)?;
             for batch in batches {
                 let count = |rows: Rows| match rows {
                     Rows::Tokens => batch.starts.last().map_or(0, |end| (end - batch.starts[0]) as usize),
                     Rows::First => batch.starts.len() - 1,
                     Rows::Positions => batch.positions.map_or(0, <[u32]>::len),
                 };
-                let partials = if trains { partial_bytes(&plan.program, count) } else { 0 };
-                let places = plan.bytes(count).into_iter().chain([partials]);
-                most = most.max(places.map(|bytes| bytes.next_multiple_of(256)).sum());
+                most = most.max(Room::of(&stages, trains, self.precision, count).bytes);
             }
         }
         Ok(room_for(most))
@@ -444,6 +513,52 @@ impl Session for CudaSession {
         pass.read(Tap::Logits)?;
         let logits = self.logits_of(pass)?;
         self.top.read(logits, top).map(Some)
+    }
+}
+
+/// Where the parts of a pass stand in its memory, in bytes.
+struct Room {
+    /// The value that a stage hands over, and its gradient.
+    handed: Vec<(ValueId, [usize; 2])>,
+    /// Of each stage; they share what is behind the former.
+    places: Vec<Vec<usize>>,
+    /// All of it.
+    bytes: usize,
+}
+
+impl Room {
+    fn of(stages: &[Plan], training: bool, precision: Precision, count: impl Fn(Rows) -> usize + Copy) -> Self {
+        let mut start = 0;
+        let take = |end: &mut usize, bytes: usize| {
+            let offset = *end;
+            *end += bytes.next_multiple_of(256);
+            offset
+        };
+        let mut handed = Vec::new();
+        for Plan { program, .. } in stages {
+            for &value in &program.handed {
+                let Value { rows, width } = program.values[value.0];
+                let bytes = count(rows) * width * precision.number().bytes();
+                handed.push((value, [(); 2].map(|()| take(&mut start, bytes))));
+            }
+        }
+        let mut most = start;
+        let places = stages.iter().map(|plan| {
+            let partials = if training { partial_bytes(&plan.program, count) } else { 0 };
+            let mut end = start;
+            let places = plan.bytes(count).into_iter().chain([partials]).map(|bytes| take(&mut end, bytes)).collect();
+            most = most.max(end);
+            places
+        });
+        let places = places.collect();
+        Self { handed, places, bytes: most }
+    }
+}
+
+impl CudaPass {
+    /// The stage that ends in the logits.
+    fn last(&self) -> &Plan {
+        &self.stages[self.stages.len() - 1]
     }
 }
 

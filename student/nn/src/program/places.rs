@@ -144,7 +144,8 @@ struct Buffer {
 }
 
 /// Everything that needs a place, before it has one. Times: a forward pass is 0 up to n, then taps are read and gradients
-/// enter; operation i runs backwards at 2 n - i; weights' gradients come at 2 n + 1.
+/// enter; operation i runs backwards at 2 n - i; weights' gradients come at 2 n + 1; behind that the gradients of what a stage
+/// was given are read.
 struct Buffers {
     all: Vec<Buffer>,
     /// A buffer that stands in the place of an earlier one points to it.
@@ -167,12 +168,25 @@ impl Buffers {
             steps: Vec::new(),
         };
         let needs: Vec<Needs> = program.ops.iter().map(|op| habits.needs(program, op)).collect();
+        let room = |value: ValueId, bytes: usize| {
+            let Value { rows, width } = program.values[value.0];
+            Room { rows, width, bytes }
+        };
+        for &value in &program.given {
+            buffers.values[value.0] = Some(buffers.add(room(value, habits.value_bytes(program, value)), 0, 0));
+        }
         for (index, (op, needs)) in program.ops.iter().zip(&needs).enumerate() {
             buffers.for_forward(program, habits, index, op, needs, training);
         }
         if training {
+            for &value in &program.handed {
+                buffers.gradients[value.0] = Some(buffers.add(room(value, habits.gradient_bytes()), n, n));
+            }
             for index in (0..n).rev() {
                 buffers.for_backward(program, habits, index, &needs);
+            }
+            for &value in &program.given {
+                buffers.extend(buffers.gradients[value.0], 2 * n + 2);
             }
         }
         buffers
@@ -198,7 +212,8 @@ impl Buffers {
         let is_last = !program.ops[index + 1..].iter().any(reads);
         if needs.overwrites {
             let held = |other: &Op| habits.holds_taps() && matches!(other.kind, Kind::Tap(_)) && reads(other);
-            let lost = !is_last || program.ops[..index].iter().any(held);
+            let handed = op.inputs.first().is_some_and(|input| program.handed.contains(&input.value));
+            let lost = !is_last || handed || program.ops[..index].iter().any(held);
             assert!(!lost, "{op:?} overwrites what another operation reads");
         }
         let back = if !train {
@@ -225,6 +240,9 @@ impl Buffers {
             let bytes = habits.value_bytes(program, op.out);
             let out = self.add(room(op.out, bytes), index, if needs.keeps_output { back } else { index });
             self.values[op.out.0] = Some(out);
+            if program.handed.contains(&op.out) {
+                self.extend(Some(out), n);
+            }
             if needs.in_place
                 && let Some(input) = op.inputs.first().and_then(|input| self.values[input.value.0])
                 && is_last

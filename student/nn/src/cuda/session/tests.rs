@@ -275,6 +275,33 @@ fn a_backward_pass_in_ranges_is_the_whole_one() {
 }
 
 #[test]
+fn passes_that_compute_their_values_twice_have_the_same_bits_in_less_memory() {
+    for (config, precision) in [config(Family::BERT, 24, 4), masked_lm(Family::DISTILBERT, 64, 3), trial()]
+        .into_iter()
+        .flat_map(|config| [Precision::F32, Precision::Bf16].map(|precision| (with_dropout(config.clone()), precision)))
+    {
+        let Some([_, mut gpu]) = both(&config, precision) else { return };
+        let (rows, rng) = (Rows::new(&config, &LENGTHS, 0), DropoutRng::new(1, 2, 3));
+        let [whole, each, pairs] = [None, Some(1), Some(2)].map(|layers| {
+            gpu.recompute(layers).expect("always");
+            let mut pass = gpu.forward(rows.input(), &[Tap::Logits], Mode::Train(&rng)).expect("forward");
+            enter(&mut pass, &[Tap::Logits]);
+            gpu.backward(pass).expect("backward");
+            let gradients = gpu.gradients().expect("gradients");
+            gpu.clear_gradients().expect("clear");
+            let bytes = gpu.pass_bytes(&[rows.input()], &[], &[Tap::Logits]).expect("known taps");
+            (gradients.flat().to_vec(), bytes)
+        });
+        assert!(whole.0 == each.0 && whole.0 == pairs.0, "{:?} in {precision}", config.family);
+        assert!(each.1 <= whole.1, "{} after {}", each.1, whole.1);
+        // Of a pass with other taps everything is kept.
+        gpu.recompute(Some(1)).expect("always");
+        let mut pass = gpu.forward(rows.input(), &[Tap::Hidden(0), Tap::Logits], Mode::Train(&rng)).expect("forward");
+        gpu.read(&mut pass, Tap::Hidden(0)).expect("asked for");
+    }
+}
+
+#[test]
 fn a_pass_whose_memory_a_later_one_has_taken_is_refused() {
     let config = config(Family::BERT, 24, 1);
     let Some([_, mut gpu]) = both(&config, Precision::F32) else { return };
@@ -901,11 +928,12 @@ fn a_pass_launches_what_its_operations_say() {
             (Precision::F32, &all, &all),
         ] {
             let mut gpu = CudaSession::new(&device, &config, precision, weights(&config)).expect("a model");
-            let plan = gpu.plan(asked, true).expect("known taps");
+            let stages = gpu.stages(asked, true).expect("known taps");
+            let plan = &stages[0];
             let mut expected = [[0; 2]; 2];
             for (index, op) in plan.program.ops.iter().enumerate() {
                 let entered = matches!(op.kind, Kind::Tap(tap) if entered.contains(&tap));
-                let launches = launches_of(&plan, index, precision == Precision::Bf16, entered);
+                let launches = launches_of(plan, index, precision == Precision::Bf16, entered);
                 expected.as_flattened_mut().iter_mut().zip(launches.as_flattened()).for_each(|(sum, n)| *sum += n);
             }
             let (rows, rng) = (Rows::new(&config, &LENGTHS, 0), DropoutRng::new(1, 0, 0));

@@ -11,12 +11,22 @@ use crate::{Activation, EncoderConfig, Family, Layout};
 fn check_places(config: &EncoderConfig, habits: &dyn Habits, taps: &[Tap], training: bool) -> usize {
     let mut program = config.program().demanded(taps, training).expect("the model's taps");
     program.join(&Layout::new(config), |program, value| habits.holds_taps() || !program.is_query(value));
+    for layers in [1, 2] {
+        program.clone().stages(layers).into_iter().for_each(|stage| _ = check_stage(stage, habits, taps, training));
+    }
+    check_stage(program, habits, taps, training)
+}
+
+fn check_stage(program: Program, habits: &dyn Habits, taps: &[Tap], training: bool) -> usize {
     let plan = Plan::new(program, habits, training);
     let (program, n) = (&plan.program, plan.program.ops.len());
     let mut holder: Vec<Option<(&str, usize)>> = vec![None; plan.places.len()];
     let named = |what: &'static str, value: ValueId| Some((what, value.0));
     let needs: Vec<Needs> = program.ops.iter().map(|op| habits.needs(program, op)).collect();
     let is_tap = |op: &Op| matches!(op.kind, Kind::Tap(_));
+    for &value in &program.given {
+        holder[plan.value(value).expect("a place")] = named("value", value);
+    }
     for (index, (op, needs)) in program.ops.iter().zip(&needs).enumerate() {
         for input in &op.inputs {
             let place = plan.value(input.value).expect("a place");
@@ -45,6 +55,12 @@ fn check_places(config: &EncoderConfig, habits: &dyn Habits, taps: &[Tap], train
         );
         if training {
             holder[plan.gradient(op.out).expect("a place")] = named("gradient", op.out);
+        }
+    }
+    for &value in &program.handed {
+        assert_eq!(holder[plan.value(value).expect("a place")], named("value", value), "{taps:?}: handed over");
+        if training {
+            holder[plan.gradient(value).expect("a place")] = named("gradient", value);
         }
     }
     for (index, (op, needs)) in program.ops.iter().zip(&needs).enumerate().rev().filter(|_| training) {
@@ -89,6 +105,9 @@ fn check_places(config: &EncoderConfig, habits: &dyn Habits, taps: &[Tap], train
                 "{taps:?}: weights of {op:?}"
             );
         }
+    }
+    for &value in program.given.iter().filter(|_| training) {
+        assert_eq!(holder[plan.gradient(value).expect("a place")], named("gradient", value), "{taps:?}: given");
     }
     plan.places.len()
 }
