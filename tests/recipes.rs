@@ -141,6 +141,8 @@ fn values_that_no_training_survives_are_refused_before_the_teacher_runs() {
         ("student.layers=0,9", "layer 9 is not one of the 4"),
         ("student.hidden_size=99999", "hidden"),
         ("objective=[]", "objective"),
+        ("train.warmup_steps=3 --set train.warmup_ratio=0.5", "--warmup-steps stands in place of --warmup-ratio"),
+        ("train.evaluate_steps=3 --set train.evaluate_every=2", "train.evaluate_steps"),
     ] {
         place.refuses(&format!("run recipe.toml --set {setting}"), &[expected]);
         assert!(!place.path("out/cache").exists(), "{setting}");

@@ -198,6 +198,19 @@ impl FitRecipe {
                 );
             }
         }
+        let default = Self::DEFAULT;
+        let evaluate_every = self.evaluate_every != default.evaluate_every;
+        for (steps, given, other, differs) in [
+            ("warmup-steps", self.warmup_steps.is_some(), "warmup-ratio", self.warmup_ratio != default.warmup_ratio),
+            ("evaluate-steps", self.evaluate_steps.is_some(), "evaluate-every", evaluate_every),
+        ] {
+            if given && differs {
+                let [one, two] = [steps, other].map(|flag| flag.replace('-', "_"));
+                anyhow::bail!(
+                    "--{steps} stands in place of --{other}: give one of the two (in a recipe `train.{one}` and `train.{two}`)"
+                );
+            }
+        }
         if self.min_gain != 0.0 && self.patience.is_none() {
             anyhow::bail!("--min-gain goes with --patience (in a recipe `train.min_gain` with `train.patience`)");
         }
@@ -211,6 +224,7 @@ impl FitRecipe {
             max_steps: Some(steps),
             max_minutes: None,
             evaluate_steps: self.evaluate_steps.or(Some(every)),
+            evaluate_every: Self::DEFAULT.evaluate_every,
             ..self.clone()
         }
     }

@@ -5,6 +5,7 @@
 //! same bits as without the interruption.
 
 pub(crate) mod checkpoint;
+mod divergence;
 pub(crate) mod estimate;
 mod evaluation;
 mod feed;
@@ -172,6 +173,7 @@ impl Fit<'_> {
             for outcome in learner.outcomes(saves || evaluates)? {
                 watch.outcome(&outcome)?;
                 progress.skipped.count(&outcome)?;
+                progress.divergence.see(outcome.loss.total()).iter().for_each(ui::say);
             }
             let over = evaluates && self.evaluate(learner.model, steps, plan, &mut progress, &mut kept, &mut watch)?;
             if saves && !last && !over {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::divergence::Divergence;
 use super::patience::Patience;
 use super::schedule::Plateau;
 use super::skipped::Skipped;
@@ -15,6 +16,7 @@ pub(crate) struct Progress {
     /// Of early stopping.
     pub(super) patience: Patience,
     pub(super) skipped: Skipped,
+    pub(super) divergence: Divergence,
     /// Whether it was said that every row is predicted to be of one class.
     pub(super) collapsed: bool,
 }
