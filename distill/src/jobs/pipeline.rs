@@ -15,17 +15,18 @@ use teacher::HubOptions;
 use super::capture::{CacheReport, TOKENIZER, capture_recipe};
 use super::evaluate::{Measured, measure, teacher_predictions};
 use super::export::{CARD, Exported, export, refuse_foreign};
-use super::run_folder::{Existing, written};
-use super::student::plan_student;
+use super::run_folder::{Existing, search_files, written};
+use super::student::{check_students, plan_student};
 use super::teacher::Teacher;
 use super::train::Training;
+use super::tune::{Search, Trial, Tuned, check_fit, check_validation, whole_steps};
 use crate::data::{self, NO_FIGURES, Split};
 use crate::files::{self, FileError, prepare_output, refuse_source};
 use crate::fingerprint;
 use crate::inference::Running;
 use crate::model::{self, TextModel};
 use crate::objective::{self, LossTermRecipe};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Swept};
 use crate::run_record::RECORD;
 use crate::scores::MACRO_F1;
 use crate::tasks::{Task, single_label};
@@ -66,14 +67,29 @@ pub(crate) struct PipelineReport {
     pub(crate) student: Measured,
     pub(crate) baseline: Option<Measured>,
     pub(crate) export: Exported,
+    /// If settings were searched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tuned: Option<Tuned>,
 }
 
 impl Pipeline<'_> {
     /// Runs every stage.
     pub(crate) fn run(self) -> anyhow::Result<PipelineReport> {
+        self.run_best_of(&[])
+    }
+
+    /// Runs every stage with the best of these recipes, which differ from [`recipe`](Self::recipe) in the student and its
+    /// training alone; without any, with that one.
+    pub(crate) fn run_best_of(self, swept: &[Swept]) -> anyhow::Result<PipelineReport> {
         let recipe = self.recipe;
         recipe.check()?;
-        recipe.train.on(self.compute)?;
+        let recipes: Vec<&Recipe> = match swept {
+            [] => vec![recipe],
+            _ => swept.iter().map(|swept| &swept.recipe).collect(),
+        };
+        for recipe in &recipes {
+            recipe.train.on(self.compute)?;
+        }
         let (cache_folder, student_folder) = (self.output.join("cache"), self.output.join("student"));
         let given = &recipe.data.label_names.0;
         let load = || TASK.load(&recipe.teacher.model, self.hub, given);
@@ -95,12 +111,24 @@ impl Pipeline<'_> {
             Some(rows) => labelled(rows.clone(), recipe.data.test.as_deref().unwrap_or(origins[0]))?,
             None => split()?.validation,
         };
-        let student_hub = recipe.student.hub(self.hub);
-        let student = match &recipe.student.model {
-            Some(model) => model::describe(model, &student_hub)?.0.encoder,
-            None => plan_student(&recipe.student, &teacher.config.encoder)?.0,
-        };
-        rate_factors(&recipe.train, &Layout::new(&student))?;
+        for recipe in &recipes {
+            let student = match &recipe.student.model {
+                Some(model) => model::describe(model, &recipe.student.hub(self.hub))?.0.encoder,
+                None => plan_student(&recipe.student, &teacher.config.encoder)?.0,
+            };
+            rate_factors(&recipe.train, &Layout::new(&student))?;
+        }
+        let learned = split()?;
+        let rows = learned.train.rows.len();
+        if !swept.is_empty() {
+            check_fit("--sweep", &recipe.train)?;
+            // Held out, they are among the rows that the teacher answers.
+            check_validation("--sweep", &learned.validation, self.validation.is_none())?;
+            let teacher = || Teacher::of_model(load()?, recipe.data.max_length);
+            let students = recipes.iter().map(|recipe| &recipe.student);
+            check_students(students, teacher, &learned.train, recipe.data.max_length, self.hub)?;
+        }
+        drop(learned);
         if self.overwrite {
             self.clear()?;
         }
@@ -108,24 +136,46 @@ impl Pipeline<'_> {
         refuse_foreign(&export_folder)?;
         let cache = capture_recipe(recipe, TASK, teacher, &all, &cache_folder, self.compute).context("stage cache")?;
 
-        let train = |folder: &Path, objective: Vec<LossTermRecipe>, cache: Option<&Path>| -> anyhow::Result<()> {
-            Training {
+        let train = |recipe: &Recipe, fit, objective, cache: Option<&Path>, folder: &Path, existing| {
+            let training = Training {
                 teacher: Teacher::of_model(load()?, recipe.data.max_length)?,
                 data: split()?,
                 max_length: recipe.data.max_length,
                 student: &recipe.student,
-                hub: &student_hub,
+                hub: &recipe.student.hub(self.hub),
                 objective,
-                fit: recipe.train.clone(),
+                fit,
                 cache,
                 output: folder,
                 tensorboard: false,
                 force: recipe.teacher.force,
                 labelled_alone: false,
                 compute: self.compute,
+            };
+            training.run(existing)
+        };
+        let (number, tuned) = match swept {
+            [] => (0, None),
+            _ => {
+                let search = Search {
+                    settings: swept.iter().map(|swept| swept.settings.clone()).collect(),
+                    steps: recipes.iter().map(|recipe| whole_steps(&recipe.train, rows)).collect(),
+                    metric: recipe.train.metric,
+                    output: self.output,
+                    existing: Existing::Resume.begun(),
+                };
+                let trial = |trial: &Trial| {
+                    let recipe = recipes[trial.number];
+                    let (fit, objective) = (trial.fit(&recipe.train), recipe.objective.clone());
+                    Ok(train(recipe, fit, objective, Some(&cache_folder), &trial.folder, trial.existing)?.figures)
+                };
+                let (best, tuned) = search.run(trial).context("stage tune")?;
+                (best, Some(tuned))
             }
-            .run(Existing::Resume)?;
-            Ok(())
+        };
+        let recipe = recipes[number];
+        let train = |folder: &Path, objective: Vec<LossTermRecipe>, cache: Option<&Path>| {
+            train(recipe, recipe.train.clone(), objective, cache, folder, Existing::Resume)
         };
         ui::say("training the student with its teacher");
         train(&student_folder, recipe.objective.clone(), Some(&cache_folder)).context("stage train")?;
@@ -140,7 +190,7 @@ impl Pipeline<'_> {
         let Evaluation { teacher, student, baseline, .. } = evaluation;
         let measured = Some((self.measured_on.as_str(), &student));
         let export = export(&student_folder, &export_folder, recipe.export.dtype, measured).context("stage export")?;
-        Ok(PipelineReport { cache, teacher, student, baseline, export })
+        Ok(PipelineReport { cache, teacher, student, baseline, export, tuned })
     }
 
     /// Removes what an earlier run wrote, and nothing else.
@@ -150,6 +200,8 @@ impl Pipeline<'_> {
         if evaluation.exists() {
             fs::remove_file(&evaluation).map_err(|source| FileError::writing(&evaluation, source))?;
         }
+        let search = search_files(self.output);
+        prepare_output(self.output, true, &search.iter().map(String::as_str).collect::<Vec<_>>())?;
         for stage in STAGES.iter().filter(|stage| self.baseline || **stage != "baseline") {
             let folder = self.output.join(stage);
             if folder.exists() {
@@ -274,8 +326,9 @@ impl PipelineReport {
         row("bytes of its model.safetensors", &|m| ui::bytes(m.bytes));
         row("rows a second", &|m| format!("{:.0}", m.rows_per_second));
         let (teacher, student) = (&self.teacher, &self.student);
+        let tuned = self.tuned.as_ref().map_or(String::new(), |tuned| format!("{}\n", tuned.text()));
         let mut text = format!(
-            "{table}\nstudent against teacher: {:.0} % of the parameters, {:.2} times the rows a second",
+            "{tuned}{table}\nstudent against teacher: {:.0} % of the parameters, {:.2} times the rows a second",
             100.0 * student.parameters as f64 / teacher.parameters as f64,
             student.rows_per_second / teacher.rows_per_second
         );
