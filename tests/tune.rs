@@ -49,10 +49,14 @@ fn rung(tuned: &Value, number: u64) -> Vec<&Value> {
     tuned["tried"].as_array().expect("trials").iter().filter(|tried| tried["rung"] == number).collect()
 }
 
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
 /// The settings of the best of these trials: by accuracy, then by loss.
 fn best<'a>(trials: &[&'a Value], count: usize) -> Vec<&'a Value> {
     let mut trials = trials.to_vec();
-    let figures = |trial: &Value| [-trial["accuracy"].as_f64().unwrap(), trial["loss"].as_f64().unwrap()];
+    let figures = |trial: &Value| [-number(&trial["accuracy"]), number(&trial["loss"])];
     trials.sort_by(|a, b| figures(a).partial_cmp(&figures(b)).expect("numbers"));
     trials[..count].iter().map(|trial| &trial["settings"]).collect()
 }

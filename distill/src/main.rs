@@ -60,7 +60,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Finetune(args) => commands::finetune::run(args, &ui),
         Command::Cache(args) => commands::cache::run(args, &ui),
         Command::Propose(args) => commands::propose::run(args, &ui),
-        Command::Train(args) => commands::train::run(*args, &ui),
+        Command::Train(args) => commands::train::run(args, &ui),
         Command::Plot(args) => commands::plot::run(args, &ui),
         Command::Evaluate(args) => commands::evaluate::run(args, &ui),
         Command::Export(args) => commands::export::run(args, &ui),

@@ -48,6 +48,7 @@ pub(crate) struct Cli {
 }
 
 /// A command with its flags.
+#[expect(clippy::large_enum_variant, reason = "a program has one of them")]
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Fine-tune a pretrained model, to be the teacher
@@ -57,7 +58,7 @@ pub(crate) enum Command {
     /// List students that fit: their parameters, bytes and time a text, and the flags that make them
     Propose(ProposeArgs),
     /// Train a student on a teacher's cached logits and on labels
-    Train(Box<TrainArgs>),
+    Train(TrainArgs),
     /// Draw the losses, scores and learning rates of training runs as one picture
     Plot(PlotArgs),
     /// Measure a model on labelled text: accuracy, macro-F1 (over the classes that occur), calibration, size and speed

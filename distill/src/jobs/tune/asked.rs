@@ -158,8 +158,11 @@ fn set(term: &mut LossTermRecipe, to: f64, [soft, hard]: [f64; 2]) {
     }
 }
 
-/// The middle of a part of the range of learning rates, whose parts are as long as each other on a logarithmic scale.
+/// The middle of a part of the range of learning rates, whose parts are as long as each other on a logarithmic scale. Of
+/// an odd number of parts one would be the given rate: there is one more then, and the lowest is left out.
 fn rate(given: f64, place: usize, of: usize) -> f64 {
+    let odd = of % 2;
+    let (place, of) = (place + odd, of + odd);
     let at = 2.0 * (place as f64 + 0.5) / of as f64 - 1.0;
     rounded(given * RATE_FACTOR.powf(at), 2)
 }
@@ -212,6 +215,17 @@ mod tests {
         temperatures.sort_by(f64::total_cmp);
         temperatures.dedup();
         assert_eq!(temperatures, TEMPERATURES);
+    }
+
+    #[test]
+    fn no_learning_rate_is_tried_twice() {
+        for count in 2..=40 {
+            let all = Space { temperatures: Vec::new(), shares: false }.candidates(count, &FitRecipe::DEFAULT, &TERMS);
+            let mut rates: Vec<f64> = all.iter().map(|candidate| candidate.fit.learning_rate).collect();
+            rates.sort_by(f64::total_cmp);
+            rates.dedup();
+            assert_eq!(rates.len(), count, "{rates:?}");
+        }
     }
 
     #[test]
