@@ -13,6 +13,7 @@ mod pretrained; // students that were trained before, teachers that are not here
 mod propose; // students that fit, counted and timed
 mod recipes; // `run` and `demo`: one folder, each stage done once
 mod students; // what a student starts from, and its sizes
+mod tune; // settings that are searched for, and what is chosen
 
 // Data.
 mod data; // every format of a file says the same

@@ -10,7 +10,7 @@ use crate::recipe::ColumnsRecipe;
 use crate::ui;
 
 /// Rows with the class ids of their labels.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Split {
     pub(crate) rows: Vec<Row>,
     pub(crate) labels: Vec<Option<u32>>,
@@ -61,6 +61,7 @@ pub(crate) fn say_unlabelled(row: &str, consequence: &str) {
 }
 
 /// Training and validation rows.
+#[derive(Clone)]
 pub(crate) struct TaskData {
     pub(crate) train: Split,
     pub(crate) validation: Split,

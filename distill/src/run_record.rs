@@ -142,6 +142,9 @@ pub(crate) struct RunFigures {
     pub(crate) bytes: u64,
     /// Scores on the validation rows; `None` if there are none.
     pub(crate) validation: Option<Scores>,
+    /// The loss there; missing in older records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) validation_loss: Option<f64>,
     /// Peak GPU memory of buffers in bytes, since the run was started or last resumed; `None` on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) device_peak_memory_bytes: Option<u64>,

@@ -10,7 +10,7 @@ use super::telemetry::{TelemetryArgs, TraceArgs};
 use super::values::{TaskName, at_least_one, at_least_three, number, one_of};
 use crate::objective::LossTermRecipe;
 use crate::recipe::{
-    ABOVE_ZERO, ExportDtype, FitRecipe, HeadChoice, LayerChoice, Setting, Shape, StudentFamily, StudentRecipe,
+    ABOVE_ZERO, ExportDtype, FitRecipe, HeadChoice, LayerChoice, Setting, Shape, StudentFamily, StudentRecipe, Sweep,
     ZERO_OR_MORE,
 };
 
@@ -144,15 +144,16 @@ pub(crate) struct TrainArgs {
     pub(crate) validation: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
-    /// Softmax temperature of the soft term: teacher and student logits are divided by it
-    #[arg(long, value_name = "T", default_value_t = LossTermRecipe::DEFAULT_TEMPERATURE, value_parser = number(ABOVE_ZERO), help_heading = "Objective")]
-    pub(crate) temperature: f64,
-    /// Weight of the soft term, T^2 * KL(teacher || student); 0 turns it off
-    #[arg(long, value_name = "W", default_value_t = LossTermRecipe::DEFAULT_WEIGHT, value_parser = number(ZERO_OR_MORE), help_heading = "Objective")]
-    pub(crate) weight_soft: f64,
-    /// Weight of the hard term, cross-entropy with the labels; 0 turns it off
-    #[arg(long, value_name = "W", default_value_t = LossTermRecipe::DEFAULT_WEIGHT, value_parser = number(ZERO_OR_MORE), help_heading = "Objective")]
-    pub(crate) weight_hard: f64,
+    // These three are optional, since --tune leaves alone what is given.
+    /// Softmax temperature of the soft term: teacher and student logits are divided by it [default: 2]
+    #[arg(long, value_name = "T", value_parser = number(ABOVE_ZERO), help_heading = "Objective")]
+    pub(crate) temperature: Option<f64>,
+    /// Weight of the soft term, T^2 * KL(teacher || student); 0 turns it off [default: 0.5]
+    #[arg(long, value_name = "W", value_parser = number(ZERO_OR_MORE), help_heading = "Objective")]
+    pub(crate) weight_soft: Option<f64>,
+    /// Weight of the hard term, cross-entropy with the labels; 0 turns it off [default: 0.5]
+    #[arg(long, value_name = "W", value_parser = number(ZERO_OR_MORE), help_heading = "Objective")]
+    pub(crate) weight_hard: Option<f64>,
     #[command(flatten)]
     pub(crate) loss: LossArgs,
     /// Passes over the training data
@@ -179,8 +180,10 @@ pub(crate) struct TrainArgs {
 impl TrainArgs {
     /// The loss terms whose weight is above 0.
     pub(crate) fn loss_terms(&self) -> anyhow::Result<Vec<LossTermRecipe>> {
-        let soft = LossTermRecipe::SoftTarget { weight: self.weight_soft, temperature: self.temperature };
-        self.loss.terms(Some(soft), self.weight_hard)
+        let weight = |given: Option<f64>| given.unwrap_or(LossTermRecipe::DEFAULT_WEIGHT);
+        let temperature = self.temperature.unwrap_or(LossTermRecipe::DEFAULT_TEMPERATURE);
+        let soft = LossTermRecipe::SoftTarget { weight: weight(self.weight_soft), temperature };
+        self.loss.terms(Some(soft), weight(self.weight_hard))
     }
 
     /// Architecture and initialisation of the student.
@@ -296,6 +299,10 @@ pub(crate) struct RunArgs {
     /// Override a value of the recipe; may be given several times
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Recipe")]
     pub(crate) set: Vec<Setting>,
+    /// Try these values of the student, objective or train table on the validation rows first, and run with the best; given
+    /// several times, all combinations. The better third goes on with more steps, until one is left (successive halving)
+    #[arg(long, value_name = "KEY=A,B,..", help_heading = "Recipe")]
+    pub(crate) sweep: Vec<Sweep>,
     /// Folder to write, with a subfolder for each stage [default: `output` in the recipe]
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
     pub(crate) output: Option<PathBuf>,
@@ -323,6 +330,9 @@ pub(crate) struct CompareArgs {
     /// Override a value of the recipe, or of both; may be given several times
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Recipe")]
     pub(crate) set: Vec<Setting>,
+    /// As in `run`: values to try on the validation rows, for each side by itself, with the first seed
+    #[arg(long, value_name = "KEY=A,B,..", help_heading = "Recipe")]
+    pub(crate) sweep: Vec<Sweep>,
     /// Trainings of each side: seeds from the recipe's `train.seed` on
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one, help_heading = "Recipe")]
     pub(crate) seeds: usize,

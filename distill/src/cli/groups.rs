@@ -8,7 +8,7 @@ use datasets::Quotes;
 use nn::Compute;
 use teacher::HubOptions;
 
-use super::values::{TaskName, at_least_one, at_least_three, number, one_of};
+use super::values::{TaskName, at_least_one, at_least_three, number, one_of, settings};
 use crate::device::{self, DeviceChoice, PrecisionChoice};
 use crate::jobs::Existing;
 use crate::objective::{ClassWeights, LossTermRecipe};
@@ -267,6 +267,11 @@ pub(crate) struct FittingArgs {
     /// Write a checkpoint every this many minutes
     #[arg(long, value_name = "MINUTES", value_parser = number(ABOVE_ZERO), help_heading = "Checkpoints")]
     pub(crate) checkpoint_minutes: Option<f64>,
+    /// Try N settings first, on the validation data alone, and train with the best: learning rates from a tenth of
+    /// --learning-rate to ten times as much; with a teacher also --temperature and the weights, unless they are given. The
+    /// better third goes on with more steps, until one is left (successive halving)
+    #[arg(long, value_name = "N", value_parser = settings)]
+    pub(crate) tune: Option<usize>,
     /// Random seed: the same seed gives the same model
     #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.seed)]
     pub(crate) seed: u64,

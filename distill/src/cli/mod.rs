@@ -48,6 +48,7 @@ pub(crate) struct Cli {
 }
 
 /// A command with its flags.
+#[expect(clippy::large_enum_variant, reason = "a program has one of them")]
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Fine-tune a pretrained model, to be the teacher
@@ -110,6 +111,7 @@ pub(crate) struct GlobalArgs {
 mod tests {
     use super::*;
     use crate::device::DeviceChoice;
+    use crate::objective::LossTermRecipe;
     use crate::recipe::{Keep, LayerChoice};
     use clap::CommandFactory;
     use datasets::Quotes;
@@ -168,7 +170,18 @@ mod tests {
         let Ok(Command::Train(train)) = parse("distill train --teacher t --cache c --data d.tsv --output o") else {
             panic!("train parses");
         };
-        assert_eq!((train.temperature, train.weight_soft, train.weight_hard), (2.0, 0.5, 0.5));
+        let terms = [LossTermRecipe::SoftTarget { weight: 0.5, temperature: 2.0 }, LossTermRecipe::hard_label(0.5)];
+        assert_eq!(train.loss_terms().expect("terms"), terms);
+        let help = Cli::command().find_subcommand_mut("train").expect("train").render_long_help().to_string();
+        for (name, default) in [
+            ("dropout", 0.1),
+            ("temperature", LossTermRecipe::DEFAULT_TEMPERATURE),
+            ("weight-hard", LossTermRecipe::DEFAULT_WEIGHT),
+        ] {
+            let (_, text) = help.split_once(&format!("      --{name} ")).expect("a flag");
+            let (_, text) = text.split_once("[default: ").expect("a default");
+            assert!(text.starts_with(&format!("{default}]")), "--{name}: {text}");
+        }
         assert_eq!((train.learning_rate, train.epochs), (1e-4, 5));
         assert_eq!((train.fitting.batch_rows, train.fitting.seed), (32, 42));
         assert_eq!((train.fitting.weight_decay, train.fitting.warmup_ratio), (0.01, 0.06));

@@ -6,7 +6,7 @@ use std::fmt;
 use cache::{Dtype, Quantity};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::recipe::Numbers;
+use crate::recipe::{MOST_SETTINGS, Numbers};
 
 /// The value of `--task`; becomes a [`Task`](crate::tasks::Task).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,13 @@ pub(super) fn number(numbers: Numbers) -> impl Fn(&str) -> Result<f64, String> +
 /// A whole number, 1 or more.
 pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     (text.parse().ok()).filter(|&count| count >= 1).ok_or("must be a whole number, at least 1".to_owned())
+}
+
+/// A whole number of settings that can be searched.
+pub(super) fn settings(text: &str) -> Result<usize, String> {
+    (text.parse().ok())
+        .filter(|count| (2..=MOST_SETTINGS).contains(count))
+        .ok_or(format!("must be a whole number from 2 to {MOST_SETTINGS}: the settings that are tried"))
 }
 
 /// A whole number, 3 or more: a text needs at least one token between its two special tokens.

@@ -1,5 +1,7 @@
 //! `distill compare`: what a teacher, or another recipe, is worth, over several seeds.
 
+use std::path::Path;
+
 use anyhow::bail;
 
 use crate::cli::CompareArgs;
@@ -10,10 +12,12 @@ use crate::ui::Ui;
 
 pub(crate) fn run(args: CompareArgs, ui: &Ui) -> anyhow::Result<()> {
     let compute = args.device.resolve()?;
-    let read =
-        |path: &std::path::Path| recipe::read(&path.display().to_string(), &files::read_to_string(path)?, &args.set);
-    let recipe = read(&args.recipe)?;
-    let against = args.against.as_deref().map(read).transpose()?;
+    let read = |path: &Path| {
+        let (name, text) = (path.display().to_string(), files::read_to_string(path)?);
+        anyhow::Ok((recipe::read(&name, &text, &args.set)?, recipe::sweep(&name, &text, &args.set, &args.sweep)?))
+    };
+    let (recipe, swept) = read(&args.recipe)?;
+    let (against, swept_against) = args.against.as_deref().map(read).transpose()?.unzip();
     let output = match (args.output, &recipe.output) {
         (Some(output), _) => output,
         (None, Some(output)) => output.join("compare"),
@@ -24,6 +28,7 @@ pub(crate) fn run(args: CompareArgs, ui: &Ui) -> anyhow::Result<()> {
     let comparison = Comparing {
         recipe: &recipe,
         against: against.as_ref(),
+        swept: [&swept, swept_against.as_ref().unwrap_or(&swept)],
         seeds: args.seeds,
         hub: &args.hub.into(),
         output: &output,

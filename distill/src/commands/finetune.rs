@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use crate::cli::FinetuneArgs;
 use crate::files::refuse_source;
+use crate::jobs::tune::Asked;
 use crate::jobs::{Finetuning, TrainReport};
 use crate::recipe::ColumnsRecipe;
-use crate::tasks::Source;
+use crate::tasks::{Source, Start};
 use crate::ui::Ui;
 
 pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
@@ -15,26 +16,53 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
     let start = Instant::now();
     refuse_source(Path::new(&args.model), &args.output.output)?;
     let (fit, columns, objective) = (args.fit(), ColumnsRecipe::from(&args.columns), args.loss_terms()?);
-    let trained = Finetuning {
-        source: Source {
-            model: &args.model,
-            hub: &args.hub.into(),
-            data: &args.data,
-            validation: args.validation.as_deref(),
-            columns: &columns,
-            seed: fit.seed,
-        },
-        task: args.task.task(fit.seed)?,
-        prune_vocabulary: args.prune_vocabulary,
-        dropout: args.fitting.dropout,
-        objective,
-        fit,
-        output: &args.output.output,
-        tensorboard: args.telemetry.tensorboard,
-        compute: &compute,
-    }
-    .run(args.output.existing(args.resume))?;
-    let report = TrainReport::new(&args.output.output, &trained, start);
+    let hub = args.hub.into();
+    let source = Source {
+        model: &args.model,
+        hub: &hub,
+        data: &args.data,
+        validation: args.validation.as_deref(),
+        columns: &columns,
+        seed: fit.seed,
+    };
+    let task = args.task.task(fit.seed)?;
+    let run = |objective, fit, output: &Path, existing| {
+        let finetuning = Finetuning {
+            source,
+            task,
+            prune_vocabulary: args.prune_vocabulary,
+            dropout: args.fitting.dropout,
+            objective,
+            fit,
+            output,
+            tensorboard: args.telemetry.tensorboard && output == args.output.output,
+            compute: &compute,
+        };
+        finetuning.run(existing)
+    };
+    let output = args.output.output.as_path();
+    let existing = args.output.existing(args.resume);
+    let (trained, tuned) = match args.fitting.tune {
+        None => (run(objective, fit, output, existing)?, None),
+        Some(count) => {
+            let Start { train, validation, .. } = task.start(&source)?;
+            let asked = Asked {
+                count,
+                temperature: false,
+                weights: false,
+                cache: None,
+                train: &train,
+                validation: &validation,
+                answered: task.masks().is_some(),
+            };
+            let (trained, tuned) =
+                asked.run(fit, objective, output, existing, |fit, objective, folder, existing| {
+                    run(objective, fit, folder, existing)
+                })?;
+            (trained, Some(tuned))
+        }
+    };
+    let report = TrainReport::new(&args.output.output, &trained, tuned, start);
     ui.result(&report, TrainReport::text)?;
     Ok(())
 }

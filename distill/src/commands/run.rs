@@ -17,7 +17,9 @@ pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
     let compute = args.device.resolve()?;
     let start = Instant::now();
     let name = args.recipe.display().to_string();
-    let recipe = recipe::read(&name, &files::read_to_string(&args.recipe)?, &args.set)?;
+    let text = files::read_to_string(&args.recipe)?;
+    let recipe = recipe::read(&name, &text, &args.set)?;
+    let swept = recipe::sweep(&name, &text, &args.set, &args.sweep)?;
     let Some(output) = args.output.as_deref().or(recipe.output.as_deref()) else {
         bail!("{name}: no `output`, and no --output is given; say which folder to write");
     };
@@ -36,7 +38,7 @@ pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
         overwrite: args.overwrite,
         compute: &compute,
     }
-    .run()?;
+    .run_best_of(&swept)?;
     let seconds = start.elapsed().as_secs_f64();
     let report = RunReport { report, seconds, output: output.display().to_string() };
     ui.result(&report, |report| format!("{}\nwritten: {}", report.report.text(), report.output))?;

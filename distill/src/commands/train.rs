@@ -9,6 +9,7 @@ use teacher::HubOptions;
 use crate::cli::TrainArgs;
 use crate::data;
 use crate::files::refuse_source;
+use crate::jobs::tune::Asked;
 use crate::jobs::{Teacher, TrainReport, Training};
 use crate::recipe::ColumnsRecipe;
 use crate::tasks::single_label;
@@ -25,8 +26,8 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
     let hub = HubOptions::from(args.hub.clone());
     let recipe = args.student();
     recipe.check()?;
-    let teacher = match (&args.teacher, &args.cache) {
-        (None, Some(cache)) => Teacher::of_cache(cache, &columns)?,
+    let load = || match (&args.teacher, &args.cache) {
+        (None, Some(cache)) => Teacher::of_cache(cache, &columns),
         (name, _) => {
             let mut model = single_label::load(name.as_deref().unwrap_or_default(), &hub)?;
             single_label::name_labels(&mut model, &columns.label_names)?;
@@ -38,28 +39,55 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
                 }
                 _ => columns.max_length,
             };
-            Teacher::of_model(model, max_length)?
+            Teacher::of_model(model, max_length)
         }
     };
+    let teacher = load()?;
     let names = teacher.names()?;
     let data = data::read_split(&args.data, args.validation.as_deref(), &columns, Some(&names))?;
-    let trained = Training {
-        teacher,
-        data,
-        max_length: columns.max_length,
-        student: &recipe,
-        hub: &recipe.hub(&hub),
-        objective: args.loss_terms()?,
-        fit: args.fit(),
-        cache: args.cache.as_deref(),
-        output: &args.output.output,
-        tensorboard: args.telemetry.tensorboard,
-        force: args.force,
-        labelled_alone: false,
-        compute: &compute,
-    }
-    .run(args.output.existing(args.resume))?;
-    let report = TrainReport::new(&args.output.output, &trained, start);
+    let student_hub = recipe.hub(&hub);
+    let train = |teacher, data, objective, fit, output: &Path, existing| {
+        let training = Training {
+            teacher,
+            data,
+            max_length: columns.max_length,
+            student: &recipe,
+            hub: &student_hub,
+            objective,
+            fit,
+            cache: args.cache.as_deref(),
+            output,
+            tensorboard: args.telemetry.tensorboard && output == args.output.output,
+            force: args.force,
+            labelled_alone: false,
+            compute: &compute,
+        };
+        training.run(existing)
+    };
+    let (objective, fit, output) = (args.loss_terms()?, args.fit(), args.output.output.as_path());
+    let existing = args.output.existing(args.resume);
+    let (trained, tuned) = match args.fitting.tune {
+        None => (train(teacher, data, objective, fit, output, existing)?, None),
+        Some(count) => {
+            // Each training loads its own.
+            drop(teacher);
+            let asked = Asked {
+                count,
+                temperature: args.temperature.is_none(),
+                weights: args.weight_soft.is_none() && args.weight_hard.is_none(),
+                cache: args.cache.as_deref(),
+                train: &data.train,
+                validation: &data.validation,
+                answered: args.cache.is_some(),
+            };
+            let (trained, tuned) =
+                asked.run(fit, objective, output, existing, |fit, objective, folder, existing| {
+                    train(load()?, data.clone(), objective, fit, folder, existing)
+                })?;
+            (trained, Some(tuned))
+        }
+    };
+    let report = TrainReport::new(&args.output.output, &trained, tuned, start);
     ui.result(&report, TrainReport::text)?;
     Ok(())
 }

@@ -19,14 +19,16 @@ use teacher::HubOptions;
 use super::capture::capture_recipe;
 use super::evaluate::{Measured, measure_and_choose, teacher_predictions};
 use super::run_folder::Existing;
+use super::student::check_students;
 use super::teacher::Teacher;
 use super::train::Training;
+use super::tune::{Search, Tuned, check_validation, whole_steps};
 use crate::data::{self, Split, TaskData};
 use crate::files;
 use crate::inference::Running;
 use crate::model::TextModel;
-use crate::objective;
-use crate::recipe::{FitRecipe, Metric, Recipe};
+use crate::objective::{self, LossTermRecipe};
+use crate::recipe::{FitRecipe, Metric, Recipe, Swept};
 use crate::run_record::RunFigures;
 use crate::scores::MACRO_F1;
 use crate::tasks::{Task, single_label};
@@ -39,6 +41,9 @@ const TASK: Task = Task::SingleLabel;
 /// Version of what `--json` prints and of the file.
 const SCHEMA_VERSION: u32 = 1;
 
+/// Keys that say how many steps a training takes.
+const OF_LENGTH: [&str; 3] = ["train.epochs", "train.max_steps", "train.batch_rows"];
+
 /// The file with the comparison, in its folder.
 const COMPARISON: &str = "comparison.json";
 
@@ -50,6 +55,8 @@ pub(crate) struct Comparing<'a> {
     pub(crate) recipe: &'a Recipe,
     /// Against this one, or the same recipe without its teacher.
     pub(crate) against: Option<&'a Recipe>,
+    /// The recipes of which each arm takes its best, by the validation rows; without any, the one above.
+    pub(crate) swept: [&'a [Swept]; 2],
     pub(crate) seeds: usize,
     pub(crate) hub: &'a HubOptions,
     /// A folder for each training, and the result.
@@ -90,6 +97,9 @@ pub(crate) struct ArmReport {
     /// Of `model.safetensors`.
     bytes: u64,
     rows_per_second: f64,
+    /// If its settings were searched, and there was a choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tuned: Option<Tuned>,
 }
 
 /// An arm before its trainings.
@@ -98,6 +108,7 @@ struct Arm<'a> {
     folder: &'static str,
     recipe: &'a Recipe,
     with_teacher: bool,
+    tuned: Option<Tuned>,
 }
 
 /// The result of one training.
@@ -129,7 +140,7 @@ impl Rows {
 impl Comparing<'_> {
     /// Trains all runs that are not there yet, and compares them.
     pub(crate) fn run(self) -> anyhow::Result<Comparison> {
-        let arms = self.arms()?;
+        let mut arms = self.arms()?;
         // Read before anything is trained, so that a bad file is told first; no model sees them before all are.
         let test = self.recipe.data.test.as_ref().map(|path| data::read_rows(path, &self.recipe.data.columns()));
         let test = test.transpose()?;
@@ -137,7 +148,22 @@ impl Comparing<'_> {
         if rows[0].names != rows[1].names {
             bail!("the two teachers do not have the same classes, so that their students cannot be compared");
         }
+        if !self.swept[0].is_empty() {
+            for ((arm, rows), swept) in arms.iter().zip(&rows).zip(self.swept) {
+                // Held out, they are among the rows that a teacher answers.
+                let answered = arm.recipe.data.validation.is_none() && (arm.with_teacher || self.against.is_none());
+                let split = rows.split(arm.recipe)?;
+                check_validation("--sweep", &split.validation, answered)?;
+                let teacher = || Teacher::of_model(self.teacher(arm.recipe)?, arm.recipe.data.max_length);
+                let students = swept.iter().map(|swept| &swept.recipe.student);
+                check_students(students, teacher, &split.train, arm.recipe.data.max_length, self.hub)?;
+            }
+        }
         let caches = self.captures(&arms, &rows)?;
+        for (side, arm) in arms.iter_mut().enumerate().filter(|_| !self.swept[0].is_empty()) {
+            self.choose(arm, self.swept[side], &rows[side], caches[side].as_deref())
+                .with_context(|| format!("{}, settings", arm.name))?;
+        }
         let mut runs: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
         for number in 0..self.seeds {
             for (side, arm) in arms.iter().enumerate() {
@@ -153,7 +179,8 @@ impl Comparing<'_> {
     }
 
     fn arms(&self) -> anyhow::Result<[Arm<'_>; 2]> {
-        for recipe in [Some(self.recipe), self.against].into_iter().flatten() {
+        let swept = self.swept.into_iter().flatten().map(|swept| &swept.recipe);
+        for recipe in [Some(self.recipe), self.against].into_iter().flatten().chain(swept) {
             recipe.check()?;
             if recipe.train.max_minutes.is_some() {
                 bail!(
@@ -164,9 +191,18 @@ impl Comparing<'_> {
                 bail!("`train.patience` would give the arms different numbers of steps; leave it out to compare");
             }
         }
+        let keys = self.swept[0].first().map(|swept| swept.settings.keys()).into_iter().flatten();
+        if let Some(key) = keys.into_iter().find(|key| OF_LENGTH.contains(&key.as_str())) {
+            bail!("--sweep {key} would give the arms different numbers of steps; sweep it with `distill run`");
+        }
         let needs_teacher = |recipe: &Recipe| objective::needs_teacher(&recipe.objective);
-        let arm =
-            |name: &str, folder, recipe, with_teacher| Arm { name: name.to_owned(), folder, recipe, with_teacher };
+        let arm = |name: &str, folder, recipe, with_teacher| Arm {
+            name: name.to_owned(),
+            folder,
+            recipe,
+            with_teacher,
+            tuned: None,
+        };
         Ok(match self.against {
             Some(other) => {
                 if self.recipe.data.test != other.data.test {
@@ -236,21 +272,76 @@ impl Comparing<'_> {
         number: usize,
         steps: Option<usize>,
     ) -> anyhow::Result<Run> {
-        let recipe = arm.recipe;
-        let split = rows.split(recipe)?;
         let seed = self.recipe.train.seed + number as u64;
-        let mut fit = FitRecipe { seed, max_steps: steps.or(recipe.train.max_steps), ..recipe.train.clone() };
+        let fit = &arm.recipe.train;
+        let fit = FitRecipe { seed, max_steps: steps.or(fit.max_steps), ..fit.clone() };
+        let folder = self.output.join(arm.folder).join(format!("seed-{seed}"));
+        self.train_in(&folder, arm, arm.recipe, rows, cache, fit)
+    }
+
+    /// The settings of an arm by the validation rows, with the first seed. Settings that are the same without a teacher are
+    /// tried once.
+    fn choose<'s>(
+        &'s self,
+        arm: &mut Arm<'s>,
+        swept: &'s [Swept],
+        rows: &Rows,
+        cache: Option<&Path>,
+    ) -> anyhow::Result<()> {
+        let mut candidates: Vec<&Swept> = Vec::new();
+        for swept in swept {
+            let of = |recipe: &Recipe| (recipe.student.clone(), recipe.train.clone(), self.objective(arm, recipe));
+            if !candidates.iter().any(|other| of(&other.recipe) == of(&swept.recipe)) {
+                candidates.push(swept);
+            }
+        }
+        let mut best = 0;
+        if candidates.len() > 1 {
+            ui::say(format!("{}: settings are chosen on the validation rows", arm.name));
+            let count = rows.split(arm.recipe)?.train.rows.len();
+            let search = Search {
+                settings: candidates.iter().map(|swept| swept.settings.clone()).collect(),
+                steps: candidates.iter().map(|swept| whole_steps(&swept.recipe.train, count)).collect(),
+                metric: arm.recipe.train.metric,
+                output: &self.output.join(arm.folder),
+                existing: Existing::Resume.begun(),
+            };
+            let (number, tuned) = search.run(|trial| {
+                let recipe = &candidates[trial.number].recipe;
+                let fit = FitRecipe { seed: self.recipe.train.seed, ..recipe.train.clone() };
+                Ok(self.train_in(&trial.folder, arm, recipe, rows, cache, trial.fit(&fit))?.figures)
+            })?;
+            (best, arm.tuned) = (number, Some(tuned));
+        }
+        arm.recipe = &candidates[best].recipe;
+        Ok(())
+    }
+
+    /// The loss of an arm.
+    fn objective(&self, arm: &Arm<'_>, recipe: &Recipe) -> Vec<LossTermRecipe> {
+        match arm.with_teacher || self.against.is_some() {
+            true => recipe.objective.clone(),
+            false => objective::without_teacher(&recipe.objective),
+        }
+    }
+
+    fn train_in(
+        &self,
+        folder: &Path,
+        arm: &Arm<'_>,
+        recipe: &Recipe,
+        rows: &Rows,
+        cache: Option<&Path>,
+        mut fit: FitRecipe,
+    ) -> anyhow::Result<Run> {
+        let split = rows.split(recipe)?;
         let labelled_alone = self.against.is_none() && !arm.with_teacher;
         let (all, unlabelled) =
             (split.train.rows.len(), split.train.labels.iter().filter(|label| label.is_none()).count());
         if let Some(steps) = fit.max_steps.filter(|_| labelled_alone && unlabelled > 0) {
             fit = fit.over_fewer_rows(steps, all);
         }
-        let objective = match arm.with_teacher || self.against.is_some() {
-            true => recipe.objective.clone(),
-            false => objective::without_teacher(&recipe.objective),
-        };
-        let folder = self.output.join(arm.folder).join(format!("seed-{seed}"));
+        let objective = self.objective(arm, recipe);
         let trained = Training {
             teacher: Teacher::of_model(self.teacher(recipe)?, recipe.data.max_length)?,
             data: split,
@@ -260,14 +351,14 @@ impl Comparing<'_> {
             objective,
             fit,
             cache,
-            output: &folder,
+            output: folder,
             force: recipe.teacher.force,
             tensorboard: false,
             labelled_alone,
             compute: self.compute,
         }
         .run(Existing::Resume)?;
-        Ok(Run { figures: trained.figures, folder })
+        Ok(Run { figures: trained.figures, folder: folder.to_owned() })
     }
 
     /// Reads the test rows, and puts the models' answers side by side.
@@ -337,6 +428,7 @@ impl Comparing<'_> {
                 parameters: figures.parameters,
                 bytes: figures.bytes,
                 rows_per_second: mean(&speeds),
+                tuned: arms[side].tuned.clone(),
             }
         };
         let pairs = right[0].iter().zip(&right[1]);
@@ -484,6 +576,10 @@ impl Comparison {
             steps.dedup();
             steps.iter().map(|steps| ui::count(*steps as u64)).collect::<Vec<_>>().join(", ")
         });
+        if [first, second].iter().any(|arm| arm.tuned.is_some()) {
+            let chosen = |arm: &ArmReport| arm.tuned.as_ref().map_or("no choice".to_owned(), Tuned::chosen_in_words);
+            plain("chosen on the validation rows", &chosen);
+        }
         let p: Vec<String> = self.mcnemar.iter().map(|test| format!("{:.2e}", test.p)).collect();
         text += &format!("\nMcNemar's test, p of each seed: {}\n", p.join(", "));
         for change in &self.classes {

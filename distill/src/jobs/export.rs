@@ -233,7 +233,7 @@ impl Export<'_> {
         let overwrite = match self.existing {
             Existing::Refuse => false,
             Existing::Overwrite => true,
-            Existing::Resume => match ExportRecord::read(self.output)? {
+            Existing::Resume | Existing::Begun(_) | Existing::Searching(_) => match ExportRecord::read(self.output)? {
                 Some(record) if record.export == *inputs => true,
                 Some(_) => {
                     return Err(anyhow::anyhow!("{}: holds the export of another model", self.output.display()))

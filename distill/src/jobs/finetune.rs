@@ -81,7 +81,7 @@ impl Finetuning<'_> {
             recipe: &fit,
             inputs: &inputs,
             folder: self.output,
-            resume: existing == Existing::Resume,
+            resume: existing.resumes(),
             tensorboard: self.tensorboard,
             way_on: existing.way_on(),
         }

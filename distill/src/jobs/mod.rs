@@ -16,6 +16,7 @@ mod student;
 mod teacher;
 mod train;
 mod train_report;
+pub(crate) mod tune;
 
 pub(crate) use finetune::Finetuning;
 pub(crate) use run_folder::Existing;

@@ -15,17 +15,18 @@ use teacher::HubOptions;
 use super::capture::{CacheReport, TOKENIZER, capture_recipe};
 use super::evaluate::{Measured, measure, teacher_predictions};
 use super::export::{CARD, Exported, export, refuse_foreign};
-use super::run_folder::{Existing, written};
-use super::student::plan_student;
+use super::run_folder::{Existing, search_files, written};
+use super::student::{check_students, plan_student};
 use super::teacher::Teacher;
 use super::train::Training;
+use super::tune::{Search, Trial, Tuned, check_fit, check_validation, whole_steps};
 use crate::data::{self, NO_FIGURES, Split};
 use crate::files::{self, FileError, prepare_output, refuse_source};
 use crate::fingerprint;
 use crate::inference::Running;
 use crate::model::{self, TextModel};
 use crate::objective::{self, LossTermRecipe};
-use crate::recipe::{FitRecipe, Recipe};
+use crate::recipe::{FitRecipe, Recipe, Swept};
 use crate::run_record::RECORD;
 use crate::scores::MACRO_F1;
 use crate::tasks::{Task, single_label};
@@ -73,14 +74,29 @@ pub(crate) struct PipelineReport {
     pub(crate) student: Measured,
     pub(crate) baseline: Option<Measured>,
     pub(crate) export: Exported,
+    /// If settings were searched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tuned: Option<Tuned>,
 }
 
 impl Pipeline<'_> {
     /// Runs every stage.
     pub(crate) fn run(self) -> anyhow::Result<PipelineReport> {
+        self.run_best_of(&[])
+    }
+
+    /// Runs every stage with the best of these recipes, which differ from [`recipe`](Self::recipe) in the student and its
+    /// training alone; without any, with that one.
+    pub(crate) fn run_best_of(self, swept: &[Swept]) -> anyhow::Result<PipelineReport> {
         let recipe = self.recipe;
         recipe.check()?;
-        recipe.train.on(self.compute)?;
+        let recipes: Vec<&Recipe> = match swept {
+            [] => vec![recipe],
+            _ => swept.iter().map(|swept| &swept.recipe).collect(),
+        };
+        for recipe in &recipes {
+            recipe.train.on(self.compute)?;
+        }
         let (cache_folder, student_folder) = (self.output.join("cache"), self.output.join("student"));
         let given = &recipe.data.label_names.0;
         let load = || TASK.load(&recipe.teacher.model, self.hub, given);
@@ -102,12 +118,24 @@ impl Pipeline<'_> {
             Some(rows) => labelled(rows.clone(), recipe.data.test.as_deref().unwrap_or(origins[0]))?,
             None => split()?.validation,
         };
-        let student_hub = recipe.student.hub(self.hub);
-        let student = match &recipe.student.model {
-            Some(model) => model::describe(model, &student_hub)?.0.encoder,
-            None => plan_student(&recipe.student, &teacher.config.encoder)?.0,
-        };
-        rate_factors(&recipe.train, &Layout::new(&student))?;
+        for recipe in &recipes {
+            let student = match &recipe.student.model {
+                Some(model) => model::describe(model, &recipe.student.hub(self.hub))?.0.encoder,
+                None => plan_student(&recipe.student, &teacher.config.encoder)?.0,
+            };
+            rate_factors(&recipe.train, &Layout::new(&student))?;
+        }
+        let learned = split()?;
+        let rows = learned.train.rows.len();
+        if !swept.is_empty() {
+            check_fit("--sweep", &recipe.train)?;
+            // Held out, they are among the rows that the teacher answers.
+            check_validation("--sweep", &learned.validation, self.validation.is_none())?;
+            let teacher = || Teacher::of_model(load()?, recipe.data.max_length);
+            let students = recipes.iter().map(|recipe| &recipe.student);
+            check_students(students, teacher, &learned.train, recipe.data.max_length, self.hub)?;
+        }
+        drop(learned);
         if self.overwrite {
             self.clear()?;
         }
@@ -115,14 +143,14 @@ impl Pipeline<'_> {
         refuse_foreign(&export_folder)?;
         let cache = capture_recipe(recipe, TASK, teacher, &all, &cache_folder, self.compute).context("stage cache")?;
 
-        let train = |folder: &Path, arm: Arm<'_>| {
+        let train = |recipe: &Recipe, arm: Arm<'_>, folder: &Path, existing| {
             let Arm { objective, cache, fit } = arm;
-            let trained = Training {
+            let training = Training {
                 teacher: Teacher::of_model(load()?, recipe.data.max_length)?,
                 data: split()?,
                 max_length: recipe.data.max_length,
                 student: &recipe.student,
-                hub: &student_hub,
+                hub: &recipe.student.hub(self.hub),
                 objective,
                 fit,
                 cache,
@@ -132,12 +160,33 @@ impl Pipeline<'_> {
                 labelled_alone: cache.is_none(),
                 compute: self.compute,
             };
-            trained.run(Existing::Resume)
+            training.run(existing)
         };
+        let (number, tuned) = match swept {
+            [] => (0, None),
+            _ => {
+                let search = Search {
+                    settings: swept.iter().map(|swept| swept.settings.clone()).collect(),
+                    steps: recipes.iter().map(|recipe| whole_steps(&recipe.train, rows)).collect(),
+                    metric: recipe.train.metric,
+                    output: self.output,
+                    existing: Existing::Resume.begun(),
+                };
+                let trial = |trial: &Trial| {
+                    let recipe = recipes[trial.number];
+                    let (objective, fit) = (recipe.objective.clone(), trial.fit(&recipe.train));
+                    let arm = Arm { objective, cache: Some(&cache_folder), fit };
+                    Ok(train(recipe, arm, &trial.folder, trial.existing)?.figures)
+                };
+                let (best, tuned) = search.run(trial).context("stage tune")?;
+                (best, Some(tuned))
+            }
+        };
+        let recipe = recipes[number];
         ui::say("training the student with its teacher");
         let (objective, fit) = (recipe.objective.clone(), recipe.train.clone());
         let arm = Arm { objective, cache: Some(&cache_folder), fit };
-        let steps = train(&student_folder, arm).context("stage train")?.figures.steps;
+        let steps = train(recipe, arm, &student_folder, Existing::Resume).context("stage train")?.figures.steps;
         let baseline_folder = self.output.join("baseline");
         if self.baseline {
             let labelled = all.labels.iter().flatten().count();
@@ -148,7 +197,7 @@ impl Pipeline<'_> {
             let objective = objective::without_teacher(&recipe.objective);
             let arm =
                 Arm { objective, cache: None, fit: recipe.train.over_fewer_rows(steps, split()?.train.rows.len()) };
-            train(&baseline_folder, arm).context("stage baseline")?;
+            train(recipe, arm, &baseline_folder, Existing::Resume).context("stage baseline")?;
         }
 
         test.say_unlabelled("row for the figures", NO_FIGURES);
@@ -156,7 +205,7 @@ impl Pipeline<'_> {
         let Evaluation { teacher, student, baseline, .. } = evaluation;
         let measured = Some((self.measured_on.as_str(), &student));
         let export = export(&student_folder, &export_folder, recipe.export.dtype, measured).context("stage export")?;
-        Ok(PipelineReport { cache, teacher, student, baseline, export })
+        Ok(PipelineReport { cache, teacher, student, baseline, export, tuned })
     }
 
     /// Removes what an earlier run wrote, and nothing else.
@@ -166,6 +215,8 @@ impl Pipeline<'_> {
         if evaluation.exists() {
             fs::remove_file(&evaluation).map_err(|source| FileError::writing(&evaluation, source))?;
         }
+        let search = search_files(self.output);
+        prepare_output(self.output, true, &search.iter().map(String::as_str).collect::<Vec<_>>())?;
         for stage in STAGES.iter().filter(|stage| self.baseline || **stage != "baseline") {
             let folder = self.output.join(stage);
             if folder.exists() {
@@ -290,8 +341,9 @@ impl PipelineReport {
         row("bytes of its model.safetensors", &|m| ui::bytes(m.bytes));
         row("rows a second", &|m| format!("{:.0}", m.rows_per_second));
         let (teacher, student) = (&self.teacher, &self.student);
+        let tuned = self.tuned.as_ref().map_or(String::new(), |tuned| format!("{}\n", tuned.text()));
         let mut text = format!(
-            "{table}\nstudent against teacher: {:.0} % of the parameters, {:.2} times the rows a second",
+            "{tuned}{table}\nstudent against teacher: {:.0} % of the parameters, {:.2} times the rows a second",
             100.0 * student.parameters as f64 / teacher.parameters as f64,
             student.rows_per_second / teacher.rows_per_second
         );

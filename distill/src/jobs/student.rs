@@ -49,6 +49,27 @@ pub(super) fn start_student(teacher: Teacher, wanted: &Wanted<'_>) -> anyhow::Re
     }
 }
 
+/// Makes each of several students for the same rows, so that one that cannot be made is told before any is trained.
+pub(super) fn check_students<'a>(
+    recipes: impl Iterator<Item = &'a StudentRecipe>,
+    load: impl Fn() -> anyhow::Result<Teacher>,
+    rows: &Split,
+    max_length: Option<usize>,
+    hub: &HubOptions,
+) -> anyhow::Result<()> {
+    let mut students: Vec<&StudentRecipe> = Vec::new();
+    for recipe in recipes {
+        if !students.contains(&recipe) {
+            students.push(recipe);
+        }
+    }
+    // A single one is made for the first training, before anything else.
+    for recipe in students.iter().filter(|_| students.len() > 1) {
+        start_student(load()?, &Wanted { recipe, hub: &recipe.hub(hub), rows, max_length, seed: 0 })?;
+    }
+    Ok(())
+}
+
 /// A pretrained student, with its own tokenizer.
 fn pretrained(name: &str, teacher: Teacher, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
     let names = teacher.names()?;

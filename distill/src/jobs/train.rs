@@ -165,7 +165,7 @@ impl Training<'_> {
             recipe: &fit,
             inputs: &inputs,
             folder: self.output,
-            resume: existing == Existing::Resume,
+            resume: existing.resumes(),
             tensorboard: self.tensorboard,
             way_on: existing.way_on(),
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::train::Trained;
+use super::tune::Tuned;
 use crate::memory;
 use crate::scores::{MACRO_F1, Scores};
 use crate::ui::{self, Table};
@@ -30,10 +31,13 @@ pub(crate) struct TrainReport {
     estimated_seconds: Option<f64>,
     seconds: f64,
     output: String,
+    /// Of a training whose settings were searched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tuned: Option<Tuned>,
 }
 
 impl TrainReport {
-    pub(crate) fn new(folder: &Path, trained: &Trained, start: Instant) -> Self {
+    pub(crate) fn new(folder: &Path, trained: &Trained, tuned: Option<Tuned>, start: Instant) -> Self {
         let Trained { figures, speed, estimate } = trained;
         let scores = |f: fn(&Scores) -> Option<f64>| figures.validation.as_ref().and_then(f);
         Self {
@@ -50,6 +54,7 @@ impl TrainReport {
             estimated_seconds: estimate.and_then(|estimate| estimate.seconds),
             seconds: start.elapsed().as_secs_f64(),
             output: folder.display().to_string(),
+            tuned,
         }
     }
 
@@ -73,6 +78,7 @@ impl TrainReport {
         if let (Some(estimated), Some(peak)) = (self.estimated_memory_bytes, self.peak_memory_bytes) {
             table.row(["peak memory".to_string(), format!("{} (estimated {})", ui::bytes(peak), ui::bytes(estimated))]);
         }
-        format!("{table}\nwritten: {}", self.output)
+        let tuned = self.tuned.as_ref().map_or(String::new(), |tuned| format!("{}\n", tuned.text()));
+        format!("{tuned}{table}\nwritten: {}", self.output)
     }
 }

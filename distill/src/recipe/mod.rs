@@ -15,6 +15,7 @@ mod read;
 mod schedule;
 mod shape;
 mod student;
+mod sweep;
 
 use std::path::PathBuf;
 
@@ -34,6 +35,7 @@ pub(crate) use read::{Setting, read};
 pub(crate) use schedule::{ScheduleKind, ScheduleRecipe};
 pub(crate) use shape::Shape;
 pub(crate) use student::{HeadChoice, LayerChoice, StudentRecipe};
+pub(crate) use sweep::{MOST_SETTINGS, Sweep, Swept, sweep};
 
 use crate::objective::{self, LossTermRecipe};
 use crate::tasks::single_label;

@@ -9,30 +9,42 @@ use super::Recipe;
 
 /// Parses a recipe, with the values of `--set` put in.
 pub(crate) fn read(name: &str, text: &str, settings: &[Setting]) -> anyhow::Result<Recipe> {
+    read_swept(name, text, settings, &[])
+}
+
+/// The same with one value of each `--sweep`.
+pub(super) fn read_swept(name: &str, text: &str, settings: &[Setting], swept: &[Setting]) -> anyhow::Result<Recipe> {
     let table: toml::Table = toml::from_str(text).with_context(|| format!("{name}: no TOML"))?;
     let mut recipe = Value::Table(table);
-    for setting in settings {
-        set(&mut recipe, setting)?;
+    for (flag, settings) in [("--set", settings), ("--sweep", swept)] {
+        for setting in settings {
+            set(&mut recipe, setting, flag)?;
+        }
     }
     recipe.try_into().with_context(|| format!("{name}: not a recipe"))
 }
 
-/// Puts one value in, as TOML where it is TOML, else as a string.
-fn set(recipe: &mut Value, Setting { key, value }: &Setting) -> anyhow::Result<()> {
+/// A value as TOML where it is TOML, else as a string.
+pub(super) fn typed(value: &str) -> Value {
     let typed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
-    let typed = typed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(value.clone()));
+    typed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(value.to_owned()))
+}
+
+/// Puts one value in.
+fn set(recipe: &mut Value, Setting { key, value }: &Setting, flag: &str) -> anyhow::Result<()> {
+    let typed = typed(value);
     let mut place = recipe;
     let mut path: Vec<&str> = key.split('.').collect();
     let last = path.pop().unwrap_or_default();
     for part in path {
-        place = step(place, part).with_context(|| format!("--set {key}: `{part}` is no table of the recipe"))?;
+        place = step(place, part).with_context(|| format!("{flag} {key}: `{part}` is no table of the recipe"))?;
     }
     match place {
         Value::Table(table) => {
             table.insert(last.to_string(), typed);
         }
         other => {
-            let element = step(other, last).with_context(|| format!("--set {key}: there is no element `{last}`"))?;
+            let element = step(other, last).with_context(|| format!("{flag} {key}: there is no element `{last}`"))?;
             *element = typed;
         }
     }

@@ -11,6 +11,7 @@ use crate::model::TextModel;
 use crate::recipe::ColumnsRecipe;
 
 /// The model to fine-tune and its data, as given by the user.
+#[derive(Clone, Copy)]
 pub(crate) struct Source<'a> {
     pub(crate) model: &'a str,
     pub(crate) hub: &'a HubOptions,

@@ -14,7 +14,18 @@ pub(super) struct Kept {
     best: Option<Best>,
     /// Those of the best evaluation.
     parameters: Option<Arc<Vec<f32>>>,
-    last: Option<Scores>,
+    last: Option<(Scores, Option<f64>)>,
+}
+
+/// The weights that were kept.
+pub(super) struct Settled {
+    /// From 1.
+    pub(super) epoch: usize,
+    /// Optimiser steps taken until then.
+    pub(super) step: usize,
+    pub(super) scores: Option<Scores>,
+    /// On the validation rows.
+    pub(super) loss: Option<f64>,
 }
 
 /// The best evaluation so far.
@@ -56,7 +67,7 @@ impl Kept {
                 None => self.parameters = Some(Arc::new(weights.to_vec())),
             }
         }
-        self.last = Some(scores);
+        self.last = Some((scores, loss));
         Ok(())
     }
 
@@ -65,23 +76,25 @@ impl Kept {
         (self.best.clone(), self.parameters.clone())
     }
 
-    /// Gives the model the weights to keep; returns their step, their epoch and their scores. `last` is where it is now.
-    pub(super) fn settle(self, model: &mut Model, last: [usize; 2]) -> anyhow::Result<([usize; 2], Option<Scores>)> {
+    /// Gives the model the weights to keep. It is after `step` now, in `epoch`.
+    pub(super) fn settle(self, model: &mut Model, [step, epoch]: [usize; 2]) -> anyhow::Result<Settled> {
         match (self.best, self.parameters) {
             (Some(best), Some(parameters)) => {
                 model.set_parameters(&parameters)?;
-                Ok(([best.step, best.epoch], Some(best.scores)))
+                let Best { step, epoch, scores, loss } = best;
+                Ok(Settled { step, epoch, scores: Some(scores), loss })
             }
             _ => {
                 model.settle()?;
-                Ok((last, self.last))
+                let (scores, loss) = self.last.map_or((None, None), |(scores, loss)| (Some(scores), loss));
+                Ok(Settled { step, epoch, scores, loss })
             }
         }
     }
 }
 
 /// How good an evaluation is by a metric, more for a better one; `None` where it does not have it.
-pub(super) fn merit(metric: Option<Metric>, scores: &Scores, loss: Option<f64>) -> Option<f64> {
+pub(crate) fn merit(metric: Option<Metric>, scores: &Scores, loss: Option<f64>) -> Option<f64> {
     match metric {
         None => scores.accuracy.or(scores.agreement),
         Some(Metric::Loss) => loss.map(|loss| -loss),

@@ -43,10 +43,12 @@ use checkpoint::{Restored, State, Writer};
 use estimate::{Estimate, Estimator};
 use evaluation::{check_metric, evaluate};
 use feed::{Feed, with_feed};
-use keep::{Kept, merit};
+pub(crate) use keep::merit;
+use keep::{Kept, Settled};
 use plan::Plan;
 use progress::Progress;
 pub(crate) use rows::FitRows;
+pub(crate) use skipped::Diverged;
 
 use step::{Examples, Learner};
 pub(crate) use watch::Speed;
@@ -87,6 +89,8 @@ pub(crate) struct Fitted {
     pub(crate) kept_step: usize,
     /// Validation scores of the weights that were kept.
     pub(crate) scores: Option<Scores>,
+    /// Their loss on the validation rows.
+    pub(crate) loss: Option<f64>,
     pub(crate) speed: Speed,
     /// The most of a GPU's memory that buffers had at once; none on the CPU.
     pub(crate) device_peak_bytes: Option<u64>,
@@ -197,7 +201,8 @@ impl Fit<'_> {
         // The average is what is kept.
         student.swap_average()?;
         let speed = watch.finish(feed.waited());
-        let ([kept_step, kept_epoch], scores) = kept.settle(student, [steps, plan.epoch(steps)])?;
+        let Settled { step: kept_step, epoch: kept_epoch, scores, loss } =
+            kept.settle(student, [steps, plan.epoch(steps)])?;
         let device_peak_bytes = match student.compute() {
             Compute::Cuda { device, .. } => Some(device.peak_bytes() as u64),
             Compute::Cpu => None,
@@ -215,6 +220,7 @@ impl Fit<'_> {
             kept_epoch,
             kept_step,
             scores,
+            loss,
             speed,
             device_peak_bytes,
             products,
