@@ -92,6 +92,10 @@ fn what_would_be_found_out_is_not_given_as_well() {
         "[teacher]\nmodel = \"teacher\"\n[data]\ntrain = \"train.tsv\"\n[train]\nmemory = \"4 gigs\"\n",
     );
     place.refuses("run recipe.toml --output out", &["recipe.toml", "such as 20MB"]);
+    place.refuses("run recipe.toml --output out --set train.memory=-5", &["a size such as 20MB"]);
+    // Once divided by zero.
+    let line = format!("{TRAIN} --max-steps 600 --batch-rows 54 --evaluate-every 9223372036854775808");
+    place.json(&format!("{line} --output out"));
 }
 
 #[test]
@@ -106,4 +110,6 @@ fn values_that_are_computed_twice_make_the_same_model_in_less_memory() {
     assert!(less + 3_000_000 < whole, "{less} after {whole}");
     assert!(place.read_bytes("whole/model.safetensors") == place.read_bytes("twice/model.safetensors"));
     assert_eq!(place.read_json("twice/distill.json")["inputs"]["fit"]["recompute"], true);
+    // It is no other run.
+    place.json(&format!("{line} --output twice --resume"));
 }

@@ -69,6 +69,8 @@ fn clipping_and_freezing_that_make_no_sense_are_refused() {
         ("--freeze 4", ["--freeze 4", "layers from 0 to 3"]),
         ("--freeze encoder.layers.0", ["--freeze encoder.layers.0", "embeddings, head"]),
         ("--freeze embeddings,0-3,head", ["--freeze embeddings,0-3,head", "no parameter is left to train"]),
+        ("--freeze 2-9", ["--freeze 2-9", "layers from 0 to 3"]),
+        ("--freeze head --head-learning-rate 1e-2", ["--head-learning-rate 0.01", "the head is frozen"]),
     ] {
         place.refuses(&format!("{FINETUNE} {flags}"), &expected);
     }

@@ -45,6 +45,9 @@ fn a_recipe_does_the_whole_job() {
     let report = place.json("run recipe.toml");
     assert_eq!(keys(&report)[0], "schema_version");
     has_figures(&report["teacher"], "teacher");
+    // Made from ten labels a class alone: distill/demo/teacher/README.md.
+    let teacher = report["teacher"]["accuracy"].as_f64().expect("a number");
+    assert!((teacher - 0.8273).abs() < 0.001, "{teacher}");
     has_figures(&report["student"], "student");
     assert!(report["student"]["agreement"].is_f64() && report["student"]["ece"].is_f64(), "{report}");
     assert_eq!(report["teacher"]["accuracy"], 0.965);
@@ -142,6 +145,7 @@ fn values_that_no_training_survives_are_refused_before_the_teacher_runs() {
         ("student.hidden_size=99999", "hidden"),
         ("objective=[]", "objective"),
         ("train.warmup_steps=3 --set train.warmup_ratio=0.5", "--warmup-steps stands in place of --warmup-ratio"),
+        ("train.max_gradient_value=0.1 --set train.max_gradient_norm=0.5", "--max-gradient-value stands in place"),
         ("train.evaluate_steps=3 --set train.evaluate_every=2", "train.evaluate_steps"),
     ] {
         place.refuses(&format!("run recipe.toml --set {setting}"), &[expected]);

@@ -313,3 +313,17 @@ fn a_cache_that_ctrl_c_stopped_goes_on_to_the_same_end() {
 fn a_cache_that_was_killed_goes_on_to_the_same_end() {
     cache_goes_on_after("KILL", None);
 }
+
+/// Once ended without a checkpoint: the steps before the evaluation were lost.
+#[test]
+fn a_stop_during_an_evaluation_keeps_the_steps_before_it() {
+    let place = Workplace::with_cache();
+    let all = rows(&place.read("train.tsv"));
+    let many: Vec<_> = std::iter::repeat_n(&all[..], 40).flatten().cloned().collect();
+    place.write("many.tsv", tsv(&many));
+    // Steps take a moment and evaluations seconds.
+    let done = stopped(&place, &format!("{LONG} --validation many.tsv --evaluate-steps 10"), "metrics.jsonl", "TERM");
+    assert_eq!(done.code, Some(75), "{}", done.stderr);
+    assert!(done.stderr.contains("--resume goes on from here"), "{}", done.stderr);
+    assert_eq!(unfinished(&place), ["checkpoint.safetensors", "metrics.jsonl"]);
+}

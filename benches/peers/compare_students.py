@@ -31,12 +31,14 @@ def run(command):
     return json.loads(done.stdout)
 
 
-def kept(path, make):
-    """The result in a file, made if it is not there."""
-    if not path.exists():
-        path.with_suffix(".new").write_text(json.dumps(make()))
+def kept(path, settings, make):
+    """The result in a file, made if it is not there or was made with other settings."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    if found.get("settings") != settings:
+        found = {**make(), "settings": settings}
+        path.with_suffix(".new").write_text(json.dumps(found))
         path.with_suffix(".new").rename(path)
-    return json.loads(path.read_text())
+    return found
 
 
 def interval(values):
@@ -94,10 +96,11 @@ def main():
         columns["PyTorch, by length"] = lambda seed: theirs(seed, "--by-length")
     seeds = flags.seeds.split(",")
     found = {name: [] for name in columns}
+    settings = [flags.teacher, flags.data, flags.test, flags.epochs, flags.learning_rate, flags.student, flags.dropout]
     for seed in seeds:
         for name, make in columns.items():
             file = output / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}.json"
-            found[name].append(kept(file, lambda make=make, seed=seed: make(seed)))
+            found[name].append(kept(file, settings, lambda make=make, seed=seed: make(seed)))
             print(f"seed {seed}  {name}: {found[name][-1]['accuracy']:.4f}  {found[name][-1]['seconds']:.0f} s", flush=True)
     accuracies = {name: [report["accuracy"] for report in reports] for name, reports in found.items()}
     for name, values in accuracies.items():

@@ -3,6 +3,7 @@
 //! Files are written atomically, so neither leaves a half-written one.
 
 use crate::ui;
+use std::cell::Cell;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -66,7 +67,19 @@ pub(crate) fn requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
 }
 
-/// [`requested`] as an error, for `?`.
+/// [`requested`] as an error, for `?`; never within [`without`].
 pub(crate) fn check() -> Result<(), Interrupted> {
-    if requested() { Err(Interrupted) } else { Ok(()) }
+    if requested() && !HELD.get() { Err(Interrupted) } else { Ok(()) }
+}
+
+thread_local! {
+    static HELD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does work on this thread that ends before a signal is heeded, since what was done before it would be lost otherwise.
+pub(crate) fn without<T>(work: impl FnOnce() -> T) -> T {
+    let outer = HELD.replace(true);
+    let done = work();
+    HELD.set(outer);
+    done
 }

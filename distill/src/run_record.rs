@@ -88,7 +88,9 @@ impl RunInputs {
     /// values. What the earlier one has found out by measuring is no difference.
     pub(crate) fn difference(&self, earlier: &Self) -> Option<(String, String, String)> {
         let json = |inputs: &Self| serde_json::to_value(inputs).unwrap_or_default();
-        let ours = Self { fit: self.fit.as_measured(&earlier.fit), ..self.clone() };
+        let mut ours = Self { fit: self.fit.as_measured(&earlier.fit), ..self.clone() };
+        // Who was stopped for lack of memory may go on with less of it.
+        ours.fit.recompute = earlier.fit.recompute;
         let (path, ours, theirs) = first_difference(&json(&ours), &json(earlier))?;
         Some((path.join("."), ours.to_string(), theirs.to_string()))
     }

@@ -182,11 +182,11 @@ pub(crate) struct FittingArgs {
     /// Take as many steps as fit into this many minutes, at most those of --epochs; a few steps are timed first
     #[arg(long, value_name = "MINUTES", value_parser = number(ABOVE_ZERO), conflicts_with = "max_steps")]
     pub(crate) max_minutes: Option<f64>,
-    /// Use at most this much memory, such as 4GiB, by a lower --batch-tokens [default: what is free]
+    /// Use at most this much memory, such as 4GiB, by a lower --batch-tokens; on a GPU, of its memory [default: what is free]
     #[arg(long, value_name = "SIZE", conflicts_with = "batch_tokens")]
     pub(crate) memory: Option<Bytes>,
-    /// Keep only what goes from layer to layer, and compute the rest again in the backward pass: less memory for about a third
-    /// more time, and the same model
+    /// Keep only what goes from layer to layer, and compute the rest again in the backward pass: less memory, more time, the same
+    /// model (but for rounding where word embeddings are tied)
     #[arg(long)]
     pub(crate) recompute: bool,
     /// Learning rate after the warmup: constant, linear (falls to 0), cosine, inverse-sqrt, one-cycle, or plateau (reduced

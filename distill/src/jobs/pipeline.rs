@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use datasets::Row;
-use nn::{Compute, Layout};
+use nn::{Compute, EncoderConfig, Layout};
 use serde::{Deserialize, Serialize};
 use teacher::HubOptions;
 
@@ -120,7 +120,11 @@ impl Pipeline<'_> {
         };
         for recipe in &recipes {
             let student = match &recipe.student.model {
-                Some(model) => model::describe(model, &recipe.student.hub(self.hub))?.0.encoder,
+                Some(model) => {
+                    let whole = model::describe(model, &recipe.student.hub(self.hub))?.0.encoder;
+                    let num_layers = recipe.student.layer_count().unwrap_or(whole.num_layers);
+                    EncoderConfig { num_layers, ..whole }
+                }
                 None => plan_student(&recipe.student, &teacher.config.encoder)?.0,
             };
             rate_factors(&recipe.train, &Layout::new(&student))?;

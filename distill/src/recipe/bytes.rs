@@ -53,7 +53,7 @@ impl From<Bytes> for u64 {
 
 /// As it stands in a recipe or a record.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a size such as 20MB, or a whole number of bytes")]
 enum Written {
     Number(u64),
     Text(String),

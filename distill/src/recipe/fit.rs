@@ -200,9 +200,11 @@ impl FitRecipe {
         }
         let default = Self::DEFAULT;
         let evaluate_every = self.evaluate_every != default.evaluate_every;
+        let max_norm = self.max_gradient_norm != default.max_gradient_norm;
         for (steps, given, other, differs) in [
             ("warmup-steps", self.warmup_steps.is_some(), "warmup-ratio", self.warmup_ratio != default.warmup_ratio),
             ("evaluate-steps", self.evaluate_steps.is_some(), "evaluate-every", evaluate_every),
+            ("max-gradient-value", self.max_gradient_value.is_some(), "max-gradient-norm", max_norm),
         ] {
             if given && differs {
                 let [one, two] = [steps, other].map(|flag| flag.replace('-', "_"));
@@ -219,14 +221,19 @@ impl FitRecipe {
 
     /// The same over fewer rows: as many steps, and evaluated as often as over `rows` of them.
     pub(crate) fn over_fewer_rows(&self, steps: usize, rows: usize) -> Self {
-        let every = rows.div_ceil(self.batch_rows) * self.evaluate_every;
+        let every = self.evaluated_every(rows.div_ceil(self.batch_rows));
         Self {
             max_steps: Some(steps),
             max_minutes: None,
-            evaluate_steps: self.evaluate_steps.or(Some(every)),
+            evaluate_steps: Some(every),
             evaluate_every: Self::DEFAULT.evaluate_every,
             ..self.clone()
         }
+    }
+
+    /// Steps from one evaluation to the next, with so many in an epoch.
+    pub(crate) fn evaluated_every(&self, steps_per_epoch: usize) -> usize {
+        self.evaluate_steps.unwrap_or(steps_per_epoch.saturating_mul(self.evaluate_every))
     }
 
     /// How gradients are clipped.

@@ -9,7 +9,6 @@ use datasets::forward_batches;
 use nn::{Compute, Model, PackedInput, Tap};
 use tracing::debug_span;
 
-use super::evaluation::evaluate;
 use super::optimizer;
 use super::plan::Plan;
 use super::rows::FitRows;
@@ -83,22 +82,28 @@ pub(super) struct Estimator<'a> {
     pub(super) cache: Option<&'a CacheReader>,
 }
 
+/// Memory in bytes, of the process or of buffers on a GPU.
+struct Needed {
+    now: u64,
+    /// The most that there will be at once.
+    most: u64,
+}
+
 impl Estimator<'_> {
-    /// The most bytes that the process, or buffers on a GPU, will have at once; and those it has now.
-    fn memory(&self, model: &mut Model, recipe: &FitRecipe, plan: &Plan) -> anyhow::Result<Option<[u64; 2]>> {
+    /// The memory of a training with this recipe; `None` where the system does not say how much there is now.
+    fn memory(&self, model: &mut Model, recipe: &FitRecipe, plan: &Plan) -> anyhow::Result<Option<Needed>> {
         let of_gpu = match model.compute() {
-            Compute::Cuda { device, .. } => Some(device.peak_bytes() as u64),
+            Compute::Cuda { device, .. } => Some(device.taken_bytes() as u64),
             Compute::Cpu => None,
         };
         let Some(now) = of_gpu.or_else(memory::resident) else { return Ok(None) };
-        let sampler = self.train.sampler(recipe, self.objective.views())?;
+        let views = self.objective.views();
+        let sampler = self.train.sampler(recipe, views)?;
         let (epoch, steps) = (sampler.epoch(0), sampler.steps_per_epoch());
-        let every = steps.div_ceil(SHAPES);
         let rows = &self.train.encodings;
-        let training = (0..steps).step_by(every).flat_map(|step| epoch.step(step));
-        let training: Vec<Questions> = training
-            .map(|batch| self.targets.ask(0, rows, &self.train.labels, &batch, self.objective.views()))
-            .collect();
+        let training = (0..steps).step_by(steps.div_ceil(SHAPES)).flat_map(|step| epoch.step(step));
+        let training: Vec<Questions> =
+            training.map(|batch| self.targets.ask(0, rows, &self.train.labels, &batch, views)).collect();
         let validation = &self.validation.encodings;
         let batches = forward_batches(&validation.lengths(), recipe.batch_tokens());
         let evaluation = batches.iter().take(EVALUATION_SHAPES);
@@ -107,17 +112,23 @@ impl Estimator<'_> {
         let words: HashSet<u32> = (0..rows.len()).flat_map(|row| rows.ids(row).iter().copied()).collect();
         let (averages, parameters) = (recipe.ema_decay.is_some(), model.parameters().flat().len());
         let passes = model.pass_bytes(&shapes(&training), &shapes(&evaluation), &[Tap::Logits])?;
-        let mut bytes = now as usize + model.training_bytes(words.len(), averages) + passes;
+        let mut more = model.training_bytes(words.len(), averages) + passes;
         if of_gpu.is_none() {
             let evaluates = !validation.is_empty();
             let best = usize::from(evaluates && recipe.keep == Keep::Best);
             let saves = recipe.checkpoint_every.is_some() || recipe.checkpoint_minutes.is_some();
             let saves = saves || plan.total_steps > plan.steps_per_epoch;
             let copied = if saves { 3 + usize::from(averages) } else { 0 };
-            let logits = if evaluates { validation.len() * model.config().encoder.num_labels } else { 0 };
-            bytes += 4 * (parameters * (best + copied) + logits);
+            // The logits of a batch with their gradients, and of an evaluation with a copy.
+            let outputs = model.config().encoder.outputs();
+            let logits = |asked: &Questions| 2 * outputs * asked.answers.len() * views;
+            let logits = training.iter().chain(&evaluation).map(logits).max().unwrap_or(0);
+            let evaluated = if evaluates { validation.len() * model.config().encoder.num_labels } else { 0 };
+            more += 4 * (parameters * (best + copied) + logits.max(evaluated));
+            // The pages of the cache that are read.
+            more += self.cache.map_or(0, |cache| cache.bytes() as usize);
         }
-        Ok(Some([bytes as u64, now]))
+        Ok(Some(Needed { now, most: now + more as u64 }))
     }
 
     /// The recipe with as many tokens a pass as fit into `--memory`, and the memory that it then takes. Without `--memory`,
@@ -128,24 +139,28 @@ impl Estimator<'_> {
         recipe: FitRecipe,
         plan: &Plan,
     ) -> anyhow::Result<(FitRecipe, Option<u64>)> {
-        let Some([bytes, now]) = self.memory(model, &recipe, plan)? else { return Ok((recipe, None)) };
+        let Some(Needed { now, most }) = self.memory(model, &recipe, plan)? else {
+            if let Some(memory) = recipe.memory {
+                bail!("--memory {memory}: this system does not say how much memory a process has; give --batch-tokens");
+            }
+            return Ok((recipe, None));
+        };
         let free = match model.compute() {
             Compute::Cuda { device, .. } => device.free_bytes()?.map(|bytes| bytes as u64),
             Compute::Cpu => memory::available(),
         };
-        let most = recipe.memory.map(u64::from).or(free.map(|free| now + free)).unwrap_or(u64::MAX);
-        if bytes <= most {
-            return Ok((recipe, Some(bytes)));
+        let limit = recipe.memory.map(u64::from).or(free.map(|free| now + free)).unwrap_or(u64::MAX);
+        if most <= limit {
+            return Ok((recipe, Some(most)));
         }
         let longest = self.train.encodings.lengths().into_iter().max().unwrap_or(1) as usize * self.objective.views();
-        let (mut smaller, mut fewer) = (recipe.clone(), bytes);
-        while fewer > most && smaller.batch_tokens() > longest {
+        let (mut smaller, mut fewer) = (recipe.clone(), most);
+        while fewer > limit && smaller.batch_tokens() > longest {
             smaller.batch_tokens = Some((smaller.batch_tokens() / 2).max(longest));
-            fewer = self.memory(model, &smaller, plan)?.map_or(fewer, |[bytes, _]| bytes);
+            fewer = self.memory(model, &smaller, plan)?.map_or(fewer, |needed| needed.most);
         }
-        let (tokens, fits) = (smaller.batch_tokens(), fewer <= most);
-        let told = |bytes: u64| ui::bytes(bytes);
-        let [whole, part, free] = [bytes, fewer, most.saturating_sub(now)].map(told);
+        let (tokens, fits) = (smaller.batch_tokens(), fewer <= limit);
+        let [whole, part, free] = [most, fewer, limit.saturating_sub(now)].map(ui::bytes);
         let way_out = "--recompute, a smaller student, shorter rows (--max-length) or --keep last take less";
         match (recipe.memory, fits) {
             (Some(memory), true) => {
@@ -158,8 +173,9 @@ impl Estimator<'_> {
             }
             (None, true) => {
                 let error = anyhow!("the training takes about {whole} of memory, and {free} are free for it");
-                let way_out = "takes about {part}, --memory SIZE says how much it may take";
-                Err(error).hint(format!("--batch-tokens {tokens} {way_out}").replace("{part}", &part))
+                let way_out =
+                    format!("--batch-tokens {tokens} takes about {part}, --memory SIZE says how much it may take");
+                Err(error).hint(way_out)
             }
             (None, false) => {
                 let error = anyhow!(
@@ -170,8 +186,8 @@ impl Estimator<'_> {
         }
     }
 
-    /// Takes a few steps, times them and an evaluation, and undoes them; the steps that fit into `--max-minutes` become the
-    /// recipe's. Returns the time that the training will take as well, if it was worth asking.
+    /// Takes a few steps, times them, and undoes them; the steps that fit into `--max-minutes` become the recipe's. Returns
+    /// the time that the training will take as well, if it was worth asking.
     pub(super) fn fitted_to_time(
         &self,
         model: &mut Model,
@@ -183,11 +199,8 @@ impl Estimator<'_> {
             return Ok((recipe, None));
         }
         let begun = Instant::now();
-        let every = match recipe.evaluate_steps {
-            Some(steps) => steps,
-            None => plan.steps_per_epoch * recipe.evaluate_every,
-        };
-        let [step, evaluation] = self.probe(model, &recipe, plan, examples)?;
+        let every = plan.evaluated_every(&recipe);
+        let Probed { step, evaluation } = self.probe(model, &recipe, plan, examples)?;
         let with_evaluations = |steps: usize| step * steps as f64 + evaluation * steps.div_ceil(every) as f64;
         let Some(minutes) = recipe.max_minutes else {
             return Ok((recipe, Some(with_evaluations(plan.total_steps))));
@@ -197,24 +210,25 @@ impl Estimator<'_> {
         let fit = (seconds - evaluation) / (step + evaluation / every as f64);
         let steps = (fit.max(0.0) as usize).min(plan.total_steps);
         if steps == 0 {
+            let told = |seconds| ui::duration(Duration::from_secs_f64(seconds));
             bail!(
                 "--max-minutes {minutes} ends before the first step: a step takes {}, an evaluation {}, and finding that out {}",
-                ui::duration(Duration::from_secs_f64(step)),
-                ui::duration(Duration::from_secs_f64(evaluation)),
+                told(step),
+                told(evaluation),
                 ui::duration(begun.elapsed())
             );
         }
         Ok((FitRecipe { max_steps: Some(steps), ..recipe }, Some(with_evaluations(steps))))
     }
 
-    /// Seconds of a step and of an evaluation. The model is as before.
+    /// Times some steps, spread over an epoch since its steps have rows of other lengths. The model is as before.
     fn probe(
         &self,
         model: &mut Model,
         recipe: &FitRecipe,
         plan: &Plan,
         examples: &Examples<'_>,
-    ) -> anyhow::Result<[f64; 2]> {
+    ) -> anyhow::Result<Probed> {
         let _span = debug_span!("probe").entered();
         let weights = model.settle()?.flat().to_vec();
         let (sampler, whole_rows) =
@@ -222,26 +236,31 @@ impl Estimator<'_> {
         let optimizer = optimizer::start(recipe, model.parameters())?;
         let mut learner = Learner::new(model, self.objective, optimizer, recipe.clip(), whole_rows)?;
         let (epoch, of_epoch) = (sampler.epoch(0), plan.steps_per_epoch);
-        let (mut timed, mut begun) = (0, Instant::now());
-        // Spread over the epoch, since its steps have rows of other lengths; the first one is not counted.
+        let (mut timed, mut rows, mut begun) = (0, 0, Instant::now());
         for number in 0..=TIMED[1] {
             interrupt::check()?;
             let prepared = examples.prepare(0, &epoch.step(number * of_epoch / (TIMED[1] + 1)))?;
-            learner.take_step(number, &prepared, recipe.seed, recipe.learning_rate)?;
+            let taken = learner.take_step(number, &prepared, recipe.seed, recipe.learning_rate)?;
             learner.outcomes(true)?;
+            // The first one is not counted: it makes the buffers.
             match number {
                 0 => begun = Instant::now(),
-                _ => timed += 1,
+                _ => (timed, rows) = (timed + 1, rows + taken),
             }
             if timed >= TIMED[0] && begun.elapsed() > PROBE_TIME {
                 break;
             }
         }
-        let step = begun.elapsed().as_secs_f64() / timed as f64;
-        let begun = Instant::now();
-        evaluate(model, self.targets, self.validation, self.cache, recipe.batch_tokens())?;
-        let evaluation = begun.elapsed().as_secs_f64();
+        let seconds = begun.elapsed().as_secs_f64();
         model.set_parameters(&weights)?;
-        Ok([step, evaluation])
+        // A pass forward is a third of a step's work.
+        let evaluation = seconds / rows as f64 / 3.0 * self.validation.encodings.len() as f64;
+        Ok(Probed { step: seconds / timed as f64, evaluation })
     }
+}
+
+/// Seconds.
+struct Probed {
+    step: f64,
+    evaluation: f64,
 }

@@ -240,7 +240,9 @@ impl Fit<'_> {
         let (clock, recipe, mut over) = (Instant::now(), self.recipe, false);
         // The average, where there is one, is what is evaluated and kept.
         model.swap_average()?;
-        let evaluated = evaluate(model, self.targets, self.validation, self.cache, recipe.batch_tokens())?;
+        // Ended by a signal, it would take the steps since the last checkpoint with it.
+        let evaluate = || evaluate(model, self.targets, self.validation, self.cache, recipe.batch_tokens());
+        let evaluated = interrupt::without(evaluate)?;
         if let Some(evaluated) = evaluated {
             let epoch = plan.epoch(steps);
             watch.evaluation(steps, epoch, &evaluated)?;

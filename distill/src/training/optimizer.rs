@@ -35,14 +35,14 @@ pub(super) fn with_settings(
 /// embeddings with `d^(L + 1)`: `param_groups_layer_decay` of `timm`, and Clark et al., 2020 (ELECTRA).
 pub(crate) fn rate_factors(recipe: &FitRecipe, layout: &Layout) -> anyhow::Result<Vec<f64>> {
     let slots: Vec<Slot> = layout.entries().iter().map(|entry| entry.slot).collect();
-    let layers = slots.iter().filter_map(|slot| layer(*slot)).max().map_or(0, |last| last + 1);
+    let layer_count = slots.iter().filter_map(|slot| layer(*slot)).max().map_or(0, |last| last + 1);
     let head_rate = recipe.head_learning_rate.map_or(1.0, |rate| rate / recipe.learning_rate);
     let mut factors: Vec<f64> = slots
         .iter()
         .map(|&slot| match (names::is_head(slot), layer(slot)) {
             (true, _) => head_rate,
-            (false, Some(layer)) => recipe.layer_decay.powi((layers - layer) as i32),
-            (false, None) => recipe.layer_decay.powi((layers + 1) as i32),
+            (false, Some(layer)) => recipe.layer_decay.powi((layer_count - layer) as i32),
+            (false, None) => recipe.layer_decay.powi((layer_count + 1) as i32),
         })
         .collect();
     for item in &recipe.freeze {
@@ -52,13 +52,18 @@ pub(crate) fn rate_factors(recipe: &FitRecipe, layout: &Layout) -> anyhow::Resul
                 (*factor, found) = (0.0, true);
             }
         }
-        let last = layers.saturating_sub(1);
+        let last = layer_count.saturating_sub(1);
+        let beyond = layers(item).is_some_and(|[first, end]| end > last || first > end);
         ensure!(
-            found,
+            found && !beyond,
             "--freeze {item}: the model has no such parameters; give embeddings, head, layers from 0 to {last} such as 0 or \
              0-{last}, or the beginning of a name such as {}",
             layout.entries().get(layout.entries().len() / 2).map_or("", |entry| names::without_prefix(&entry.name))
         );
+    }
+    let of_head = || slots.iter().zip(&factors).filter(|(slot, _)| names::is_head(**slot));
+    if let Some(rate) = recipe.head_learning_rate.filter(|_| of_head().all(|(_, factor)| *factor == 0.0)) {
+        bail!("--head-learning-rate {rate}: the head is frozen; leave out one of the two");
     }
     if factors.iter().all(|factor| *factor == 0.0) {
         bail!("--freeze {}: no parameter is left to train", recipe.freeze.join(","));
@@ -68,17 +73,23 @@ pub(crate) fn rate_factors(recipe: &FitRecipe, layout: &Layout) -> anyhow::Resul
 
 /// Whether an item of `--freeze` means this parameter.
 fn names_parameter(item: &str, slot: Slot, name: &str) -> bool {
-    let number = |text: &str| text.parse::<usize>().ok();
-    let layers = match item.split_once('-') {
-        Some((first, last)) => number(first).zip(number(last)),
-        None => number(item).map(|layer| (layer, layer)),
-    };
-    match (item, layers) {
+    match (item, layers(item)) {
         ("head", _) => names::is_head(slot),
         ("embeddings", _) => layer(slot).is_none() && !names::is_head(slot),
-        (_, Some((first, last))) => layer(slot).is_some_and(|layer| (first..=last).contains(&layer)),
-        (item, None) => name.starts_with(item) || names::without_prefix(name).starts_with(item),
+        (_, Some([first, last])) => layer(slot).is_some_and(|layer| (first..=last).contains(&layer)),
+        (item, None) => [name, names::without_prefix(name)].into_iter().any(|name| {
+            // A whole name, or the beginning of one up to a dot: `encoder.layer.1` is not `encoder.layer.10`.
+            let rest = name.strip_prefix(item.trim_end_matches('.'));
+            !item.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        }),
     }
+}
+
+/// The first and the last layer that an item of `--freeze` names by number.
+fn layers(item: &str) -> Option<[usize; 2]> {
+    let number = |text: &str| text.parse::<usize>().ok();
+    let (first, last) = item.split_once('-').unwrap_or((item, item));
+    Some([number(first)?, number(last)?])
 }
 
 /// The index of the layer that a parameter belongs to.
@@ -146,11 +157,23 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_s_name_is_not_that_of_the_tenth() {
+        let layout = Layout::new(&EncoderConfig { num_layers: 12, ..Family::BERT.small(12) });
+        for item in ["encoder.layer.1", "encoder.layer.1."] {
+            let factors = rate_factors(&freezing(&[item]), &layout).expect("valid");
+            assert_eq!(factors.iter().filter(|factor| **factor == 0.0).count(), 16, "{item}");
+        }
+    }
+
+    #[test]
     fn what_is_not_there_cannot_be_frozen_nor_can_everything() {
         let error = |items: &[&str]| rate_factors(&freezing(items), &layout()).expect_err("refused").to_string();
         let unknown = error(&["3"]);
         assert!(unknown.starts_with("--freeze 3: the model has no such parameters"), "{unknown}");
         assert!(unknown.contains("layers from 0 to 2 such as 0 or 0-2"), "{unknown}");
+        for item in ["1-3", "2-1", "", "encoder.lay"] {
+            assert!(error(&[item]).starts_with(&format!("--freeze {item}: ")), "{item}");
+        }
         assert!(error(&["head", "pooler.dense.weigth"]).contains("pooler.dense.weigth"));
         let nothing = error(&["embeddings", "0-2", "head"]);
         assert_eq!(nothing, "--freeze embeddings,0-2,head: no parameter is left to train");

@@ -36,10 +36,11 @@ impl Plan {
 
     /// Whether there is an evaluation after so many steps.
     pub(super) fn evaluates(&self, steps: usize, recipe: &FitRecipe) -> bool {
-        let due = match recipe.evaluate_steps {
-            Some(every) => steps.is_multiple_of(every),
-            None => steps.is_multiple_of(self.steps_per_epoch * recipe.evaluate_every),
-        };
-        due || steps == self.total_steps
+        steps.is_multiple_of(self.evaluated_every(recipe)) || steps == self.total_steps
+    }
+
+    /// Steps from one evaluation to the next.
+    pub(super) fn evaluated_every(&self, recipe: &FitRecipe) -> usize {
+        recipe.evaluated_every(self.steps_per_epoch)
     }
 }

@@ -216,7 +216,8 @@ pub trait Session: Send {
     fn backward(&mut self, pass: Pass) -> Result<(), Error>;
 
     /// From now on passes in training keep only what goes from one stage of so many layers to the next, and compute a stage's
-    /// values again when the backward pass comes to it: less memory, the same bits, at most a forward pass more. `None`
+    /// values again when the backward pass comes to it: less memory, at most a forward pass more, and the same bits, but for rounding in what several stages
+    /// share: tied word embeddings. `None`
     /// keeps everything. (Chen et al., 2016, "Training Deep Nets with Sublinear Memory Cost".) On a GPU a pass that is
     /// asked for other taps than the logits keeps everything.
     fn recompute(&mut self, layers: Option<usize>) -> Result<(), Error>;

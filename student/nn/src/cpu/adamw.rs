@@ -214,7 +214,15 @@ impl AdamW {
     /// Sets the gradients of frozen parameters to zero.
     pub(crate) fn freeze(&self, gradients: &mut Gradients) {
         for (entry, _) in self.layout.entries().iter().zip(&self.rate_factors).filter(|(_, factor)| **factor == 0.0) {
-            gradients.flat_kept_mut()[entry.range.clone()].fill(0.0);
+            if entry.slot != Slot::WordEmbeddings {
+                gradients.flat_kept_mut()[entry.range.clone()].fill(0.0);
+                continue;
+            }
+            // Pages of rows that no batch has used are never there.
+            for row in (0..entry.shape[0]).filter(|&row| self.looked_up[row]) {
+                let start = entry.range.start + row * entry.shape[1];
+                gradients.flat_kept_mut()[start..start + entry.shape[1]].fill(0.0);
+            }
         }
     }
 

@@ -99,6 +99,7 @@ impl Chunk {
         self.token_type_ids.clear();
         self.token_type_ids.extend_from_slice(&input.token_type_ids[tokens]);
         self.selected = selected;
+        self.handed_gradients.clear();
     }
 
     /// The rows of a table of positions that the chunk's tokens look up.

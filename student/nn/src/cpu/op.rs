@@ -57,7 +57,6 @@ impl Run<'_> {
         if range.end == plan.program.ops.len() {
             self.enter_handed();
         }
-        let is_whole = range.start == 0;
         for (index, op) in range.clone().zip(&plan.program.ops[range]).rev() {
             match &op.kind {
                 Kind::Embed(embed) => embed::backward(&mut self, index, op, embed),
@@ -72,9 +71,6 @@ impl Run<'_> {
                 Kind::Select(_) => select::backward(&mut self, index, op),
                 Kind::Tap(_) => tap::backward(&mut self, index, op, taps.pop().flatten()),
             }
-        }
-        if is_whole {
-            self.keep_given();
         }
     }
 }

@@ -200,6 +200,9 @@ impl CpuSession {
                 }
                 end = range.start;
             }
+            if earlier {
+                chunks.par_iter_mut().for_each(|chunk| Run { chunk, context: &context }.keep_given());
+            }
         }
         // Those that were in use are the first to be so again.
         chunks.append(&mut self.idle);

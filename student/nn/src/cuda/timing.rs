@@ -16,6 +16,11 @@ impl Device {
         self.meter.most.load(Ordering::Relaxed)
     }
 
+    /// Bytes that buffers have now.
+    pub fn taken_bytes(&self) -> usize {
+        self.meter.taken.load(Ordering::Relaxed)
+    }
+
     /// Bytes that are free on the device; `None` of an emulated one.
     pub fn free_bytes(&self) -> Result<Option<usize>, Error> {
         match &*self.backend {
