@@ -16,7 +16,8 @@ PROGRAM = os.environ.get("DISTILL", "distill")
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures/e2e"
 FLAGS = (
     "--layers 0 --epochs 12 --schedule plateau --plateau-patience 1 --plateau-factor 0.5 --evaluate-steps 7 "
-    "--metric loss --patience 40 --checkpoint-every 3 --ema-decay 0.9 --layer-decay 0.8"
+    "--metric loss --patience 40 --checkpoint-every 3 --ema-decay 0.9 --layer-decay 0.8 --head-learning-rate 2e-4 "
+    "--freeze embeddings --max-gradient-value 0.1 --recompute --class-weights balanced --focal-gamma 1 --r-drop 1"
 )
 
 def check(good, message):

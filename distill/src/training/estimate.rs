@@ -118,7 +118,8 @@ impl Estimator<'_> {
             let best = usize::from(evaluates && recipe.keep == Keep::Best);
             let saves = recipe.checkpoint_every.is_some() || recipe.checkpoint_minutes.is_some();
             let saves = saves || plan.total_steps > plan.steps_per_epoch;
-            let copied = if saves { 3 + usize::from(averages) } else { 0 };
+            // Without checkpoints the most is when the model is written.
+            let copied = if saves { 3 + usize::from(averages) } else { 1 };
             // The logits of a batch with their gradients, and of an evaluation with a copy.
             let outputs = model.config().encoder.outputs();
             let logits = |asked: &Questions| 2 * outputs * asked.answers.len() * views;
