@@ -29,10 +29,13 @@ fn passes_are_as_large_as_the_memory_allows() {
     };
     let (whole, tokens, _) = estimated("");
     assert_eq!(tokens, 4096);
-    let (less, fewer, said) = estimated(&format!("--memory {}kB", (whole - 3_000_000) / 1000));
+    let limit = format!("--memory {}kB", (whole - 3_000_000) / 1000);
+    let (less, fewer, said) = estimated(&limit);
     assert!(fewer < tokens && less < whole, "{less} with {fewer} after {whole} with {tokens}");
     assert!(said.contains(&format!("--batch-tokens {fewer}")), "{said}");
     assert!(place.read("out/distill.json").contains("\"memory\": "));
+    // What was found out is no other setting.
+    place.json(&format!("{line} {limit} --output out --resume"));
     place.refuses(
         &format!("{line} --memory 1MB --output small"),
         &["--memory 1.0 MB", "even with --batch-tokens", "--max-length"],
