@@ -103,7 +103,10 @@ fn a_recipe_that_was_stopped_goes_on() {
 fn a_recipe_that_cannot_be_read_is_refused() {
     let place = with_recipe();
     place.refuses("run nowhere.toml", &["nowhere.toml"]);
-    place.refuses("run recipe.toml --set train.epoch=3", &["recipe.toml", "unknown field `epoch`"]);
+    let nearest = "did you mean `train.epochs`?";
+    place.refuses("run recipe.toml --set train.epoch=3", &["recipe.toml", "unknown field `epoch`", nearest]);
+    place.write("wrong.toml", RECIPE.replace("epochs", "epocs"));
+    place.refuses("run wrong.toml", &["wrong.toml", "unknown field `epocs`", "did you mean `epochs`?"]);
     place.refuses("run recipe.toml --set student.layers=middle", &["recipe.toml", "uniform, first, last, random"]);
     place.refuses("run recipe.toml --set data.train=nowhere.tsv", &["nowhere.tsv"]);
     place.write("broken.toml", "output = \n");

@@ -199,8 +199,7 @@ impl Pipeline<'_> {
                 ui::count(labelled as u64)
             ));
             let objective = objective::without_teacher(&recipe.objective);
-            let arm =
-                Arm { objective, cache: None, fit: recipe.train.over_fewer_rows(steps, split()?.train.rows.len()) };
+            let arm = Arm { objective, cache: None, fit: recipe.train.over_fewer_rows(steps, rows) };
             train(recipe, arm, &baseline_folder, Existing::Resume).context("stage baseline")?;
         }
 

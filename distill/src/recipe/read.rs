@@ -6,6 +6,7 @@ use anyhow::Context;
 use toml::Value;
 
 use super::Recipe;
+use crate::hint::HintExt;
 
 /// Parses a recipe, with the values of `--set` put in.
 pub(crate) fn read(name: &str, text: &str, settings: &[Setting]) -> anyhow::Result<Recipe> {
@@ -21,7 +22,27 @@ pub(super) fn read_swept(name: &str, text: &str, settings: &[Setting], swept: &[
             set(&mut recipe, setting, flag)?;
         }
     }
-    recipe.try_into().with_context(|| format!("{name}: not a recipe"))
+    let read: Result<Recipe, _> = recipe.try_into();
+    let nearest = read.as_ref().err().and_then(|error| nearest(&error.to_string(), settings.iter().chain(swept)));
+    let read = read.with_context(|| format!("{name}: not a recipe"));
+    match nearest {
+        Some(nearest) => read.hint(format!("did you mean `{nearest}`?")),
+        None => read,
+    }
+}
+
+/// The key that is nearest to an unknown one, of those that the message of the reader lists; with its table, if it was put in
+/// by one of these settings.
+fn nearest<'a>(message: &str, mut settings: impl Iterator<Item = &'a Setting>) -> Option<String> {
+    let (unknown, known) = message.split_once("unknown field")?.1.split_once("expected")?;
+    let unknown = unknown.split('`').nth(1)?;
+    let known = known.lines().next()?.split('`').skip(1).step_by(2);
+    let (distance, nearest) = known.map(|known| (strsim::levenshtein(unknown, known), known)).min()?;
+    if distance > unknown.chars().count().div_ceil(3) {
+        return None;
+    }
+    let table = settings.find_map(|setting| setting.key.strip_suffix(unknown)).unwrap_or_default();
+    Some(format!("{table}{nearest}"))
 }
 
 /// A value as TOML where it is TOML, else as a string.

@@ -108,14 +108,7 @@ pub(crate) fn sweep(name: &str, text: &str, set: &[Setting], sweeps: &[Sweep]) -
         for value in values {
             let setting = Setting { key: key.clone(), value: value.clone() };
             let read = read_swept(name, text, set, std::slice::from_ref(&setting));
-            if let Err(error) = read {
-                let nearest = nearest(&format!("{error:#}"), key);
-                let error = error.context(format!("--sweep {key}={value}"));
-                return match nearest {
-                    Some(nearest) => Err(error).hint(format!("did you mean `{nearest}`?")),
-                    None => Err(error),
-                };
-            }
+            read.with_context(|| format!("--sweep {key}={value}"))?;
         }
     }
     let mut all: Vec<Vec<Setting>> = vec![Vec::new()];
@@ -138,30 +131,6 @@ fn one(name: &str, text: &str, set: &[Setting], swept: &[Setting]) -> anyhow::Re
     let recipe = checked().with_context(|| format!("--sweep, with {}", words()))?;
     let value = |of: &Setting| Ok((of.key.clone(), serde_json::to_value(typed(&of.value))?));
     Ok(Swept { settings: swept.iter().map(value).collect::<anyhow::Result<_>>()?, recipe })
-}
-
-/// The key that is nearest to an unknown one, of those that the message lists.
-fn nearest(message: &str, key: &str) -> Option<String> {
-    let (_, listed) = message.split_once("unknown field")?.1.split_once("expected")?;
-    let (table, last) = key.rsplit_once('.').unwrap_or(("", key));
-    let names = listed.split('`').skip(1).step_by(2);
-    let (distance, name) = names.map(|name| (distance(name, last), name)).min()?;
-    (distance <= last.chars().count().div_ceil(3)).then(|| format!("{table}.{name}").trim_matches('.').to_owned())
-}
-
-/// Letters to insert, remove or replace between two words (Levenshtein).
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (number, c) in one.chars().enumerate() {
-        let mut above = std::mem::replace(&mut row[0], number + 1);
-        for (place, &d) in other.iter().enumerate() {
-            let replaced = above + usize::from(c != d);
-            above = row[place + 1];
-            row[place + 1] = replaced.min(above + 1).min(row[place] + 1);
-        }
-    }
-    row[other.len()]
 }
 
 #[cfg(test)]
@@ -218,10 +187,5 @@ mod tests {
         }
         let many: Vec<String> = (1..=101).map(|value| value.to_string()).collect();
         assert!(error(&[&format!("student.num_layers={}", many.join(","))]).contains("101 combinations"));
-    }
-
-    #[test]
-    fn distances_are_counted_in_letters() {
-        assert_eq!([distance("kitten", "sitting"), distance("", "abc"), distance("a", "a")], [3, 3, 0]);
     }
 }

@@ -1,6 +1,5 @@
 //! What a training will take: its memory, before the first step, and its time, by a few steps that are taken and undone.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
@@ -90,8 +89,14 @@ struct Needed {
 }
 
 impl Estimator<'_> {
-    /// The memory of a training with this recipe; `None` where the system does not say how much there is now.
-    fn memory(&self, model: &mut Model, recipe: &FitRecipe, plan: &Plan) -> anyhow::Result<Option<Needed>> {
+    /// The memory of a training with this recipe, whose rows have so many different words; `None` where the system does not say how much there is now.
+    fn memory(
+        &self,
+        model: &mut Model,
+        recipe: &FitRecipe,
+        plan: &Plan,
+        words: usize,
+    ) -> anyhow::Result<Option<Needed>> {
         let of_gpu = match model.compute() {
             Compute::Cuda { device, .. } => Some(device.taken_bytes() as u64),
             Compute::Cpu => None,
@@ -109,10 +114,9 @@ impl Estimator<'_> {
         let evaluation = batches.iter().take(EVALUATION_SHAPES);
         let evaluation: Vec<Questions> =
             evaluation.map(|batch| self.targets.ask(0, validation, &self.validation.labels, batch, 1)).collect();
-        let words: HashSet<u32> = (0..rows.len()).flat_map(|row| rows.ids(row).iter().copied()).collect();
         let (averages, parameters) = (recipe.ema_decay.is_some(), model.parameters().flat().len());
         let passes = model.pass_bytes(&shapes(&training), &shapes(&evaluation), &[Tap::Logits])?;
-        let mut more = model.training_bytes(words.len(), averages) + passes;
+        let mut more = model.training_bytes(words, averages) + passes;
         if of_gpu.is_none() {
             let evaluates = !validation.is_empty();
             let best = usize::from(evaluates && recipe.keep == Keep::Best);
@@ -140,7 +144,8 @@ impl Estimator<'_> {
         recipe: FitRecipe,
         plan: &Plan,
     ) -> anyhow::Result<(FitRecipe, Option<u64>)> {
-        let Some(Needed { now, most }) = self.memory(model, &recipe, plan)? else {
+        let words = self.train.encodings.used_ids().len();
+        let Some(Needed { now, most }) = self.memory(model, &recipe, plan, words)? else {
             if let Some(memory) = recipe.memory {
                 bail!("--memory {memory}: this system does not say how much memory a process has; give --batch-tokens");
             }
@@ -158,7 +163,7 @@ impl Estimator<'_> {
         let (mut smaller, mut fewer) = (recipe.clone(), most);
         while fewer > limit && smaller.batch_tokens() > longest {
             smaller.batch_tokens = Some((smaller.batch_tokens() / 2).max(longest));
-            fewer = self.memory(model, &smaller, plan)?.map_or(fewer, |needed| needed.most);
+            fewer = self.memory(model, &smaller, plan, words)?.map_or(fewer, |needed| needed.most);
         }
         let (tokens, fits) = (smaller.batch_tokens(), fewer <= limit);
         let [whole, part, free] = [most, fewer, limit.saturating_sub(now)].map(ui::bytes);

@@ -121,7 +121,7 @@ impl Fit<'_> {
             targets: self.targets,
             views,
         };
-        student.recompute(recipe.recompute.then_some(1))?;
+        student.recompute(recipe.recompute.then_some(1));
         // A training that goes on is as it was begun.
         let (recipe, bytes, seconds) = match &restored {
             Some(_) => (recipe, None, None),

@@ -12,7 +12,7 @@ mod demand;
 mod join;
 pub(crate) mod places;
 mod stages;
-mod trained;
+pub(crate) mod trained;
 
 use crate::op::{Activate, Attention, Decode, Embed, Kind, Linear, NormSlots, Op, ResidualNorm, Site};
 use crate::slot::Slot;

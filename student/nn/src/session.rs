@@ -220,7 +220,7 @@ pub trait Session: Send {
     /// share: tied word embeddings. `None`
     /// keeps everything. (Chen et al., 2016, "Training Deep Nets with Sublinear Memory Cost".) On a GPU a pass that is
     /// asked for other taps than the logits keeps everything.
-    fn recompute(&mut self, layers: Option<usize>) -> Result<(), Error>;
+    fn recompute(&mut self, layers: Option<usize>);
 
     /// Bytes that a training takes besides the weights and the buffers of passes: gradients, moments and, if it keeps one,
     /// the average of the weights. `words` is the number of different words in its batches: a CPU has no memory for the
@@ -269,14 +269,25 @@ pub(crate) fn next_number() -> u64 {
 }
 
 /// Plans that were made, by the taps that were asked for and whether for training; the latest few.
-pub(crate) struct Plans<P>(Vec<(Vec<Tap>, bool, Arc<P>)>);
+pub(crate) struct Plans<P> {
+    kept: Vec<(Vec<Tap>, bool, Arc<P>)>,
+    /// Layers of a stage, if passes in training compute their values twice.
+    pub(crate) recomputes: Option<usize>,
+}
 
 /// A loss that asks for other taps at each step must not fill the memory with plans.
 const PLANS: usize = 16;
 
 impl<P> Plans<P> {
     pub(crate) fn new() -> Self {
-        Self(Vec::new())
+        Self { kept: Vec::new(), recomputes: None }
+    }
+
+    /// Makes plans of stages of so many layers from now on: see [`Session::recompute`].
+    pub(crate) fn recompute(&mut self, layers: Option<usize>) {
+        if self.recomputes != layers {
+            *self = Self { kept: Vec::new(), recomputes: layers };
+        }
     }
 
     /// The plan for these taps in any order, made if there is none.
@@ -289,14 +300,14 @@ impl<P> Plans<P> {
         let mut taps = taps.to_vec();
         taps.sort();
         taps.dedup();
-        if let Some((.., plan)) = self.0.iter().find(|(of, mode, _)| *of == taps && *mode == training) {
+        if let Some((.., plan)) = self.kept.iter().find(|(of, mode, _)| *of == taps && *mode == training) {
             return Ok(plan.clone());
         }
         let plan = Arc::new(make(&taps)?);
-        if self.0.len() == PLANS {
-            self.0.remove(0);
+        if self.kept.len() == PLANS {
+            self.kept.remove(0);
         }
-        self.0.push((taps, training, plan.clone()));
+        self.kept.push((taps, training, plan.clone()));
         Ok(plan)
     }
 }

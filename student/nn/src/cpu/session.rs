@@ -19,6 +19,7 @@ use crate::op::{Kind, Op};
 use crate::pass::Tapped;
 use crate::program::Program;
 use crate::program::places::Plan;
+use crate::program::trained::{BackwardEnd, backward_ends};
 use crate::session::{Plans, Session, StepRates, StepReport, next_number};
 use crate::slot::{Slot, Span};
 use crate::value::{Rows, Tap, Value};
@@ -42,8 +43,6 @@ pub(crate) struct CpuSession {
     idle: Vec<Chunk>,
     prepared: Prepared,
     training: Option<Training>,
-    /// Layers of a stage, if passes in training compute their values twice.
-    recomputes: Option<usize>,
     /// Logits of passes in evaluation mode.
     submitted: VecDeque<Vec<f32>>,
 }
@@ -108,23 +107,18 @@ impl CpuSession {
             idle: Vec::new(),
             prepared: Prepared::default(),
             training: None,
-            recomputes: None,
             submitted: VecDeque::new(),
         })
     }
 
     fn plan(&mut self, taps: &[Tap], training: bool) -> Result<Arc<CpuPlan>, Error> {
         let (program, layout) = (&self.program, self.parameters.layout());
-        let layers = self.recomputes.filter(|_| training);
+        let layers = self.plans.recomputes.filter(|_| training);
         self.plans.get(taps, training, |taps| {
             let mut program = program.demanded(taps, training)?;
             // An attention's queries may have other rows than its keys and values: they are a product of their own.
             program.join(layout, |program, value| !program.is_query(value));
-            let programs = match layers {
-                Some(layers) => program.stages(layers),
-                None => vec![program],
-            };
-            let stages = programs.into_iter().map(|program| {
+            let stages = program.stages(layers).into_iter().map(|program| {
                 let plan = Plan::new(program, &CpuHabits, training);
                 Stage { shares: Shares::new(layout, &plan.program), plan }
             });
@@ -164,17 +158,12 @@ impl CpuSession {
                 rest = behind;
             }
         }
-        let factors = self.training.as_ref().map(|training| training.optimizer.rate_factors().to_vec());
-        let first_trained = |stage: &Stage| match &factors {
-            Some(factors) => stage.plan.program.first_trained(self.parameters.layout(), factors),
-            None => 0,
-        };
-        let is_trained = |stage: &Stage| first_trained(stage) < stage.plan.program.ops.len();
+        let factors = self.training.as_ref().map_or(&[][..], |training| training.optimizer.rate_factors());
+        let programs = plan.stages.iter().map(|stage| &stage.plan.program);
+        let ends = backward_ends(programs, self.parameters.layout(), factors);
         let last = plan.stages.len() - 1;
-        for (number, stage) in plan.stages.iter().enumerate().rev() {
-            if plan.stages[..=number].iter().all(|stage| !is_trained(stage)) {
-                break;
-            }
+        for (number, (stage, end_of_stage)) in plan.stages.iter().zip(ends).enumerate().rev() {
+            let Some(BackwardEnd { first, earlier }) = end_of_stage else { break };
             let context = Context {
                 plan: &stage.plan,
                 parameters: &self.parameters,
@@ -187,8 +176,6 @@ impl CpuSession {
                     .par_iter_mut()
                     .for_each(|chunk| Run { chunk, context: &context }.forward(&mut std::iter::empty()));
             }
-            let earlier = plan.stages[..number].iter().any(is_trained);
-            let first = if earlier { 0 } else { first_trained(stage) };
             let mut end = stage.plan.program.ops.len();
             let cuts = if number == last { cuts } else { &[] };
             for &start in cuts.iter().rev().filter(|cut| **cut > first).chain([&first]) {
@@ -339,12 +326,8 @@ impl Session for CpuSession {
         self.backward_in_ranges(pass, &[])
     }
 
-    fn recompute(&mut self, layers: Option<usize>) -> Result<(), Error> {
-        if self.recomputes != layers {
-            self.recomputes = layers;
-            self.plans = Plans::new();
-        }
-        Ok(())
+    fn recompute(&mut self, layers: Option<usize>) {
+        self.plans.recompute(layers);
     }
 
     fn training_bytes(&self, words: usize, averages: bool) -> usize {

@@ -27,6 +27,7 @@ use crate::op::Kind;
 use crate::pass::Tapped;
 use crate::program::Program;
 use crate::program::places::Plan;
+use crate::program::trained::{BackwardEnd, backward_ends};
 use crate::session::{Plans, Session, SoftHardLoss, next_number};
 use crate::value::{Rows, Tap, Value, ValueId};
 use crate::{
@@ -44,8 +45,6 @@ pub(crate) struct CudaSession {
     program: Program,
     /// Of each stage of a pass: one, unless what it computes is computed again for its backward pass.
     plans: Plans<Vec<Plan>>,
-    /// Layers of a stage, if passes in training compute their values twice.
-    recomputes: Option<usize>,
     weights: Weights,
     /// All that a pass keeps.
     arena: Buffer,
@@ -106,7 +105,6 @@ impl CudaSession {
             weights,
             program,
             plans: Plans::new(),
-            recomputes: None,
             arena: Buffer::empty(device),
             batch: BatchMemory::new(device),
             targets: Staging::new(device),
@@ -125,16 +123,16 @@ impl CudaSession {
 
     fn stages(&mut self, taps: &[Tap], training: bool) -> Result<Arc<Vec<Plan>>, Error> {
         // The memory of an earlier stage is gone when its taps are read.
-        let layers = self.recomputes.filter(|_| training && *taps == [Tap::Logits]);
+        let layers = self.plans.recomputes.filter(|_| training && *taps == [Tap::Logits]);
         let (program, layout, precision) = (&self.program, &self.weights.layout.host, self.precision);
         self.plans.get(taps, training, |taps| {
             let mut program = program.demanded(taps, training)?;
             program.join(layout, |_, _| true);
-            let programs = match layers {
-                Some(layers) => program.stages(layers),
-                None => vec![program],
-            };
-            Ok(programs.into_iter().map(|program| Plan::new(program, &CudaHabits(precision), training)).collect())
+            Ok(program
+                .stages(layers)
+                .into_iter()
+                .map(|program| Plan::new(program, &CudaHabits(precision), training))
+                .collect())
         })
     }
 
@@ -158,14 +156,12 @@ impl CudaSession {
         let run = self.run_stage(pass, stage)?;
         for value in &run.plan.program.given {
             let to = run.value(*value);
-            GatherRows { from: Matrix { at: pass.handed[value][0], ..to }, which: run.all(to), to }
-                .launch(run.device)?;
+            copy(&run, Matrix { at: pass.handed[value][0], ..to }, to)?;
         }
         walk::forward(&run)?;
         for value in &run.plan.program.handed {
             let from = run.value(*value);
-            GatherRows { from, which: run.all(from), to: Matrix { at: pass.handed[value][0], ..from } }
-                .launch(run.device)?;
+            copy(&run, from, Matrix { at: pass.handed[value][0], ..from })?;
         }
         Ok(())
     }
@@ -207,26 +203,20 @@ impl CudaSession {
         if !entered.contains(&true) {
             return Err(Error::NoGradient);
         }
-        let factors = self.optimizer.rate_factors();
-        let first_trained = |stage: &Plan| stage.program.first_trained(self.layout(), factors);
-        let is_trained = |stage: &Plan| first_trained(stage) < stage.program.ops.len();
+        let programs = pass.stages.iter().map(|stage| &stage.program);
+        let ends = backward_ends(programs, self.layout(), self.optimizer.rate_factors());
         let last = pass.stages.len() - 1;
         let mut returned: HashSet<ValueId> = HashSet::new();
-        for (number, stage) in pass.stages.iter().enumerate().rev() {
-            if !pass.stages[..=number].iter().any(is_trained) {
-                break;
-            }
+        for (number, (stage, end_of_stage)) in pass.stages.iter().zip(ends).enumerate().rev() {
+            let Some(BackwardEnd { first, earlier }) = end_of_stage else { break };
             let run = self.run_stage(&pass, number)?;
             if number < last {
                 self.forward_stage(&pass, number)?;
             }
             for value in &stage.program.handed {
                 let to = run.gradient(*value);
-                let from = Matrix { at: pass.handed[value][1], ..to };
-                GatherRows { from, which: run.all(to), to }.launch(run.device)?;
+                copy(&run, Matrix { at: pass.handed[value][1], ..to }, to)?;
             }
-            let earlier = pass.stages[..number].iter().any(is_trained);
-            let first = if earlier { 0 } else { first_trained(stage) };
             let mut end = stage.program.ops.len();
             let cuts = if number == last { cuts } else { &[] };
             for &start in cuts.iter().rev().filter(|cut| **cut > first).chain([&first]) {
@@ -235,10 +225,10 @@ impl CudaSession {
             }
             for value in stage.program.given.iter().filter(|_| earlier) {
                 let from = run.gradient(*value);
-                let (which, to) = (run.all(from), Matrix { at: pass.handed[value][1], ..from });
+                let to = Matrix { at: pass.handed[value][1], ..from };
                 match returned.insert(*value) {
-                    true => GatherRows { from, which, to }.launch(run.device)?,
-                    false => ScatterAddRows { from, which, to }.launch(run.device)?,
+                    true => copy(&run, from, to)?,
+                    false => ScatterAddRows { from, which: run.all(from), to }.launch(run.device)?,
                 }
             }
         }
@@ -392,12 +382,8 @@ impl Session for CudaSession {
         self.backward_in_ranges(pass, &[])
     }
 
-    fn recompute(&mut self, layers: Option<usize>) -> Result<(), Error> {
-        if self.recomputes != layers {
-            self.recomputes = layers;
-            self.plans = Plans::new();
-        }
-        Ok(())
+    fn recompute(&mut self, layers: Option<usize>) {
+        self.plans.recompute(layers);
     }
 
     fn training_bytes(&self, _words: usize, averages: bool) -> usize {
@@ -514,6 +500,11 @@ impl Session for CudaSession {
         let logits = self.logits_of(pass)?;
         self.top.read(logits, top).map(Some)
     }
+}
+
+/// Copies a matrix on the device.
+fn copy(run: &Run<'_>, from: Matrix, to: Matrix) -> Result<(), Error> {
+    GatherRows { from, which: run.all(to), to }.launch(run.device)
 }
 
 /// Where the parts of a pass stand in its memory, in bytes.

@@ -312,8 +312,7 @@ impl Weights {
 
     /// What the learning rate of the word table is multiplied by, if it stands apart.
     pub(super) fn words_factor(&self, rate_factors: &[f64]) -> f64 {
-        let words = self.layout.host.entry(Slot::WordEmbeddings).map(|_| self.layout.host.index(Slot::WordEmbeddings));
-        words.map_or(1.0, |index| rate_factors[index])
+        rate_factors[self.layout.host.index(Slot::WordEmbeddings)]
     }
 
     fn read(&self, buffer: &Buffer, flat: &mut [f32]) -> Result<(), Error> {

@@ -6,9 +6,10 @@ use crate::slot::Slot;
 use crate::value::ValueId;
 
 impl Program {
-    /// The list cut in front of every `layers`-th layer, but the first. A stage knows which values it is
+    /// The list cut in front of every `layers`-th layer, but the first; in one piece without a number. A stage knows which values it is
     /// [given](Program::given) by earlier stages, and which it [hands](Program::handed) to later ones.
-    pub(crate) fn stages(self, layers: usize) -> Vec<Self> {
+    pub(crate) fn stages(self, layers: Option<usize>) -> Vec<Self> {
+        let Some(layers) = layers else { return vec![self] };
         let of_layer = |layer: usize| {
             let is_of = |slot: Slot| matches!(slot, Slot::Layer(of, _) if of == layer);
             self.ops.iter().position(|op| op.parameters().iter().any(|span| is_of(span.first)))

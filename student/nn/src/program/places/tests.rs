@@ -12,7 +12,11 @@ fn check_places(config: &EncoderConfig, habits: &dyn Habits, taps: &[Tap], train
     let mut program = config.program().demanded(taps, training).expect("the model's taps");
     program.join(&Layout::new(config), |program, value| habits.holds_taps() || !program.is_query(value));
     for layers in [1, 2] {
-        program.clone().stages(layers).into_iter().for_each(|stage| _ = check_stage(stage, habits, taps, training));
+        program
+            .clone()
+            .stages(Some(layers))
+            .into_iter()
+            .for_each(|stage| _ = check_stage(stage, habits, taps, training));
     }
     check_stage(program, habits, taps, training)
 }
