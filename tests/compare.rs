@@ -105,3 +105,19 @@ fn two_recipes_are_compared_on_the_same_rows() {
     place.write("hard.toml", hard);
     place.refuses("compare hard.toml --output alone", &["no term that needs its teacher", "--against"]);
 }
+
+#[test]
+fn an_overwritten_comparison_keeps_what_is_not_its_own() {
+    let place = with_recipe();
+    let line = "compare recipe.toml --seeds 1 --set train.epochs=1";
+    place.json(&format!("{line} --tensorboard"));
+    assert!(!place.files("out/compare/with_teacher/seed-42/tensorboard").is_empty());
+    place.write("out/compare/without_teacher/seed-42/notes.txt", "mine");
+    let other = format!("{line} --set train.weight_decay=0.1");
+    place.refuses(&other, &["another `fit.weight_decay`", "--overwrite"]);
+    place.json(&format!("{other} --overwrite"));
+    assert!(!place.path("out/compare/with_teacher/seed-42/tensorboard").exists());
+    assert_eq!(place.read("out/compare/without_teacher/seed-42/notes.txt"), "mine");
+    let record = place.read_json("out/compare/without_teacher/seed-42/distill.json");
+    assert_eq!(record["inputs"]["fit"]["weight_decay"], 0.1);
+}

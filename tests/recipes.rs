@@ -163,9 +163,12 @@ fn overwriting_keeps_what_no_stage_wrote_and_refuses_first() {
     place.refuses(&format!("{line} --overwrite --set data.train=nowhere.tsv"), &["nowhere.tsv"]);
     place.refuses("run recipe.toml --overwrite --set teacher.model=out/student", &["out/student"]);
     assert!(stages(&place, "out") == before);
-    place.json(&format!("{line} --overwrite"));
+    place.json(&format!("{line} --overwrite --tensorboard"));
     assert!(place.files("out/teacher") == teacher);
     assert!(stages(&place, "out") == before);
+    assert!(!place.files("out/student/tensorboard").is_empty());
+    place.json(&format!("{line} --overwrite"));
+    assert!(!place.path("out/student/tensorboard").exists());
 }
 
 /// On the data and with the teacher that the program carries: one epoch of it.

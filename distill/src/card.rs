@@ -142,7 +142,7 @@ impl ModelCard<'_> {
         row("rows a step", fit.batch_rows.to_string());
         row(
             "epochs",
-            format!("{} ({} steps), epoch {} kept", fit.epochs, ui::count(figures.steps as u64), figures.kept_epoch),
+            format!("{} ({} steps), epoch {} kept", fit.epochs(), ui::count(figures.steps as u64), figures.kept_epoch),
         );
         row("seed", fit.seed.to_string());
         format!("## How it was made\n\n{}", table(["", ""], &rows))
@@ -210,7 +210,7 @@ fn learning_rate(fit: &FitRecipe) -> String {
     };
     let layers = if fit.layer_decay == 1.0 { String::new() } else { format!(", times {} a layer", fit.layer_decay) };
     let head = fit.head_learning_rate.map_or(String::new(), |rate| format!(", head {rate}"));
-    format!("{}{layers}{head}, warm-up over {warmup}, then {curve}", fit.learning_rate)
+    format!("{}{layers}{head}, warm-up over {warmup}, then {curve}", fit.learning_rate())
 }
 
 fn table(headings: [&str; 2], rows: &[(String, String)]) -> String {

@@ -6,7 +6,7 @@ use clap::Args;
 use datasets::Quotes;
 
 use super::groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, LossArgs, OutputArgs, TaskArgs};
-use super::telemetry::{TelemetryArgs, TraceArgs};
+use super::telemetry::TelemetryArgs;
 use super::values::{TaskName, at_least_one, at_least_three, number, one_of};
 use crate::objective::LossTermRecipe;
 use crate::recipe::{
@@ -37,12 +37,6 @@ pub(crate) struct FinetuneArgs {
     pub(crate) columns: ColumnArgs,
     #[command(flatten)]
     pub(crate) loss: LossArgs,
-    /// Passes over the training data
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one, help_heading = "Training")]
-    pub(crate) epochs: usize,
-    /// Peak learning rate of AdamW, reached at the end of the warmup
-    #[arg(long, value_name = "RATE", default_value_t = 5e-5, value_parser = number(ABOVE_ZERO), help_heading = "Training")]
-    pub(crate) learning_rate: f64,
     #[command(flatten)]
     pub(crate) fitting: FittingArgs,
     #[command(flatten)]
@@ -69,7 +63,7 @@ impl FinetuneArgs {
 
     /// Training settings.
     pub(crate) fn fit(&self) -> FitRecipe {
-        self.fitting.recipe(self.epochs, self.learning_rate, &self.compute)
+        self.fitting.recipe(&self.compute)
     }
 }
 
@@ -156,12 +150,6 @@ pub(crate) struct TrainArgs {
     pub(crate) weight_hard: Option<f64>,
     #[command(flatten)]
     pub(crate) loss: LossArgs,
-    /// Passes over the training data
-    #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.epochs, value_parser = at_least_one, help_heading = "Training")]
-    pub(crate) epochs: usize,
-    /// Peak learning rate of AdamW, reached at the end of the warmup
-    #[arg(long, value_name = "RATE", default_value_t = FitRecipe::DEFAULT.learning_rate, value_parser = number(ABOVE_ZERO), help_heading = "Training")]
-    pub(crate) learning_rate: f64,
     #[command(flatten)]
     pub(crate) fitting: FittingArgs,
     #[command(flatten)]
@@ -208,7 +196,7 @@ impl TrainArgs {
 
     /// Training settings.
     pub(crate) fn fit(&self) -> FitRecipe {
-        self.fitting.recipe(self.epochs, self.learning_rate, &self.compute)
+        self.fitting.recipe(&self.compute)
     }
 }
 
@@ -310,7 +298,7 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Output")]
     pub(crate) overwrite: bool,
     #[command(flatten)]
-    pub(crate) trace: TraceArgs,
+    pub(crate) telemetry: TelemetryArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     #[command(flatten)]
@@ -339,6 +327,11 @@ pub(crate) struct CompareArgs {
     /// Folder to write; what is there already of the same trainings is kept [default: `compare` in the recipe's `output`]
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
     pub(crate) output: Option<PathBuf>,
+    /// Start over in a folder that is not empty: replaces the files that distill writes, keeps all others
+    #[arg(long, help_heading = "Output")]
+    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetryArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     #[command(flatten)]
@@ -366,4 +359,6 @@ pub(crate) struct DemoArgs {
     /// Start over in a folder that is not empty: replaces the files that distill writes, keeps all others
     #[arg(long, help_heading = "Output")]
     pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetryArgs,
 }

@@ -170,6 +170,12 @@ impl OutputArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Training")]
 pub(crate) struct FittingArgs {
+    /// Passes over the training data [default: by the number of rows, see the README]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) epochs: Option<usize>,
+    /// Peak learning rate of AdamW, reached at the end of the warmup [default: by the model's width and what it starts from]
+    #[arg(long, value_name = "RATE", value_parser = number(ABOVE_ZERO))]
+    pub(crate) learning_rate: Option<f64>,
     /// Rows per optimiser step
     #[arg(long, value_name = "ROWS", default_value_t = FitRecipe::DEFAULT.batch_rows, value_parser = at_least_one)]
     pub(crate) batch_rows: usize,
@@ -281,16 +287,16 @@ pub(crate) struct FittingArgs {
 
 impl FittingArgs {
     /// These flags and those of their commands as a recipe.
-    pub(super) fn recipe(&self, epochs: usize, learning_rate: f64, compute: &ComputeArgs) -> FitRecipe {
+    pub(super) fn recipe(&self, compute: &ComputeArgs) -> FitRecipe {
         FitRecipe {
-            epochs,
+            epochs: self.epochs,
             max_steps: self.max_steps,
             max_minutes: self.max_minutes,
             memory: self.memory,
             recompute: self.recompute,
             batch_rows: self.batch_rows,
             batch_tokens: compute.batch_tokens,
-            learning_rate,
+            learning_rate: self.learning_rate,
             weight_decay: self.weight_decay,
             warmup_ratio: self.warmup_ratio,
             warmup_steps: self.warmup_steps,

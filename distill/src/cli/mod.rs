@@ -84,7 +84,9 @@ impl Command {
             Self::Finetune(args) => &args.telemetry.trace,
             Self::Cache(CacheArgs::Capture(args)) => &args.trace,
             Self::Train(args) => &args.telemetry.trace,
-            Self::Run(args) => &args.trace,
+            Self::Run(args) => &args.telemetry.trace,
+            Self::Compare(args) => &args.telemetry.trace,
+            Self::Demo(args) => &args.telemetry.trace,
             _ => return None,
         };
         args.trace.as_deref()
@@ -182,7 +184,7 @@ mod tests {
             let (_, text) = text.split_once("[default: ").expect("a default");
             assert!(text.starts_with(&format!("{default}]")), "--{name}: {text}");
         }
-        assert_eq!((train.learning_rate, train.epochs), (1e-4, 5));
+        assert_eq!((train.fitting.learning_rate, train.fitting.epochs), (None, None));
         assert_eq!((train.fitting.batch_rows, train.fitting.seed), (32, 42));
         assert_eq!((train.fitting.weight_decay, train.fitting.warmup_ratio), (0.01, 0.06));
         assert_eq!((train.fitting.max_gradient_norm, train.fitting.dropout), (1.0, 0.1));

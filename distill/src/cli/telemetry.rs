@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// What `finetune` and `train` write of their progress, besides `metrics.jsonl`.
+/// What trainings write of their progress, besides `metrics.jsonl`.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct TelemetryArgs {
-    /// Also write the losses and scores of metrics.jsonl as event files, to the folder tensorboard in --output
+    /// Also write the losses and scores of metrics.jsonl as event files, to a folder tensorboard beside it
     #[arg(long)]
     pub(crate) tensorboard: bool,
     #[command(flatten)]

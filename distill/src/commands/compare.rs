@@ -32,6 +32,8 @@ pub(crate) fn run(args: CompareArgs, ui: &Ui) -> anyhow::Result<()> {
         seeds: args.seeds,
         hub: &args.hub.into(),
         output: &output,
+        overwrite: args.overwrite,
+        tensorboard: args.telemetry.tensorboard,
         compute: &compute,
     }
     .run()?;

@@ -40,7 +40,7 @@ pub(crate) fn run(args: DemoArgs, ui: &Ui) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut recipe = recipe::read("the demo's recipe", RECIPE, &[])?;
     recipe.train.seed = args.seed;
-    recipe.train.epochs = args.epochs.unwrap_or(recipe.train.epochs);
+    recipe.train.epochs = args.epochs.or(recipe.train.epochs);
     let teacher = args.output.join("teacher");
     if args.overwrite && teacher.exists() {
         prepare_output(&teacher, true, &TEACHER.map(|(name, _)| name))?;
@@ -59,6 +59,7 @@ pub(crate) fn run(args: DemoArgs, ui: &Ui) -> anyhow::Result<()> {
         test: Some(parse_rows("test.jsonl.gz", TEST, &Columns::default())?),
         measured_on: "the test rows of Banking77".to_string(),
         baseline: !args.no_baseline,
+        tensorboard: args.telemetry.tensorboard,
         overwrite: args.overwrite,
         compute: &compute,
     }

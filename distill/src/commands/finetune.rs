@@ -7,7 +7,7 @@ use crate::cli::FinetuneArgs;
 use crate::files::refuse_source;
 use crate::jobs::tune::Asked;
 use crate::jobs::{Finetuning, TrainReport};
-use crate::recipe::ColumnsRecipe;
+use crate::recipe::{ColumnsRecipe, Subject};
 use crate::tasks::{Source, Start};
 use crate::ui::Ui;
 
@@ -45,7 +45,10 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
     let (trained, tuned) = match args.fitting.tune {
         None => (run(objective, fit, output, existing)?, None),
         Some(count) => {
-            let Start { train, validation, .. } = task.start(&source)?;
+            let Start { model, train, validation } = task.start(&source)?;
+            let width = model.config.encoder.hidden_size;
+            drop(model);
+            let subject = Subject { rows: train.rows.len(), width, trained: true };
             let asked = Asked {
                 count,
                 temperature: false,
@@ -55,10 +58,13 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
                 validation: &validation,
                 answered: task.masks().is_some(),
             };
-            let (trained, tuned) =
-                asked.run(fit, objective, output, existing, |fit, objective, folder, existing| {
-                    run(objective, fit, folder, existing)
-                })?;
+            let (trained, tuned) = asked.run(
+                fit.suited_to(subject),
+                objective,
+                output,
+                existing,
+                |fit, objective, folder, existing| run(objective, fit, folder, existing),
+            )?;
             (trained, Some(tuned))
         }
     };

@@ -35,6 +35,7 @@ pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
         test: read(&data.test)?,
         measured_on: if data.test.is_some() { "the test rows" } else { "the validation rows" }.to_string(),
         baseline: false,
+        tensorboard: args.telemetry.tensorboard,
         overwrite: args.overwrite,
         compute: &compute,
     }

@@ -10,8 +10,8 @@ use crate::cli::TrainArgs;
 use crate::data;
 use crate::files::refuse_source;
 use crate::jobs::tune::Asked;
-use crate::jobs::{Teacher, TrainReport, Training};
-use crate::recipe::ColumnsRecipe;
+use crate::jobs::{Teacher, TrainReport, Training, planned};
+use crate::recipe::{ColumnsRecipe, Subject};
 use crate::tasks::single_label;
 use crate::ui::Ui;
 
@@ -69,8 +69,10 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
     let (trained, tuned) = match args.fitting.tune {
         None => (train(teacher, data, objective, fit, output, existing)?, None),
         Some(count) => {
+            let width = planned(&recipe, teacher.encoder(), &student_hub)?.hidden_size;
             // Each training loads its own.
             drop(teacher);
+            let subject = Subject { rows: data.train.rows.len(), width, trained: recipe.trained() };
             let asked = Asked {
                 count,
                 temperature: args.temperature.is_none(),
@@ -80,10 +82,13 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
                 validation: &data.validation,
                 answered: args.cache.is_some(),
             };
-            let (trained, tuned) =
-                asked.run(fit, objective, output, existing, |fit, objective, folder, existing| {
-                    train(load()?, data.clone(), objective, fit, folder, existing)
-                })?;
+            let (trained, tuned) = asked.run(
+                fit.suited_to(subject),
+                objective,
+                output,
+                existing,
+                |fit, objective, folder, existing| train(load()?, data.clone(), objective, fit, folder, existing),
+            )?;
             (trained, Some(tuned))
         }
     };

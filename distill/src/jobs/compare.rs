@@ -5,6 +5,7 @@
 //! Two recipes are compared as they are, with the same seeds. Settings and epochs are
 //! chosen on the validation rows; the test rows are read once, when all trainings are done.
 
+mod folders;
 mod statistics;
 
 use std::collections::BTreeMap;
@@ -61,6 +62,10 @@ pub(crate) struct Comparing<'a> {
     pub(crate) hub: &'a HubOptions,
     /// A folder for each training, and the result.
     pub(crate) output: &'a Path,
+    /// Whether to remove the output of an earlier comparison first.
+    pub(crate) overwrite: bool,
+    /// Whether to write event files for TensorBoard.
+    pub(crate) tensorboard: bool,
     pub(crate) compute: &'a Compute,
 }
 
@@ -159,6 +164,9 @@ impl Comparing<'_> {
                 check_students(students, teacher, &split.train, arm.recipe.data.max_length, self.hub)?;
             }
         }
+        if self.overwrite {
+            folders::clear(self.output)?;
+        }
         let caches = self.captures(&arms, &rows)?;
         for (side, arm) in arms.iter_mut().enumerate().filter(|_| !self.swept[0].is_empty()) {
             self.choose(arm, self.swept[side], &rows[side], caches[side].as_deref())
@@ -214,16 +222,16 @@ impl Comparing<'_> {
                     );
                 }
                 [
-                    arm("recipe", "recipe", self.recipe, needs_teacher(self.recipe)),
-                    arm("against", "against", other, needs_teacher(other)),
+                    arm("recipe", folders::RECIPES[0], self.recipe, needs_teacher(self.recipe)),
+                    arm("against", folders::RECIPES[1], other, needs_teacher(other)),
                 ]
             }
             None if !needs_teacher(self.recipe) => {
                 bail!("the recipe has no term that needs its teacher, and nothing is left to compare; see --against")
             }
             None => [
-                arm("with teacher", "with_teacher", self.recipe, true),
-                arm("without teacher", "without_teacher", self.recipe, false),
+                arm("with teacher", folders::TEACHER[0], self.recipe, true),
+                arm("without teacher", folders::TEACHER[1], self.recipe, false),
             ],
         })
     }
@@ -245,7 +253,8 @@ impl Comparing<'_> {
     /// Captures the teachers' answers; those that both arms need run once.
     fn captures(&self, arms: &[Arm<'_>; 2], rows: &[Rows]) -> anyhow::Result<[Option<PathBuf>; 2]> {
         let [first, second] = arms.each_ref().map(|arm| (&arm.recipe.teacher, &arm.recipe.data));
-        let folders = ["cache", if first == second { "cache" } else { "cache-against" }];
+        let own = usize::from(first != second);
+        let folders = [folders::CACHES[0], folders::CACHES[own]];
         let mut caches = [None, None];
         for (side, arm) in arms.iter().enumerate().filter(|(_, arm)| arm.with_teacher) {
             let folder = self.output.join(folders[side]);
@@ -275,7 +284,7 @@ impl Comparing<'_> {
         let seed = self.recipe.train.seed + number as u64;
         let fit = &arm.recipe.train;
         let fit = FitRecipe { seed, max_steps: steps.or(fit.max_steps), ..fit.clone() };
-        let folder = self.output.join(arm.folder).join(format!("seed-{seed}"));
+        let folder = self.output.join(arm.folder).join(folders::of_seed(seed));
         self.train_in(&folder, arm, arm.recipe, rows, cache, fit)
     }
 
@@ -301,7 +310,7 @@ impl Comparing<'_> {
             let count = rows.split(arm.recipe)?.train.rows.len();
             let search = Search {
                 settings: candidates.iter().map(|swept| swept.settings.clone()).collect(),
-                steps: candidates.iter().map(|swept| whole_steps(&swept.recipe.train, count)).collect(),
+                steps: candidates.iter().map(|swept| whole_steps(&swept.recipe.train_over(count), count)).collect(),
                 metric: arm.recipe.train.metric,
                 output: &self.output.join(arm.folder),
                 existing: Existing::Resume.begun(),
@@ -353,7 +362,8 @@ impl Comparing<'_> {
             cache,
             output: folder,
             force: recipe.teacher.force,
-            tensorboard: false,
+            // Not of the trials of a search.
+            tensorboard: self.tensorboard && folder.parent() == Some(&self.output.join(arm.folder)),
             labelled_alone,
             compute: self.compute,
         }

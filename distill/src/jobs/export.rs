@@ -242,9 +242,13 @@ impl Export<'_> {
                 None => false,
             },
         };
-        let written: Vec<_> = [CARD, RECORD].into_iter().chain(MODEL_FILES).collect();
-        Ok(prepare_output(self.output, overwrite, &written)?)
+        Ok(prepare_output(self.output, overwrite, &exported())?)
     }
+}
+
+/// All files that an export writes.
+pub(super) fn exported() -> Vec<&'static str> {
+    [CARD, RECORD].into_iter().chain(MODEL_FILES).collect()
 }
 
 /// Refuses weights that the number format cannot hold.

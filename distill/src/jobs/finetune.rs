@@ -11,7 +11,7 @@ use crate::data::Split;
 use crate::fingerprint;
 use crate::model::{self, TextModel};
 use crate::objective::{self, LossTermRecipe, Objective};
-use crate::recipe::FitRecipe;
+use crate::recipe::{FitRecipe, Subject};
 use crate::run_record::RunInputs;
 use crate::tasks::{Source, Start, Task};
 use crate::training::{Fit, FitRows};
@@ -35,7 +35,8 @@ impl Finetuning<'_> {
     pub(crate) fn run(self, existing: Existing) -> anyhow::Result<Trained> {
         self.fit.check()?;
         objective::check(&self.objective, self.dropout)?;
-        let fit = self.fit.on(self.compute)?;
+        // Before the model is read.
+        self.fit.on(self.compute)?;
         let Start { mut model, train, validation } = self.task.start(&self.source)?;
         model.config.encoder = model.config.encoder.with_dropout(self.dropout as f32);
         let max_length = model.max_length(self.source.columns.max_length)?;
@@ -46,6 +47,8 @@ impl Finetuning<'_> {
         let objective = Objective::new(&self.objective, &model.config.labels, &train.labels)?;
         let targets = self.task.targets(&model.tokenizer)?;
         let train = fit_rows(&model, train, max_length)?;
+        let subject = Subject { rows: train.encodings.len(), width: model.config.encoder.hidden_size, trained: true };
+        let fit = self.fit.suited_to(subject).on(self.compute)?;
         let validation = fit_rows(&model, validation, max_length)?;
         let inputs = RunInputs {
             command: "finetune".to_string(),
@@ -71,6 +74,7 @@ impl Finetuning<'_> {
         if let Some(figures) = existing.prepare(self.output, &inputs)? {
             return Ok(Trained { figures, speed: None, estimate: None });
         }
+        self.fit.say_suited_to(subject);
         let mut student = Model::on(self.compute, model.config, model.parameters)?;
         let fitted = Fit {
             objective: &objective,

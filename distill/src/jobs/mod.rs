@@ -20,6 +20,7 @@ pub(crate) mod tune;
 
 pub(crate) use finetune::Finetuning;
 pub(crate) use run_folder::Existing;
+pub(crate) use student::planned;
 pub(crate) use teacher::Teacher;
 pub(crate) use train::Training;
 pub(crate) use train_report::TrainReport;

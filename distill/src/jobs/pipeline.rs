@@ -8,15 +8,15 @@ use std::path::Path;
 
 use anyhow::Context;
 use datasets::Row;
-use nn::{Compute, EncoderConfig, Layout};
+use nn::{Compute, Layout};
 use serde::{Deserialize, Serialize};
 use teacher::HubOptions;
 
 use super::capture::{CacheReport, TOKENIZER, capture_recipe};
 use super::evaluate::{Measured, measure, teacher_predictions};
-use super::export::{CARD, Exported, export, refuse_foreign};
-use super::run_folder::{Existing, search_files, written};
-use super::student::{check_students, plan_student};
+use super::export::{Exported, export, exported, refuse_foreign};
+use super::run_folder::{Existing, clear_run, search_files};
+use super::student::{check_students, planned};
 use super::teacher::Teacher;
 use super::train::Training;
 use super::tune::{Search, Trial, Tuned, check_fit, check_validation, whole_steps};
@@ -53,6 +53,8 @@ pub(crate) struct Pipeline<'a> {
     pub(crate) baseline: bool,
     /// Whether to remove the output of an earlier run first.
     pub(crate) overwrite: bool,
+    /// Whether trainings write event files for TensorBoard.
+    pub(crate) tensorboard: bool,
     pub(crate) compute: &'a Compute,
 }
 
@@ -119,14 +121,7 @@ impl Pipeline<'_> {
             None => split()?.validation,
         };
         for recipe in &recipes {
-            let student = match &recipe.student.model {
-                Some(model) => {
-                    let whole = model::describe(model, &recipe.student.hub(self.hub))?.0.encoder;
-                    let num_layers = recipe.student.layer_count().unwrap_or(whole.num_layers);
-                    EncoderConfig { num_layers, ..whole }
-                }
-                None => plan_student(&recipe.student, &teacher.config.encoder)?.0,
-            };
+            let student = planned(&recipe.student, Some(&teacher.config.encoder), &recipe.student.hub(self.hub))?;
             rate_factors(&recipe.train, &Layout::new(&student))?;
         }
         let learned = split()?;
@@ -159,7 +154,8 @@ impl Pipeline<'_> {
                 fit,
                 cache,
                 output: folder,
-                tensorboard: false,
+                // Not of the trials of a search.
+                tensorboard: self.tensorboard && folder.parent() == Some(self.output),
                 force: recipe.teacher.force,
                 labelled_alone: cache.is_none(),
                 compute: self.compute,
@@ -171,7 +167,7 @@ impl Pipeline<'_> {
             _ => {
                 let search = Search {
                     settings: swept.iter().map(|swept| swept.settings.clone()).collect(),
-                    steps: recipes.iter().map(|recipe| whole_steps(&recipe.train, rows)).collect(),
+                    steps: recipes.iter().map(|recipe| whole_steps(&recipe.train_over(rows), rows)).collect(),
                     metric: recipe.train.metric,
                     output: self.output,
                     existing: Existing::Resume.begun(),
@@ -220,12 +216,13 @@ impl Pipeline<'_> {
         }
         let search = search_files(self.output);
         prepare_output(self.output, true, &search.iter().map(String::as_str).collect::<Vec<_>>())?;
-        for stage in STAGES.iter().filter(|stage| self.baseline || **stage != "baseline") {
-            let folder = self.output.join(stage);
-            if folder.exists() {
-                let names: Vec<&str> = written().into_iter().chain([CARD]).collect();
-                prepare_output(&folder, true, &names)?;
-            }
+        let trainings: &[&str] = if self.baseline { &["student", "baseline"] } else { &["student"] };
+        for training in trainings.iter().map(|name| self.output.join(name)).filter(|folder| folder.exists()) {
+            clear_run(&training)?;
+        }
+        let export = self.output.join("export");
+        if export.exists() {
+            prepare_output(&export, true, &exported())?;
         }
         Ok(())
     }

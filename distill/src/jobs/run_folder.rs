@@ -107,9 +107,10 @@ impl Existing {
 
     /// Refuses what is in the folder, or removes it.
     fn clear(self, folder: &Path) -> anyhow::Result<()> {
-        let others = [event_files(folder), search_files(folder)].concat();
-        let written: Vec<&str> = written().into_iter().chain(others.iter().map(String::as_str)).collect();
-        Ok(prepare_output(folder, self == Self::Overwrite, &written)?)
+        match self {
+            Self::Overwrite => clear_run(folder),
+            _ => Ok(prepare_output(folder, false, &[])?),
+        }
     }
 
     /// Whether an interrupted run goes on.
@@ -127,6 +128,13 @@ impl Existing {
             Self::Searching(of) => of.way_on(),
         }
     }
+}
+
+/// Removes what a training and a search of its settings wrote, and nothing else.
+pub(super) fn clear_run(folder: &Path) -> anyhow::Result<()> {
+    let others = [event_files(folder), search_files(folder)].concat();
+    let written: Vec<&str> = written().into_iter().chain(others.iter().map(String::as_str)).collect();
+    Ok(prepare_output(folder, true, &written)?)
 }
 
 /// The folder of a search of settings, in that of the run.
@@ -158,7 +166,7 @@ pub(super) fn search_files(folder: &Path) -> Vec<String> {
 }
 
 /// All files that a training run may write, besides event files.
-pub(super) fn written() -> Vec<&'static str> {
+fn written() -> Vec<&'static str> {
     [METRICS, CHECKPOINT, EARLIER, RECORD].into_iter().chain(MODEL_FILES).collect()
 }
 

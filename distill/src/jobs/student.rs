@@ -210,7 +210,7 @@ pub(super) fn bert_base() -> anyhow::Result<EncoderConfig> {
 }
 
 /// The student's configuration, and the teacher layers that initialise it; an error if they are incompatible.
-pub(super) fn plan_student(
+fn plan_student(
     recipe: &StudentRecipe,
     teacher: &EncoderConfig,
 ) -> anyhow::Result<(EncoderConfig, Option<Vec<usize>>)> {
@@ -222,6 +222,24 @@ pub(super) fn plan_student(
     let layers = layers_of(&recipe.layers);
     let layers = layers.map(|layers| start::choose_layers(&layers, teacher.num_layers, encoder.num_layers));
     Ok((encoder, layers.transpose()?))
+}
+
+/// The student's configuration before its rows are known, which may give it another vocabulary. Without its teacher all of
+/// its sizes are given.
+pub(crate) fn planned(
+    recipe: &StudentRecipe,
+    teacher: Option<&EncoderConfig>,
+    hub: &HubOptions,
+) -> anyhow::Result<EncoderConfig> {
+    let Some(model) = &recipe.model else {
+        return Ok(match teacher {
+            Some(teacher) => plan_student(recipe, teacher)?,
+            None => plan_student(recipe, &bert_base()?)?,
+        }
+        .0);
+    };
+    let whole = model::describe(model, hub)?.0.encoder;
+    Ok(EncoderConfig { num_layers: recipe.layer_count().unwrap_or(whole.num_layers), ..whole })
 }
 
 /// The layers to copy; `None` for a random start.

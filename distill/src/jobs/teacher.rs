@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cache::{CacheReader, Captured, Dtype, Fingerprint};
 use datasets::{Key, LabelNames, Row, TextTokenizer};
-use nn::Compute;
+use nn::{Compute, EncoderConfig};
 
 use super::cache::keys::{RowKeys, refuse_other_names};
 use crate::fingerprint;
@@ -46,6 +46,14 @@ impl Teacher {
             Self::Cached(fingerprint, _) => &fingerprint.labels,
         };
         Ok(LabelNames::new(labels.clone())?)
+    }
+
+    /// Its configuration; `None` if only its logits are here.
+    pub(crate) fn encoder(&self) -> Option<&EncoderConfig> {
+        match self {
+            Self::Model(model, _) => Some(&model.config.encoder),
+            Self::Cached(..) => None,
+        }
     }
 
     /// Its tokenizer; `None` if the logits were imported.

@@ -16,7 +16,7 @@ use crate::fingerprint;
 use crate::hint::HintExt;
 use crate::model;
 use crate::objective::{self, LossTermRecipe, Objective};
-use crate::recipe::{FitRecipe, StudentRecipe};
+use crate::recipe::{FitRecipe, StudentRecipe, Subject};
 use crate::run_record::{RunFigures, RunInputs};
 use crate::signal::{cached, quality};
 use crate::tasks::Task;
@@ -62,7 +62,8 @@ impl Training<'_> {
     /// Trains, writes the model and its record.
     pub(crate) fn run(self, existing: Existing) -> anyhow::Result<Trained> {
         self.fit.check()?;
-        let fit = self.fit.on(self.compute)?;
+        // Before the teacher is read.
+        self.fit.on(self.compute)?;
         objective::check(&self.objective, self.student.dropout)?;
         let names = self.teacher.names()?;
         let Split { rows, labels } = self.data.train;
@@ -119,6 +120,9 @@ impl Training<'_> {
             _ => model::report_truncated(encodings.truncated_count(), encodings.len(), max_length),
         }
         let train = FitRows { encodings, labels: train_rows.labels, keys };
+        let subject =
+            Subject { rows: train.encodings.len(), width: config.encoder.hidden_size, trained: self.student.trained() };
+        let fit = self.fit.suited_to(subject).on(self.compute)?;
         let encodings = tokenizer.encode(&validation_rows.rows, max_length)?;
         let validation = FitRows { encodings, labels: validation_rows.labels, keys: validation_keys };
         let inputs = RunInputs {
@@ -154,6 +158,7 @@ impl Training<'_> {
         if let (Some(cache), true) = (&cache, objective.needs_teacher()) {
             quality::warnings(cache, &train.keys, &train.labels, objective.temperatures())?.iter().for_each(ui::say);
         }
+        self.fit.say_suited_to(subject);
         let targets = TASK.targets(&tokenizer)?;
         let mut student = Model::on(self.compute, config, parameters)?;
         let fitted = Fit {

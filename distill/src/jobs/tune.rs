@@ -302,9 +302,9 @@ pub(crate) fn check_fit(flag: &str, fit: &FitRecipe) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Steps of a whole training on so many rows.
+/// Steps of a whole training on so many rows, whose epochs are known.
 pub(crate) fn whole_steps(fit: &FitRecipe, rows: usize) -> usize {
-    fit.max_steps.unwrap_or_else(|| rows.div_ceil(fit.batch_rows.max(1)).saturating_mul(fit.epochs))
+    fit.max_steps.unwrap_or_else(|| rows.div_ceil(fit.batch_rows.max(1)).saturating_mul(fit.epochs()))
 }
 
 /// What figures are compared by where no metric is given: as in a training.

@@ -14,7 +14,9 @@ use crate::device;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct FitRecipe {
-    pub(crate) epochs: usize,
+    /// `None` for what suits the number of rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) epochs: Option<usize>,
     /// Optimiser steps in place of whole epochs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_steps: Option<usize>,
@@ -31,7 +33,9 @@ pub(crate) struct FitRecipe {
     /// Maximum tokens per forward pass; `None` for the device's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) batch_tokens: Option<usize>,
-    pub(crate) learning_rate: f64,
+    /// `None` for what suits the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) learning_rate: Option<f64>,
     pub(crate) weight_decay: f64,
     pub(crate) warmup_ratio: f64,
     /// In place of the ratio.
@@ -99,16 +103,16 @@ impl Default for FitRecipe {
 }
 
 impl FitRecipe {
-    /// The defaults of `train` and of a recipe's `[train]`; `finetune` has its own epochs and learning rate.
+    /// The defaults of the flags and of a recipe's `[train]`.
     pub(crate) const DEFAULT: Self = Self {
-        epochs: 5,
+        epochs: None,
         max_steps: None,
         max_minutes: None,
         memory: None,
         recompute: false,
         batch_rows: 32,
         batch_tokens: None,
-        learning_rate: 1e-4,
+        learning_rate: None,
         weight_decay: 0.01,
         warmup_ratio: 0.06,
         warmup_steps: None,
@@ -249,7 +253,7 @@ impl FitRecipe {
     /// The allowed values.
     pub(super) fn checks(&self) -> Vec<Check> {
         vec![
-            Check::Size("train.epochs", Some(self.epochs)),
+            Check::Size("train.epochs", self.epochs),
             Check::Size("train.batch_rows", Some(self.batch_rows)),
             Check::Size("train.batch_tokens", self.batch_tokens),
             Check::Size("train.evaluate_every", Some(self.evaluate_every)),
@@ -262,7 +266,7 @@ impl FitRecipe {
             Check::Number("train.min_gain", self.min_gain, ZERO_OR_MORE),
             Check::Number("train.schedule_floor", self.schedule_floor, FRACTION),
             Check::Number("train.plateau_factor", self.plateau_factor, PROBABILITY),
-            Check::Number("train.learning_rate", self.learning_rate, ABOVE_ZERO),
+            Check::Number("train.learning_rate", self.learning_rate.unwrap_or(1.0), ABOVE_ZERO),
             Check::Number("train.max_gradient_norm", self.max_gradient_norm, ABOVE_ZERO),
             Check::Number("train.max_gradient_value", self.max_gradient_value.unwrap_or(1.0), ABOVE_ZERO),
             Check::Number("train.layer_decay", self.layer_decay, PART),

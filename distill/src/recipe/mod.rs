@@ -15,6 +15,7 @@ mod read;
 mod schedule;
 mod shape;
 mod student;
+mod suited;
 mod sweep;
 
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ pub(crate) use read::{Setting, read};
 pub(crate) use schedule::{ScheduleKind, ScheduleRecipe};
 pub(crate) use shape::Shape;
 pub(crate) use student::{HeadChoice, LayerChoice, StudentRecipe};
+pub(crate) use suited::{Subject, rounded};
 pub(crate) use sweep::{MOST_SETTINGS, Sweep, Swept, sweep};
 
 use crate::objective::{self, LossTermRecipe};
@@ -67,6 +69,11 @@ impl TeacherRecipe {
 }
 
 impl Recipe {
+    /// The training settings with the epochs that suit so many rows, where none are given.
+    pub(crate) fn train_over(&self, rows: usize) -> FitRecipe {
+        self.train.with_epochs_for(rows, self.student.trained())
+    }
+
     /// An error that names the key if a value is not allowed.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         refuse(&[self.train.checks(), self.student.checks()].concat())?;

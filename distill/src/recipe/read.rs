@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(columns.quotes, Some(datasets::Quotes::Csv));
         assert_eq!(columns.unlabelled_value.as_deref(), Some("-1"));
         assert_eq!(columns.label_names, ["a", "b"]);
-        assert_eq!(recipe.train.epochs, 7);
+        assert_eq!(recipe.train.epochs, Some(7));
         assert_eq!(recipe.student.layers.to_string(), "0,2,4");
         assert_eq!(recipe.teacher.model, "other/name");
         assert_eq!(serde_json::to_value(&recipe.objective).unwrap()[0]["temperature"], 4.0);

@@ -130,6 +130,11 @@ impl StudentRecipe {
         HubOptions { revision: self.revision.clone(), ..run.clone() }
     }
 
+    /// Whether it starts from trained weights.
+    pub(crate) fn trained(&self) -> bool {
+        self.layers != LayerChoice::Random
+    }
+
     /// Layers of the student, where they are given: by number, or by a list of those to start from.
     pub(crate) fn layer_count(&self) -> Option<usize> {
         let listed = match &self.layers {

@@ -152,8 +152,8 @@ mod tests {
         assert_eq!(words[0], r#"{"train.learning_rate":0.0001,"student.layers":"0,2"}"#);
         assert_eq!(words[3], r#"{"train.learning_rate":0.0003,"student.layers":"first"}"#);
         assert_eq!(all.len(), 4);
-        assert!(all.iter().all(|of| of.recipe.train.epochs == 7));
-        assert_eq!(all[2].recipe.train.learning_rate, 3e-4);
+        assert!(all.iter().all(|of| of.recipe.train.epochs == Some(7)));
+        assert_eq!(all[2].recipe.train.learning_rate, Some(3e-4));
         assert_eq!(all[2].recipe.student.layers.to_string(), "0,2");
         assert_eq!(swept(&["objective.0.temperature=1,2.5"]).unwrap().len(), 2);
         assert_eq!(swept(&[]).unwrap(), []);

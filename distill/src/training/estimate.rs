@@ -246,7 +246,7 @@ impl Estimator<'_> {
         for number in 0..=TIMED[1] {
             interrupt::check()?;
             let prepared = examples.prepare(0, &epoch.step(number * of_epoch / (TIMED[1] + 1)))?;
-            let taken = learner.take_step(number, &prepared, recipe.seed, recipe.learning_rate)?;
+            let taken = learner.take_step(number, &prepared, recipe.seed, recipe.learning_rate())?;
             learner.outcomes(true)?;
             // The first one is not counted: it makes the buffers.
             match number {

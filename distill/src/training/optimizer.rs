@@ -36,7 +36,7 @@ pub(super) fn with_settings(
 pub(crate) fn rate_factors(recipe: &FitRecipe, layout: &Layout) -> anyhow::Result<Vec<f64>> {
     let slots: Vec<Slot> = layout.entries().iter().map(|entry| entry.slot).collect();
     let layer_count = slots.iter().filter_map(|slot| layer(*slot)).max().map_or(0, |last| last + 1);
-    let head_rate = recipe.head_learning_rate.map_or(1.0, |rate| rate / recipe.learning_rate);
+    let head_rate = recipe.head_learning_rate.map_or(1.0, |rate| rate / recipe.learning_rate());
     let mut factors: Vec<f64> = slots
         .iter()
         .map(|&slot| match (names::is_head(slot), layer(slot)) {
@@ -130,7 +130,7 @@ mod tests {
         ] {
             assert_eq!(factor(&recipe, name), expected, "{name}");
         }
-        let recipe = FitRecipe { head_learning_rate: Some(4e-4), ..recipe };
+        let recipe = FitRecipe { learning_rate: Some(1e-4), head_learning_rate: Some(4e-4), ..recipe };
         assert_eq!(factor(&recipe, "classifier.weight"), 4.0, "1e-4 elsewhere");
         assert_eq!(factor(&recipe, "bert.encoder.layer.2.output.dense.weight"), 0.5);
         assert!(rate_factors(&FitRecipe::DEFAULT, &layout()).expect("valid").iter().all(|factor| *factor == 1.0));

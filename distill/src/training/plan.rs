@@ -16,7 +16,7 @@ impl Plan {
     pub(super) fn new(steps_per_epoch: usize, recipe: &FitRecipe) -> anyhow::Result<Self> {
         let total_steps = match recipe.max_steps {
             Some(steps) => Some(steps),
-            None => steps_per_epoch.checked_mul(recipe.epochs),
+            None => steps_per_epoch.checked_mul(recipe.epochs()),
         };
         let total_steps = total_steps.filter(|&steps| steps < 1 << 40);
         let total_steps = total_steps.context("so many steps never end; lower --epochs or --max-steps")?;
@@ -25,7 +25,7 @@ impl Plan {
                 "--warmup-steps is {warmup}, and the whole training has {total_steps} steps; lower it, or train for longer"
             );
         }
-        let schedule = Schedule::new(recipe.schedule(), recipe.learning_rate, recipe.warmup_ratio, total_steps);
+        let schedule = Schedule::new(recipe.schedule(), recipe.learning_rate(), recipe.warmup_ratio, total_steps);
         Ok(Self { steps_per_epoch, total_steps, schedule })
     }
 

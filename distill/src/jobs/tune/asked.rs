@@ -14,7 +14,7 @@ use super::super::train::Trained;
 use super::{Search, Settings, Tuned, check_fit, check_validation, whole_steps};
 use crate::data::Split;
 use crate::objective::LossTermRecipe;
-use crate::recipe::FitRecipe;
+use crate::recipe::{FitRecipe, rounded};
 
 /// The learning rate is searched up to this many times the given one, and down to as small a part.
 const RATE_FACTOR: f64 = 10.0;
@@ -118,7 +118,8 @@ impl Space {
             // The given ones have no place in the hypercube.
             let place = |of: usize| number.checked_sub(1).map(|other| orders[of][other]);
             let mut named = Settings::new();
-            let rate = place(0).map_or(fit.learning_rate, |place| rate(fit.learning_rate, place, others));
+            let given = fit.learning_rate();
+            let rate = place(0).map_or(given, |place| rate(given, place, others));
             named.insert("learning_rate".to_owned(), json!(rate));
             let mut terms = objective.to_vec();
             if let Some((weight, temperature)) = soft {
@@ -142,7 +143,7 @@ impl Space {
                     set(term, temperature, weights);
                 }
             }
-            let fit = FitRecipe { learning_rate: rate, ..fit.clone() };
+            let fit = FitRecipe { learning_rate: Some(rate), ..fit.clone() };
             candidates.push(Candidate { fit, objective: terms, named });
         }
         candidates
@@ -172,11 +173,6 @@ fn share(place: usize, of: usize) -> f64 {
     SHARES[0] + (SHARES[1] - SHARES[0]) * (place as f64 + 0.5) / of as f64
 }
 
-/// So many significant digits, as they are written.
-fn rounded(value: f64, digits: usize) -> f64 {
-    format!("{value:.*e}", digits.saturating_sub(1)).parse().unwrap_or(value)
-}
-
 /// `0..count` in an order that depends on the seed and the name.
 fn shuffled(seed: u64, name: &str, count: usize) -> Vec<usize> {
     let key = |number: &usize| *blake3::hash(format!("tune {seed} {name} {number}").as_bytes()).as_bytes();
@@ -193,22 +189,26 @@ mod tests {
         [LossTermRecipe::SoftTarget { weight: 0.5, temperature: 2.0 }, LossTermRecipe::hard_label(0.5)];
 
     fn candidates(space: &Space, seed: u64) -> Vec<Candidate> {
-        space.candidates(9, &FitRecipe { seed, ..FitRecipe::DEFAULT }, &TERMS)
+        space.candidates(9, &fit(seed), &TERMS)
+    }
+
+    fn fit(seed: u64) -> FitRecipe {
+        FitRecipe { seed, learning_rate: Some(1e-4), ..FitRecipe::DEFAULT }
     }
 
     #[test]
     fn the_given_settings_come_first_and_the_others_fill_their_ranges() {
         let space = Space { temperatures: TEMPERATURES.to_vec(), shares: true };
         let all = candidates(&space, 42);
-        assert_eq!((all[0].fit.clone(), all[0].objective.as_slice()), (FitRecipe::DEFAULT, TERMS.as_slice()));
-        let mut rates: Vec<f64> = all[1..].iter().map(|candidate| candidate.fit.learning_rate).collect();
+        assert_eq!((all[0].fit.clone(), all[0].objective.as_slice()), (fit(42), TERMS.as_slice()));
+        let mut rates: Vec<f64> = all[1..].iter().map(|candidate| candidate.fit.learning_rate()).collect();
         rates.sort_by(f64::total_cmp);
         assert_eq!(rates, [1.3e-5, 2.4e-5, 4.2e-5, 7.5e-5, 1.3e-4, 2.4e-4, 4.2e-4, 7.5e-4]);
         for candidate in &all {
             let weights: Vec<f64> = candidate.objective.iter().map(LossTermRecipe::weight).collect();
             assert!((weights[0] + weights[1] - 1.0).abs() < 1e-9 && weights[0] >= 0.1, "{weights:?}");
             assert_eq!(candidate.named["weight_soft"], weights[0]);
-            assert_eq!(candidate.named["learning_rate"], candidate.fit.learning_rate);
+            assert_eq!(candidate.named["learning_rate"], candidate.fit.learning_rate());
         }
         let mut temperatures: Vec<f64> =
             all[1..].iter().map(|candidate| candidate.named["temperature"].as_f64().unwrap()).collect();
@@ -220,8 +220,8 @@ mod tests {
     #[test]
     fn no_learning_rate_is_tried_twice() {
         for count in 2..=40 {
-            let all = Space { temperatures: Vec::new(), shares: false }.candidates(count, &FitRecipe::DEFAULT, &TERMS);
-            let mut rates: Vec<f64> = all.iter().map(|candidate| candidate.fit.learning_rate).collect();
+            let all = Space { temperatures: Vec::new(), shares: false }.candidates(count, &fit(42), &TERMS);
+            let mut rates: Vec<f64> = all.iter().map(|candidate| candidate.fit.learning_rate()).collect();
             rates.sort_by(f64::total_cmp);
             rates.dedup();
             assert_eq!(rates.len(), count, "{rates:?}");
@@ -242,7 +242,7 @@ mod tests {
         assert!(all.iter().all(|candidate| candidate.objective == TERMS && candidate.named.len() == 1));
         let alone = Space { temperatures: TEMPERATURES.to_vec(), shares: true };
         let hard = [LossTermRecipe::hard_label(1.0)];
-        let all = alone.candidates(3, &FitRecipe::DEFAULT, &hard);
+        let all = alone.candidates(3, &fit(42), &hard);
         assert!(all.iter().all(|candidate| candidate.objective == hard && candidate.named.len() == 1));
     }
 }

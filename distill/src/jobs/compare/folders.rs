@@ -1,0 +1,41 @@
+//! The folders of a comparison.
+
+use std::fs;
+use std::path::Path;
+
+use super::super::capture::TOKENIZER;
+use super::super::run_folder::clear_run;
+use super::{COMPARISON, TABLE};
+use crate::files::prepare_output;
+
+/// The teachers' answers.
+pub(super) const CACHES: [&str; 2] = ["cache", "cache-against"];
+
+/// The arms with and without a teacher.
+pub(super) const TEACHER: [&str; 2] = ["with_teacher", "without_teacher"];
+
+/// The arms of two recipes.
+pub(super) const RECIPES: [&str; 2] = ["recipe", "against"];
+
+/// What the folder of a training is named by, in that of its arm.
+const SEED: &str = "seed-";
+
+/// The folder of a training, in that of its arm.
+pub(super) fn of_seed(seed: u64) -> String {
+    format!("{SEED}{seed}")
+}
+
+/// Removes what an earlier comparison wrote, and nothing else.
+pub(super) fn clear(output: &Path) -> anyhow::Result<()> {
+    for cache in CACHES {
+        cache::remove(&output.join(cache), &[TOKENIZER])?;
+    }
+    for arm in [TEACHER, RECIPES].as_flattened().iter().map(|arm| output.join(arm)).filter(|arm| arm.exists()) {
+        clear_run(&arm)?;
+        let trainings = fs::read_dir(&arm).into_iter().flatten().flatten();
+        for training in trainings.filter(|entry| entry.file_name().to_string_lossy().starts_with(SEED)) {
+            clear_run(&training.path())?;
+        }
+    }
+    Ok(prepare_output(output, true, &[COMPARISON, TABLE])?)
+}
