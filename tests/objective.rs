@@ -184,3 +184,58 @@ fn what_makes_no_loss_is_refused() {
     );
     assert!(!place.path("out").exists());
 }
+
+#[test]
+fn other_terms_on_logits_are_flags_and_parts_of_a_recipe() {
+    let place = Workplace::with_cache();
+    for (flags, expected) in [
+        ("--divergence reverse", json!({"divergence": "reverse"})),
+        ("--divergence jensen-shannon", json!({"divergence": "jensen_shannon"})),
+        ("--standardize", json!({"standardize": true})),
+        ("--correct-teacher", json!({"correct_teacher": true})),
+    ] {
+        place.json(&format!("{TRAIN} {flags} --max-steps 2 --output out --overwrite"));
+        let mut soft = json!({"term": "soft_target", "weight": 0.5, "temperature": 2.0});
+        soft.as_object_mut().expect("a table").extend(expected.as_object().expect("a table").clone());
+        assert_eq!(terms(&place, "out")[0], soft, "{flags}");
+    }
+    let line = format!("{TRAIN} --max-steps 2 --label-smoothing 0.1 --output");
+    let more = ["logits_mse,weight=0.1", "decoupled,weight=0.2,temperature=4,beta=2", "dist,weight=0.3"];
+    let flags: String = more.iter().map(|term| format!(" --term {term}")).collect();
+    place.json(&format!("{line} flags{flags}"));
+    let last = last_step(&place, "flags");
+    for name in ["soft_target", "logits_mse", "decoupled", "dist", "hard_label"] {
+        assert!(number(&last[name]) > 0.0, "{name}: {last}");
+    }
+    place.json("export --model flags --output exported");
+    let card = place.read("exported/README.md");
+    assert!(card.contains("0.3 × T² DIST (1 × across classes, 1 × across rows) at T = 1"), "{card}");
+    assert!(card.contains("cross-entropy with the labels, smoothed by 0.1"), "{card}");
+
+    place.write(
+        "recipe.toml",
+        "[teacher]\nmodel = \"teacher\"\n[data]\ntrain = \"train.tsv\"\n[train]\nepochs = 1\nmax_steps = 2\n\
+         [[objective]]\nterm = \"soft_target\"\nweight = 0.5\ntemperature = 2\n\
+         [[objective]]\nterm = \"logits_mse\"\nweight = 0.1\n\
+         [[objective]]\nterm = \"decoupled\"\nweight = 0.2\ntemperature = 4\nbeta = 2\n\
+         [[objective]]\nterm = \"dist\"\nweight = 0.3\n\
+         [[objective]]\nterm = \"hard_label\"\nweight = 0.5\nlabel_smoothing = 0.1\n",
+    );
+    place.json("run recipe.toml --output out-of-recipe");
+    assert_eq!(terms(&place, "out-of-recipe/student"), terms(&place, "flags"));
+    assert!(same_model(&place, "out-of-recipe/student", "flags"));
+
+    // Between rows: a step in parts does not have them.
+    let dist = format!("{TRAIN} --term dist,weight=1 --output none");
+    place.refuses(&format!("{dist} --batch-tokens 50"), &["`dist` is between the rows", "--batch-tokens", "is enough"]);
+    place.refuses(&format!("{dist} --r-drop 1"), &["`dist` is between the rows", "`r_drop`"]);
+    place.refuses(
+        &format!("{TRAIN} --weight-soft 0 --standardize --output none"),
+        &["--standardize", "--weight-soft 0"],
+    );
+    place.refuses(&format!("{TRAIN} --term dits,weight=1 --output none"), &["unknown variant `dits`", "`dist`"]);
+    place.json("cache --teacher teacher --data train.tsv --output largest --top-k 2");
+    let largest = TRAIN.replace("--cache cache", "--cache largest");
+    place.refuses(&format!("{largest} --standardize --output none"), &["needs all of the teacher's logits", "--top-k"]);
+    assert!(!place.path("none").exists());
+}

@@ -160,21 +160,7 @@ impl ModelCard<'_> {
 
 /// The loss as a sum of its terms.
 fn objective(inputs: &RunInputs) -> String {
-    let terms = inputs.objective.iter().map(|term| match term {
-        LossTermRecipe::SoftTarget { weight, temperature } => {
-            format!("{weight} × T² KL(teacher, student) at T = {temperature}")
-        }
-        LossTermRecipe::HardLabel { weight, class_weights, focal_gamma } => {
-            let name = match *focal_gamma {
-                0.0 => "cross-entropy with the labels".to_owned(),
-                gamma => format!("focal loss with the labels at gamma = {gamma}"),
-            };
-            let weighted = class_weights.as_ref().map(|weights| format!(", classes weighted {weights}"));
-            format!("{weight} × {name}{}", weighted.unwrap_or_default())
-        }
-        LossTermRecipe::RDrop { weight } => format!("{weight} × R-Drop"),
-    });
-    terms.collect::<Vec<_>>().join(" + ")
+    inputs.objective.iter().map(LossTermRecipe::words).collect::<Vec<_>>().join(" + ")
 }
 
 fn optimizer(fit: &FitRecipe) -> String {

@@ -6,6 +6,7 @@ mod card;
 mod cli;
 mod commands;
 mod data;
+mod default;
 mod device;
 #[cfg(test)]
 mod emulated;

@@ -197,7 +197,7 @@ impl Case {
             golden.integers("labels").into_iter().map(|label| u32::try_from(label).ok()).collect();
         let (terms, positions, labels) = match config.encoder.head {
             Head::Classification => {
-                let soft = LossTermRecipe::SoftTarget { weight: 0.5, temperature: 2.0 };
+                let soft = LossTermRecipe::soft_target(0.5, 2.0);
                 let terms = vec![soft, LossTermRecipe::hard_label(0.5)];
                 (terms, (0..labels.len() as u32).collect(), labels)
             }

@@ -10,9 +10,10 @@ use nn::cuda::{Precision, ProductChoices};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::default::is_default;
 use crate::files;
 use crate::objective::LossTermRecipe;
-use crate::recipe::{FitRecipe, StudentRecipe, is_default};
+use crate::recipe::{FitRecipe, StudentRecipe};
 use crate::scores::Scores;
 
 /// The record's file name.

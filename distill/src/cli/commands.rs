@@ -8,7 +8,7 @@ use datasets::Quotes;
 use super::groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, LossArgs, OutputArgs, TaskArgs};
 use super::telemetry::TelemetryArgs;
 use super::values::{TaskName, at_least_one, at_least_three, number, one_of};
-use crate::objective::LossTermRecipe;
+use crate::objective::{Divergence, LossTermRecipe, SoftTarget};
 use crate::recipe::{
     ABOVE_ZERO, ExportDtype, FitRecipe, HeadChoice, LayerChoice, Setting, Shape, StudentFamily, StudentRecipe, Sweep,
     ZERO_OR_MORE,
@@ -58,7 +58,7 @@ impl FinetuneArgs {
         if let (TaskName::MaskedLm, Some(flag)) = (self.task.task, self.loss.given()) {
             anyhow::bail!("{flag} goes with --task single-label: it is about classes of rows, not about masked tokens");
         }
-        self.loss.terms(None, 1.0)
+        self.loss.terms(Vec::new(), 1.0)
     }
 
     /// Training settings.
@@ -148,6 +148,20 @@ pub(crate) struct TrainArgs {
     /// Weight of the hard term, cross-entropy with the labels; 0 turns it off [default: 0.5]
     #[arg(long, value_name = "W", value_parser = number(ZERO_OR_MORE), help_heading = "Objective")]
     pub(crate) weight_hard: Option<f64>,
+    /// Divergence of the soft term: forward (the teacher's KL divergence from the student), reverse, or jensen-shannon
+    #[arg(long, value_parser = one_of(&Divergence::ALL, Divergence::name), value_name = "NAME",
+          default_value_t = Divergence::default(), hide_possible_values = true, help_heading = "Objective")]
+    pub(crate) divergence: Divergence,
+    /// In the soft term, subtract the mean of each row's logits and divide by their standard deviation, on both sides
+    #[arg(long, help_heading = "Objective")]
+    pub(crate) standardize: bool,
+    /// In the soft term, exchange the logits of the teacher's first class and of the label where the two differ
+    #[arg(long, help_heading = "Objective")]
+    pub(crate) correct_teacher: bool,
+    /// One more term, as in a recipe: logits_mse,weight=0.1 or decoupled,weight=1,temperature=4,beta=2 or dist,weight=1; may
+    /// be given several times
+    #[arg(long, value_name = "TERM,KEY=VALUE..", help_heading = "Objective")]
+    pub(crate) term: Vec<LossTermRecipe>,
     #[command(flatten)]
     pub(crate) loss: LossArgs,
     #[command(flatten)]
@@ -170,8 +184,23 @@ impl TrainArgs {
     pub(crate) fn loss_terms(&self) -> anyhow::Result<Vec<LossTermRecipe>> {
         let weight = |given: Option<f64>| given.unwrap_or(LossTermRecipe::DEFAULT_WEIGHT);
         let temperature = self.temperature.unwrap_or(LossTermRecipe::DEFAULT_TEMPERATURE);
-        let soft = LossTermRecipe::SoftTarget { weight: weight(self.weight_soft), temperature };
-        self.loss.terms(Some(soft), weight(self.weight_hard))
+        let Self { divergence, standardize, correct_teacher, .. } = *self;
+        let weight_soft = weight(self.weight_soft);
+        let soft = SoftTarget { weight: weight_soft, temperature, divergence, standardize, correct_teacher };
+        if weight_soft > 0.0 {
+            return self
+                .loss
+                .terms([&[LossTermRecipe::SoftTarget(soft)], &self.term[..]].concat(), weight(self.weight_hard));
+        }
+        let about = [
+            ("--divergence", divergence != Divergence::default()),
+            ("--standardize", standardize),
+            ("--correct-teacher", correct_teacher),
+        ];
+        if let Some((flag, _)) = about.iter().find(|(_, given)| *given) {
+            anyhow::bail!("{flag} is about the soft term, which --weight-soft 0 turns off; leave out one of the two");
+        }
+        self.loss.terms(self.term.clone(), weight(self.weight_hard))
     }
 
     /// Architecture and initialisation of the student.

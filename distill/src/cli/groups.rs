@@ -11,7 +11,7 @@ use teacher::HubOptions;
 use super::values::{TaskName, at_least_one, at_least_three, number, one_of, settings};
 use crate::device::{self, DeviceChoice, PrecisionChoice};
 use crate::jobs::Existing;
-use crate::objective::{ClassWeights, LossTermRecipe};
+use crate::objective::{ClassWeights, HardLabel, LossTermRecipe, RDrop};
 use crate::recipe::{
     ABOVE_ZERO, Bytes, ColumnsRecipe, FRACTION, FitRecipe, Keep, LabelNameList, Metric, PART, PROBABILITY,
     ScheduleKind, StudentRecipe, ZERO_OR_MORE,
@@ -337,6 +337,9 @@ pub(crate) struct LossArgs {
     /// 0 turns it off
     #[arg(long, value_name = "G", default_value_t = 0.0, value_parser = number(ZERO_OR_MORE))]
     pub(crate) focal_gamma: f64,
+    /// Share of the target that goes to all classes alike instead of to the label, such as 0.1; 0 turns it off
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = number(PROBABILITY))]
+    pub(crate) label_smoothing: f64,
     /// Weight of R-Drop: each row is in its step twice, with different dropout masks, and both predictions are to be the
     /// same; 0 turns it off
     #[arg(long, value_name = "ALPHA", default_value_t = 0.0, value_parser = number(ZERO_OR_MORE))]
@@ -349,19 +352,24 @@ impl LossArgs {
         let given = [
             ("--class-weights", self.class_weights.is_some()),
             ("--focal-gamma", self.focal_gamma > 0.0),
+            ("--label-smoothing", self.label_smoothing > 0.0),
             ("--r-drop", self.r_drop > 0.0),
         ];
         given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
     }
 
-    /// These terms, without those whose weight is 0. An error for settings of a term that is not there.
-    pub(super) fn terms(&self, soft: Option<LossTermRecipe>, weight_hard: f64) -> anyhow::Result<Vec<LossTermRecipe>> {
+    /// These terms and those of the flags, without those of the flags whose weight is 0. An error for settings of a term that is not there.
+    pub(super) fn terms(
+        &self,
+        of_teacher: Vec<LossTermRecipe>,
+        weight_hard: f64,
+    ) -> anyhow::Result<Vec<LossTermRecipe>> {
         if let (Some(flag), true) = (self.given().filter(|flag| *flag != "--r-drop"), weight_hard == 0.0) {
             anyhow::bail!("{flag} is about the hard term, which --weight-hard 0 turns off; leave out one of the two");
         }
-        let Self { class_weights, focal_gamma, r_drop } = self.clone();
-        let hard = LossTermRecipe::HardLabel { weight: weight_hard, class_weights, focal_gamma };
-        let terms = soft.into_iter().chain([hard, LossTermRecipe::RDrop { weight: r_drop }]);
-        Ok(terms.filter(|term| term.weight() > 0.0).collect())
+        let Self { class_weights, focal_gamma, label_smoothing, r_drop } = self.clone();
+        let hard = HardLabel { weight: weight_hard, class_weights, focal_gamma, label_smoothing };
+        let others = [LossTermRecipe::HardLabel(hard), LossTermRecipe::RDrop(RDrop { weight: r_drop })];
+        Ok(of_teacher.into_iter().chain(others.into_iter().filter(|term| term.weight() > 0.0)).collect())
     }
 }

@@ -172,7 +172,7 @@ mod tests {
         let Ok(Command::Train(train)) = parse("distill train --teacher t --cache c --data d.tsv --output o") else {
             panic!("train parses");
         };
-        let terms = [LossTermRecipe::SoftTarget { weight: 0.5, temperature: 2.0 }, LossTermRecipe::hard_label(0.5)];
+        let terms = [LossTermRecipe::soft_target(0.5, 2.0), LossTermRecipe::hard_label(0.5)];
         assert_eq!(train.loss_terms().expect("terms"), terms);
         let help = Cli::command().find_subcommand_mut("train").expect("train").render_long_help().to_string();
         for (name, default) in [

@@ -77,13 +77,13 @@ impl Training<'_> {
         let cache = match self.cache {
             Some(folder) => Some(open_cache(folder, &fingerprint)?),
             None if objective.needs_teacher() => {
-                return Err(anyhow::anyhow!("the soft term needs the teacher's stored logits: no --cache is given"))
-                    .hint("distill cache makes it; or leave the soft term out with --weight-soft 0");
+                return Err(anyhow::anyhow!("the loss needs the teacher's stored logits: no --cache is given"))
+                    .hint("distill cache makes it; or leave the teacher out with --weight-soft 0");
             }
             None => None,
         };
         if let (Some(cache), true) = (&cache, objective.needs_teacher()) {
-            check_temperatures(cache, &objective)?;
+            check_form(cache, &objective)?;
             let mut missing = 0;
             for key in &keys {
                 missing += usize::from(!cache.contains(key)?);
@@ -212,7 +212,15 @@ fn report_cuts([theirs, teacher_length]: [usize; 2], student: &Encodings, studen
 }
 
 /// An error if the loss needs a temperature that the cache has no data for.
-fn check_temperatures(cache: &CacheReader, objective: &Objective) -> anyhow::Result<()> {
+fn check_form(cache: &CacheReader, objective: &Objective) -> anyhow::Result<()> {
+    if let (Some(term), false) = (objective.needs_all_logits(), cached::whole_rows(cache)) {
+        return Err(anyhow::anyhow!(
+            "`{term}` needs all of the teacher's logits, and the cache stores some of each row"
+        ))
+        .hint(
+            "capture without --top-k or --sample; of those forms `soft_target` alone learns, as plain KL divergence",
+        );
+    }
     let known = match &cache.captured().logits {
         LogitForm::Dense { .. } => return Ok(()),
         LogitForm::TopK { temperatures, .. } => temperatures.as_slice(),

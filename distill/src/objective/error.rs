@@ -6,25 +6,50 @@ pub(crate) enum ObjectiveError {
     /// There are no terms.
     #[error("the objective has no term: at least one of weight_soft and weight_hard must be above 0")]
     Empty,
-    /// A weight that is not a number above 0.
-    #[error("the weight of `{term}` is {found}: it must be a number above 0")]
-    Weight {
+    /// A setting that makes no sense.
+    #[error("the {setting} of `{term}` is {found}: it must be {expected}")]
+    Setting {
         /// Name of the term.
         term: &'static str,
-        /// Its weight.
+        /// Name of the setting.
+        setting: &'static str,
+        /// Its value.
         found: f64,
+        /// The values that are allowed.
+        expected: &'static str,
     },
-    /// A temperature that is not a number above 0.
-    #[error("the temperature of `soft_target` is {found}: it must be a number above 0")]
-    Temperature {
-        /// The temperature.
-        found: f64,
+    /// A term all of whose parts weigh nothing.
+    #[error("{parts} of `{term}` are both 0, so that it would do nothing: one must be above 0")]
+    NoPart {
+        /// Name of the term.
+        term: &'static str,
+        /// Their names.
+        parts: &'static str,
     },
-    /// An exponent of the focal loss that is negative or no number.
-    #[error("the focal_gamma of `hard_label` is {found}: it must be a number, 0 or more")]
-    FocalGamma {
-        /// The exponent.
-        found: f64,
+    /// Smoothed labels in the focal loss.
+    #[error(
+        "the focal loss is of whole labels, not of smoothed ones: leave out one of focal_gamma and label_smoothing"
+    )]
+    SmoothedFocal,
+    /// A term between rows that are in a step twice.
+    #[error("`{term}` is between the rows of a step, and with `r_drop` each is there twice: leave out one of the two")]
+    Views {
+        /// Name of the term.
+        term: &'static str,
+    },
+    /// A term between rows that are not in one pass.
+    #[error(
+        "`{term}` is between the rows of a step, and this step goes through the model in parts; raise --batch-tokens"
+    )]
+    MicroBatches {
+        /// Name of the term.
+        term: &'static str,
+    },
+    /// Some of the teacher's logits, where all are needed.
+    #[error("`{term}` needs all of the teacher's logits, and some of each row are stored")]
+    PartOfLogits {
+        /// Name of the term.
+        term: &'static str,
     },
     /// More or fewer class weights than classes.
     #[error(
@@ -49,15 +74,13 @@ pub(crate) enum ObjectiveError {
     )]
     NoDropout,
     /// The cache has no data for this temperature.
-    #[error(
-        "`soft_target` reads the teacher at temperature {found}, which is not among those that the cache was made for"
-    )]
+    #[error("the teacher is read at temperature {found}, which is not among those that the cache was made for")]
     UnknownTemperature {
         /// The temperature.
         found: f64,
     },
-    /// The soft term has no teacher outputs.
-    #[error("`soft_target` needs the teacher's logits, and this batch has none")]
+    /// No teacher outputs for terms that read them.
+    #[error("the loss needs the teacher's logits, and this batch has none")]
     NoTeacher,
     /// A slice has the wrong length.
     #[error("{what}: {found} values, expected {expected} (rows times classes)")]

@@ -1,7 +1,108 @@
-//! Cross-entropy with the row's label, and the focal loss, which is the same for a gamma of 0.
-//! [`Objective`](super::Objective) handles weights, also those of classes, division by counts and rows without a label.
+//! Cross-entropy with the row's label, with smoothed labels, or as the focal loss.
 
+use serde::{Deserialize, Serialize};
+
+use super::class_weights::ClassWeights;
+use super::error::ObjectiveError;
 use super::softmax::log_softmax;
+use super::terms::{Term, TermRow, zero_or_more};
+use crate::default::is_default;
+
+/// `weight * cross-entropy` with the labels; rows without one take no part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HardLabel {
+    /// Weight of the term.
+    pub(crate) weight: f64,
+    // What is left out below has its default, so that records from before it was there say the same.
+    /// The mean over the labels is weighted by them, as in `torch.nn.CrossEntropyLoss`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) class_weights: Option<ClassWeights>,
+    /// Exponent of the focal loss; 0 for the cross-entropy.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) focal_gamma: f64,
+    /// Share of the target that all classes have alike, as in `torch.nn.CrossEntropyLoss`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) label_smoothing: f64,
+}
+
+impl HardLabel {
+    /// Cross-entropy, all classes alike.
+    pub(super) const fn plain(weight: f64) -> Self {
+        Self { weight, class_weights: None, focal_gamma: 0.0, label_smoothing: 0.0 }
+    }
+
+    /// Whether it is that, which a GPU computes.
+    pub(super) fn is_plain(&self) -> bool {
+        *self == Self::plain(self.weight)
+    }
+}
+
+impl Term for HardLabel {
+    fn name(&self) -> &'static str {
+        "hard_label"
+    }
+
+    fn weight(&self) -> f64 {
+        self.weight
+    }
+
+    fn check(&self) -> Result<(), ObjectiveError> {
+        zero_or_more(self.name(), "focal_gamma", self.focal_gamma)?;
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            let (term, setting, found) = (self.name(), "label_smoothing", self.label_smoothing);
+            return Err(ObjectiveError::Setting {
+                term,
+                setting,
+                found,
+                expected: "a number from 0 up to, not including, 1",
+            });
+        }
+        match self.focal_gamma > 0.0 && self.label_smoothing > 0.0 {
+            true => Err(ObjectiveError::SmoothedFocal),
+            false => Ok(()),
+        }
+    }
+
+    /// A row without a label takes the other terms alone.
+    fn row_weight(&self, label: Option<u32>, class_weights: Option<&[f64]>) -> f64 {
+        match (label, class_weights) {
+            (None, _) => 0.0,
+            (Some(_), None) => 1.0,
+            (Some(label), Some(weights)) => weights.get(label as usize).copied().unwrap_or(0.0),
+        }
+    }
+
+    fn add_row(&self, row: &TermRow<'_>, scale: f64, gradient: &mut [f64]) -> f64 {
+        let Some(label) = row.label else { return 0.0 };
+        let weight = row.class_weights.map_or(1.0, |weights| weights[label]);
+        row.over_views(scale, gradient, |student, scale, gradient| {
+            let (smoothing, weighted) = (self.label_smoothing, weight * scale);
+            if smoothing > 0.0 {
+                let hard = (1.0 - smoothing) * weight * add_row(student, label, (1.0 - smoothing) * weighted, gradient);
+                return hard + smoothing * add_smooth_row(student, row.class_weights, smoothing * scale, gradient);
+            }
+            weight
+                * match self.focal_gamma {
+                    0.0 => add_row(student, label, weighted, gradient),
+                    gamma => add_focal_row(student, label, gamma, weighted, gradient),
+                }
+        })
+    }
+
+    fn words(&self) -> String {
+        let name = match self.focal_gamma {
+            0.0 => "cross-entropy with the labels".to_owned(),
+            gamma => format!("focal loss with the labels at gamma = {gamma}"),
+        };
+        let smoothed = match self.label_smoothing {
+            0.0 => String::new(),
+            smoothing => format!(", smoothed by {smoothing}"),
+        };
+        let weighted = self.class_weights.as_ref().map(|weights| format!(", classes weighted {weights}"));
+        format!("{} × {name}{smoothed}{}", self.weight, weighted.unwrap_or_default())
+    }
+}
 
 /// Adds `scale` times the gradient of one row to `gradient`, and returns the row's loss,
 /// `-log(softmax(student)[label])`. The gradient is `softmax(student) - onehot(label)`.
@@ -10,12 +111,28 @@ use super::softmax::log_softmax;
 /// - `student`: `[K]`, before softmax, finite
 /// - `label`: below `K`
 /// - `gradient`: `[K]`
-pub(super) fn add_row(student: &[f32], label: usize, scale: f64, gradient: &mut [f64]) -> f64 {
+fn add_row(student: &[f32], label: usize, scale: f64, gradient: &mut [f64]) -> f64 {
     let mut loss = 0.0;
     for (class, (log_probability, gradient)) in log_softmax(student, 1.0).zip(gradient).enumerate() {
         let target = if class == label { 1.0 } else { 0.0 };
         loss -= target * log_probability;
         *gradient += scale * (log_probability.exp() - target);
+    }
+    loss
+}
+
+/// As [`add_row`], the mean over all classes in place of the label, each times its weight: what label smoothing adds in
+/// `torch.nn.CrossEntropyLoss`.
+///
+/// # Shapes
+/// - `weights`: `[K]`
+fn add_smooth_row(student: &[f32], weights: Option<&[f64]>, scale: f64, gradient: &mut [f64]) -> f64 {
+    let part = |class: usize| weights.map_or(1.0, |weights| weights[class]) / student.len() as f64;
+    let total: f64 = (0..student.len()).map(part).sum();
+    let mut loss = 0.0;
+    for (class, (log_probability, gradient)) in log_softmax(student, 1.0).zip(gradient).enumerate() {
+        loss -= part(class) * log_probability;
+        *gradient += scale * (total * log_probability.exp() - part(class));
     }
     loss
 }
@@ -30,7 +147,7 @@ pub(super) fn add_row(student: &[f32], label: usize, scale: f64, gradient: &mut 
 ///
 /// # Shapes
 /// - as [`add_row`]; `gamma`: 0 or more
-pub(super) fn add_focal_row(student: &[f32], label: usize, gamma: f64, scale: f64, gradient: &mut [f64]) -> f64 {
+fn add_focal_row(student: &[f32], label: usize, gamma: f64, scale: f64, gradient: &mut [f64]) -> f64 {
     let log_probabilities: Vec<f64> = log_softmax(student, 1.0).collect();
     let others = log_probabilities.iter().enumerate().filter(|(class, _)| *class != label);
     let rest: f64 = others.map(|(_, log_probability)| log_probability.exp()).sum();

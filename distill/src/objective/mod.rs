@@ -8,8 +8,12 @@
 //! single views are averaged over them, and counts are of rows, whatever the number of views.
 
 mod class_weights;
+mod correct;
+mod decoupled;
+mod dist;
 mod error;
 mod hard_label;
+mod logits_mse;
 mod r_drop;
 mod soft_target;
 pub(crate) mod softmax;
@@ -20,18 +24,21 @@ use std::ops::AddAssign;
 use crate::signal::{TeacherRow, TeacherSignal};
 pub(crate) use class_weights::ClassWeights;
 pub(crate) use error::ObjectiveError;
-pub(crate) use terms::{LossTermRecipe, check, needs_teacher, without_teacher};
-use terms::{check_terms, is_cross_entropy, is_r_drop};
+pub(crate) use hard_label::HardLabel;
+pub(crate) use r_drop::RDrop;
+pub(crate) use soft_target::{Divergence, SoftTarget};
+pub(crate) use terms::{LossTermRecipe, Reads, check, needs_teacher, without_teacher};
+use terms::{TermRow, check_terms, is_r_drop};
 
 /// The training loss: a weighted sum of terms.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Objective {
-    terms: Vec<Term>,
+    terms: Vec<ResolvedTerm>,
 }
 
 /// A loss term for the classes of a model.
 #[derive(Debug, Clone, PartialEq)]
-struct Term {
+struct ResolvedTerm {
     recipe: LossTermRecipe,
     /// The weight of each class, `[K]`, if the term has them.
     class_weights: Option<Vec<f64>>,
@@ -68,18 +75,34 @@ pub(crate) struct StepCounts {
     of_terms: Vec<f64>,
 }
 
-impl Term {
+impl ResolvedTerm {
     /// How much a row with this label counts in the term's mean.
     fn row_weight(&self, label: Option<u32>) -> f64 {
-        match (&self.recipe, label) {
-            (LossTermRecipe::SoftTarget { .. } | LossTermRecipe::RDrop { .. }, _) => 1.0,
-            // A row without a label takes the other terms alone.
-            (LossTermRecipe::HardLabel { .. }, None) => 0.0,
-            (LossTermRecipe::HardLabel { .. }, Some(label)) => match &self.class_weights {
-                Some(weights) => weights.get(label as usize).copied().unwrap_or(0.0),
-                None => 1.0,
-            },
+        self.recipe.term().row_weight(label, self.class_weights.as_deref())
+    }
+
+    /// A row as the term sees it.
+    fn row<'a>(&'a self, rows: &ObjectiveRows<'a>, views: usize, row: usize) -> Result<TermRow<'a>, ObjectiveError> {
+        let classes = rows.classes;
+        let teacher = match (self.recipe.term().reads(), rows.teacher) {
+            (Some(Reads::Softmax(temperature) | Reads::All(temperature)), Some(teacher)) => {
+                let known = teacher.row(row, classes, temperature);
+                Some(known.ok_or(ObjectiveError::UnknownTemperature { found: temperature })?)
+            }
+            _ => None,
+        };
+        match (teacher, self.recipe.term().reads()) {
+            (Some(TeacherRow::Dense(logits)), _) => _ = finite(logits, "teacher", rows.first_row + row)?,
+            (Some(_), Some(Reads::All(_))) => return Err(ObjectiveError::PartOfLogits { term: self.recipe.name() }),
+            _ => {}
         }
+        Ok(TermRow {
+            student: &rows.student_logits[row * views * classes..(row + 1) * views * classes],
+            classes,
+            teacher,
+            label: rows.labels[row].map(|label| label as usize),
+            class_weights: self.class_weights.as_deref(),
+        })
     }
 }
 
@@ -95,12 +118,12 @@ impl Objective {
         check_terms(terms)?;
         let term = |recipe: &LossTermRecipe| {
             let class_weights = match recipe {
-                LossTermRecipe::HardLabel { class_weights: Some(weights), .. } => {
+                LossTermRecipe::HardLabel(HardLabel { class_weights: Some(weights), .. }) => {
                     Some(weights.resolve(classes, labels)?)
                 }
                 _ => None,
             };
-            Ok(Term { recipe: recipe.clone(), class_weights })
+            Ok(ResolvedTerm { recipe: recipe.clone(), class_weights })
         };
         Ok(Self { terms: terms.iter().map(term).collect::<Result<_, _>>()? })
     }
@@ -111,7 +134,18 @@ impl Objective {
 
     /// Whether a term needs the teacher's logits.
     pub(crate) fn needs_teacher(&self) -> bool {
-        self.temperatures().next().is_some()
+        self.recipes().any(|recipe| recipe.term().reads().is_some())
+    }
+
+    /// The first term that needs all of the teacher's logits, if one does.
+    pub(crate) fn needs_all_logits(&self) -> Option<&'static str> {
+        let needs = |recipe: &&LossTermRecipe| matches!(recipe.term().reads(), Some(Reads::All(_)));
+        self.recipes().find(needs).map(LossTermRecipe::name)
+    }
+
+    /// The first term between the rows of a step, if there is one: it needs a step to be a single micro-batch.
+    pub(crate) fn couples_rows(&self) -> Option<&'static str> {
+        self.recipes().find(|recipe| recipe.term().couples_rows()).map(LossTermRecipe::name)
     }
 
     /// How many times each row is in a step, each time with other dropout masks.
@@ -119,12 +153,10 @@ impl Objective {
         if self.recipes().any(is_r_drop) { 2 } else { 1 }
     }
 
-    /// The temperatures at which the teacher's softmax is needed.
+    /// The temperatures at which the teacher's logits are read.
     pub(crate) fn temperatures(&self) -> impl Iterator<Item = f64> + '_ {
-        self.recipes().filter_map(|term| match *term {
-            LossTermRecipe::SoftTarget { temperature, .. } => Some(temperature),
-            LossTermRecipe::HardLabel { .. } | LossTermRecipe::RDrop { .. } => None,
-        })
+        let reads = self.recipes().filter_map(|recipe| recipe.term().reads());
+        reads.map(|(Reads::Softmax(temperature) | Reads::All(temperature))| temperature)
     }
 
     /// Counts the rows of a step from the labels of all its micro-batches, each row once.
@@ -155,17 +187,17 @@ impl Objective {
     pub(crate) fn fused(&self) -> Option<FusedLoss> {
         let mut fused = FusedLoss { soft_weight: 0.0, temperature: 1.0, hard_weight: 0.0 };
         let (mut soft, mut hard) = (0, 0);
-        for term in self.recipes() {
-            match *term {
-                LossTermRecipe::SoftTarget { weight, temperature } => {
+        for recipe in self.recipes() {
+            match recipe {
+                LossTermRecipe::SoftTarget(term) if term.is_plain() => {
                     soft += 1;
-                    (fused.soft_weight, fused.temperature) = (weight, temperature);
+                    (fused.soft_weight, fused.temperature) = (term.weight, term.temperature);
                 }
-                LossTermRecipe::HardLabel { weight, class_weights: None, focal_gamma: 0.0 } => {
+                LossTermRecipe::HardLabel(term) if term.is_plain() => {
                     hard += 1;
-                    fused.hard_weight = weight;
+                    fused.hard_weight = term.weight;
                 }
-                LossTermRecipe::HardLabel { .. } | LossTermRecipe::RDrop { .. } => return None,
+                _ => return None,
             }
         }
         (soft <= 1 && hard <= 1).then_some(fused)
@@ -175,7 +207,7 @@ impl Objective {
     pub(crate) fn report(&self, [soft, hard]: [f64; 2], step: &StepCounts) -> LossReport {
         let mut report = self.no_loss();
         for ((term, recipe), &count) in report.terms.iter_mut().zip(self.recipes()).zip(&step.of_terms) {
-            let sum = if matches!(recipe, LossTermRecipe::SoftTarget { .. }) { soft } else { hard };
+            let sum = if matches!(recipe, LossTermRecipe::SoftTarget(_)) { soft } else { hard };
             term.loss = Weighted { sum, count };
         }
         report
@@ -196,56 +228,27 @@ impl Objective {
         let (classes, views) = (rows.classes, self.views());
         rows.check(self.needs_teacher(), views, d_logits.len())?;
         let mut report = self.no_loss();
-        let mut gradient = vec![0.0_f64; views * classes];
-        for (row, &label) in rows.labels.iter().enumerate() {
-            let span = row * views * classes..(row + 1) * views * classes;
-            let student = &rows.student_logits[span.clone()];
+        let width = views * classes;
+        for (row, student) in rows.student_logits.chunks_exact(width.max(1)).enumerate() {
             for view in student.chunks_exact(classes) {
                 finite(view, "student", rows.first_row + row)?;
             }
-            gradient.fill(0.0);
+        }
+        let between = self.between_rows(rows, step, &mut report)?;
+        let mut gradient = vec![0.0_f64; width];
+        for (row, &label) in rows.labels.iter().enumerate() {
+            let span = row * width..(row + 1) * width;
+            match &between {
+                Some(between) => gradient.copy_from_slice(&between[span.clone()]),
+                None => gradient.fill(0.0),
+            }
             for ((term, loss), of_step) in self.terms.iter().zip(&mut report.terms).zip(&step.of_terms) {
-                let row_weight = term.row_weight(label);
-                if row_weight == 0.0 {
-                    continue;
+                let count = term.row_weight(label);
+                if *of_step > 0.0 {
+                    let scale = term.recipe.weight() / of_step;
+                    let sum = term.recipe.term().add_row(&term.row(rows, views, row)?, scale, &mut gradient);
+                    loss.loss += Weighted { sum, count };
                 }
-                let scale = term.recipe.weight() * row_weight / of_step;
-                let value = match (&term.recipe, rows.teacher, label) {
-                    (&LossTermRecipe::SoftTarget { temperature, .. }, Some(teacher), _) => {
-                        let Some(teacher) = teacher.row(row, classes, temperature) else {
-                            return Err(ObjectiveError::UnknownTemperature { found: temperature });
-                        };
-                        if let TeacherRow::Dense(logits) = teacher {
-                            finite(logits, "teacher", rows.first_row + row)?;
-                        }
-                        over_views(student, classes, scale, &mut gradient, |student, scale, gradient| match &teacher {
-                            TeacherRow::Dense(teacher) => {
-                                soft_target::add_row(student, teacher, temperature, scale, gradient)
-                            }
-                            TeacherRow::TopK { indices, logits, tail } => {
-                                let teacher = soft_target::TopK { indices, logits, tail: *tail };
-                                soft_target::add_top_k_row(student, &teacher, temperature, scale, gradient)
-                            }
-                            TeacherRow::Sample(drawn) => {
-                                soft_target::add_sample_row(student, drawn, temperature, scale, gradient)
-                            }
-                        })
-                    }
-                    (&LossTermRecipe::HardLabel { focal_gamma, .. }, _, Some(label)) => {
-                        let label = label as usize;
-                        over_views(student, classes, scale, &mut gradient, |student, scale, gradient| {
-                            match is_cross_entropy(&focal_gamma) {
-                                true => hard_label::add_row(student, label, scale, gradient),
-                                false => hard_label::add_focal_row(student, label, focal_gamma, scale, gradient),
-                            }
-                        })
-                    }
-                    (LossTermRecipe::RDrop { .. }, ..) => r_drop::add_row(student, scale, &mut gradient),
-                    (LossTermRecipe::HardLabel { .. }, _, None) | (LossTermRecipe::SoftTarget { .. }, None, _) => {
-                        continue;
-                    }
-                };
-                loss.loss += Weighted { sum: row_weight * value, count: row_weight };
             }
             for (d_logit, &value) in d_logits[span].iter_mut().zip(&gradient) {
                 *d_logit = value as f32;
@@ -253,22 +256,29 @@ impl Objective {
         }
         Ok(report)
     }
-}
 
-/// The mean of a term over the views of a row, `add` being the term of a single view.
-///
-/// # Shapes
-/// - `student`, `gradient`: `[V, K]`
-fn over_views(
-    student: &[f32],
-    classes: usize,
-    scale: f64,
-    gradient: &mut [f64],
-    add: impl Fn(&[f32], f64, &mut [f64]) -> f64,
-) -> f64 {
-    let share = classes as f64 / student.len() as f64;
-    let views = student.chunks_exact(classes).zip(gradient.chunks_exact_mut(classes));
-    share * views.map(|(student, gradient)| add(student, share * scale, gradient)).sum::<f64>()
+    /// The terms between the rows of a step: their gradient, `[B, V, K]`, if there are any.
+    fn between_rows(
+        &self,
+        rows: &ObjectiveRows<'_>,
+        step: &StepCounts,
+        report: &mut LossReport,
+    ) -> Result<Option<Vec<f64>>, ObjectiveError> {
+        let Some(name) = self.couples_rows() else { return Ok(None) };
+        if rows.labels.len() != step.rows {
+            return Err(ObjectiveError::MicroBatches { term: name });
+        }
+        let mut gradient = vec![0.0; rows.student_logits.len()];
+        for ((term, loss), of_step) in self.terms.iter().zip(&mut report.terms).zip(&step.of_terms) {
+            if term.recipe.term().couples_rows() {
+                let all: Vec<TermRow<'_>> =
+                    (0..rows.labels.len()).map(|row| term.row(rows, self.views(), row)).collect::<Result<_, _>>()?;
+                let scale = term.recipe.weight() / of_step;
+                loss.loss.sum += term.recipe.term().add_step(&all, scale, &mut gradient);
+            }
+        }
+        Ok(Some(gradient))
+    }
 }
 
 /// The weights of a loss with at most one term of each kind; 0 for a missing term.

@@ -2,7 +2,36 @@
 //! different dropout masks, and both predictions should be the same. [`Objective`](super::Objective) averages the other
 //! terms over both views and handles weights and division by counts.
 
+use serde::{Deserialize, Serialize};
+
 use super::softmax::log_softmax;
+use super::terms::{Term, TermRow};
+
+/// `weight * 1/2 * (KL(p || q) + KL(q || p))` between two views of a row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RDrop {
+    /// Weight of the term, the authors' alpha.
+    pub(crate) weight: f64,
+}
+
+impl Term for RDrop {
+    fn name(&self) -> &'static str {
+        "r_drop"
+    }
+
+    fn weight(&self) -> f64 {
+        self.weight
+    }
+
+    fn add_row(&self, row: &TermRow<'_>, scale: f64, gradient: &mut [f64]) -> f64 {
+        add_row(row.student, scale, gradient)
+    }
+
+    fn words(&self) -> String {
+        format!("{} × R-Drop", self.weight)
+    }
+}
 
 /// Adds `scale` times the gradient of one row to `gradient`, and returns the row's loss,
 /// `1/2 * (KL(p || q) + KL(q || p))` with `p` and `q` the softmax of its two views, summed over classes.
@@ -15,7 +44,7 @@ use super::softmax::log_softmax;
 /// # Shapes
 /// - `views`: `[2, K]`, before softmax, finite
 /// - `gradient`: `[2, K]`
-pub(super) fn add_row(views: &[f32], scale: f64, gradient: &mut [f64]) -> f64 {
+fn add_row(views: &[f32], scale: f64, gradient: &mut [f64]) -> f64 {
     let (first, second) = views.split_at(views.len() / 2);
     let (d_first, d_second) = gradient.split_at_mut(first.len());
     let [log_p, log_q]: [Vec<f64>; 2] = [first, second].map(|logits| log_softmax(logits, 1.0).collect());

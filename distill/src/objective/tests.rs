@@ -3,10 +3,12 @@
 use super::*;
 use proptest::prelude::*;
 
-const SOFT: LossTermRecipe = LossTermRecipe::SoftTarget { weight: 1.0, temperature: 2.0 };
+mod logits;
+
+const SOFT: LossTermRecipe = LossTermRecipe::soft_target(1.0, 2.0);
 const HARD: LossTermRecipe = LossTermRecipe::hard_label(1.0);
 
-const R_DROP: LossTermRecipe = LossTermRecipe::RDrop { weight: 1.0 };
+const R_DROP: LossTermRecipe = LossTermRecipe::RDrop(RDrop { weight: 1.0 });
 
 fn classes(count: usize) -> Vec<String> {
     (0..count).map(|class| class.to_string()).collect()
@@ -14,7 +16,7 @@ fn classes(count: usize) -> Vec<String> {
 
 fn focal(focal_gamma: f64, class_weights: Option<&[f64]>) -> LossTermRecipe {
     let class_weights = class_weights.map(|weights| ClassWeights::Listed(weights.to_vec()));
-    LossTermRecipe::HardLabel { weight: 1.0, class_weights, focal_gamma }
+    LossTermRecipe::HardLabel(HardLabel { weight: 1.0, class_weights, focal_gamma, label_smoothing: 0.0 })
 }
 
 fn objective(terms: &[LossTermRecipe]) -> Objective {
@@ -143,13 +145,13 @@ fn r_drop_is_that_of_its_authors_code() {
     // Two rows in two views each: 0.5 * (F.cross_entropy(p, y) + F.cross_entropy(q, y)) + 0.7 * KL, where KL is
     // compute_kl_loss of the authors' README, divided by the two rows.
     #[rustfmt::skip]
-    as_in_pytorch(&[HARD, LossTermRecipe::RDrop { weight: 0.7 }], &[Some(2), Some(1)], 2.9037967520049506, [
+    as_in_pytorch(&[HARD, LossTermRecipe::RDrop(RDrop { weight: 0.7 })], &[Some(2), Some(1)], 2.9037967520049506, [
         -0.14129931103481366, -0.04120721971406967, 0.1825065307488833,
         0.303893157507542, 0.0980162676449613, -0.4019094251525033,
         -0.18387108105547867, 0.13840119356890795, 0.04546988748657063,
         0.39154484507373355, -0.3520717854712657, -0.03947305960246789,
     ]);
-    let terms = [HARD, LossTermRecipe::RDrop { weight: 0.7 }];
+    let terms = [HARD, LossTermRecipe::RDrop(RDrop { weight: 0.7 })];
     let found = evaluate(&terms, 3, &LOGITS, &LOGITS[..6], &[Some(2), Some(1)]);
     // Counts are of rows, not of views.
     let [hard, r_drop] = [found.report.terms[0].loss, found.report.terms[1].loss];
@@ -212,10 +214,9 @@ fn only_the_plain_terms_are_fused() {
 
 #[test]
 fn without_its_teacher_a_loss_keeps_what_is_not_the_teacher_s() {
-    let halved = |weight, gamma| LossTermRecipe::HardLabel {
-        weight,
-        class_weights: Some(ClassWeights::Balanced),
-        focal_gamma: gamma,
+    let halved = |weight, focal_gamma| {
+        let class_weights = Some(ClassWeights::Balanced);
+        LossTermRecipe::HardLabel(HardLabel { weight, class_weights, focal_gamma, label_smoothing: 0.0 })
     };
     assert_eq!(without_teacher(&[SOFT]), [HARD]);
     assert_eq!(without_teacher(&[SOFT, LossTermRecipe::hard_label(0.3)]), [HARD]);
@@ -229,7 +230,7 @@ fn each_term_is_divided_by_its_own_count() {
     let teacher = [1.0, 0.0, 0.5, -0.5, 0.2, 0.1];
     let labels = [Some(0), None, Some(1)];
     let both = evaluate(
-        &[LossTermRecipe::SoftTarget { weight: 0.7, temperature: 3.0 }, LossTermRecipe::hard_label(0.3)],
+        &[LossTermRecipe::soft_target(0.7, 3.0), LossTermRecipe::hard_label(0.3)],
         2,
         &student,
         &teacher,
@@ -255,7 +256,7 @@ fn the_soft_gradient_keeps_its_size_at_high_temperatures() {
     let (student, teacher) = ([0.4, -0.3, 0.2], [-0.1, 0.5, 0.3]);
     let mean = (0.5 - 0.8 - 0.1) / 3.0;
     for temperature in [1e3, 1e4] {
-        let term = LossTermRecipe::SoftTarget { weight: 1.0, temperature };
+        let term = LossTermRecipe::soft_target(1.0, temperature);
         let found = evaluate(&[term], 3, &student, &teacher, &[None]);
         for (d_logit, difference) in found.d_logits.iter().zip([0.5, -0.8, -0.1]) {
             close((*d_logit).into(), (difference - mean) / 3.0, 1e-3);
@@ -322,12 +323,12 @@ fn an_objective_without_sense_is_refused() {
     refused(&[], "has no term");
     refused(&[LossTermRecipe::hard_label(0.0)], "the weight of `hard_label` is 0");
     refused(&[LossTermRecipe::hard_label(f64::NAN)], "NaN");
-    refused(&[LossTermRecipe::SoftTarget { weight: 1.0, temperature: 0.0 }], "the temperature of `soft_target` is 0");
-    refused(&[LossTermRecipe::SoftTarget { weight: 1.0, temperature: f64::INFINITY }], "inf");
+    refused(&[LossTermRecipe::soft_target(1.0, 0.0)], "the temperature of `soft_target` is 0");
+    refused(&[LossTermRecipe::soft_target(1.0, f64::INFINITY)], "inf");
     refused(&[focal(-0.5, None)], "the focal_gamma of `hard_label` is -0.5: it must be a number, 0 or more");
     refused(&[focal(f64::INFINITY, None)], "inf");
     refused(&[R_DROP], "`r_drop` alone teaches nothing");
-    refused(&[HARD, LossTermRecipe::RDrop { weight: -1.0 }], "the weight of `r_drop` is -1");
+    refused(&[HARD, LossTermRecipe::RDrop(RDrop { weight: -1.0 })], "the weight of `r_drop` is -1");
     assert_eq!(check(&[HARD, R_DROP], 0.0), Err(ObjectiveError::NoDropout));
     assert_eq!((check(&[HARD], 0.0), check(&[HARD, R_DROP], 0.1)), (Ok(()), Ok(())));
     let weights = Objective::new(&[focal(0.0, Some(&[1.0, 2.0]))], &classes(3), &[]).expect_err("refused");
@@ -382,7 +383,7 @@ fn cases() -> impl Strategy<Value = Case> {
 
 fn terms() -> impl Strategy<Value = Vec<LossTermRecipe>> {
     (0.1_f64..2.0, 0.5_f64..8.0, 0.1_f64..2.0).prop_map(|(soft, temperature, hard)| {
-        vec![LossTermRecipe::SoftTarget { weight: soft, temperature }, LossTermRecipe::hard_label(hard)]
+        vec![LossTermRecipe::soft_target(soft, temperature), LossTermRecipe::hard_label(hard)]
     })
 }
 
@@ -391,10 +392,10 @@ fn all_terms() -> impl Strategy<Value = Vec<LossTermRecipe>> {
     let balanced = proptest::option::of(Just(ClassWeights::Balanced));
     let gamma = prop_oneof![Just(0.0), 0.3_f64..4.0];
     (terms(), balanced, gamma, proptest::option::of(0.1_f64..3.0)).prop_map(|(mut terms, balanced, gamma, r_drop)| {
-        if let LossTermRecipe::HardLabel { class_weights, focal_gamma, .. } = &mut terms[1] {
-            (*class_weights, *focal_gamma) = (balanced, gamma);
+        if let LossTermRecipe::HardLabel(hard) = &mut terms[1] {
+            (hard.class_weights, hard.focal_gamma) = (balanced, gamma);
         }
-        terms.extend(r_drop.map(|weight| LossTermRecipe::RDrop { weight }));
+        terms.extend(r_drop.map(|weight| LossTermRecipe::RDrop(RDrop { weight })));
         terms
     })
 }
@@ -461,7 +462,7 @@ proptest! {
 
     #[test]
     fn the_soft_term_is_least_at_the_teacher(case in cases(), temperature in 0.5_f64..8.0) {
-        let term = [LossTermRecipe::SoftTarget { weight: 1.0, temperature }];
+        let term = [LossTermRecipe::soft_target(1.0, temperature)];
         let found = evaluate(&term, case.classes, &case.student, &case.teacher, &case.labels);
         let equal = evaluate(&term, case.classes, &case.teacher, &case.teacher, &case.labels);
         prop_assert!(found.loss >= -1e-12);
@@ -474,7 +475,7 @@ proptest! {
         // Halving is exact in f32: KL is the same, T^2 is four times smaller.
         let half = |logits: &[f32]| logits.iter().map(|logit| logit / 2.0).collect::<Vec<_>>();
         let at = |temperature, student: &[f32], teacher: &[f32]| {
-            let term = [LossTermRecipe::SoftTarget { weight: 1.0, temperature }];
+            let term = [LossTermRecipe::soft_target(1.0, temperature)];
             evaluate(&term, case.classes, student, teacher, &case.labels)
         };
         let warm = at(4.0, &case.student, &case.teacher);

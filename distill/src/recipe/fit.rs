@@ -6,8 +6,8 @@ use nn::{Clip, Compute};
 use serde::{Deserialize, Serialize};
 
 use super::checks::{ABOVE_ZERO, Check, FRACTION, PART, PROBABILITY, ZERO_OR_MORE};
-use super::default::is_default;
 use super::{Bytes, Metric, ScheduleKind, ScheduleRecipe};
+use crate::default::is_default;
 use crate::device;
 
 /// Training settings.

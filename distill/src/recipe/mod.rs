@@ -5,7 +5,6 @@
 mod bytes;
 mod checks;
 mod data;
-mod default;
 mod export;
 mod family;
 mod fit;
@@ -26,7 +25,6 @@ use teacher::HubOptions;
 pub(crate) use bytes::{Bytes, with_unit};
 pub(crate) use checks::{ABOVE_ZERO, FRACTION, Numbers, PART, PROBABILITY, ZERO_OR_MORE};
 pub(crate) use data::{ColumnsRecipe, DataRecipe};
-pub(crate) use default::is_default;
 pub(crate) use export::{ExportDtype, ExportRecipe};
 pub(crate) use family::StudentFamily;
 pub(crate) use fit::{FitRecipe, Keep};

@@ -8,8 +8,8 @@ use student::start::Sizes;
 use teacher::HubOptions;
 
 use super::checks::{Check, PROBABILITY};
-use super::default::is_default;
 use super::{Shape, StudentFamily};
+use crate::default::is_default;
 
 /// Architecture and initialisation of the student.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -18,10 +18,7 @@ use crate::ui;
 
 /// What a student learns from its teacher and from labels, unless told otherwise.
 pub(crate) const TERMS_WITH_TEACHER: [LossTermRecipe; 2] = [
-    LossTermRecipe::SoftTarget {
-        weight: LossTermRecipe::DEFAULT_WEIGHT,
-        temperature: LossTermRecipe::DEFAULT_TEMPERATURE,
-    },
+    LossTermRecipe::soft_target(LossTermRecipe::DEFAULT_WEIGHT, LossTermRecipe::DEFAULT_TEMPERATURE),
     LossTermRecipe::hard_label(LossTermRecipe::DEFAULT_WEIGHT),
 ];
 

@@ -20,10 +20,11 @@ mod skipped;
 pub(crate) mod step;
 mod watch;
 
+use std::cmp::Reverse;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use cache::CacheReader;
 use datasets::Key;
 use nn::cuda::ProductChoices;
@@ -110,7 +111,7 @@ impl Fit<'_> {
         let steps_per_epoch = self.train.sampler(&recipe, views)?.steps_per_epoch();
         let plan = Plan::new(steps_per_epoch, &recipe)?;
         let teacher = |rows: &[u32]| {
-            let cache = self.cache.context("the soft term needs the teacher's stored logits; give --cache")?;
+            let cache = self.cache.context("the loss needs the teacher's stored logits; give --cache")?;
             let keys: Vec<Key> = rows.iter().map(|&row| self.train.keys[row as usize]).collect();
             cached::signal(cache, &keys)
         };
@@ -133,6 +134,7 @@ impl Fit<'_> {
                 (recipe, bytes, seconds)
             }
         };
+        self.check_coupling(&recipe)?;
         let estimate = Estimate { bytes, seconds };
         let plan = Plan::new(steps_per_epoch, &recipe)?;
         estimate.say(plan.total_steps);
@@ -142,6 +144,24 @@ impl Fit<'_> {
         let (first, end) = (start.first_step, plan.total_steps);
         let sampler = self.train.sampler(&recipe, views)?;
         with_feed(&sampler, &examples, first, end, |feed| fit.steps(student, start, &plan, estimate, feed))
+    }
+
+    /// Refuses a term between the rows of a step where a step may go through the model in parts.
+    fn check_coupling(&self, recipe: &FitRecipe) -> anyhow::Result<()> {
+        let Some(term) = self.objective.couples_rows() else { return Ok(()) };
+        let mut lengths = self.train.encodings.lengths();
+        lengths.sort_unstable_by_key(|length| Reverse(*length));
+        let most: usize = lengths.iter().take(recipe.batch_rows).map(|length| *length as usize).sum();
+        if most <= recipe.batch_tokens() {
+            return Ok(());
+        }
+        Err(anyhow!(
+            "`{term}` is between the rows of a step, and --batch-tokens {} cuts steps of {most} tokens into parts",
+            recipe.batch_tokens()
+        ))
+        .hint(format!(
+            "--batch-tokens {most} is enough; smaller steps (--batch-rows) or shorter rows (--max-length) need less"
+        ))
     }
 
     /// Takes every step that is left.

@@ -13,7 +13,7 @@ use super::super::run_folder::Existing;
 use super::super::train::Trained;
 use super::{Search, Settings, Tuned, check_fit, check_validation, whole_steps};
 use crate::data::Split;
-use crate::objective::LossTermRecipe;
+use crate::objective::{HardLabel, LossTermRecipe, SoftTarget};
 use crate::recipe::{FitRecipe, rounded};
 
 /// The learning rate is searched up to this many times the given one, and down to as small a part.
@@ -104,11 +104,11 @@ impl Space {
     /// So many settings, those that are given first.
     fn candidates(&self, count: usize, fit: &FitRecipe, objective: &[LossTermRecipe]) -> Vec<Candidate> {
         let soft = objective.iter().find_map(|term| match *term {
-            LossTermRecipe::SoftTarget { weight, temperature } => Some((weight, temperature)),
+            LossTermRecipe::SoftTarget(SoftTarget { weight, temperature, .. }) => Some((weight, temperature)),
             _ => None,
         });
         let hard = objective.iter().find_map(|term| match *term {
-            LossTermRecipe::HardLabel { weight, .. } => Some(weight),
+            LossTermRecipe::HardLabel(HardLabel { weight, .. }) => Some(weight),
             _ => None,
         });
         let others = count.saturating_sub(1);
@@ -153,9 +153,9 @@ impl Space {
 /// Gives a term its values.
 fn set(term: &mut LossTermRecipe, to: f64, [soft, hard]: [f64; 2]) {
     match term {
-        LossTermRecipe::SoftTarget { weight, temperature } => (*weight, *temperature) = (soft, to),
-        LossTermRecipe::HardLabel { weight, .. } => *weight = hard,
-        LossTermRecipe::RDrop { .. } => {}
+        LossTermRecipe::SoftTarget(term) => (term.weight, term.temperature) = (soft, to),
+        LossTermRecipe::HardLabel(term) => term.weight = hard,
+        _ => {}
     }
 }
 
@@ -185,8 +185,7 @@ fn shuffled(seed: u64, name: &str, count: usize) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    const TERMS: [LossTermRecipe; 2] =
-        [LossTermRecipe::SoftTarget { weight: 0.5, temperature: 2.0 }, LossTermRecipe::hard_label(0.5)];
+    const TERMS: [LossTermRecipe; 2] = [LossTermRecipe::soft_target(0.5, 2.0), LossTermRecipe::hard_label(0.5)];
 
     fn candidates(space: &Space, seed: u64) -> Vec<Candidate> {
         space.candidates(9, &fit(seed), &TERMS)

@@ -9,7 +9,7 @@ use datasets::TokenBatch;
 
 use super::*;
 use crate::emulated::emulated_gpu;
-use crate::objective::{ClassWeights, LossTermRecipe};
+use crate::objective::{ClassWeights, HardLabel, LossTermRecipe, RDrop};
 
 fn student(compute: &Compute) -> Model {
     let encoder = EncoderConfig {
@@ -97,7 +97,7 @@ fn check(terms: Vec<LossTermRecipe>, fused: bool) {
     }
 }
 
-const SOFT: LossTermRecipe = LossTermRecipe::SoftTarget { weight: 0.7, temperature: 2.0 };
+const SOFT: LossTermRecipe = LossTermRecipe::soft_target(0.7, 2.0);
 const HARD: LossTermRecipe = LossTermRecipe::hard_label(0.4);
 
 #[test]
@@ -108,7 +108,7 @@ fn a_gpu_takes_the_steps_of_the_cpu() {
 
 #[test]
 fn an_objective_that_no_kernel_has_is_computed_on_the_host() {
-    check(vec![SOFT, HARD, LossTermRecipe::SoftTarget { weight: 0.2, temperature: 1.0 }], false);
+    check(vec![SOFT, HARD, LossTermRecipe::soft_target(0.2, 1.0)], false);
 }
 
 #[test]
@@ -200,8 +200,13 @@ fn a_step_in_smaller_micro_batches_has_the_gradient_of_the_step_in_one_piece() {
 #[test]
 fn that_holds_with_class_weights_focal_loss_and_two_views() {
     let weights = Some(ClassWeights::Listed(vec![0.2, 1.0, 3.0]));
-    let hard = LossTermRecipe::HardLabel { weight: 0.4, class_weights: weights, focal_gamma: 2.0 };
-    let terms = [SOFT, hard, LossTermRecipe::RDrop { weight: 0.7 }];
+    let hard = LossTermRecipe::HardLabel(HardLabel {
+        weight: 0.4,
+        class_weights: weights,
+        focal_gamma: 2.0,
+        label_smoothing: 0.0,
+    });
+    let terms = [SOFT, hard, LossTermRecipe::RDrop(RDrop { weight: 0.7 })];
     let apart = cut(&Compute::Cpu, &terms);
     assert!(apart <= 1e-6, "{apart:e}");
     let Some(device) = emulated_gpu() else { return };
