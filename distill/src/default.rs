@@ -4,3 +4,12 @@
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
+
+/// For settings that are 1 without being given.
+pub(crate) fn one() -> f64 {
+    1.0
+}
+
+pub(crate) fn is_one(value: &f64) -> bool {
+    *value == one()
+}

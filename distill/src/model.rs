@@ -21,6 +21,7 @@ use crate::telemetry::Progress;
 use crate::ui;
 
 /// A model with its configuration and tokenizer, as loaded.
+#[derive(Clone)]
 pub(crate) struct TextModel {
     pub(crate) config: HfConfig,
     pub(crate) parameters: Parameters,

@@ -148,6 +148,9 @@ pub(crate) struct RunFigures {
     /// The loss there; missing in older records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) validation_loss: Option<f64>,
+    /// The share of each of several terms in the gradient when it was last measured; missing in older records.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) gradient_shares: Vec<(String, f64)>,
     /// Peak GPU memory of buffers in bytes, since the run was started or last resumed; `None` on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) device_peak_memory_bytes: Option<u64>,

@@ -79,6 +79,9 @@ pub(crate) struct TrainArgs {
     /// Folder written by `distill cache`; not needed with --weight-soft 0
     #[arg(long, value_name = "FOLDER", help_heading = "Teacher")]
     pub(crate) cache: Option<PathBuf>,
+    /// Run the teacher beside the student instead of reading a cache; for terms on the values of tokens it runs there anyway
+    #[arg(long, conflicts_with = "cache", requires = "teacher", help_heading = "Teacher")]
+    pub(crate) live: bool,
     /// Accept a teacher that is no better than chance on the labelled rows
     #[arg(long, help_heading = "Teacher")]
     pub(crate) force: bool,
@@ -158,8 +161,8 @@ pub(crate) struct TrainArgs {
     /// In the soft term, exchange the logits of the teacher's first class and of the label where the two differ
     #[arg(long, help_heading = "Objective")]
     pub(crate) correct_teacher: bool,
-    /// One more term, as in a recipe: logits_mse,weight=0.1 or decoupled,weight=1,temperature=4,beta=2 or dist,weight=1; may
-    /// be given several times
+    /// One more term, as in a recipe: logits_mse,weight=0.1 or hidden_mse,weight=1,layers="1:2,2:4" and so on, see the README;
+    /// may be given several times
     #[arg(long, value_name = "TERM,KEY=VALUE..", help_heading = "Objective")]
     pub(crate) term: Vec<LossTermRecipe>,
     #[command(flatten)]

@@ -56,6 +56,7 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
             objective,
             fit,
             cache: args.cache.as_deref(),
+            live: args.live,
             output,
             tensorboard: args.telemetry.tensorboard && output == args.output.output,
             force: args.force,

@@ -138,7 +138,14 @@ fn train_case(
         Ok(TeacherSignal::Dense(batch.iter().flat_map(of).copied().collect()))
     };
     let (encodings, labels) = (&rows.encodings, rows.labels.as_slice());
-    let examples = Examples { encodings, labels, teacher: Some(&teacher), targets: &Targets::Labels, views: 1 };
+    let examples = Examples {
+        encodings,
+        labels,
+        teacher: Some(&teacher),
+        targets: &Targets::Labels,
+        read_by_teacher: None,
+        views: 1,
+    };
     let optimizer = AdamW::new(student.parameters().layout().clone(), WEIGHT_DECAY);
     let mut learner = Learner::new(&mut student, &objective, optimizer, Clip::Norm(MAX_GRADIENT_NORM), true)?;
     let (mut step, mut loss) = (0, None);

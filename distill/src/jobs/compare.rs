@@ -360,6 +360,7 @@ impl Comparing<'_> {
             objective,
             fit,
             cache,
+            live: false,
             output: folder,
             force: recipe.teacher.force,
             // Not of the trials of a search.

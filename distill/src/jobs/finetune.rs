@@ -89,7 +89,7 @@ impl Finetuning<'_> {
             tensorboard: self.tensorboard,
             way_on: existing.way_on(),
         }
-        .run(&mut student)?;
+        .run(&mut student, None)?;
         let figures = finish(self.output, &student, &model.tokenizer, inputs, &fitted)?;
         Ok(Trained { figures, speed: Some(fitted.speed), estimate: Some(fitted.estimate) })
     }
@@ -99,5 +99,5 @@ impl Finetuning<'_> {
 fn fit_rows(model: &TextModel, split: Split, max_length: usize) -> anyhow::Result<FitRows> {
     let encodings = model.tokenizer.encode(&split.rows, max_length)?;
     model::report_truncated(encodings.truncated_count(), encodings.len(), max_length);
-    Ok(FitRows { encodings, labels: split.labels, keys: Vec::new() })
+    Ok(FitRows { encodings, labels: split.labels, keys: Vec::new(), read_by_teacher: None })
 }

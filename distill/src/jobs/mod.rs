@@ -1,6 +1,7 @@
 //! The jobs that commands run. A job knows nothing of flags and returns its results instead of printing them.
 
 pub(crate) mod bench;
+mod beside;
 pub(crate) mod cache;
 pub(crate) mod capture;
 pub(crate) mod compare;

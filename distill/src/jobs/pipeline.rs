@@ -153,6 +153,7 @@ impl Pipeline<'_> {
                 objective,
                 fit,
                 cache,
+                live: false,
                 output: folder,
                 // Not of the trials of a search.
                 tensorboard: self.tensorboard && folder.parent() == Some(self.output),

@@ -205,6 +205,7 @@ pub(super) fn finish(
         bytes,
         validation: fitted.scores.clone(),
         validation_loss: fitted.loss,
+        gradient_shares: fitted.shares.clone(),
         device_peak_memory_bytes: fitted.device_peak_bytes,
         products: fitted.products.clone(),
     };

@@ -8,6 +8,7 @@ use datasets::{Encodings, Key};
 use nn::{Compute, Model};
 use teacher::HubOptions;
 
+use super::beside::Beside;
 use super::run_folder::{Existing, finish};
 use super::student::{Start, Wanted, start_student};
 use super::teacher::Teacher;
@@ -39,6 +40,8 @@ pub(crate) struct Training<'a> {
     pub(crate) objective: Vec<LossTermRecipe>,
     pub(crate) fit: FitRecipe,
     pub(crate) cache: Option<&'a Path>,
+    /// Run the teacher beside the student for its logits; for terms on tokens it runs there anyway.
+    pub(crate) live: bool,
     pub(crate) output: &'a Path,
     /// Whether to write event files for TensorBoard.
     pub(crate) tensorboard: bool,
@@ -68,21 +71,34 @@ impl Training<'_> {
         let names = self.teacher.names()?;
         let Split { rows, labels } = self.data.train;
         let objective = Objective::new(&self.objective, names.names(), &labels)?;
-        if !objective.needs_teacher() && labels.iter().all(Option::is_none) {
+        if !objective::needs_teacher(&self.objective) && labels.iter().all(Option::is_none) {
             bail!("no row has a label, and without a soft term there is nothing else to learn from");
         }
+        let on_tokens = objective.compares_tokens();
+        let beside = match &self.teacher {
+            Teacher::Model(model, length) if self.live || on_tokens.is_some() => {
+                Some((model.as_ref().clone(), *length))
+            }
+            Teacher::Cached(..) if self.live || on_tokens.is_some() => {
+                let what = on_tokens.map_or("--live".to_owned(), |term| format!("`{term}`"));
+                return Err(anyhow::anyhow!("{what} needs the teacher beside the student, and it is not here"))
+                    .hint("give --teacher");
+            }
+            _ => None,
+        };
         let fingerprint = self.teacher.fingerprint(TASK, self.compute);
         let weights = self.teacher.weights_hash();
         let (teacher_length, (keys, cut_by_teacher)) = (self.teacher.max_length(), self.teacher.keys(&rows)?);
         let cache = match self.cache {
             Some(folder) => Some(open_cache(folder, &fingerprint)?),
-            None if objective.needs_teacher() => {
-                return Err(anyhow::anyhow!("the loss needs the teacher's stored logits: no --cache is given"))
-                    .hint("distill cache makes it; or leave the teacher out with --weight-soft 0");
+            None if objective.needs_logits() && !self.live => {
+                return Err(anyhow::anyhow!("the loss needs the teacher's stored logits: no --cache is given")).hint(
+                    "distill cache makes it; --live runs the teacher beside the student; --weight-soft 0 leaves it out",
+                );
             }
             None => None,
         };
-        if let (Some(cache), true) = (&cache, objective.needs_teacher()) {
+        if let (Some(cache), true) = (&cache, objective.needs_logits()) {
             check_form(cache, &objective)?;
             let mut missing = 0;
             for key in &keys {
@@ -119,12 +135,21 @@ impl Training<'_> {
             (Some(_), Some(length)) => report_cuts([cut_by_teacher, length], &encodings, max_length),
             _ => model::report_truncated(encodings.truncated_count(), encodings.len(), max_length),
         }
-        let train = FitRows { encodings, labels: train_rows.labels, keys };
+        let objective = match &beside {
+            Some((teacher, _)) => objective.between(&config.encoder, &teacher.config.encoder)?,
+            None => objective,
+        };
+        let beside = beside.map(|(teacher, length)| {
+            Beside::new(teacher, &tokenizer, &train_rows.rows, &encodings, length, on_tokens, self.compute)
+        });
+        let (mut teacher, read_by_teacher) = beside.transpose()?.map(|beside| (beside.model, beside.rows)).unzip();
+        let train = FitRows { encodings, labels: train_rows.labels, keys, read_by_teacher };
         let subject =
             Subject { rows: train.encodings.len(), width: config.encoder.hidden_size, trained: self.student.trained() };
         let fit = self.fit.suited_to(subject).on(self.compute)?;
         let encodings = tokenizer.encode(&validation_rows.rows, max_length)?;
-        let validation = FitRows { encodings, labels: validation_rows.labels, keys: validation_keys };
+        let validation =
+            FitRows { encodings, labels: validation_rows.labels, keys: validation_keys, read_by_teacher: None };
         let inputs = RunInputs {
             command: "train".to_string(),
             distill: env!("CARGO_PKG_VERSION").to_string(),
@@ -142,7 +167,7 @@ impl Training<'_> {
             prune_vocabulary: self.student.prune_vocabulary,
             teacher_logits: cache
                 .as_ref()
-                .filter(|_| objective.needs_teacher())
+                .filter(|_| objective.needs_logits())
                 .map(|cache| cache.captured().logits.clone()),
             mask_probability: TASK.masks().map(|masks| masks.probability),
             fit: fit.clone(),
@@ -155,7 +180,7 @@ impl Training<'_> {
         if train.labels.iter().all(Option::is_none) {
             data::say_unlabelled("training row", "the student learns from its teacher alone, without the hard term");
         }
-        if let (Some(cache), true) = (&cache, objective.needs_teacher()) {
+        if let (Some(cache), true) = (&cache, objective.needs_logits()) {
             quality::warnings(cache, &train.keys, &train.labels, objective.temperatures())?.iter().for_each(ui::say);
         }
         self.fit.say_suited_to(subject);
@@ -174,7 +199,7 @@ impl Training<'_> {
             tensorboard: self.tensorboard,
             way_on: existing.way_on(),
         }
-        .run(&mut student)?;
+        .run(&mut student, teacher.as_mut())?;
         let figures = finish(self.output, &student, &tokenizer, inputs, &fitted)?;
         Ok(Trained { figures, speed: Some(fitted.speed), estimate: Some(fitted.estimate) })
     }

@@ -20,6 +20,9 @@ pub(crate) struct TrainReport {
     ece: Option<f64>,
     parameters: usize,
     bytes: u64,
+    /// The share of each of several terms in the gradient when it was last measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gradient_shares: Vec<(String, f64)>,
     /// Speed of training; `None` if a complete run was kept.
     rows_per_second: Option<f64>,
     /// Time that training waited for rows and cached outputs.
@@ -47,6 +50,7 @@ impl TrainReport {
             ece: scores(|s| s.ece),
             parameters: figures.parameters,
             bytes: figures.bytes,
+            gradient_shares: figures.gradient_shares.clone(),
             rows_per_second: speed.map(|speed| speed.rows_per_second),
             waited_seconds: speed.map(|speed| speed.waited_seconds),
             estimated_memory_bytes: estimate.and_then(|estimate| estimate.bytes),
@@ -69,6 +73,10 @@ impl TrainReport {
         table.row(["calibration error (ECE)".to_string(), figure(self.ece)]);
         table.row(["parameters".to_string(), ui::count(self.parameters as u64)]);
         table.row(["bytes".to_string(), ui::bytes(self.bytes)]);
+        if !self.gradient_shares.is_empty() {
+            let shares = self.gradient_shares.iter().map(|(name, share)| format!("{name} {:.0} %", 100.0 * share));
+            table.row(["share of the gradient".to_string(), shares.collect::<Vec<_>>().join(", ")]);
+        }
         if let Some(rate) = self.rows_per_second {
             table.row(["rows a second in training".to_string(), format!("{rate:.0}")]);
         }

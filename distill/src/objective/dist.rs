@@ -5,10 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::correct::corrected;
 use super::error::ObjectiveError;
-use super::logits_mse::{is_one, one};
 use super::softmax::log_softmax;
 use super::terms::{Reads, Term, TermRow, above_zero, zero_or_more};
-use crate::default::is_default;
+use crate::default::{is_default, is_one, one};
 
 /// As in the authors' code, so that a correlation with a constant is 0.
 const EPSILON: f64 = 1e-8;

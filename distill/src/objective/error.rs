@@ -31,8 +31,8 @@ pub(crate) enum ObjectiveError {
         "the focal loss is of whole labels, not of smoothed ones: leave out one of focal_gamma and label_smoothing"
     )]
     SmoothedFocal,
-    /// A term between rows that are in a step twice.
-    #[error("`{term}` is between the rows of a step, and with `r_drop` each is there twice: leave out one of the two")]
+    /// A term that takes each row once.
+    #[error("`{term}` takes each row of a step once, and with `r_drop` each is there twice: leave out one of the two")]
     Views {
         /// Name of the term.
         term: &'static str,
@@ -44,6 +44,14 @@ pub(crate) enum ObjectiveError {
     MicroBatches {
         /// Name of the term.
         term: &'static str,
+    },
+    /// A student and a teacher that a term cannot compare.
+    #[error("`{term}`: {why}")]
+    Models {
+        /// Name of the term.
+        term: &'static str,
+        /// What is the matter, with the way out.
+        why: String,
     },
     /// Some of the teacher's logits, where all are needed.
     #[error("`{term}` needs all of the teacher's logits, and some of each row are stored")]

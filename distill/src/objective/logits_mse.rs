@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::correct::corrected;
 use super::error::ObjectiveError;
 use super::terms::{Reads, Term, TermRow, above_zero};
-use crate::default::is_default;
+use crate::default::{is_default, is_one, one};
 
 /// `weight * mean(((student - teacher) / temperature)^2)` over rows and classes: `torch.nn.MSELoss` of the scaled logits, and
 /// `kd_mse_loss` of TextBrewer.
@@ -68,12 +68,4 @@ fn add_row(student: &[f32], teacher: &[f32], temperature: f64, scale: f64, gradi
         *gradient += scale * 2.0 * part * difference;
     }
     loss
-}
-
-pub(super) fn one() -> f64 {
-    1.0
-}
-
-pub(super) fn is_one(value: &f64) -> bool {
-    *value == 1.0
 }

@@ -7,19 +7,32 @@
 //! With R-Drop each row is in the step in two views, one after the other, each with dropout masks of its own. Terms on
 //! single views are averaged over them, and counts are of rows, whatever the number of views.
 
+mod attention_kl;
+mod attention_scores_mse;
 mod class_weights;
 mod correct;
 mod decoupled;
 mod dist;
 mod error;
 mod hard_label;
+mod hidden_cosine;
+mod hidden_mse;
+mod layers;
 mod logits_mse;
+mod pkd;
+mod qkv_relations;
 mod r_drop;
+mod relation;
 mod soft_target;
 pub(crate) mod softmax;
 mod terms;
+mod tokens;
+mod value_relation;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::AddAssign;
+
+use nn::{EncoderConfig, Tap};
 
 use crate::signal::{TeacherRow, TeacherSignal};
 pub(crate) use class_weights::ClassWeights;
@@ -29,6 +42,8 @@ pub(crate) use r_drop::RDrop;
 pub(crate) use soft_target::{Divergence, SoftTarget};
 pub(crate) use terms::{LossTermRecipe, Reads, check, needs_teacher, without_teacher};
 use terms::{TermRow, check_terms, is_r_drop};
+pub(crate) use tokens::TokenValues;
+use tokens::{Comparisons, TokenRow};
 
 /// The training loss: a weighted sum of terms.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +57,8 @@ struct ResolvedTerm {
     recipe: LossTermRecipe,
     /// The weight of each class, `[K]`, if the term has them.
     class_weights: Option<Vec<f64>>,
+    /// What it compares of tokens; nothing before the models are known.
+    comparisons: Comparisons,
 }
 
 /// The inputs of the loss for one micro-batch.
@@ -57,7 +74,7 @@ pub(crate) struct ObjectiveRows<'a> {
     pub(crate) classes: usize,
     /// The student's logits.
     pub(crate) student_logits: &'a [f32],
-    /// The teacher's stored outputs; required if [`Objective::needs_teacher`].
+    /// The teacher's stored outputs; required if [`Objective::needs_logits`].
     pub(crate) teacher: Option<&'a TeacherSignal>,
     /// The labels.
     pub(crate) labels: &'a [Option<u32>],
@@ -73,9 +90,29 @@ pub(crate) struct StepCounts {
     /// What each term is divided by, in the order of the terms: the sum of its rows' weights, so their number unless it
     /// has class weights.
     of_terms: Vec<f64>,
+    /// Whether all terms but one are left out.
+    pub(crate) of_one_term: bool,
+}
+
+impl StepCounts {
+    /// For this term alone, by number in the loss.
+    pub(crate) fn of_term(mut self, term: usize) -> Self {
+        let others = self.of_terms.iter_mut().enumerate().filter(|(number, _)| *number != term);
+        others.for_each(|(_, count)| *count = 0.0);
+        Self { of_one_term: true, ..self }
+    }
 }
 
 impl ResolvedTerm {
+    fn is_on_tokens(&self) -> bool {
+        self.recipe.term().compares().is_some()
+    }
+
+    /// How much rows with these offsets count in the mean of a term on tokens.
+    fn token_weight(&self, starts: &[u32]) -> f64 {
+        starts.windows(2).map(|ends| self.recipe.term().token_weight((ends[1] - ends[0]) as usize)).sum()
+    }
+
     /// How much a row with this label counts in the term's mean.
     fn row_weight(&self, label: Option<u32>) -> f64 {
         self.recipe.term().row_weight(label, self.class_weights.as_deref())
@@ -123,9 +160,30 @@ impl Objective {
                 }
                 _ => None,
             };
-            Ok(ResolvedTerm { recipe: recipe.clone(), class_weights })
+            Ok(ResolvedTerm { recipe: recipe.clone(), class_weights, comparisons: Comparisons::default() })
         };
         Ok(Self { terms: terms.iter().map(term).collect::<Result<_, _>>()? })
+    }
+
+    /// The same for a student and its teacher of these shapes. An error if a term cannot compare them.
+    pub(crate) fn between(mut self, student: &EncoderConfig, teacher: &EncoderConfig) -> Result<Self, ObjectiveError> {
+        for term in &mut self.terms {
+            if let Some(compares) = term.recipe.term().compares() {
+                term.comparisons = Comparisons::of(term.recipe.name(), compares, student, teacher)?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// The first term on the values of tokens, which need a teacher that runs beside the student.
+    pub(crate) fn compares_tokens(&self) -> Option<&'static str> {
+        self.recipes().find(|recipe| recipe.term().compares().is_some()).map(LossTermRecipe::name)
+    }
+
+    /// The taps that terms on tokens read: the student's, and the teacher's.
+    pub(crate) fn taps(&self) -> [BTreeSet<Tap>; 2] {
+        let pairs = || self.terms.iter().flat_map(|term| &term.comparisons.pairs);
+        [0, 1].map(|side| pairs().flat_map(|pair| pair[side].iter().copied()).collect())
     }
 
     fn recipes(&self) -> impl Iterator<Item = &LossTermRecipe> {
@@ -133,7 +191,7 @@ impl Objective {
     }
 
     /// Whether a term needs the teacher's logits.
-    pub(crate) fn needs_teacher(&self) -> bool {
+    pub(crate) fn needs_logits(&self) -> bool {
         self.recipes().any(|recipe| recipe.term().reads().is_some())
     }
 
@@ -161,15 +219,22 @@ impl Objective {
 
     /// Counts the rows of a step from the labels of all its micro-batches, each row once.
     pub(crate) fn counts<'a>(&self, labels: impl Iterator<Item = &'a Option<u32>>) -> StepCounts {
-        let mut counts = StepCounts { rows: 0, labelled: 0, of_terms: vec![0.0; self.terms.len()] };
+        let mut counts = StepCounts { rows: 0, labelled: 0, of_terms: vec![0.0; self.terms.len()], of_one_term: false };
         for &label in labels {
             counts.rows += 1;
             counts.labelled += usize::from(label.is_some());
-            for (count, term) in counts.of_terms.iter_mut().zip(&self.terms) {
+            for (count, term) in counts.of_terms.iter_mut().zip(&self.terms).filter(|(_, term)| !term.is_on_tokens()) {
                 *count += term.row_weight(label);
             }
         }
         counts
+    }
+
+    /// Counts the tokens of a micro-batch for terms on them, given the offsets of its rows.
+    pub(crate) fn count_tokens(&self, counts: &mut StepCounts, starts: &[u32]) {
+        for (count, term) in counts.of_terms.iter_mut().zip(&self.terms).filter(|(_, term)| term.is_on_tokens()) {
+            *count += term.token_weight(starts);
+        }
     }
 
     /// A report over no rows, to add micro-batches to.
@@ -213,8 +278,8 @@ impl Objective {
         report
     }
 
-    /// Evaluates every term on a micro-batch and writes the gradient of the step's loss with respect to the student's
-    /// logits.
+    /// Evaluates every term on logits on a micro-batch and writes the gradient of the step's loss with respect to the
+    /// student's logits.
     ///
     /// # Shapes
     /// - `d_logits`: `[B, V, K]`, overwritten; weighted and divided by `step`'s counts, so that micro-batches can be
@@ -226,7 +291,7 @@ impl Objective {
         d_logits: &mut [f32],
     ) -> Result<LossReport, ObjectiveError> {
         let (classes, views) = (rows.classes, self.views());
-        rows.check(self.needs_teacher(), views, d_logits.len())?;
+        rows.check(self.needs_logits(), views, d_logits.len())?;
         let mut report = self.no_loss();
         let width = views * classes;
         for (row, student) in rows.student_logits.chunks_exact(width.max(1)).enumerate() {
@@ -243,6 +308,9 @@ impl Objective {
                 None => gradient.fill(0.0),
             }
             for ((term, loss), of_step) in self.terms.iter().zip(&mut report.terms).zip(&step.of_terms) {
+                if term.is_on_tokens() {
+                    continue;
+                }
                 let count = term.row_weight(label);
                 if *of_step > 0.0 {
                     let scale = term.recipe.weight() / of_step;
@@ -255,6 +323,28 @@ impl Objective {
             }
         }
         Ok(report)
+    }
+
+    /// Evaluates every term on tokens on a micro-batch and adds to the report; returns the
+    /// gradient of the step's loss at the student's taps.
+    pub(crate) fn evaluate_tokens(
+        &self,
+        values: &TokenValues<'_>,
+        step: &StepCounts,
+        report: &mut LossReport,
+    ) -> BTreeMap<Tap, Vec<f32>> {
+        let mut gradients = BTreeMap::new();
+        for ((term, loss), of_step) in self.terms.iter().zip(&mut report.terms).zip(&step.of_terms) {
+            if term.is_on_tokens() && *of_step > 0.0 {
+                let scale = term.recipe.weight() / of_step;
+                let of_row = |row: &TokenRow<'_>, gradient: &mut [&mut [f32]]| {
+                    term.recipe.term().add_tokens(row, scale, gradient)
+                };
+                let sum = term.comparisons.add(values, &mut gradients, of_row);
+                loss.loss += Weighted { sum, count: term.token_weight(values.starts) };
+            }
+        }
+        gradients
     }
 
     /// The terms between the rows of a step: their gradient, `[B, V, K]`, if there are any.
@@ -270,7 +360,7 @@ impl Objective {
         }
         let mut gradient = vec![0.0; rows.student_logits.len()];
         for ((term, loss), of_step) in self.terms.iter().zip(&mut report.terms).zip(&step.of_terms) {
-            if term.recipe.term().couples_rows() {
+            if term.recipe.term().couples_rows() && *of_step > 0.0 {
                 let all: Vec<TermRow<'_>> =
                     (0..rows.labels.len()).map(|row| term.row(rows, self.views(), row)).collect::<Result<_, _>>()?;
                 let scale = term.recipe.weight() / of_step;

@@ -6,13 +6,21 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::attention_kl::AttentionKl;
+use super::attention_scores_mse::AttentionScoresMse;
 use super::decoupled::Decoupled;
 use super::dist::Dist;
 use super::error::ObjectiveError;
 use super::hard_label::HardLabel;
+use super::hidden_cosine::HiddenCosine;
+use super::hidden_mse::HiddenMse;
 use super::logits_mse::LogitsMse;
+use super::pkd::Pkd;
+use super::qkv_relations::QkvRelations;
 use super::r_drop::RDrop;
 use super::soft_target::SoftTarget;
+use super::tokens::{Compares, TokenRow};
+use super::value_relation::ValueRelation;
 use crate::signal::TeacherRow;
 
 /// One loss term, as in a recipe.
@@ -25,10 +33,17 @@ pub(crate) enum LossTermRecipe {
     Dist(Dist),
     HardLabel(HardLabel),
     RDrop(RDrop),
+    HiddenMse(HiddenMse),
+    HiddenCosine(HiddenCosine),
+    Pkd(Pkd),
+    AttentionScoresMse(AttentionScoresMse),
+    AttentionKl(AttentionKl),
+    ValueRelation(ValueRelation),
+    QkvRelations(QkvRelations),
 }
 
 /// What the objective asks of a term.
-pub(super) trait Term {
+pub(super) trait Term: Sync {
     /// Its name in recipes, messages and `metrics.jsonl`.
     fn name(&self) -> &'static str;
 
@@ -51,9 +66,29 @@ pub(super) trait Term {
         1.0
     }
 
-    /// Adds `scale` times the gradient of a row to `gradient`, `[V, K]`, and returns the row's loss times its weight. The
-    /// scale is the term's weight, divided by the sum of the step's row weights.
-    fn add_row(&self, row: &TermRow<'_>, scale: f64, gradient: &mut [f64]) -> f64;
+    /// Of a term on logits: adds `scale` times the gradient of a row to `gradient`, `[V, K]`, and returns the row's loss times
+    /// its weight. The scale is the term's weight, divided by the sum of the step's row weights.
+    fn add_row(&self, row: &TermRow<'_>, scale: f64, gradient: &mut [f64]) -> f64 {
+        let _ = (row, scale, gradient);
+        0.0
+    }
+
+    /// What it compares of the values of tokens; `None` of a term on logits.
+    fn compares(&self) -> Option<Compares<'_>> {
+        None
+    }
+
+    /// Of a term on tokens: how much a row of so many counts in its mean.
+    fn token_weight(&self, tokens: usize) -> f64 {
+        tokens as f64
+    }
+
+    /// Of a term on tokens: adds `scale` times the gradient of a row at one pair of layers to `gradient`, `[T, width]` of each
+    /// kind of values, and returns the row's loss times its weight.
+    fn add_tokens(&self, row: &TokenRow<'_>, scale: f64, gradient: &mut [&mut [f32]]) -> f64 {
+        let _ = (row, scale, gradient);
+        0.0
+    }
 
     /// For a term between the rows of a step: adds to `gradient`, `[B, K]`, and returns the loss of all rows times their
     /// number, besides what [`add_row`](Self::add_row) returns.
@@ -141,6 +176,13 @@ impl LossTermRecipe {
             Self::Dist(term) => term,
             Self::HardLabel(term) => term,
             Self::RDrop(term) => term,
+            Self::HiddenMse(term) => term,
+            Self::HiddenCosine(term) => term,
+            Self::Pkd(term) => term,
+            Self::AttentionScoresMse(term) => term,
+            Self::AttentionKl(term) => term,
+            Self::ValueRelation(term) => term,
+            Self::QkvRelations(term) => term,
         }
     }
 
@@ -176,9 +218,9 @@ impl FromStr for LossTermRecipe {
     }
 }
 
-/// Whether a term needs the teacher's logits.
+/// Whether a term needs the teacher.
 pub(crate) fn needs_teacher(terms: &[LossTermRecipe]) -> bool {
-    terms.iter().any(|term| term.term().reads().is_some())
+    terms.iter().any(|term| term.term().reads().is_some() || term.term().compares().is_some())
 }
 
 /// The same loss for a student without its teacher: the hard term, its weights adding up to 1, and whatever else needs no
@@ -187,7 +229,7 @@ pub(crate) fn without_teacher(terms: &[LossTermRecipe]) -> Vec<LossTermRecipe> {
     let is_hard = |term: &&LossTermRecipe| matches!(term, LossTermRecipe::HardLabel(_));
     let of_labels: f64 = terms.iter().filter(is_hard).map(LossTermRecipe::weight).sum();
     let hard = if of_labels == 0.0 { vec![LossTermRecipe::hard_label(1.0)] } else { Vec::new() };
-    let left = terms.iter().filter(|term| term.term().reads().is_none()).map(|term| match term.clone() {
+    let left = terms.iter().filter(|term| !needs_teacher(std::slice::from_ref(term))).map(|term| match term.clone() {
         LossTermRecipe::HardLabel(hard) => {
             LossTermRecipe::HardLabel(HardLabel { weight: hard.weight / of_labels, ..hard })
         }
@@ -214,7 +256,8 @@ pub(super) fn check_terms(terms: &[LossTermRecipe]) -> Result<(), ObjectiveError
         above_zero(term.name(), "weight", term.weight())?;
         term.check()?;
     }
-    let coupled = terms.iter().map(LossTermRecipe::term).find(|term| term.couples_rows());
+    let once = |term: &&dyn Term| term.couples_rows() || term.compares().is_some();
+    let coupled = terms.iter().map(LossTermRecipe::term).find(once);
     match coupled {
         _ if terms.iter().all(is_r_drop) => Err(ObjectiveError::RDropAlone),
         Some(coupled) if terms.iter().any(is_r_drop) => Err(ObjectiveError::Views { term: coupled.name() }),

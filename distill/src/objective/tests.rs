@@ -4,6 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 mod logits;
+mod tokens;
 
 const SOFT: LossTermRecipe = LossTermRecipe::soft_target(1.0, 2.0);
 const HARD: LossTermRecipe = LossTermRecipe::hard_label(1.0);

@@ -1,6 +1,7 @@
-//! `metrics.jsonl` in a run's folder: one line per logged step and one per evaluation. On request, the same in an event
+//! `metrics.jsonl` in a run's folder: one line per logged step, per evaluation and per measured gradient. On request, the same in an event
 //! file.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -83,6 +84,20 @@ impl Metrics {
             scalars.push((format!("loss/{}", term.name), term.loss.mean()));
         }
         self.line(&line)?;
+        self.scalars(step + 1, &scalars)
+    }
+
+    /// The share of each term in the gradient before a step, counted from 0.
+    pub(crate) fn shares(&mut self, step: usize, shares: &[(String, f64)]) -> anyhow::Result<()> {
+        let by_name: BTreeMap<&str, f64> = shares.iter().map(|(name, share)| (name.as_str(), *share)).collect();
+        self.line(&json!({
+            "schema_version": METRICS_VERSION,
+            "event": "gradient",
+            "step": step + 1,
+            "shares": by_name,
+        }))?;
+        let scalars: Vec<(String, f64)> =
+            shares.iter().map(|(name, share)| (format!("gradient_share/{name}"), *share)).collect();
         self.scalars(step + 1, &scalars)
     }
 

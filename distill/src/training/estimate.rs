@@ -93,6 +93,7 @@ impl Estimator<'_> {
     fn memory(
         &self,
         model: &mut Model,
+        teacher: Option<&mut Model>,
         recipe: &FitRecipe,
         plan: &Plan,
         words: usize,
@@ -115,7 +116,14 @@ impl Estimator<'_> {
         let evaluation: Vec<Questions> =
             evaluation.map(|batch| self.targets.ask(0, validation, &self.validation.labels, batch, 1)).collect();
         let (averages, parameters) = (recipe.ema_decay.is_some(), model.parameters().flat().len());
-        let passes = model.pass_bytes(&shapes(&training), &shapes(&evaluation), &[Tap::Logits])?;
+        let [taps, of_teacher] = self.objective.taps();
+        let taps: Vec<Tap> = taps.into_iter().chain([Tap::Logits]).collect();
+        let mut passes = model.pass_bytes(&shapes(&training), &shapes(&evaluation), &taps)?;
+        if let Some(teacher) = teacher {
+            // It reads the rows of the training, as many tokens at once.
+            let taps: Vec<Tap> = of_teacher.into_iter().chain([Tap::Logits]).collect();
+            passes += teacher.pass_bytes(&[], &shapes(&training), &taps)?;
+        }
         let mut more = model.training_bytes(words, averages) + passes;
         if of_gpu.is_none() {
             let evaluates = !validation.is_empty();
@@ -141,11 +149,12 @@ impl Estimator<'_> {
     pub(super) fn fitted_to_memory(
         &self,
         model: &mut Model,
+        mut teacher: Option<&mut Model>,
         recipe: FitRecipe,
         plan: &Plan,
     ) -> anyhow::Result<(FitRecipe, Option<u64>)> {
         let words = self.train.encodings.used_ids().len();
-        let Some(Needed { now, most }) = self.memory(model, &recipe, plan, words)? else {
+        let Some(Needed { now, most }) = self.memory(model, teacher.as_deref_mut(), &recipe, plan, words)? else {
             if let Some(memory) = recipe.memory {
                 bail!("--memory {memory}: this system does not say how much memory a process has; give --batch-tokens");
             }
@@ -163,7 +172,8 @@ impl Estimator<'_> {
         let (mut smaller, mut fewer) = (recipe.clone(), most);
         while fewer > limit && smaller.batch_tokens() > longest {
             smaller.batch_tokens = Some((smaller.batch_tokens() / 2).max(longest));
-            fewer = self.memory(model, &smaller, plan, words)?.map_or(fewer, |needed| needed.most);
+            fewer =
+                self.memory(model, teacher.as_deref_mut(), &smaller, plan, words)?.map_or(fewer, |needed| needed.most);
         }
         let (tokens, fits) = (smaller.batch_tokens(), fewer <= limit);
         let [whole, part, free] = [most, fewer, limit.saturating_sub(now)].map(ui::bytes);
@@ -197,6 +207,7 @@ impl Estimator<'_> {
     pub(super) fn fitted_to_time(
         &self,
         model: &mut Model,
+        teacher: Option<&mut Model>,
         recipe: FitRecipe,
         plan: &Plan,
         examples: &Examples<'_>,
@@ -206,7 +217,7 @@ impl Estimator<'_> {
         }
         let begun = Instant::now();
         let every = plan.evaluated_every(&recipe);
-        let Probed { step, evaluation } = self.probe(model, &recipe, plan, examples)?;
+        let Probed { step, evaluation } = self.probe(model, teacher, &recipe, plan, examples)?;
         let with_evaluations = |steps: usize| step * steps as f64 + evaluation * steps.div_ceil(every) as f64;
         let Some(minutes) = recipe.max_minutes else {
             return Ok((recipe, Some(with_evaluations(plan.total_steps))));
@@ -231,6 +242,7 @@ impl Estimator<'_> {
     fn probe(
         &self,
         model: &mut Model,
+        teacher: Option<&mut Model>,
         recipe: &FitRecipe,
         plan: &Plan,
         examples: &Examples<'_>,
@@ -240,7 +252,8 @@ impl Estimator<'_> {
         let (sampler, whole_rows) =
             (self.train.sampler(recipe, self.objective.views())?, self.cache.is_none_or(cached::whole_rows));
         let optimizer = optimizer::start(recipe, model.parameters())?;
-        let mut learner = Learner::new(model, self.objective, optimizer, recipe.clip(), whole_rows)?;
+        let learner = Learner::new(model, self.objective, optimizer, recipe.clip(), whole_rows)?;
+        let mut learner = learner.beside(teacher);
         let (epoch, of_epoch) = (sampler.epoch(0), plan.steps_per_epoch);
         let (mut timed, mut rows, mut begun) = (0, 0, Instant::now());
         for number in 0..=TIMED[1] {

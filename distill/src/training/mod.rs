@@ -97,11 +97,19 @@ pub(crate) struct Fitted {
     pub(crate) device_peak_bytes: Option<u64>,
     /// How a GPU computed products, if that was chosen by timing.
     pub(crate) products: Option<ProductChoices>,
+    /// The share of each term in the gradient when it was last measured.
+    pub(crate) shares: Vec<(String, f64)>,
+}
+
+/// Whether the terms' shares in the gradient are measured before this step, counted from 1: a forward and a backward pass for
+/// each, so more and more rarely.
+fn measures_shares(step: usize) -> bool {
+    step.is_power_of_two() && step.trailing_zeros().is_multiple_of(2)
 }
 
 impl Fit<'_> {
-    /// Trains the model; afterwards it has the weights selected by [`FitRecipe::keep`].
-    pub(crate) fn run(&self, student: &mut Model) -> anyhow::Result<Fitted> {
+    /// Trains the model, if there is one with its teacher beside it; afterwards it has the weights selected by [`FitRecipe::keep`].
+    pub(crate) fn run(&self, student: &mut Model, mut teacher: Option<&mut Model>) -> anyhow::Result<Fitted> {
         check_metric(self.recipe, self.targets, self.validation, self.cache)?;
         optimizer::rate_factors(self.recipe, student.parameters().layout())?;
         let views = self.objective.views();
@@ -110,7 +118,7 @@ impl Fit<'_> {
         let recipe = earlier.map_or(self.recipe.clone(), |earlier| self.recipe.as_measured(earlier));
         let steps_per_epoch = self.train.sampler(&recipe, views)?.steps_per_epoch();
         let plan = Plan::new(steps_per_epoch, &recipe)?;
-        let teacher = |rows: &[u32]| {
+        let cached = |rows: &[u32]| {
             let cache = self.cache.context("the loss needs the teacher's stored logits; give --cache")?;
             let keys: Vec<Key> = rows.iter().map(|&row| self.train.keys[row as usize]).collect();
             cached::signal(cache, &keys)
@@ -118,8 +126,9 @@ impl Fit<'_> {
         let examples = Examples {
             encodings: &self.train.encodings,
             labels: &self.train.labels,
-            teacher: if self.objective.needs_teacher() { Some(&teacher) } else { None },
+            teacher: if self.objective.needs_logits() && self.cache.is_some() { Some(&cached) } else { None },
             targets: self.targets,
+            read_by_teacher: self.train.read_by_teacher.as_ref(),
             views,
         };
         student.recompute(recipe.recompute.then_some(1));
@@ -129,8 +138,9 @@ impl Fit<'_> {
             None => {
                 let Self { objective, train, validation, targets, cache, .. } = *self;
                 let estimator = Estimator { objective, train, validation, targets, cache };
-                let (recipe, bytes) = estimator.fitted_to_memory(student, recipe, &plan)?;
-                let (recipe, seconds) = estimator.fitted_to_time(student, recipe, &plan, &examples)?;
+                let (recipe, bytes) = estimator.fitted_to_memory(student, teacher.as_deref_mut(), recipe, &plan)?;
+                let (recipe, seconds) =
+                    estimator.fitted_to_time(student, teacher.as_deref_mut(), recipe, &plan, &examples)?;
                 (recipe, bytes, seconds)
             }
         };
@@ -143,7 +153,7 @@ impl Fit<'_> {
         let start = fit.start(student, restored)?;
         let (first, end) = (start.first_step, plan.total_steps);
         let sampler = self.train.sampler(&recipe, views)?;
-        with_feed(&sampler, &examples, first, end, |feed| fit.steps(student, start, &plan, estimate, feed))
+        with_feed(&sampler, &examples, first, end, |feed| fit.steps(student, teacher, start, &plan, estimate, feed))
     }
 
     /// Refuses a term between the rows of a step where a step may go through the model in parts.
@@ -168,6 +178,7 @@ impl Fit<'_> {
     fn steps(
         &self,
         student: &mut Model,
+        teacher: Option<&mut Model>,
         start: Start,
         plan: &Plan,
         estimate: Estimate,
@@ -176,14 +187,20 @@ impl Fit<'_> {
         let Start { optimizer, first_step, mut kept, metrics_bytes, mut progress } = start;
         let (recipe, total_steps) = (self.recipe, plan.total_steps);
         let whole_rows = self.cache.is_none_or(cached::whole_rows);
-        let mut learner = Learner::new(student, self.objective, optimizer, recipe.clip(), whole_rows)?;
+        let learner = Learner::new(student, self.objective, optimizer, recipe.clip(), whole_rows)?;
+        let mut learner = learner.beside(teacher);
         let (folder, rows) = (self.folder, recipe.batch_rows);
         let mut watch = Watch::start(folder, metrics_bytes, first_step, total_steps, rows, self.tensorboard)?;
         let mut writer = Writer::new(self.folder, recipe.checkpoint_every, recipe.checkpoint_minutes);
         let mut steps = first_step;
         while steps < total_steps {
             let learning_rate = plan.schedule.learning_rate(steps, &progress.plateau);
-            let rows = learner.take_step(steps, &feed.step()?, recipe.seed, learning_rate)?;
+            let prepared = feed.step()?;
+            if measures_shares(steps + 1) {
+                progress.shares = learner.shares(steps, &prepared, recipe.seed)?;
+                watch.shares(steps, &progress.shares)?;
+            }
+            let rows = learner.take_step(steps, &prepared, recipe.seed, learning_rate)?;
             watch.took(rows);
 
             steps += 1;
@@ -244,6 +261,7 @@ impl Fit<'_> {
             speed,
             device_peak_bytes,
             products,
+            shares: progress.shares,
         })
     }
 

@@ -19,4 +19,6 @@ pub(crate) struct Progress {
     pub(super) divergence: Divergence,
     /// Whether it was said that every row is predicted to be of one class.
     pub(super) collapsed: bool,
+    /// The share of each term in the gradient when it was last measured.
+    pub(super) shares: Vec<(String, f64)>,
 }

@@ -10,6 +10,8 @@ pub(crate) struct FitRows {
     pub(crate) labels: Vec<Option<u32>>,
     /// Under which the teacher's logits are stored.
     pub(crate) keys: Vec<Key>,
+    /// The same rows as a teacher beside the student reads them, if there is one.
+    pub(crate) read_by_teacher: Option<Encodings>,
 }
 
 impl FitRows {

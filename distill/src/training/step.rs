@@ -4,15 +4,15 @@
 //! Used by the training loop and by `distill bench`, which decide on rows, learning rate and everything around a step.
 //! On a GPU the host does not wait for a step, so its outcome is known only while the next one runs.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anyhow::Context;
-use datasets::Encodings;
+use datasets::{Encodings, TokenBatch};
 use nn::{AdamW, Clip, DropoutRng, Mode, Model, PackedInput, SoftHardLoss, StepRates, Tap};
 use tracing::debug_span;
 
 use crate::inference::{announce, packed};
-use crate::objective::{FusedLoss, LossReport, Objective, ObjectiveRows, StepCounts};
+use crate::objective::{FusedLoss, LossReport, Objective, ObjectiveRows, StepCounts, TokenValues};
 use crate::signal::TeacherSignal;
 use crate::tasks::{Questions, Targets};
 
@@ -27,6 +27,8 @@ pub(crate) struct Examples<'a> {
     pub(crate) teacher: Option<&'a TeacherLookup<'a>>,
     /// The targets of the rows.
     pub(crate) targets: &'a Targets,
+    /// The rows as a teacher beside the student reads them, if there is one.
+    pub(crate) read_by_teacher: Option<&'a Encodings>,
     /// How many times each row is in its step: see [`Objective::views`].
     pub(crate) views: usize,
 }
@@ -38,6 +40,8 @@ pub(crate) type TeacherLookup<'a> = dyn Fn(&[u32]) -> anyhow::Result<TeacherSign
 pub(crate) struct Prepared {
     questions: Questions,
     teacher: Option<TeacherSignal>,
+    /// For a teacher beside the student.
+    read_by_teacher: Option<TokenBatch>,
 }
 
 impl Examples<'_> {
@@ -48,13 +52,17 @@ impl Examples<'_> {
 
     fn micro_batch(&self, pass: u64, rows: &[u32]) -> anyhow::Result<Prepared> {
         let teacher = self.teacher.map(|teacher| teacher(rows)).transpose()?;
-        Ok(Prepared { questions: self.targets.ask(pass, self.encodings, self.labels, rows, self.views), teacher })
+        let read_by_teacher = self.read_by_teacher.map(|encodings| TokenBatch::gather(encodings, rows));
+        let questions = self.targets.ask(pass, self.encodings, self.labels, rows, self.views);
+        Ok(Prepared { questions, teacher, read_by_teacher })
     }
 }
 
 /// A model in training, with its loss.
 pub(crate) struct Learner<'a> {
     pub(crate) model: &'a mut Model,
+    /// Runs beside it on the same rows.
+    teacher: Option<&'a mut Model>,
     objective: &'a Objective,
     clip: Clip,
     /// The loss in the form that a device can compute; otherwise the host computes it.
@@ -98,7 +106,13 @@ impl<'a> Learner<'a> {
         let fused = objective.fused().filter(|_| whole_rows);
         model.begin(optimizer)?;
         let loss = objective.no_loss();
-        Ok(Self { model, objective, clip, fused, on_device: false, loss, open: VecDeque::new() })
+        Ok(Self { model, teacher: None, objective, clip, fused, on_device: false, loss, open: VecDeque::new() })
+    }
+
+    /// With a teacher that runs beside the student, without dropout, on what [`Examples::read_by_teacher`] says.
+    pub(crate) fn beside(mut self, teacher: Option<&'a mut Model>) -> Self {
+        self.teacher = teacher;
+        self
     }
 
     /// Takes step `number`, counted from 0, on these micro-batches; returns their number of rows. `seed` is for the
@@ -111,7 +125,7 @@ impl<'a> Learner<'a> {
         learning_rate: f64,
     ) -> anyhow::Result<usize> {
         let _span = debug_span!("step", step = number + 1).entered();
-        let (counts, rows) = self.add_up(number, micro_batches, seed)?;
+        let (counts, rows) = self.add_up(number, micro_batches, seed, None)?;
         let rates = StepRates { learning_rate, clip: self.clip };
         debug_span!("update").in_scope(|| self.model.step(number as u64, rates))?;
         let loss = std::mem::replace(&mut self.loss, self.objective.no_loss());
@@ -119,9 +133,46 @@ impl<'a> Learner<'a> {
         Ok(rows)
     }
 
-    /// Accumulates the gradient of a step over its micro-batches; returns its counts and the number of rows.
-    fn add_up(&mut self, number: usize, micro_batches: &[Prepared], seed: u64) -> anyhow::Result<(StepCounts, usize)> {
-        let counts = self.objective.counts(micro_batches.iter().flat_map(|rows| &rows.questions.answers));
+    /// The share of each term in the gradient of a step that is not taken: the norms of the terms' gradients over all
+    /// parameters, divided by their sum. Empty where there is a single term.
+    pub(crate) fn shares(
+        &mut self,
+        number: usize,
+        micro_batches: &[Prepared],
+        seed: u64,
+    ) -> anyhow::Result<Vec<(String, f64)>> {
+        let terms = self.objective.no_loss().terms;
+        if terms.len() < 2 {
+            return Ok(Vec::new());
+        }
+        let _span = debug_span!("gradient of each term", step = number + 1).entered();
+        let mut norms = Vec::new();
+        for term in 0..terms.len() {
+            self.add_up(number, micro_batches, seed, Some(term))?;
+            let squares = self.model.gradients()?.flat().iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
+            norms.push(squares.sqrt());
+            self.model.clear_gradients()?;
+            self.loss = self.objective.no_loss();
+        }
+        let sum: f64 = norms.iter().sum();
+        let share = |norm: f64| if sum > 0.0 { norm / sum } else { 0.0 };
+        Ok(terms.iter().zip(norms).map(|(term, norm)| (term.name.to_owned(), share(norm))).collect())
+    }
+
+    /// Accumulates the gradient of a step over its micro-batches, of one of its terms if `only` says so; returns its counts
+    /// and the number of rows.
+    fn add_up(
+        &mut self,
+        number: usize,
+        micro_batches: &[Prepared],
+        seed: u64,
+        only: Option<usize>,
+    ) -> anyhow::Result<(StepCounts, usize)> {
+        let mut counts = self.objective.counts(micro_batches.iter().flat_map(|rows| &rows.questions.answers));
+        for Prepared { questions, .. } in micro_batches {
+            self.objective.count_tokens(&mut counts, &questions.batch.starts);
+        }
+        let counts = only.iter().fold(counts, |counts, term| counts.of_term(*term));
         let (mut first_answer, mut rows, mut tokens) = (0, 0, 0);
         let masks = DropoutRng::new(seed, number as u64, 0);
         for prepared in micro_batches {
@@ -140,21 +191,34 @@ impl<'a> Learner<'a> {
     /// step.
     fn micro_batch(
         &mut self,
-        Prepared { questions, teacher }: &Prepared,
+        Prepared { questions, teacher, read_by_teacher }: &Prepared,
         first_answer: usize,
         counts: &StepCounts,
         masks: &DropoutRng,
     ) -> anyhow::Result<()> {
         let Questions { batch, positions, answers } = questions;
+        let [taps, teacher_taps] = self.objective.taps();
         let input = PackedInput { positions: positions.as_deref(), ..packed(batch) };
-        let forward = || self.model.forward(input, &[Tap::Logits], Mode::Train(masks));
+        let asked: Vec<Tap> = std::iter::once(Tap::Logits).chain(taps.iter().copied()).collect();
+        let forward = || self.model.forward(input, &asked, Mode::Train(masks));
         let mut pass = debug_span!("forward").in_scope(forward)?;
+        let (of_teacher, live) = match (&mut self.teacher, read_by_teacher) {
+            (Some(model), Some(batch)) => {
+                let logits = (teacher.is_none() && self.objective.needs_logits()).then_some(Tap::Logits);
+                let taps = teacher_taps.into_iter().chain(logits).collect();
+                let mut values = debug_span!("teacher").in_scope(|| read_all(model, batch, &taps))?;
+                let logits = values.remove(&Tap::Logits).map(TeacherSignal::Dense);
+                (values, logits)
+            }
+            _ => (BTreeMap::new(), None),
+        };
+        let teacher = teacher.as_ref().or(live.as_ref());
         let loss_span = debug_span!("loss").entered();
         self.on_device = false;
-        if let Some(fused) = &self.fused {
+        if let Some(fused) = self.fused.as_ref().filter(|_| !counts.of_one_term) {
             let labels: Vec<i32> = answers.iter().map(|answer| answer.map_or(-1, u32::cast_signed)).collect();
             let loss = SoftHardLoss {
-                target_logits: teacher.as_ref().and_then(TeacherSignal::dense),
+                target_logits: teacher.and_then(TeacherSignal::dense),
                 labels: &labels,
                 soft_weight: fused.soft_weight / counts.rows as f64,
                 temperature: fused.temperature,
@@ -170,11 +234,21 @@ impl<'a> Learner<'a> {
                 first_row: first_answer,
                 classes: self.model.config().encoder.outputs(),
                 student_logits: &logits,
-                teacher: teacher.as_ref(),
+                teacher,
                 labels: answers,
             };
             self.loss += &self.objective.evaluate(&rows, counts, &mut d_logits)?;
             pass.enter(Tap::Logits, d_logits)?;
+        }
+        if !taps.is_empty() {
+            let mut values = BTreeMap::new();
+            for tap in taps {
+                values.insert(tap, self.model.read(&mut pass, tap)?);
+            }
+            let values = TokenValues { starts: &batch.starts, student: &values, teacher: &of_teacher };
+            for (tap, gradient) in self.objective.evaluate_tokens(&values, counts, &mut self.loss) {
+                pass.enter(tap, gradient)?;
+            }
         }
         drop(loss_span);
         Ok(debug_span!("backward").in_scope(|| self.model.backward(pass))?)
@@ -194,4 +268,12 @@ impl<'a> Learner<'a> {
         }
         Ok(outcomes)
     }
+}
+
+/// The values of a frozen model at some taps.
+fn read_all(model: &mut Model, batch: &TokenBatch, taps: &BTreeSet<Tap>) -> anyhow::Result<BTreeMap<Tap, Vec<f32>>> {
+    let asked: Vec<Tap> = taps.iter().copied().collect();
+    let mut pass = model.forward(packed(batch), &asked, Mode::Eval)?;
+    let read = |tap: &Tap| Ok((*tap, model.read(&mut pass, *tap)?));
+    asked.iter().map(read).collect()
 }

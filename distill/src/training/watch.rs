@@ -70,6 +70,14 @@ impl Watch {
         Ok(())
     }
 
+    /// The share of each term in the gradient before a step; none of a single term.
+    pub(super) fn shares(&mut self, step: usize, shares: &[(String, f64)]) -> anyhow::Result<()> {
+        match shares.is_empty() {
+            true => Ok(()),
+            false => self.metrics.shares(step, shares),
+        }
+    }
+
     /// The scores after so many steps, in this epoch.
     pub(super) fn evaluation(&mut self, steps: usize, epoch: usize, evaluated: &Evaluated) -> anyhow::Result<()> {
         let _span = debug_span!("log").entered();

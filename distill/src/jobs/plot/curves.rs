@@ -75,7 +75,8 @@ impl Run {
         let of_step = match line.get("event").and_then(Value::as_str) {
             Some("step") => true,
             Some("evaluation") => false,
-            other => bail!("the event is {}, not `step` or `evaluation`", other.unwrap_or("missing")),
+            Some("gradient") => return Ok(()),
+            other => bail!("the event is {}, not `step`, `evaluation` or `gradient`", other.unwrap_or("missing")),
         };
         self.steps = self.steps.max(step);
         self.evaluations += usize::from(!of_step);

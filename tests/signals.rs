@@ -1,0 +1,103 @@
+//! A teacher that runs beside its student: terms on the values of tokens, and its logits without a cache.
+
+use serde_json::{Value, json};
+
+use crate::support::{TRAIN, Workplace};
+
+fn last_step(place: &Workplace, run: &str) -> Value {
+    let metrics = place.read(&format!("{run}/metrics.jsonl"));
+    let last = metrics.lines().rfind(|line| line.contains(r#""event":"step""#)).expect("a step");
+    serde_json::from_str(last).expect("JSON")
+}
+
+const ON_TOKENS: [&str; 7] =
+    ["hidden_mse", "hidden_cosine", "pkd", "attention_scores_mse", "attention_kl", "value_relation", "qkv_relations"];
+
+#[test]
+fn a_live_teacher_says_what_its_cache_says() {
+    let place = Workplace::with_cache();
+    place.json(&format!("{TRAIN} --output cached"));
+    let live = TRAIN.replace("--cache cache", "--live");
+    place.json(&format!("{live} --output live"));
+    let weights = |run: &str| place.read_bytes(&format!("{run}/model.safetensors"));
+    // The cache stores f32, and a row's logits do not depend on the rows beside it.
+    assert!(weights("live") == weights("cached"));
+    assert_eq!(place.read_json("live/distill.json")["inputs"].get("teacher_logits"), None);
+    assert_eq!(place.run(&format!("{TRAIN} --live --output none")).code, Some(2), "one of --cache and --live");
+    place.refuses(&format!("{} --output none", TRAIN.replace("--cache cache", "")), &["no --cache is given", "--live"]);
+}
+
+#[test]
+fn terms_on_tokens_learn_from_a_teacher_beside_the_student() {
+    let place = Workplace::with_cache();
+    let terms: String = ON_TOKENS.iter().map(|name| format!(" --term {name},weight=0.1")).collect();
+    let line = format!("{TRAIN} --layers 0,2 --epochs 3{terms} --output");
+    let report = place.json(&format!("{} out", line.replace("--epochs 1 ", "")));
+    let last = last_step(&place, "out");
+    let first: Value = {
+        let metrics = place.read("out/metrics.jsonl");
+        let line = metrics.lines().find(|line| line.contains(r#""event":"gradient""#)).expect("shares");
+        serde_json::from_str(line).expect("JSON")
+    };
+    assert_eq!(first["step"], 1);
+    let shares = report["gradient_shares"].as_array().expect("shares");
+    assert_eq!(shares.len(), 2 + ON_TOKENS.len());
+    for name in ON_TOKENS {
+        assert!(last[name].as_f64().expect("a number") > 0.0, "{name}: {last}");
+        assert!(first["shares"][name].as_f64().expect("a number") > 0.0, "{name}: {first}");
+    }
+    let record = place.read_json("out/distill.json");
+    assert_eq!(record["figures"]["gradient_shares"], report["gradient_shares"]);
+    assert_eq!(
+        record["inputs"]["objective"][1],
+        json!({"term": "hidden_mse", "weight": 0.1, "layers": "uniform"}),
+        "terms of --term stand between the soft and the hard one"
+    );
+    let text = place.run(&format!("{} out --resume", line.replace("--epochs 1 ", ""))).stdout;
+    assert!(text.contains("share of the gradient"), "{text}");
+
+    // Killed and resumed, the same.
+    place.json("export --model out --output exported");
+    assert!(place.read("exported/README.md").contains("0.1 × KL divergence of attention (last)"));
+}
+
+#[test]
+fn a_student_that_imitates_hidden_states_comes_nearer_to_them() {
+    let place = Workplace::with_cache();
+    let line = "train --teacher teacher --data train.tsv --layers random --num-layers 2 --weight-soft 0 --weight-hard 0 \
+                --term hidden_mse,weight=1 --epochs 15 --learning-rate 3e-3 --keep last --output out";
+    place.json(line);
+    let metrics = place.read("out/metrics.jsonl");
+    let steps: Vec<Value> = metrics
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .filter(|line: &Value| line["event"] == "step")
+        .collect();
+    let of = |line: &Value| line["hidden_mse"].as_f64().expect("a number");
+    assert!(steps.len() > 1, "{metrics}");
+    // The teacher's hidden states are about 1 in size.
+    assert!(of(&steps[steps.len() - 1]) < 0.8 * of(&steps[0]), "{metrics}");
+}
+
+#[test]
+fn what_cannot_be_compared_is_told_before_the_first_step() {
+    let place = Workplace::with_cache();
+    let refused = |flags: &str, expected: &[&str]| {
+        place.refuses(&format!("{TRAIN} {flags} --output none"), expected);
+        assert!(!place.path("none").exists());
+    };
+    refused(
+        "--term hidden_mse,weight=1 --hidden-size 16",
+        &["`hidden_mse`", "16 wide, the teacher's 32", "qkv_relations"],
+    );
+    refused("--term hidden_mse,weight=1,layers=\"0:9\"", &["hidden states of the teacher are 0 to 4", "says 9"]);
+    refused(
+        "--term attention_kl,weight=1 --layers random --num-layers 2 --num-heads 4",
+        &["the student has 4 attention heads, the teacher 2", "--num-heads 2"],
+    );
+    refused("--term hidden_mse,weight=1 --r-drop 1", &["`hidden_mse`", "`r_drop`"]);
+    place.refuses(
+        "train --cache cache --data train.tsv --shape tiny --layers random --term qkv_relations,weight=1 --output none",
+        &["`qkv_relations` needs the teacher beside the student", "--teacher"],
+    );
+}
