@@ -55,9 +55,9 @@ fn balanced_classes_are_weighted_by_their_labelled_training_rows() {
     assert!(same_model(&place, "balanced", "listed"));
     assert!(same_model(&place, "ones", "plain"));
     assert!(!same_model(&place, "balanced", "plain"));
-    assert_eq!(terms(&place, "balanced")[1], json!({"term": "hard_label", "weight": 0.5, "class_weights": "balanced"}));
+    assert_eq!(terms(&place, "balanced")[1], json!({"term": "hard_label", "weight": 0.1, "class_weights": "balanced"}));
     assert_eq!(terms(&place, "listed")[1]["class_weights"], json!(weights));
-    assert_eq!(terms(&place, "plain")[1], json!({"term": "hard_label", "weight": 0.5}));
+    assert_eq!(terms(&place, "plain")[1], json!({"term": "hard_label", "weight": 0.1}));
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn other_terms_on_logits_are_flags_and_parts_of_a_recipe() {
         ("--correct-teacher", json!({"correct_teacher": true})),
     ] {
         place.json(&format!("{TRAIN} {flags} --max-steps 2 --output out --overwrite"));
-        let mut soft = json!({"term": "soft_target", "weight": 0.5, "temperature": 2.0});
+        let mut soft = json!({"term": "soft_target", "weight": 0.9, "temperature": 4.0});
         soft.as_object_mut().expect("a table").extend(expected.as_object().expect("a table").clone());
         assert_eq!(terms(&place, "out")[0], soft, "{flags}");
     }
@@ -215,11 +215,11 @@ fn other_terms_on_logits_are_flags_and_parts_of_a_recipe() {
     place.write(
         "recipe.toml",
         "[teacher]\nmodel = \"teacher\"\n[data]\ntrain = \"train.tsv\"\n[train]\nepochs = 1\nmax_steps = 2\n\
-         [[objective]]\nterm = \"soft_target\"\nweight = 0.5\ntemperature = 2\n\
+         [[objective]]\nterm = \"soft_target\"\nweight = 0.9\ntemperature = 4\n\
          [[objective]]\nterm = \"logits_mse\"\nweight = 0.1\n\
          [[objective]]\nterm = \"decoupled\"\nweight = 0.2\ntemperature = 4\nbeta = 2\n\
          [[objective]]\nterm = \"dist\"\nweight = 0.3\n\
-         [[objective]]\nterm = \"hard_label\"\nweight = 0.5\nlabel_smoothing = 0.1\n",
+         [[objective]]\nterm = \"hard_label\"\nweight = 0.1\nlabel_smoothing = 0.1\n",
     );
     place.json("run recipe.toml --output out-of-recipe");
     assert_eq!(terms(&place, "out-of-recipe/student"), terms(&place, "flags"));
@@ -228,7 +228,7 @@ fn other_terms_on_logits_are_flags_and_parts_of_a_recipe() {
     // Between rows: a step in parts does not have them.
     let dist = format!("{TRAIN} --term dist,weight=1 --output none");
     place.refuses(&format!("{dist} --batch-tokens 50"), &["`dist` is between the rows", "--batch-tokens", "is enough"]);
-    place.refuses(&format!("{dist} --r-drop 1"), &["`dist` is between the rows", "`r_drop`"]);
+    place.refuses(&format!("{dist} --r-drop 1"), &["`dist` takes each row of a step once", "`r_drop`"]);
     place.refuses(
         &format!("{TRAIN} --weight-soft 0 --standardize --output none"),
         &["--standardize", "--weight-soft 0"],

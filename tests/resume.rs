@@ -141,9 +141,9 @@ fn a_stopped_run_refuses_other_settings_by_name() {
     let files = place.files("out");
     let resume = format!("{LONG} --output out --resume");
     for (other, expected) in [
-        ("--learning-rate 2e-4", "another `fit.learning_rate` (0.0001, now 0.0002)"),
+        ("--learning-rate 2e-4", "another `fit.learning_rate` (0.001, now 0.0002)"),
         ("--seed 7", "another `fit.seed` (42, now 7)"),
-        ("--temperature 4", "another `objective.0.temperature` (2.0, now 4.0)"),
+        ("--temperature 2", "another `objective.0.temperature` (4.0, now 2.0)"),
         ("--layers last", "another `student.layers` (\"uniform\", now \"last\")"),
         ("--patience 3", "another `fit.patience` (null, now 3)"),
     ] {

@@ -10,8 +10,16 @@ fn last_step(place: &Workplace, run: &str) -> Value {
     serde_json::from_str(last).expect("JSON")
 }
 
-const ON_TOKENS: [&str; 7] =
-    ["hidden_mse", "hidden_cosine", "pkd", "attention_scores_mse", "attention_kl", "value_relation", "qkv_relations"];
+const ON_TOKENS: [&str; 8] = [
+    "rkd",
+    "hidden_mse",
+    "hidden_cosine",
+    "pkd",
+    "attention_scores_mse",
+    "attention_kl",
+    "value_relation",
+    "qkv_relations",
+];
 
 #[test]
 fn a_live_teacher_says_what_its_cache_says() {
@@ -50,7 +58,7 @@ fn terms_on_tokens_learn_from_a_teacher_beside_the_student() {
     assert_eq!(record["figures"]["gradient_shares"], report["gradient_shares"]);
     assert_eq!(
         record["inputs"]["objective"][1],
-        json!({"term": "hidden_mse", "weight": 0.1, "layers": "uniform"}),
+        json!({"term": "rkd", "weight": 0.1, "angle": 2.0, "layers": "last"}),
         "terms of --term stand between the soft and the hard one"
     );
     let text = place.run(&format!("{} out --resume", line.replace("--epochs 1 ", ""))).stdout;
@@ -86,10 +94,6 @@ fn what_cannot_be_compared_is_told_before_the_first_step() {
         place.refuses(&format!("{TRAIN} {flags} --output none"), expected);
         assert!(!place.path("none").exists());
     };
-    refused(
-        "--term hidden_mse,weight=1 --hidden-size 16",
-        &["`hidden_mse`", "16 wide, the teacher's 32", "qkv_relations"],
-    );
     refused("--term hidden_mse,weight=1,layers=\"0:9\"", &["hidden states of the teacher are 0 to 4", "says 9"]);
     refused(
         "--term attention_kl,weight=1 --layers random --num-layers 2 --num-heads 4",
@@ -100,4 +104,31 @@ fn what_cannot_be_compared_is_told_before_the_first_step() {
         "train --cache cache --data train.tsv --shape tiny --layers random --term qkv_relations,weight=1 --output none",
         &["`qkv_relations` needs the teacher beside the student", "--teacher"],
     );
+}
+
+/// The map to the teacher's width is trained with the student, survives a kill, and is not part of the model.
+#[test]
+fn a_projection_is_trained_and_resumed_and_never_exported() {
+    let place = Workplace::with_cache();
+    let line = "train --teacher teacher --cache cache --data train.tsv --layers random --num-layers 2 --hidden-size 16 \
+                --term hidden_mse,weight=1 --term pkd,weight=10 --epochs 12 --checkpoint-every 5 --output";
+    place.json(&format!("{line} whole"));
+    let checkpoint = place.path("parts/checkpoint.safetensors");
+    let killed = place.start(&format!("{line} parts")).until(|| checkpoint.exists()).signal("KILL");
+    assert_eq!(killed.code, None);
+    place.json(&format!("{line} parts --resume"));
+    assert!(place.files("whole") == place.files("parts"));
+    let model = place.read_bytes("whole/model.safetensors");
+    let names = safetensors::SafeTensors::deserialize(&model).expect("safetensors");
+    assert!(names.names().iter().all(|name| !name.contains("projection")), "{:?}", names.names());
+
+    let rates = |rate: &str| place.json(&format!("{line} rate --projection-learning-rate {rate} --overwrite"));
+    rates("1e-30");
+    let still = last_step(&place, "rate");
+    rates("1e-2");
+    let moved = last_step(&place, "rate");
+    let of = |line: &Value| line["hidden_mse"].as_f64().expect("a number");
+    assert!(of(&moved) < of(&still), "{moved} {still}");
+    let said = place.run(&format!("{TRAIN} --projection-learning-rate 1e-3 --max-steps 1 --output none")).stderr;
+    assert!(said.contains("--projection-learning-rate is left out"), "{said}");
 }

@@ -96,7 +96,7 @@ fn settings_are_tried_for_longer_and_longer_and_the_best_one_is_trained() {
     );
     assert_eq!(
         first[0]["settings"],
-        json!({"learning_rate": 1e-3, "temperature": 2.0, "weight_soft": 0.5, "weight_hard": 0.5}),
+        json!({"learning_rate": 1e-3, "temperature": 4.0, "weight_soft": 0.9, "weight_hard": 0.1}),
         "the given ones come first"
     );
     let mut left = best(&first, 3);

@@ -3,7 +3,7 @@
 weights, and prints the accuracies on the test rows with their means and the difference.
 
 usage: compare_students.py OUTPUT --teacher FOLDER --data TRAIN --test TEST --epochs N --learning-rate RATE
-       [--seeds 1,2,3,4,5] [--student "FLAGS OF distill train"] [--dropout 0.1] [--by-length]
+       [--seeds 1,2,3,4,5] [--student "FLAGS OF distill train"] [--dropout 0.1] [--threads 2] [--by-length]
 
 e.g.   compare_students.py /tmp/banking --teacher teacher --data train.jsonl --test test.jsonl --epochs 10 \\
          --learning-rate 1e-3 --student "--layers random --num-layers 2 --hidden-size 128" --dropout 0
@@ -59,6 +59,7 @@ def main():
     flags.add_argument("--seeds", default="1,2,3,4,5")
     flags.add_argument("--student", default="")
     flags.add_argument("--dropout", default="0.1")
+    flags.add_argument("--threads", default="2")
     flags.add_argument("--by-length", action="store_true")
     flags = flags.parse_args()
     output = flags.output
@@ -72,7 +73,9 @@ def main():
     def ours(seed, rate):
         line = [PROGRAM, "train", "--json", *of_teacher, "--cache", cache, "--validation", flags.test, "--keep", "last"]
         line += ["--epochs", flags.epochs, "--learning-rate", rate, "--evaluate-every", flags.epochs]
-        line += ["--dropout", flags.dropout, "--seed", seed, "--overwrite", *flags.student.split()]
+        line += ["--dropout", flags.dropout, "--seed", seed, "--overwrite"]
+        line += ["--temperature", 2, "--weight-soft", 0.5, "--weight-hard", 0.5]
+        line += ["--threads", flags.threads, *flags.student.split()]
         return line
 
     def theirs(seed, *more):
@@ -80,7 +83,8 @@ def main():
         start = output / f"start-{seed}"
         run([*ours(seed, "1e-30"), "--max-steps", 1, "--output", start])
         line = [sys.executable, HERE / "torch_student.py", "--start", start, *of_teacher, "--test", flags.test]
-        line += ["--epochs", flags.epochs, "--learning-rate", flags.learning_rate, "--seed", seed, *more]
+        line += ["--epochs", flags.epochs, "--learning-rate", flags.learning_rate, "--seed", seed]
+        line += ["--threads", flags.threads, *more]
         found = run(line)
         shutil.rmtree(start)
         return found

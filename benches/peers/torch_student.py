@@ -87,10 +87,12 @@ def main():
     randomly = random.Random(flags.seed)
     teacher = AutoModelForSequenceClassification.from_pretrained(flags.teacher, dtype=torch.float32)
     student = AutoModelForSequenceClassification.from_pretrained(flags.start, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(flags.teacher)
-    encoded, labels = rows(flags.data, tokenizer, teacher.config.label2id, flags.max_length)
-    test, answers = rows(flags.test, tokenizer, teacher.config.label2id, flags.max_length)
-    soft, said = logits(teacher, encoded), logits(teacher, test).argmax(-1)
+    # The student's vocabulary may be cut to the data.
+    tokenizers = [AutoTokenizer.from_pretrained(model) for model in (flags.teacher, flags.start)]
+    ids = teacher.config.label2id
+    (for_teacher, labels), (encoded, _) = (rows(flags.data, of, ids, flags.max_length) for of in tokenizers)
+    (test_for_teacher, answers), (test, _) = (rows(flags.test, of, ids, flags.max_length) for of in tokenizers)
+    soft, said = logits(teacher, for_teacher), logits(teacher, test_for_teacher).argmax(-1)
 
     decays = [p for p in student.parameters() if p.ndim > 1]
     others = [p for p in student.parameters() if p.ndim < 2]

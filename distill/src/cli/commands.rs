@@ -142,13 +142,13 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
     // These three are optional, since --tune leaves alone what is given.
-    /// Softmax temperature of the soft term: teacher and student logits are divided by it [default: 2]
+    /// Softmax temperature of the soft term: teacher and student logits are divided by it [default: 4]
     #[arg(long, value_name = "T", value_parser = number(ABOVE_ZERO), help_heading = "Objective")]
     pub(crate) temperature: Option<f64>,
-    /// Weight of the soft term, T^2 * KL(teacher || student); 0 turns it off [default: 0.5]
+    /// Weight of the soft term, T^2 * KL(teacher || student); 0 turns it off [default: 0.9]
     #[arg(long, value_name = "W", value_parser = number(ZERO_OR_MORE), help_heading = "Objective")]
     pub(crate) weight_soft: Option<f64>,
-    /// Weight of the hard term, cross-entropy with the labels; 0 turns it off [default: 0.5]
+    /// Weight of the hard term, cross-entropy with the labels; 0 turns it off [default: 0.1]
     #[arg(long, value_name = "W", value_parser = number(ZERO_OR_MORE), help_heading = "Objective")]
     pub(crate) weight_hard: Option<f64>,
     /// Divergence of the soft term: forward (the teacher's KL divergence from the student), reverse, or jensen-shannon
@@ -165,6 +165,9 @@ pub(crate) struct TrainArgs {
     /// may be given several times
     #[arg(long, value_name = "TERM,KEY=VALUE..", help_heading = "Objective")]
     pub(crate) term: Vec<LossTermRecipe>,
+    /// Learning rate of the maps that make hidden states as wide as the teacher's, where a term compares them [default: 1e-3]
+    #[arg(long, value_name = "RATE", value_parser = number(ABOVE_ZERO), help_heading = "Objective")]
+    pub(crate) projection_learning_rate: Option<f64>,
     #[command(flatten)]
     pub(crate) loss: LossArgs,
     #[command(flatten)]
@@ -185,15 +188,14 @@ pub(crate) struct TrainArgs {
 impl TrainArgs {
     /// The loss terms whose weight is above 0.
     pub(crate) fn loss_terms(&self) -> anyhow::Result<Vec<LossTermRecipe>> {
-        let weight = |given: Option<f64>| given.unwrap_or(LossTermRecipe::DEFAULT_WEIGHT);
+        let [soft, hard] = LossTermRecipe::DEFAULT_WEIGHTS;
+        let weight_hard = self.weight_hard.unwrap_or(hard);
         let temperature = self.temperature.unwrap_or(LossTermRecipe::DEFAULT_TEMPERATURE);
         let Self { divergence, standardize, correct_teacher, .. } = *self;
-        let weight_soft = weight(self.weight_soft);
+        let weight_soft = self.weight_soft.unwrap_or(soft);
         let soft = SoftTarget { weight: weight_soft, temperature, divergence, standardize, correct_teacher };
         if weight_soft > 0.0 {
-            return self
-                .loss
-                .terms([&[LossTermRecipe::SoftTarget(soft)], &self.term[..]].concat(), weight(self.weight_hard));
+            return self.loss.terms([&[LossTermRecipe::SoftTarget(soft)], &self.term[..]].concat(), weight_hard);
         }
         let about = [
             ("--divergence", divergence != Divergence::default()),
@@ -203,7 +205,7 @@ impl TrainArgs {
         if let Some((flag, _)) = about.iter().find(|(_, given)| *given) {
             anyhow::bail!("{flag} is about the soft term, which --weight-soft 0 turns off; leave out one of the two");
         }
-        self.loss.terms(self.term.clone(), weight(self.weight_hard))
+        self.loss.terms(self.term.clone(), weight_hard)
     }
 
     /// Architecture and initialisation of the student.
@@ -228,7 +230,8 @@ impl TrainArgs {
 
     /// Training settings.
     pub(crate) fn fit(&self) -> FitRecipe {
-        self.fitting.recipe(&self.compute)
+        let projection_learning_rate = self.projection_learning_rate;
+        FitRecipe { projection_learning_rate, ..self.fitting.recipe(&self.compute) }
     }
 }
 

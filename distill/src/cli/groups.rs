@@ -309,6 +309,7 @@ impl FittingArgs {
             max_gradient_value: self.max_gradient_value,
             layer_decay: self.layer_decay,
             head_learning_rate: self.head_learning_rate,
+            projection_learning_rate: None,
             freeze: self.freeze.clone(),
             ema_decay: self.ema_decay,
             keep: self.keep,

@@ -172,13 +172,13 @@ mod tests {
         let Ok(Command::Train(train)) = parse("distill train --teacher t --cache c --data d.tsv --output o") else {
             panic!("train parses");
         };
-        let terms = [LossTermRecipe::soft_target(0.5, 2.0), LossTermRecipe::hard_label(0.5)];
+        let terms = [LossTermRecipe::soft_target(0.9, 4.0), LossTermRecipe::hard_label(0.1)];
         assert_eq!(train.loss_terms().expect("terms"), terms);
         let help = Cli::command().find_subcommand_mut("train").expect("train").render_long_help().to_string();
         for (name, default) in [
             ("dropout", 0.1),
             ("temperature", LossTermRecipe::DEFAULT_TEMPERATURE),
-            ("weight-hard", LossTermRecipe::DEFAULT_WEIGHT),
+            ("weight-hard", LossTermRecipe::DEFAULT_WEIGHTS[1]),
         ] {
             let (_, text) = help.split_once(&format!("      --{name} ")).expect("a flag");
             let (_, text) = text.split_once("[default: ").expect("a default");

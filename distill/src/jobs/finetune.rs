@@ -74,7 +74,6 @@ impl Finetuning<'_> {
         if let Some(figures) = existing.prepare(self.output, &inputs)? {
             return Ok(Trained { figures, speed: None, estimate: None });
         }
-        self.fit.say_suited_to(subject);
         let mut student = Model::on(self.compute, model.config, model.parameters)?;
         let fitted = Fit {
             objective: &objective,
@@ -87,6 +86,7 @@ impl Finetuning<'_> {
             folder: self.output,
             resume: existing.resumes(),
             tensorboard: self.tensorboard,
+            defaults: self.fit.suited_in_words(subject),
             way_on: existing.way_on(),
         }
         .run(&mut student, None)?;

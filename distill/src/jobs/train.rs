@@ -183,7 +183,6 @@ impl Training<'_> {
         if let (Some(cache), true) = (&cache, objective.needs_logits()) {
             quality::warnings(cache, &train.keys, &train.labels, objective.temperatures())?.iter().for_each(ui::say);
         }
-        self.fit.say_suited_to(subject);
         let targets = TASK.targets(&tokenizer)?;
         let mut student = Model::on(self.compute, config, parameters)?;
         let fitted = Fit {
@@ -197,6 +196,7 @@ impl Training<'_> {
             folder: self.output,
             resume: existing.resumes(),
             tensorboard: self.tensorboard,
+            defaults: self.fit.suited_in_words(subject),
             way_on: existing.way_on(),
         }
         .run(&mut student, teacher.as_mut())?;

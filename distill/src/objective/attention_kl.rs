@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::layers::{Counted, LayerMap};
-use super::relation::{add_gradient, divergence, heads, scores};
+use super::relation::{HeadColumns, add_gradient, divergence, scores};
 use super::terms::Term;
 use super::tokens::{Compares, Kind, Needs, TokenRow};
 
@@ -55,7 +55,7 @@ pub(super) fn add_attention(
     let TokenRow { student, teacher, tokens, .. } = row;
     let widths = [student, teacher].map(|values| values[0].len() / tokens);
     let mut sum = 0.0;
-    for (ours, theirs) in heads(widths[0], row.heads).zip(heads(widths[1], row.heads)) {
+    for (ours, theirs) in HeadColumns::of(widths[0], row.heads).zip(HeadColumns::of(widths[1], row.heads)) {
         let mut of_student = scores(student[0], student[1], *tokens, ours);
         let mut of_teacher = scores(teacher[0], teacher[1], *tokens, theirs);
         sum += loss(&mut of_student, &mut of_teacher);

@@ -20,9 +20,12 @@ mod hidden_mse;
 mod layers;
 mod logits_mse;
 mod pkd;
+mod projection;
+mod projections;
 mod qkv_relations;
 mod r_drop;
 mod relation;
+mod rkd;
 mod soft_target;
 pub(crate) mod softmax;
 mod terms;
@@ -38,12 +41,13 @@ use crate::signal::{TeacherRow, TeacherSignal};
 pub(crate) use class_weights::ClassWeights;
 pub(crate) use error::ObjectiveError;
 pub(crate) use hard_label::HardLabel;
+pub(crate) use projections::Projections;
 pub(crate) use r_drop::RDrop;
 pub(crate) use soft_target::{Divergence, SoftTarget};
 pub(crate) use terms::{LossTermRecipe, Reads, check, needs_teacher, without_teacher};
 use terms::{TermRow, check_terms, is_r_drop};
 pub(crate) use tokens::TokenValues;
-use tokens::{Comparisons, TokenRow};
+use tokens::{BatchRow, Comparisons};
 
 /// The training loss: a weighted sum of terms.
 #[derive(Debug, Clone, PartialEq)]
@@ -178,6 +182,11 @@ impl Objective {
     /// The first term on the values of tokens, which need a teacher that runs beside the student.
     pub(crate) fn compares_tokens(&self) -> Option<&'static str> {
         self.recipes().find(|recipe| recipe.term().compares().is_some()).map(LossTermRecipe::name)
+    }
+
+    /// New projections for the terms that need one.
+    pub(crate) fn projections(&self, seed: u64) -> Projections {
+        Projections::new(seed, self.terms.iter().map(|term| (term.recipe.name(), term.comparisons.projected)))
     }
 
     /// The taps that terms on tokens read: the student's, and the teacher's.
@@ -331,16 +340,16 @@ impl Objective {
         &self,
         values: &TokenValues<'_>,
         step: &StepCounts,
+        projections: &mut Projections,
         report: &mut LossReport,
     ) -> BTreeMap<Tap, Vec<f32>> {
         let mut gradients = BTreeMap::new();
-        for ((term, loss), of_step) in self.terms.iter().zip(&mut report.terms).zip(&step.of_terms) {
+        let terms = self.terms.iter().zip(&mut report.terms).zip(&step.of_terms).zip(projections.of_terms());
+        for (((term, loss), of_step), projection) in terms {
             if term.is_on_tokens() && *of_step > 0.0 {
                 let scale = term.recipe.weight() / of_step;
-                let of_row = |row: &TokenRow<'_>, gradient: &mut [&mut [f32]]| {
-                    term.recipe.term().add_tokens(row, scale, gradient)
-                };
-                let sum = term.comparisons.add(values, &mut gradients, of_row);
+                let add = |rows: Vec<BatchRow<'_>>| term.recipe.term().add_batch(rows, scale);
+                let sum = term.comparisons.add(values, projection, &mut gradients, add);
                 loss.loss += Weighted { sum, count: term.token_weight(values.starts) };
             }
         }

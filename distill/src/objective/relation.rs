@@ -1,29 +1,41 @@
 //! Scores between the tokens of a row, head by head, and what a loss on them says of the values they are made of. Only the
 //! scores of one row and head are held at a time.
 
+use nn::matrix::{Into, View, product};
+
+/// The columns of one head in values of all heads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeadColumns {
+    first: usize,
+    size: usize,
+}
+
+impl HeadColumns {
+    /// Those of each of so many heads.
+    pub(super) fn of(width: usize, heads: usize) -> impl Iterator<Item = Self> {
+        let size = width / heads;
+        (0..heads).map(move |head| Self { first: head * size, size })
+    }
+
+    /// `[T, d]` of values `[T, width]`.
+    fn view<'a>(&self, values: &'a [f32], tokens: usize) -> View<'a> {
+        View::new(&values[self.first..], tokens, self.size, values.len() / tokens)
+    }
+
+    /// `1 / sqrt(d)`
+    fn factor(&self) -> f32 {
+        1.0 / (self.size as f32).sqrt()
+    }
+}
+
 /// Scores between tokens: `a b^T / sqrt(d)` of one head.
 ///
 /// # Shapes
-/// - `a`, `b`: `[T, width]`; `head`: the first of its `d` columns and their number; result `[T, T]`
-pub(super) fn scores(a: &[f32], b: &[f32], tokens: usize, head: [usize; 2]) -> Vec<f32> {
-    let width = a.len() / tokens;
-    let [first, size] = head;
-    let factor = 1.0 / (size as f32).sqrt();
-    // Transposed, so that the innermost loop is over tokens.
-    let mut columns = vec![0.0; size * tokens];
-    for (token, row) in b.chunks_exact(width).enumerate() {
-        for (column, value) in row[first..first + size].iter().enumerate() {
-            columns[column * tokens + token] = factor * value;
-        }
-    }
+/// - `a`, `b`: `[T, width]`; result `[T, T]`
+pub(super) fn scores(a: &[f32], b: &[f32], tokens: usize, head: HeadColumns) -> Vec<f32> {
     let mut scores = vec![0.0; tokens * tokens];
-    for (row, scores) in a.chunks_exact(width).zip(scores.chunks_exact_mut(tokens)) {
-        for (value, column) in row[first..first + size].iter().zip(columns.chunks_exact(tokens)) {
-            for (score, other) in scores.iter_mut().zip(column) {
-                *score += value * other;
-            }
-        }
-    }
+    let [a, b] = [a, b].map(|values| head.view(values, tokens));
+    product(a, b.transposed(), head.factor(), &mut scores, tokens, Into::Fresh);
     scores
 }
 
@@ -32,21 +44,12 @@ pub(super) fn scores(a: &[f32], b: &[f32], tokens: usize, head: [usize; 2]) -> V
 ///
 /// # Shapes
 /// - `d_scores`: `[T, T]`; `b`, `d_a`: `[T, width]`
-pub(super) fn add_gradient(d_scores: &[f32], b: &[f32], head: [usize; 2], d_a: &mut [f32], transposed: bool) {
+pub(super) fn add_gradient(d_scores: &[f32], b: &[f32], head: HeadColumns, d_a: &mut [f32], transposed: bool) {
     let tokens = d_scores.len().isqrt();
     let width = b.len() / tokens;
-    let [first, size] = head;
-    let factor = 1.0 / (size as f32).sqrt();
-    for (token, d_row) in d_a.chunks_exact_mut(width).enumerate() {
-        let d_row = &mut d_row[first..first + size];
-        for (other, row) in b.chunks_exact(width).enumerate() {
-            let at = if transposed { other * tokens + token } else { token * tokens + other };
-            let by = factor * d_scores[at];
-            for (d_value, value) in d_row.iter_mut().zip(&row[first..first + size]) {
-                *d_value += by * value;
-            }
-        }
-    }
+    let d_scores = View::new(d_scores, tokens, tokens, tokens);
+    let d_scores = if transposed { d_scores.transposed() } else { d_scores };
+    product(d_scores, head.view(b, tokens), head.factor(), &mut d_a[head.first..], width, Into::Sum);
 }
 
 /// The divergence of the student's softmax from the teacher's, summed over the tokens of a row: `KL(teacher || student)`. The
@@ -79,12 +82,6 @@ fn log_softmax(scores: &mut [f32]) {
     scores.iter_mut().for_each(|score| *score -= log_sum);
 }
 
-/// Heads of values that wide: the first column of each, and their number of columns.
-pub(super) fn heads(width: usize, heads: usize) -> impl Iterator<Item = [usize; 2]> {
-    let size = width / heads;
-    (0..heads).map(move |head| [head * size, size])
-}
-
 /// The divergence of a relation of values with themselves, summed over heads and the tokens of a row; adds its gradient.
 ///
 /// # Shapes
@@ -93,13 +90,13 @@ pub(super) fn add_own(
     student: &[f32],
     teacher: &[f32],
     tokens: usize,
-    split: usize,
+    heads: usize,
     scale: f64,
     gradient: &mut [f32],
 ) -> f64 {
     let widths = [student, teacher].map(|values| values.len() / tokens);
     let mut loss = 0.0;
-    for (ours, theirs) in heads(widths[0], split).zip(heads(widths[1], split)) {
+    for (ours, theirs) in HeadColumns::of(widths[0], heads).zip(HeadColumns::of(widths[1], heads)) {
         let (mut q, mut p) = (scores(student, student, tokens, ours), scores(teacher, teacher, tokens, theirs));
         loss += divergence(&mut q, &mut p, scale);
         add_gradient(&q, student, ours, gradient, false);

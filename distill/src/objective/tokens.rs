@@ -1,12 +1,13 @@
 //! What terms on the values of tokens see: those of student and teacher at the same tokens of a row, layer by layer.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use nn::{EncoderConfig, Tap};
-use rayon::prelude::*;
 
 use super::error::ObjectiveError;
 use super::layers::{Counted, LayerMap};
+use super::projection::Projection;
 
 /// A kind of values that every layer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +30,12 @@ pub(super) struct Compares<'a> {
 /// What both models must have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
-    /// The width of the values.
+    /// The width of hidden states; a student of another one gets a projection.
     Width,
     /// The number of attention heads.
     Heads,
+    /// Nothing.
+    Nothing,
     /// Widths that so many heads divide; if not given, the teacher's number of heads.
     Divided(Option<usize>),
 }
@@ -44,6 +47,8 @@ pub(super) struct Comparisons {
     pub(super) pairs: Vec<[Vec<Tap>; 2]>,
     /// Heads that the values are split into.
     pub(super) heads: usize,
+    /// The widths of student and teacher, where a projection makes one of the other.
+    pub(super) projected: Option<[usize; 2]>,
 }
 
 /// The values of a row at one pair of layers, by kind.
@@ -58,6 +63,9 @@ pub(super) struct TokenRow<'a> {
     /// Pairs of layers that the term compares.
     pub(super) pairs: usize,
 }
+
+/// A row with its gradient of each kind, `[T, width]` in the student's width.
+pub(super) type BatchRow<'a> = (TokenRow<'a>, Vec<&'a mut [f32]>);
 
 /// The values of a micro-batch.
 ///
@@ -94,17 +102,10 @@ impl Comparisons {
         let pairs = layers.pairs(counted, [student.num_layers, teacher.num_layers]).map_err(refuse)?;
         let of_kinds = |layer: usize| kinds.iter().map(|kind| kind.tap(layer)).collect();
         let pairs = pairs.into_iter().map(|pair| pair.map(of_kinds)).collect();
+        let widths = [student, teacher].map(|model| model.hidden_size);
+        let projected = Some(widths).filter(|[ours, theirs]| needs == Needs::Width && ours != theirs);
         let heads = match needs {
-            Needs::Width => {
-                let [ours, theirs] = [student, teacher].map(|model| model.hidden_size);
-                if ours != theirs {
-                    return Err(refuse(format!(
-                        "the student's hidden states are {ours} wide, the teacher's {theirs}: give the student --hidden-size \
-                         {theirs}, or take a term on relations between tokens, such as qkv_relations"
-                    )));
-                }
-                1
-            }
+            Needs::Width | Needs::Nothing => 1,
             Needs::Heads => {
                 let [ours, theirs] = [student, teacher].map(|model| model.num_heads);
                 if ours != theirs {
@@ -128,53 +129,75 @@ impl Comparisons {
                 heads
             }
         };
-        Ok(Self { pairs, heads })
+        Ok(Self { pairs, heads, projected })
     }
 
-    /// Adds a term's gradient, and returns its loss times the weight of the rows, `add` being the term for a row at a pair of
-    /// layers. Rows are computed side by side, each by
-    /// itself, so that bits do not depend on the number of threads.
+    /// Adds a term's gradient, and returns its loss times the weight of the rows, `add` being the term for all rows at a
+    /// pair of layers. Hidden states of another width are compared through the projection.
     pub(super) fn add(
         &self,
         values: &TokenValues<'_>,
+        mut projection: Option<&mut Projection>,
         gradients: &mut BTreeMap<Tap, Vec<f32>>,
-        add: impl Fn(&TokenRow<'_>, &mut [&mut [f32]]) -> f64 + Sync,
+        add: impl Fn(Vec<BatchRow<'_>>) -> f64,
     ) -> f64 {
         let mut loss = 0.0;
-        let all = *values.starts.last().unwrap_or(&0) as usize;
         for [ours, theirs] in &self.pairs {
-            let rows = values.starts.windows(2).map(|ends| ends[0] as usize..ends[1] as usize);
-            let part = |all_values: &'_ BTreeMap<Tap, Vec<f32>>, tap: &Tap, row: &std::ops::Range<usize>| {
-                let width = all_values[tap].len() / all.max(1);
-                row.start * width..row.end * width
-            };
-            let mut taken: Vec<(Tap, Vec<f32>)> =
-                ours.iter().map(|tap| (*tap, gradients.remove(tap).unwrap_or_default())).collect();
-            for (tap, gradient) in &mut taken {
-                gradient.resize(values.student[tap].len(), 0.0);
+            let student: Vec<&[f32]> = ours.iter().map(|tap| values.student[tap].as_slice()).collect();
+            let teacher: Vec<&[f32]> = theirs.iter().map(|tap| values.teacher[tap].as_slice()).collect();
+            // Out of the map for as long as all of them are written to.
+            let mut taken: Vec<Vec<f32>> = ours.iter().map(|tap| gradients.remove(tap).unwrap_or_default()).collect();
+            for (gradient, values) in taken.iter_mut().zip(&student) {
+                gradient.resize(values.len(), 0.0);
             }
-            let mut rests: Vec<&mut [f32]> = taken.iter_mut().map(|(_, gradient)| gradient.as_mut_slice()).collect();
-            let mut work = Vec::with_capacity(values.starts.len());
-            for row in rows {
-                let student = ours.iter().map(|tap| &values.student[tap][part(values.student, tap, &row)]).collect();
-                let teacher = theirs.iter().map(|tap| &values.teacher[tap][part(values.teacher, tap, &row)]).collect();
-                let gradient: Vec<&mut [f32]> = ours
-                    .iter()
-                    .zip(&mut rests)
-                    .map(|(tap, rest)| {
-                        let length = part(values.student, tap, &row).len();
-                        let (first, others) = std::mem::take(rest).split_at_mut(length);
-                        *rest = others;
-                        first
-                    })
-                    .collect();
-                let (tokens, heads, pairs) = (row.len(), self.heads, self.pairs.len());
-                work.push((TokenRow { student, teacher, tokens, heads, pairs }, gradient));
+            match projection.as_deref_mut() {
+                None => {
+                    let gradients = taken.iter_mut().map(Vec::as_mut_slice).collect();
+                    loss += self.add_pair(values.starts, &student, &teacher, gradients, &add);
+                }
+                Some(projection) => {
+                    let projected = projection.apply(student[0]);
+                    let mut d_projected = vec![0.0; projected.len()];
+                    loss += self.add_pair(values.starts, &[&projected], &teacher, vec![&mut d_projected], &add);
+                    projection.add_gradient(student[0], &d_projected, &mut taken[0]);
+                }
             }
-            let losses: Vec<f64> = work.into_par_iter().map(|(row, mut gradient)| add(&row, &mut gradient)).collect();
-            loss += losses.iter().sum::<f64>();
-            gradients.extend(taken);
+            gradients.extend(ours.iter().copied().zip(taken));
         }
         loss
+    }
+
+    /// One pair of layers.
+    fn add_pair(
+        &self,
+        starts: &[u32],
+        student: &[&[f32]],
+        teacher: &[&[f32]],
+        mut gradients: Vec<&mut [f32]>,
+        add: &impl Fn(Vec<BatchRow<'_>>) -> f64,
+    ) -> f64 {
+        let all = *starts.last().unwrap_or(&0) as usize;
+        let part = |values: &[f32], row: &Range<usize>| {
+            let width = values.len() / all.max(1);
+            row.start * width..row.end * width
+        };
+        let mut work = Vec::with_capacity(starts.len());
+        for row in starts.windows(2).map(|ends| ends[0] as usize..ends[1] as usize) {
+            let of_row = |values: &[&'_ [f32]]| -> Vec<Range<usize>> {
+                values.iter().map(|values| part(values, &row)).collect()
+            };
+            let (ours, theirs) = (of_row(student), of_row(teacher));
+            let mut gradient = Vec::with_capacity(gradients.len());
+            for (rest, span) in gradients.iter_mut().zip(&ours) {
+                let (first, others) = std::mem::take(rest).split_at_mut(span.len());
+                gradient.push(first);
+                *rest = others;
+            }
+            let student = student.iter().zip(ours).map(|(values, span)| &values[span]).collect();
+            let teacher = teacher.iter().zip(theirs).map(|(values, span)| &values[span]).collect();
+            let (tokens, heads, pairs) = (row.len(), self.heads, self.pairs.len());
+            work.push((TokenRow { student, teacher, tokens, heads, pairs }, gradient));
+        }
+        add(work)
     }
 }

@@ -62,6 +62,9 @@ pub(crate) struct FitRecipe {
     /// `None` for that of the encoder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) head_learning_rate: Option<f64>,
+    /// Of projections of hidden states to the teacher's width; `None` for that of random weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) projection_learning_rate: Option<f64>,
     /// Parameters that stay as they are: `embeddings`, `head`, layers such as `0` or `0-3`, beginnings of names.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) freeze: Vec<String>,
@@ -125,6 +128,7 @@ impl FitRecipe {
         max_gradient_value: None,
         layer_decay: 1.0,
         head_learning_rate: None,
+        projection_learning_rate: None,
         freeze: Vec::new(),
         ema_decay: None,
         keep: Keep::Best,
@@ -271,6 +275,7 @@ impl FitRecipe {
             Check::Number("train.max_gradient_value", self.max_gradient_value.unwrap_or(1.0), ABOVE_ZERO),
             Check::Number("train.layer_decay", self.layer_decay, PART),
             Check::Number("train.head_learning_rate", self.head_learning_rate.unwrap_or(1.0), ABOVE_ZERO),
+            Check::Number("train.projection_learning_rate", self.projection_learning_rate.unwrap_or(1.0), ABOVE_ZERO),
             Check::Number("train.ema_decay", self.ema_decay.unwrap_or(0.0), PROBABILITY),
             Check::Number("train.weight_decay", self.weight_decay, ZERO_OR_MORE),
             Check::Number("train.warmup_ratio", self.warmup_ratio, FRACTION),

@@ -25,7 +25,7 @@ struct Length {
 const TRAINED: Length = Length { steps: 1000, least_epochs: 3, most_epochs: 40 };
 
 /// One that starts at random.
-const RANDOM: Length = Length { steps: 3000, least_epochs: 5, most_epochs: 100 };
+const RANDOM: Length = Length { steps: 2500, least_epochs: 5, most_epochs: 100 };
 
 /// What a training is of, as far as its defaults depend on it.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +66,11 @@ impl FitRecipe {
         self.learning_rate.unwrap_or(BASE_RATE)
     }
 
+    /// The peak of the learning rate of projections, which start at random.
+    pub(crate) fn projection_learning_rate(&self) -> f64 {
+        self.projection_learning_rate.unwrap_or(HIGHEST_RATE)
+    }
+
     /// The same with the epochs that suit so many rows, where none are given.
     pub(super) fn with_epochs_for(&self, rows: usize, trained: bool) -> Self {
         let Length { steps, least_epochs, most_epochs } = if trained { TRAINED } else { RANDOM };
@@ -73,8 +78,8 @@ impl FitRecipe {
         Self { epochs: self.epochs.or(Some(epochs)), ..self.clone() }
     }
 
-    /// Says which settings nobody has given, and what they are.
-    pub(crate) fn say_suited_to(&self, subject: Subject) {
+    /// The settings that nobody has given, in words; none if all are.
+    pub(crate) fn suited_in_words(&self, subject: Subject) -> Option<String> {
         let suited = self.suited_to(subject);
         let Subject { rows, width, trained } = subject;
         let epochs = self.epochs.is_none() && self.max_steps.is_none();
@@ -83,9 +88,7 @@ impl FitRecipe {
         let of_width = format!("--learning-rate {} for {start} {width} wide", suited.learning_rate());
         let said = [(epochs, of_rows), (self.learning_rate.is_none(), of_width)];
         let said: Vec<String> = said.into_iter().filter(|(said, _)| *said).map(|(_, words)| words).collect();
-        if !said.is_empty() {
-            ui::say(format!("by default: {}", said.join(", ")));
-        }
+        (!said.is_empty()).then(|| format!("by default: {}", said.join(", ")))
     }
 }
 

@@ -18,8 +18,8 @@ use crate::ui;
 
 /// What a student learns from its teacher and from labels, unless told otherwise.
 pub(crate) const TERMS_WITH_TEACHER: [LossTermRecipe; 2] = [
-    LossTermRecipe::soft_target(LossTermRecipe::DEFAULT_WEIGHT, LossTermRecipe::DEFAULT_TEMPERATURE),
-    LossTermRecipe::hard_label(LossTermRecipe::DEFAULT_WEIGHT),
+    LossTermRecipe::soft_target(LossTermRecipe::DEFAULT_WEIGHTS[0], LossTermRecipe::DEFAULT_TEMPERATURE),
+    LossTermRecipe::hard_label(LossTermRecipe::DEFAULT_WEIGHTS[1]),
 ];
 
 /// Loads a model that has a classification head.

@@ -45,6 +45,9 @@ pub(crate) struct State {
     /// Steps that the optimiser has taken.
     #[serde(default)]
     optimizer_steps: Option<u64>,
+    /// Steps that each projection has taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) projection_steps: Vec<u64>,
     /// Size of `metrics.jsonl` at that time, in bytes.
     pub(crate) metrics_bytes: u64,
     /// The best evaluation so far.
@@ -66,8 +69,18 @@ impl State {
         inputs: RunInputs,
         products: Option<ProductChoices>,
     ) -> Self {
-        let (schema_version, optimizer_steps) = (SCHEMA_VERSION, None);
-        Self { schema_version, step, optimizer_steps, metrics_bytes, best, progress, inputs, products }
+        let (schema_version, optimizer_steps, projection_steps) = (SCHEMA_VERSION, None, Vec::new());
+        Self {
+            schema_version,
+            step,
+            optimizer_steps,
+            projection_steps,
+            metrics_bytes,
+            best,
+            progress,
+            inputs,
+            products,
+        }
     }
 }
 
@@ -75,6 +88,8 @@ impl State {
 pub(crate) struct Restored {
     pub(crate) state: State,
     pub(crate) optimizer: AdamW,
+    /// Values of the projections; empty without any.
+    pub(crate) projections: Vec<f32>,
     pub(crate) best_parameters: Option<Vec<f32>>,
 }
 
@@ -98,6 +113,8 @@ struct Copied {
     second_moment: Vec<f32>,
     /// The moving average of the parameters; empty without one.
     average: Vec<f32>,
+    /// Values of the projections; empty without any.
+    projections: Vec<f32>,
 }
 
 impl Writer {
@@ -119,12 +136,15 @@ impl Writer {
         mut state: State,
         parameters: &Parameters,
         optimizer: &AdamW,
+        (projection_steps, projections): (Vec<u64>, Vec<f32>),
         best_parameters: Option<Arc<Vec<f32>>>,
     ) -> anyhow::Result<()> {
         let _span = debug_span!("checkpoint").entered();
         let mut copied = self.wait()?;
         let (steps, first, second) = optimizer.state();
         state.optimizer_steps = Some(steps);
+        state.projection_steps = projection_steps;
+        copied.projections = projections;
         let buffers = [
             (&mut copied.parameters, parameters.flat()),
             (&mut copied.first_moment, first),
@@ -173,9 +193,8 @@ fn write(folder: &Path, state: &State, copied: &Copied, best_parameters: Option<
         ("first_moment", &copied.first_moment),
         ("second_moment", &copied.second_moment),
     ];
-    tensors.extend(
-        Some(copied.average.as_slice()).filter(|average| !average.is_empty()).map(|average| ("average", average)),
-    );
+    let others = [("average", copied.average.as_slice()), ("projections", &copied.projections)];
+    tensors.extend(others.into_iter().filter(|(_, values)| !values.is_empty()));
     tensors.extend(best_parameters.map(|best| ("best_parameters", best)));
     let state = serde_json::to_string(state)?;
     let checksum = checksum(&state, tensors.iter().map(|(name, values)| (*name, little_endian(values))));
@@ -304,13 +323,17 @@ fn parse(
         )));
     }
     let layout: Arc<Layout> = parameters.layout().clone();
-    let flat = |name: &str| -> Result<Vec<f32>, Unread> {
+    let values = |name: &str| -> Result<Vec<f32>, Unread> {
         let tensor = tensors.tensor(name).map_err(damaged)?;
         let (values, _) = tensor.data().as_chunks::<4>();
-        if values.len() != layout.len() {
-            return Err(damaged(format!("`{name}` has {} values, the model {}", values.len(), layout.len())));
-        }
         Ok(values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    };
+    let flat = |name: &str| -> Result<Vec<f32>, Unread> {
+        let values = values(name)?;
+        match values.len() == layout.len() {
+            true => Ok(values),
+            false => Err(damaged(format!("`{name}` has {} values, the model {}", values.len(), layout.len()))),
+        }
     };
     let steps = state.optimizer_steps.unwrap_or(state.step as u64);
     let (first, second) = (flat("first_moment")?, flat("second_moment")?);
@@ -320,7 +343,8 @@ fn parse(
     let optimizer = optimizer::with_settings(optimizer, recipe, &layout, || average).map_err(Unread::Other)?;
     let best_parameters = state.best.as_ref().map(|_| flat("best_parameters")).transpose()?;
     parameters.flat_mut().copy_from_slice(&flat("parameters")?);
-    Ok(Restored { state, optimizer, best_parameters })
+    let projections = if state.projection_steps.is_empty() { Vec::new() } else { values("projections")? };
+    Ok(Restored { state, optimizer, projections, best_parameters })
 }
 
 /// Removes the checkpoints of a run that is complete.

@@ -33,7 +33,7 @@ use nn::{AdamW, Compute, Model};
 use crate::device;
 use crate::hint::HintExt;
 use crate::interrupt;
-use crate::objective::Objective;
+use crate::objective::{Objective, Projections};
 use crate::recipe::FitRecipe;
 use crate::run_record::RunInputs;
 use crate::scores::{Evaluated, Scores};
@@ -51,12 +51,12 @@ use progress::Progress;
 pub(crate) use rows::FitRows;
 pub(crate) use skipped::Diverged;
 
-use step::{Examples, Learner};
+use step::{Examples, Learner, ProjectionRates};
 pub(crate) use watch::Speed;
 use watch::Watch;
 
 /// The inputs of a training run, besides the model.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Fit<'a> {
     pub(crate) objective: &'a Objective,
     pub(crate) train: &'a FitRows,
@@ -72,6 +72,8 @@ pub(crate) struct Fit<'a> {
     pub(crate) resume: bool,
     /// Whether to write event files for TensorBoard.
     pub(crate) tensorboard: bool,
+    /// The settings that nobody has given, in words.
+    pub(crate) defaults: Option<String>,
     /// How to resume after Ctrl-C, for the message.
     pub(crate) way_on: &'a str,
 }
@@ -145,11 +147,15 @@ impl Fit<'_> {
             }
         };
         self.check_coupling(&recipe)?;
+        if recipe.projection_learning_rate.is_some() && self.objective.projections(0).is_empty() {
+            ui::say("--projection-learning-rate is left out: no term compares hidden states of two widths");
+        }
         let estimate = Estimate { bytes, seconds };
         let plan = Plan::new(steps_per_epoch, &recipe)?;
+        self.defaults.iter().for_each(ui::say);
         estimate.say(plan.total_steps);
         let inputs = RunInputs { fit: recipe.clone(), ..self.inputs.clone() };
-        let fit = Fit { recipe: &recipe, inputs: &inputs, ..*self };
+        let fit = Fit { recipe: &recipe, inputs: &inputs, ..self.clone() };
         let start = fit.start(student, restored)?;
         let (first, end) = (start.first_step, plan.total_steps);
         let sampler = self.train.sampler(&recipe, views)?;
@@ -184,11 +190,15 @@ impl Fit<'_> {
         estimate: Estimate,
         mut feed: Feed,
     ) -> anyhow::Result<Fitted> {
-        let Start { optimizer, first_step, mut kept, metrics_bytes, mut progress } = start;
+        let Start { optimizer, projections, first_step, mut kept, metrics_bytes, mut progress } = start;
         let (recipe, total_steps) = (self.recipe, plan.total_steps);
         let whole_rows = self.cache.is_none_or(cached::whole_rows);
         let learner = Learner::new(student, self.objective, optimizer, recipe.clip(), whole_rows)?;
-        let mut learner = learner.beside(teacher);
+        let rates = ProjectionRates {
+            factor: recipe.projection_learning_rate() / recipe.learning_rate(),
+            weight_decay: recipe.weight_decay,
+        };
+        let mut learner = learner.beside(teacher).projecting(projections, rates);
         let (folder, rows) = (self.folder, recipe.batch_rows);
         let mut watch = Watch::start(folder, metrics_bytes, first_step, total_steps, rows, self.tensorboard)?;
         let mut writer = Writer::new(self.folder, recipe.checkpoint_every, recipe.checkpoint_minutes);
@@ -223,7 +233,7 @@ impl Fit<'_> {
                 let (progress, inputs) = (progress.clone(), self.inputs.clone());
                 let state = State::new(steps, watch.metrics_bytes()?, best, progress, inputs, products);
                 let (parameters, optimizer) = learner.model.state()?;
-                writer.save(state, parameters, &optimizer, best_parameters)?;
+                writer.save(state, parameters, &optimizer, learner.projections.state(), best_parameters)?;
             }
             if stop && !over {
                 writer.finish()?;
@@ -328,15 +338,19 @@ impl Fit<'_> {
         Ok(match restored {
             None => Start {
                 optimizer: optimizer::start(self.recipe, student.parameters())?,
+                projections: self.objective.projections(self.recipe.seed),
                 first_step: 0,
                 kept: Kept::new(keep, metric, None, None),
                 metrics_bytes: 0,
                 progress: Progress::default(),
             },
-            Some(Restored { state, optimizer, best_parameters }) => {
+            Some(Restored { state, optimizer, projections: values, best_parameters }) => {
                 ui::say(format!("going on after step {}", ui::count(state.step as u64)));
+                let projections = self.objective.projections(self.recipe.seed);
+                let projections = projections.restored(&state.projection_steps, &values);
                 Start {
                     optimizer,
+                    projections: projections.context("the checkpoint's projections are of other terms")?,
                     first_step: state.step,
                     kept: Kept::new(keep, metric, state.best, best_parameters),
                     metrics_bytes: state.metrics_bytes,
@@ -355,6 +369,7 @@ fn products_of(compute: &Compute) -> Option<ProductChoices> {
 /// Where a training starts.
 struct Start {
     optimizer: AdamW,
+    projections: Projections,
     first_step: usize,
     kept: Kept,
     metrics_bytes: u64,

@@ -12,7 +12,7 @@ use nn::{AdamW, Clip, DropoutRng, Mode, Model, PackedInput, SoftHardLoss, StepRa
 use tracing::debug_span;
 
 use crate::inference::{announce, packed};
-use crate::objective::{FusedLoss, LossReport, Objective, ObjectiveRows, StepCounts, TokenValues};
+use crate::objective::{FusedLoss, LossReport, Objective, ObjectiveRows, Projections, StepCounts, TokenValues};
 use crate::signal::TeacherSignal;
 use crate::tasks::{Questions, Targets};
 
@@ -64,6 +64,9 @@ pub(crate) struct Learner<'a> {
     /// Runs beside it on the same rows.
     teacher: Option<&'a mut Model>,
     objective: &'a Objective,
+    /// Of hidden states to the teacher's width, where terms need it.
+    pub(crate) projections: Projections,
+    projection_rates: ProjectionRates,
     clip: Clip,
     /// The loss in the form that a device can compute; otherwise the host computes it.
     fused: Option<FusedLoss>,
@@ -73,6 +76,20 @@ pub(crate) struct Learner<'a> {
     loss: LossReport,
     /// Steps whose outcome is not yet known.
     open: VecDeque<Open>,
+}
+
+/// How projections are trained.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ProjectionRates {
+    /// What the student's learning rate is multiplied by.
+    pub(crate) factor: f64,
+    pub(crate) weight_decay: f64,
+}
+
+impl Default for ProjectionRates {
+    fn default() -> Self {
+        Self { factor: 1.0, weight_decay: 0.0 }
+    }
 }
 
 struct Open {
@@ -106,12 +123,30 @@ impl<'a> Learner<'a> {
         let fused = objective.fused().filter(|_| whole_rows);
         model.begin(optimizer)?;
         let loss = objective.no_loss();
-        Ok(Self { model, teacher: None, objective, clip, fused, on_device: false, loss, open: VecDeque::new() })
+        let (projections, projection_rates) = (objective.projections(0), ProjectionRates::default());
+        Ok(Self {
+            model,
+            teacher: None,
+            objective,
+            projections,
+            projection_rates,
+            clip,
+            fused,
+            on_device: false,
+            loss,
+            open: VecDeque::new(),
+        })
     }
 
     /// With a teacher that runs beside the student, without dropout, on what [`Examples::read_by_teacher`] says.
     pub(crate) fn beside(mut self, teacher: Option<&'a mut Model>) -> Self {
         self.teacher = teacher;
+        self
+    }
+
+    /// With these projections, trained at these rates.
+    pub(crate) fn projecting(mut self, projections: Projections, rates: ProjectionRates) -> Self {
+        (self.projections, self.projection_rates) = (projections, rates);
         self
     }
 
@@ -128,6 +163,8 @@ impl<'a> Learner<'a> {
         let (counts, rows) = self.add_up(number, micro_batches, seed, None)?;
         let rates = StepRates { learning_rate, clip: self.clip };
         debug_span!("update").in_scope(|| self.model.step(number as u64, rates))?;
+        let ProjectionRates { factor, weight_decay } = self.projection_rates;
+        self.projections.step(factor * learning_rate, weight_decay, self.clip);
         let loss = std::mem::replace(&mut self.loss, self.objective.no_loss());
         self.open.push_back(Open { counts, learning_rate, loss: (!self.on_device).then_some(loss) });
         Ok(rows)
@@ -152,6 +189,7 @@ impl<'a> Learner<'a> {
             let squares = self.model.gradients()?.flat().iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
             norms.push(squares.sqrt());
             self.model.clear_gradients()?;
+            self.projections.clear();
             self.loss = self.objective.no_loss();
         }
         let sum: f64 = norms.iter().sum();
@@ -246,7 +284,9 @@ impl<'a> Learner<'a> {
                 values.insert(tap, self.model.read(&mut pass, tap)?);
             }
             let values = TokenValues { starts: &batch.starts, student: &values, teacher: &of_teacher };
-            for (tap, gradient) in self.objective.evaluate_tokens(&values, counts, &mut self.loss) {
+            for (tap, gradient) in
+                self.objective.evaluate_tokens(&values, counts, &mut self.projections, &mut self.loss)
+            {
                 pass.enter(tap, gradient)?;
             }
         }

@@ -20,6 +20,7 @@ mod error;
 mod family;
 mod flops;
 pub mod hf;
+pub mod matrix;
 mod model;
 pub mod names;
 mod op;

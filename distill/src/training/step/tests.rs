@@ -276,7 +276,8 @@ fn that_holds_with_a_teacher_beside_the_student() {
 /// Measured apart and added up, the terms' gradients are that of the loss.
 #[test]
 fn the_shares_of_the_terms_leave_a_step_as_it_is() {
-    let terms = [&[SOFT, HARD], &on_tokens()[..]].concat();
+    let rkd = "rkd,weight=0.2".parse().expect("a term");
+    let terms = [&[SOFT, HARD, rkd], &on_tokens()[..]].concat();
     let (ours, theirs) = (student(&Compute::Cpu), teacher(&Compute::Cpu));
     let objective = Objective::new(&terms, &[], &[]).expect("an objective");
     let objective = objective.between(&ours.config().encoder, &theirs.config().encoder).expect("comparable models");
@@ -293,7 +294,7 @@ fn the_shares_of_the_terms_leave_a_step_as_it_is() {
         read_by_teacher: Some(&encodings),
         views: 1,
     };
-    let prepared = examples.prepare(0, &[vec![0, 1], vec![2, 3]]).expect("rows");
+    let prepared = examples.prepare(0, &[vec![0, 1, 2, 3]]).expect("rows");
     let stepped = |measured: bool| {
         let (mut model, mut frozen) = (student(&Compute::Cpu), teacher(&Compute::Cpu));
         let optimizer = AdamW::new(model.parameters().layout().clone(), 0.01);

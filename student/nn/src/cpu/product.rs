@@ -32,8 +32,8 @@ macro_rules! dispatch {
 }
 
 /// A matrix in a slice: row major, rows `stride` apart, or the transposed of such a one.
-#[derive(Clone, Copy)]
-pub(crate) struct View<'a> {
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
     data: &'a [f32],
     rows: usize,
     cols: usize,
@@ -43,29 +43,36 @@ pub(crate) struct View<'a> {
 
 impl<'a> View<'a> {
     /// The matrix with these sizes that starts at the head of `data`.
-    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
+    ///
+    /// # Panics
+    /// If rows overlap, or reach beyond the slice.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
         assert!(cols <= stride, "rows overlap");
         assert!(rows == 0 || (rows - 1) * stride + cols <= data.len(), "the view reaches beyond its slice");
         Self { data, rows, cols, row_stride: stride, col_stride: 1 }
     }
 
     /// The transposed matrix.
-    pub(crate) fn transposed(self) -> Self {
+    pub fn transposed(self) -> Self {
         Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 }
 
 /// What to do with the content of the destination.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Into {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Into {
     /// Overwrite it.
     Fresh,
     /// Add to it.
     Sum,
 }
 
-/// `out (+)= scale * left * right`, with `out` row major, rows `stride` apart.
-pub(crate) fn product(left: View<'_>, right: View<'_>, scale: f32, out: &mut [f32], stride: usize, into: Into) {
+/// `out (+)= scale * left * right`, with `out` row major, rows `stride` apart. Each element is one sum over the inner index in
+/// order.
+///
+/// # Panics
+/// If the inner sizes differ, or the result reaches beyond its destination.
+pub fn product(left: View<'_>, right: View<'_>, scale: f32, out: &mut [f32], stride: usize, into: Into) {
     multiply(left, Right::View(right), scale, out, stride, into);
 }
 
