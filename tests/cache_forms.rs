@@ -192,7 +192,7 @@ fn a_sample_is_drawn_by_its_seed() {
 #[test]
 fn a_sample_says_nothing_of_the_teacher_s_first_choice() {
     let place = Workplace::new();
-    place.json(&format!("{CACHE} --sample 4 --sample-temperature 2"));
+    place.json(&format!("{CACHE} --sample 4 --sample-temperature 4"));
     let report = place.json(&format!("{TRAIN} --output student"));
     assert_eq!(report["agreement"], Value::Null);
     let data = place.json("cache inspect cache --data train.tsv")["data"].clone();

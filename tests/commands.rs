@@ -73,7 +73,7 @@ fn every_file_of_a_run_has_its_schema_version() {
     let events: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert!(events.iter().all(|event| event["schema_version"] == 2), "{metrics}");
     let kinds: Vec<&Value> = events.iter().map(|event| &event["event"]).collect();
-    assert_eq!(kinds, ["step", "evaluation"]);
+    assert_eq!(kinds, ["gradient", "gradient", "gradient", "step", "evaluation"]);
 }
 
 #[test]

@@ -40,15 +40,18 @@ fn event_files_hold_what_the_metrics_hold_and_change_nothing() {
     assert_eq!(records.len(), 2 + metrics.lines().count());
     assert!(holds(&records[0], "brain.Event:2"));
     for (tag, record) in [
-        ("loss/total", 2),
-        ("loss/soft_target", 2),
-        ("loss/hard_label", 2),
-        ("training/learning_rate", 2),
-        ("training/gradient_norm", 2),
-        ("validation/loss", 3),
-        ("validation/accuracy", 3),
-        ("validation/macro_f1", 3),
-        ("validation/agreement", 3),
+        // Before steps 1, 4 and 16.
+        ("gradient_share/soft_target", 2),
+        ("gradient_share/hard_label", 4),
+        ("loss/total", 5),
+        ("loss/soft_target", 5),
+        ("loss/hard_label", 5),
+        ("training/learning_rate", 5),
+        ("training/gradient_norm", 5),
+        ("validation/loss", 6),
+        ("validation/accuracy", 6),
+        ("validation/macro_f1", 6),
+        ("validation/agreement", 6),
     ] {
         assert!(holds(&records[record], tag), "no {tag}");
     }
@@ -204,7 +207,7 @@ fn what_cannot_be_plotted_is_refused_by_name() {
     with("");
     place.refuses("plot all/student", &["metrics.jsonl: nothing is logged yet", "every 50 steps"]);
     with(&format!("{metrics}{{\"schema_ver\n{metrics}"));
-    place.refuses("plot all/student", &["metrics.jsonl: line 3: damaged", "--resume repairs", "remove the line"]);
+    place.refuses("plot all/student", &["metrics.jsonl: line 6: damaged", "--resume repairs", "remove the line"]);
     with(&metrics.replace("\"schema_version\":2", "\"schema_version\":3"));
     place.refuses("plot all/student", &["line 1: schema_version is 3, this build reads up to 2"]);
     // A run at work may be in the middle of a line.

@@ -12,7 +12,8 @@ mod optimizer; // which parameters are trained, at which rate, and the average t
 mod pretrained; // students that were trained before, teachers that are not here
 mod propose; // students that fit, counted and timed
 mod recipes; // `run` and `demo`: one folder, each stage done once
-mod signals;
+mod signals; // a teacher beside its student, and texts without labels
+mod stages; // trainings one after another
 mod students; // what a student starts from, and its sizes
 mod tune; // settings that are searched for, and what is chosen
 

@@ -1,8 +1,10 @@
 //! A teacher that runs beside its student: terms on the values of tokens, and its logits without a cache.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use crate::support::{TRAIN, Workplace};
+use crate::support::{TRAIN, Workplace, rows, tsv};
 
 fn last_step(place: &Workplace, run: &str) -> Value {
     let metrics = place.read(&format!("{run}/metrics.jsonl"));
@@ -131,4 +133,48 @@ fn a_projection_is_trained_and_resumed_and_never_exported() {
     assert!(of(&moved) < of(&still), "{moved} {still}");
     let said = place.run(&format!("{TRAIN} --projection-learning-rate 1e-3 --max-steps 1 --output none")).stderr;
     assert!(said.contains("--projection-learning-rate is left out"), "{said}");
+}
+
+/// Texts without labels: answered, learned from, and kept apart from what is measured on.
+#[test]
+fn texts_without_labels_are_learned_from_and_never_measured_on() {
+    let place = Workplace::new();
+    let all = rows(&place.read("train.tsv"));
+    let (labelled, others) = all.split_at(200);
+    place.write("labelled.tsv", tsv(labelled));
+    let tested = rows(&place.read("test.tsv"));
+    // Of these, 20 are labelled rows, 30 are test rows and 5 are there twice.
+    let texts: Vec<String> =
+        [&labelled[..20], &tested[..30], others, &others[..5]].concat().into_iter().map(|row| row.0).collect();
+    let distinct = |rows: &[(String, String)]| rows.iter().map(|row| &row.0).collect::<BTreeSet<_>>().len();
+    let known: BTreeSet<&String> = labelled.iter().chain(&tested).map(|row| &row.0).collect();
+    let new = texts.iter().filter(|text| !known.contains(text)).collect::<BTreeSet<_>>().len();
+    assert!(new > 300 && distinct(others) >= new);
+    place.write("texts.txt", texts.join("\n") + "\n");
+    place.write(
+        "recipe.toml",
+        "output = \"out\"\n[teacher]\nmodel = \"teacher\"\n[data]\ntrain = \"labelled.tsv\"\ntest = \"test.tsv\"\n\
+         unlabelled = \"texts.txt\"\n[train]\nepochs = 1\n",
+    );
+    let ran = place.run("run recipe.toml");
+    ran.succeeded();
+    let said = format!("texts.txt: {new} texts to learn from, {} left out", texts.len() - new);
+    assert!(ran.stderr.contains(&said), "{said}: {}", ran.stderr);
+    let record = place.read_json("out/student/distill.json");
+    // A tenth of the labelled rows is held out, and of the others none.
+    let validated = record["figures"]["validation"]["rows"].as_u64().expect("a number");
+    assert!((10..=30).contains(&validated), "{validated}");
+    assert_eq!(record["figures"]["validation"]["labelled"].as_u64(), Some(validated));
+    let steps = record["figures"]["steps"].as_u64().expect("a number");
+    assert_eq!(steps, (200 - validated + new as u64).div_ceil(32));
+
+    // The same by command, with the same rows: the tested ones are not known to `train`.
+    place.json("cache --teacher teacher --data labelled.tsv --output cache");
+    let train =
+        "train --teacher teacher --cache cache --data labelled.tsv --epochs 1 --unlabelled texts.txt --output trained";
+    place.refuses(train, &["training rows are not in the cache", "distill cache"]);
+    place.json("cache --teacher teacher --data texts.txt --output cache");
+    place.json(train);
+    let compared = place.json("compare recipe.toml --seeds 1");
+    assert_eq!(compared["arms"][0]["steps"][0].as_u64(), Some(steps));
 }

@@ -1,5 +1,6 @@
 //! Reads rows, splits them, and matches labels with class names.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -91,6 +92,36 @@ pub(crate) fn read(path: &Path, columns: &ColumnsRecipe, known: Option<&LabelNam
     let rows = read_rows(path, columns)?;
     let (_, labels) = reconcile(&rows, known).with_context(|| path.display().to_string())?;
     Ok(Split { rows, labels })
+}
+
+impl TaskData {
+    /// With texts without labels to learn from, behind the training rows. None of them is validated on.
+    pub(crate) fn with_unlabelled(mut self, rows: &[Row]) -> Self {
+        self.train.labels.extend(std::iter::repeat_n(None, rows.len()));
+        self.train.rows.extend_from_slice(rows);
+        self
+    }
+}
+
+/// Reads texts without labels, to be learned from beside other rows. Those that stand in the other rows, be it to train, to
+/// validate or to test on, and those that are there twice, are left out, and counted.
+pub(crate) fn read_unlabelled(path: &Path, columns: &ColumnsRecipe, others: &[&[Row]]) -> anyhow::Result<Vec<Row>> {
+    let mut seen: HashSet<(String, Option<String>)> =
+        others.iter().flat_map(|rows| rows.iter()).map(|row| (row.text.clone(), row.text_b.clone())).collect();
+    let (mut rows, mut left_out) = (Vec::new(), 0);
+    for_each_row(path, &text_columns_of(columns), |row| {
+        match seen.insert((row.text.clone(), row.text_b.clone())) {
+            true => rows.push(Row { label: None, ..row }),
+            false => left_out += 1,
+        }
+        ControlFlow::Continue(())
+    })?;
+    let [count, left_out] = [rows.len() as u64, left_out].map(ui::count);
+    ui::say(format!(
+        "{}: {count} texts to learn from, {left_out} left out that stand elsewhere or twice",
+        path.display()
+    ));
+    Ok(rows)
 }
 
 /// Reads the training rows and the validation rows: their own file, or a tenth held out by a hash of the text.

@@ -136,6 +136,9 @@ pub(crate) struct TrainArgs {
     /// Training data, labels optional: TSV, CSV, JSONL or plain text (.txt), optionally gzipped
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: PathBuf,
+    /// More texts to learn from, without labels; those that stand in the other data are left out. None is validated on
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    pub(crate) unlabelled: Option<PathBuf>,
     /// Validation data [default: a tenth of --data, held out by a hash of the text]
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) validation: Option<PathBuf>,
@@ -193,7 +196,15 @@ impl TrainArgs {
         let temperature = self.temperature.unwrap_or(LossTermRecipe::DEFAULT_TEMPERATURE);
         let Self { divergence, standardize, correct_teacher, .. } = *self;
         let weight_soft = self.weight_soft.unwrap_or(soft);
-        let soft = SoftTarget { weight: weight_soft, temperature, divergence, standardize, correct_teacher };
+        let soft = SoftTarget {
+            weight: weight_soft,
+            temperature,
+            final_weight: None,
+            final_temperature: None,
+            divergence,
+            standardize,
+            correct_teacher,
+        };
         if weight_soft > 0.0 {
             return self.loss.terms([&[LossTermRecipe::SoftTarget(soft)], &self.term[..]].concat(), weight_hard);
         }

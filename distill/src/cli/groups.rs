@@ -369,7 +369,7 @@ impl LossArgs {
             anyhow::bail!("{flag} is about the hard term, which --weight-hard 0 turns off; leave out one of the two");
         }
         let Self { class_weights, focal_gamma, label_smoothing, r_drop } = self.clone();
-        let hard = HardLabel { weight: weight_hard, class_weights, focal_gamma, label_smoothing };
+        let hard = HardLabel { weight: weight_hard, final_weight: None, class_weights, focal_gamma, label_smoothing };
         let others = [LossTermRecipe::HardLabel(hard), LossTermRecipe::RDrop(RDrop { weight: r_drop })];
         Ok(of_teacher.into_iter().chain(others.into_iter().filter(|term| term.weight() > 0.0)).collect())
     }

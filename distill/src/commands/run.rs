@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use anyhow::bail;
+use datasets::Row;
 use serde::Serialize;
 
 use crate::cli::RunArgs;
-use crate::data::read_rows;
+use crate::data::{self, read_rows};
 use crate::files;
 use crate::jobs::pipeline::{Pipeline, PipelineReport};
 use crate::recipe;
@@ -24,16 +25,23 @@ pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
         bail!("{name}: no `output`, and no --output is given; say which folder to write");
     };
     let columns = recipe.data.columns();
-    let data = &recipe.data;
+    let files = &recipe.data;
     let read = |path: &Option<_>| path.as_ref().map(|path: &std::path::PathBuf| read_rows(path, &columns)).transpose();
+    let (rows, validation, test) = (read_rows(&files.train, &columns)?, read(&files.validation)?, read(&files.test)?);
+    let unlabelled = files.unlabelled.as_ref().map(|path| {
+        let others = [Some(&rows), validation.as_ref(), test.as_ref()];
+        let others: Vec<&[Row]> = others.into_iter().flatten().map(Vec::as_slice).collect();
+        data::read_unlabelled(path, &columns, &others)
+    });
     let report = Pipeline {
         recipe: &recipe,
         hub: &recipe.teacher.hub(&args.hub.into()),
         output,
-        rows: read_rows(&data.train, &columns)?,
-        validation: read(&data.validation)?,
-        test: read(&data.test)?,
-        measured_on: if data.test.is_some() { "the test rows" } else { "the validation rows" }.to_string(),
+        rows,
+        validation,
+        unlabelled: unlabelled.transpose()?.unwrap_or_default(),
+        test,
+        measured_on: if files.test.is_some() { "the test rows" } else { "the validation rows" }.to_string(),
         baseline: false,
         tensorboard: args.telemetry.tensorboard,
         overwrite: args.overwrite,

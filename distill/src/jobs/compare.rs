@@ -133,12 +133,14 @@ struct Rows {
     names: LabelNames,
     all: Vec<Row>,
     validation: Option<Vec<Row>>,
+    unlabelled: Vec<Row>,
 }
 
 impl Rows {
     /// Rows to learn from and rows to validate on, the same ones every time.
     fn split(&self, recipe: &Recipe) -> anyhow::Result<TaskData> {
-        data::split(self.all.clone(), self.validation.clone(), Some(&self.names), recipe.data.origins())
+        let data = data::split(self.all.clone(), self.validation.clone(), Some(&self.names), recipe.data.origins())?;
+        Ok(data.with_unlabelled(&self.unlabelled))
     }
 }
 
@@ -149,7 +151,7 @@ impl Comparing<'_> {
         // Read before anything is trained, so that a bad file is told first; no model sees them before all are.
         let test = self.recipe.data.test.as_ref().map(|path| data::read_rows(path, &self.recipe.data.columns()));
         let test = test.transpose()?;
-        let rows: Vec<Rows> = arms.iter().map(|arm| self.rows(arm.recipe)).collect::<Result<_, _>>()?;
+        let rows: Vec<Rows> = arms.iter().map(|arm| self.rows(arm.recipe, test.as_ref())).collect::<Result<_, _>>()?;
         if rows[0].names != rows[1].names {
             bail!("the two teachers do not have the same classes, so that their students cannot be compared");
         }
@@ -190,6 +192,9 @@ impl Comparing<'_> {
         let swept = self.swept.into_iter().flatten().map(|swept| &swept.recipe);
         for recipe in [Some(self.recipe), self.against].into_iter().flatten().chain(swept) {
             recipe.check()?;
+            if !recipe.stages.is_empty() {
+                bail!("a recipe with stages cannot be compared yet: give one with a single objective");
+            }
             if recipe.train.max_minutes.is_some() {
                 bail!(
                     "`train.max_minutes` would give the arms different numbers of steps; give `train.max_steps` to compare"
@@ -236,14 +241,16 @@ impl Comparing<'_> {
         })
     }
 
-    fn rows(&self, recipe: &Recipe) -> anyhow::Result<Rows> {
+    fn rows(&self, recipe: &Recipe, test: Option<&Vec<Row>>) -> anyhow::Result<Rows> {
         let columns = recipe.data.columns();
         let validation = recipe.data.validation.as_ref().map(|path| data::read_rows(path, &columns)).transpose()?;
-        Ok(Rows {
-            names: LabelNames::new(self.teacher(recipe)?.config.labels)?,
-            all: data::read_rows(&recipe.data.train, &columns)?,
-            validation,
-        })
+        let all = data::read_rows(&recipe.data.train, &columns)?;
+        let others: Vec<&[Row]> =
+            [Some(&all), validation.as_ref(), test].into_iter().flatten().map(Vec::as_slice).collect();
+        let unlabelled =
+            recipe.data.unlabelled.as_ref().map(|path| data::read_unlabelled(path, &columns, &others)).transpose()?;
+        let names = LabelNames::new(self.teacher(recipe)?.config.labels)?;
+        Ok(Rows { names, all, validation, unlabelled: unlabelled.unwrap_or_default() })
     }
 
     fn teacher(&self, recipe: &Recipe) -> anyhow::Result<TextModel> {
@@ -260,8 +267,9 @@ impl Comparing<'_> {
             let folder = self.output.join(folders[side]);
             if caches[0].as_ref() != Some(&folder) {
                 let (recipe, rows) = (arm.recipe, &rows[side]);
-                let labels = data::labels_of(&rows.all, &rows.names, &recipe.data.train)?;
-                let all = Split { rows: rows.all.clone(), labels };
+                let mut labels = data::labels_of(&rows.all, &rows.names, &recipe.data.train)?;
+                labels.resize(labels.len() + rows.unlabelled.len(), None);
+                let all = Split { rows: [&rows.all[..], &rows.unlabelled].concat(), labels };
                 capture_recipe(recipe, TASK, self.teacher(recipe)?, &all, &folder, self.compute).context("capture")?;
             }
             caches[side] = Some(folder);

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use datasets::Row;
 use nn::{Compute, Layout};
 use serde::{Deserialize, Serialize};
@@ -20,13 +20,13 @@ use super::student::{check_students, planned};
 use super::teacher::Teacher;
 use super::train::Training;
 use super::tune::{Search, Trial, Tuned, check_fit, check_validation, whole_steps};
-use crate::data::{self, NO_FIGURES, Split};
+use crate::data::{self, NO_FIGURES, Split, TaskData};
 use crate::files::{self, FileError, prepare_output, refuse_source};
 use crate::fingerprint;
 use crate::inference::Running;
 use crate::model::{self, TextModel};
 use crate::objective::{self, LossTermRecipe};
-use crate::recipe::{FitRecipe, Recipe, Swept};
+use crate::recipe::{FitRecipe, Recipe, StageRecipe, StudentRecipe, Swept};
 use crate::run_record::RECORD;
 use crate::scores::MACRO_F1;
 use crate::tasks::{Task, single_label};
@@ -45,6 +45,8 @@ pub(crate) struct Pipeline<'a> {
     pub(crate) rows: Vec<Row>,
     /// Validation rows; without them, a tenth of the training rows is held out.
     pub(crate) validation: Option<Vec<Row>>,
+    /// Texts to learn from as well, which stand in none of the other rows.
+    pub(crate) unlabelled: Vec<Row>,
     /// Test rows; without them, scores are on the validation rows.
     pub(crate) test: Option<Vec<Row>>,
     /// Name of the rows that scores are on, for messages and the model card.
@@ -67,6 +69,9 @@ struct Arm<'a> {
 
 /// The folders that stages write, besides the cache.
 const STAGES: [&str; 3] = ["student", "baseline", "export"];
+
+/// The folder of the trainings before the student's last one.
+const STAGES_FOLDER: &str = "stages";
 
 /// The results of all stages.
 #[derive(Debug, Serialize)]
@@ -113,20 +118,32 @@ impl Pipeline<'_> {
             Ok(Split { rows, labels })
         };
         let origins = recipe.data.origins();
-        let split = || data::split(self.rows.clone(), self.validation.clone(), Some(&names), origins);
+        let split = || -> anyhow::Result<TaskData> {
+            let data = data::split(self.rows.clone(), self.validation.clone(), Some(&names), origins)?;
+            Ok(data.with_unlabelled(&self.unlabelled))
+        };
 
-        let all = labelled(self.rows.clone(), origins[0])?;
+        let mut all = labelled(self.rows.clone(), origins[0])?;
+        all.labels.extend(std::iter::repeat_n(None, self.unlabelled.len()));
+        all.rows.extend_from_slice(&self.unlabelled);
         let test = match &self.test {
             Some(rows) => labelled(rows.clone(), recipe.data.test.as_deref().unwrap_or(origins[0]))?,
             None => split()?.validation,
         };
         for recipe in &recipes {
             let student = planned(&recipe.student, Some(&teacher.config.encoder), &recipe.student.hub(self.hub))?;
-            rate_factors(&recipe.train, &Layout::new(&student))?;
+            let layout = Layout::new(&student);
+            rate_factors(&recipe.train, &layout)?;
+            recipe.stages.iter().try_for_each(|stage| rate_factors(&stage.train, &layout).map(drop))?;
         }
         let learned = split()?;
         let rows = learned.train.rows.len();
         if !swept.is_empty() {
+            if !recipe.stages.is_empty() {
+                bail!(
+                    "--sweep tries settings of a single training, and the recipe has stages; leave out one of the two"
+                );
+            }
             check_fit("--sweep", &recipe.train)?;
             // Held out, they are among the rows that the teacher answers.
             check_validation("--sweep", &learned.validation, self.validation.is_none())?;
@@ -142,14 +159,14 @@ impl Pipeline<'_> {
         refuse_foreign(&export_folder)?;
         let cache = capture_recipe(recipe, TASK, teacher, &all, &cache_folder, self.compute).context("stage cache")?;
 
-        let train = |recipe: &Recipe, arm: Arm<'_>, folder: &Path, existing| {
+        let train = |student: &StudentRecipe, arm: Arm<'_>, folder: &Path, existing| {
             let Arm { objective, cache, fit } = arm;
             let training = Training {
                 teacher: Teacher::of_model(load()?, recipe.data.max_length)?,
                 data: split()?,
                 max_length: recipe.data.max_length,
-                student: &recipe.student,
-                hub: &recipe.student.hub(self.hub),
+                student,
+                hub: &student.hub(self.hub),
                 objective,
                 fit,
                 cache,
@@ -177,17 +194,35 @@ impl Pipeline<'_> {
                     let recipe = recipes[trial.number];
                     let (objective, fit) = (recipe.objective.clone(), trial.fit(&recipe.train));
                     let arm = Arm { objective, cache: Some(&cache_folder), fit };
-                    Ok(train(recipe, arm, &trial.folder, trial.existing)?.figures)
+                    Ok(train(&recipe.student, arm, &trial.folder, trial.existing)?.figures)
                 };
                 let (best, tuned) = search.run(trial).context("stage tune")?;
                 (best, Some(tuned))
             }
         };
         let recipe = recipes[number];
-        ui::say("training the student with its teacher");
-        let (objective, fit) = (recipe.objective.clone(), recipe.train.clone());
-        let arm = Arm { objective, cache: Some(&cache_folder), fit };
-        let steps = train(recipe, arm, &student_folder, Existing::Resume).context("stage train")?.figures.steps;
+        let mut student = recipe.student.clone();
+        let last =
+            StageRecipe { name: String::new(), objective: recipe.objective.clone(), train: recipe.train.clone() };
+        let stages = if recipe.stages.is_empty() { std::slice::from_ref(&last) } else { &recipe.stages };
+        let mut steps = 0;
+        for (number, StageRecipe { name, objective, train: fit }) in stages.iter().enumerate() {
+            let folder = match number + 1 == stages.len() {
+                true => student_folder.clone(),
+                false => self.output.join(STAGES_FOLDER).join(name),
+            };
+            match name.is_empty() {
+                true => ui::say("training the student with its teacher"),
+                false => ui::say(format!("training the student, stage {name}, {} of {}", number + 1, stages.len())),
+            }
+            let arm = Arm { objective: objective.clone(), cache: Some(&cache_folder), fit: fit.clone() };
+            let trained = train(&student, arm, &folder, Existing::Resume);
+            let trained = trained.with_context(|| format!("stage {}", if name.is_empty() { "train" } else { name }))?;
+            steps = trained.figures.steps;
+            // The next one goes on from here, with the sizes and the tokenizer that it has by now.
+            let (model, dropout) = (Some(folder.display().to_string()), student.dropout);
+            student = StudentRecipe { model, dropout, ..StudentRecipe::DEFAULT };
+        }
         let baseline_folder = self.output.join("baseline");
         if self.baseline {
             let labelled = all.labels.iter().flatten().count();
@@ -197,7 +232,7 @@ impl Pipeline<'_> {
             ));
             let objective = objective::without_teacher(&recipe.objective);
             let arm = Arm { objective, cache: None, fit: recipe.train.over_fewer_rows(steps, rows) };
-            train(recipe, arm, &baseline_folder, Existing::Resume).context("stage baseline")?;
+            train(&recipe.student, arm, &baseline_folder, Existing::Resume).context("stage baseline")?;
         }
 
         test.say_unlabelled("row for the figures", NO_FIGURES);
@@ -220,6 +255,9 @@ impl Pipeline<'_> {
         let trainings: &[&str] = if self.baseline { &["student", "baseline"] } else { &["student"] };
         for training in trainings.iter().map(|name| self.output.join(name)).filter(|folder| folder.exists()) {
             clear_run(&training)?;
+        }
+        for stage in fs::read_dir(self.output.join(STAGES_FOLDER)).into_iter().flatten().flatten() {
+            clear_run(&stage.path())?;
         }
         let export = self.output.join("export");
         if export.exists() {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layers::{Counted, LayerMap};
 use super::relation::{HeadColumns, add_gradient, divergence, scores};
-use super::terms::Term;
+use super::term::Term;
 use super::tokens::{Compares, Kind, Needs, TokenRow};
 
 /// `weight * KL(teacher || student)` between the attention of each token to the row's, averaged over heads and tokens, summed

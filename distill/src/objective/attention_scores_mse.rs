@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attention_kl::add_attention;
 use super::layers::{Counted, LayerMap};
-use super::terms::Term;
+use super::term::Term;
 use super::tokens::{Compares, Kind, Needs, TokenRow};
 
 /// `weight * mean((student - teacher)^2)` between attention scores before the softmax, over heads and pairs of tokens of a

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::correct::{corrected, top_class};
 use super::error::ObjectiveError;
 use super::softmax::log_softmax;
-use super::terms::{Reads, Term, TermRow, above_zero, zero_or_more};
+use super::term::{Reads, Term, TermRow, above_zero, zero_or_more};
 use crate::default::{is_default, is_one, one};
 
 /// `weight * T^2 * (alpha * TCKD + beta * NCKD)`, as `dkd_loss` of the authors' mdistiller. The plain KL divergence is

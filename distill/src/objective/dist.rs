@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::correct::corrected;
 use super::error::ObjectiveError;
 use super::softmax::log_softmax;
-use super::terms::{Reads, Term, TermRow, above_zero, zero_or_more};
+use super::term::{Reads, Term, TermRow, above_zero, zero_or_more};
 use crate::default::{is_default, is_one, one};
 
 /// As in the authors' code, so that a correlation with a constant is 0.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::class_weights::ClassWeights;
 use super::error::ObjectiveError;
 use super::softmax::log_softmax;
-use super::terms::{Term, TermRow, zero_or_more};
+use super::term::{Term, TermRow, along, between, zero_or_more};
 use crate::default::is_default;
 
 /// `weight * cross-entropy` with the labels; rows without one take no part.
@@ -15,6 +15,9 @@ pub(crate) struct HardLabel {
     /// Weight of the term.
     pub(crate) weight: f64,
     // What is left out below has its default, so that records from before it was there say the same.
+    /// The weight at the end of the training, to which it moves along a line.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) final_weight: Option<f64>,
     /// The mean over the labels is weighted by them, as in `torch.nn.CrossEntropyLoss`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) class_weights: Option<ClassWeights>,
@@ -29,12 +32,17 @@ pub(crate) struct HardLabel {
 impl HardLabel {
     /// Cross-entropy, all classes alike.
     pub(super) const fn plain(weight: f64) -> Self {
-        Self { weight, class_weights: None, focal_gamma: 0.0, label_smoothing: 0.0 }
+        Self { weight, final_weight: None, class_weights: None, focal_gamma: 0.0, label_smoothing: 0.0 }
     }
 
     /// Whether it is that, which a GPU computes.
     pub(super) fn is_plain(&self) -> bool {
         *self == Self::plain(self.weight)
+    }
+
+    /// As it is after this part of the training.
+    pub(super) fn at(&self, part: f64) -> Self {
+        Self { weight: between(self.weight, self.final_weight, part), final_weight: None, ..self.clone() }
     }
 }
 
@@ -45,6 +53,10 @@ impl Term for HardLabel {
 
     fn weight(&self) -> f64 {
         self.weight
+    }
+
+    fn final_weight(&self) -> Option<f64> {
+        self.final_weight
     }
 
     fn check(&self) -> Result<(), ObjectiveError> {
@@ -100,7 +112,7 @@ impl Term for HardLabel {
             smoothing => format!(", smoothed by {smoothing}"),
         };
         let weighted = self.class_weights.as_ref().map(|weights| format!(", classes weighted {weights}"));
-        format!("{} × {name}{smoothed}{}", self.weight, weighted.unwrap_or_default())
+        format!("{} × {name}{smoothed}{}", along(self.weight, self.final_weight), weighted.unwrap_or_default())
     }
 }
 

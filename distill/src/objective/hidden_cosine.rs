@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::layers::{Counted, LayerMap};
-use super::terms::Term;
+use super::term::Term;
 use super::tokens::{Compares, Kind, Needs, TokenRow};
 
 /// As in `torch.nn.CosineEmbeddingLoss`.

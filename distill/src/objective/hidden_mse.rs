@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::layers::{Counted, LayerMap};
-use super::terms::Term;
+use super::term::Term;
 use super::tokens::{Compares, Kind, Needs, TokenRow};
 
 /// `weight * mean((student - teacher)^2)` over all tokens and dimensions, summed over the pairs of layers: `loss_mse` of

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::correct::corrected;
 use super::error::ObjectiveError;
-use super::terms::{Reads, Term, TermRow, above_zero};
+use super::term::{Reads, Term, TermRow, above_zero};
 use crate::default::{is_default, is_one, one};
 
 /// `weight * mean(((student - teacher) / temperature)^2)` over rows and classes: `torch.nn.MSELoss` of the scaled logits, and

@@ -28,6 +28,7 @@ mod relation;
 mod rkd;
 mod soft_target;
 pub(crate) mod softmax;
+mod term;
 mod terms;
 mod tokens;
 mod value_relation;
@@ -44,8 +45,9 @@ pub(crate) use hard_label::HardLabel;
 pub(crate) use projections::Projections;
 pub(crate) use r_drop::RDrop;
 pub(crate) use soft_target::{Divergence, SoftTarget};
-pub(crate) use terms::{LossTermRecipe, Reads, check, needs_teacher, without_teacher};
-use terms::{TermRow, check_terms, is_r_drop};
+use term::{Reads, TermRow};
+pub(crate) use terms::{LossTermRecipe, check, needs_teacher, without_teacher};
+use terms::{check_terms, is_r_drop};
 pub(crate) use tokens::TokenValues;
 use tokens::{BatchRow, Comparisons};
 
@@ -177,6 +179,17 @@ impl Objective {
             }
         }
         Ok(self)
+    }
+
+    /// The loss as it is after this part of the training, from 0 to 1; `None` if it is the same throughout.
+    pub(crate) fn at(&self, part: f64) -> Option<Self> {
+        self.recipes().any(|recipe| recipe.at(part).is_some()).then(|| {
+            let term = |term: &ResolvedTerm| {
+                let recipe = term.recipe.at(part).unwrap_or_else(|| term.recipe.clone());
+                ResolvedTerm { recipe, ..term.clone() }
+            };
+            Self { terms: self.terms.iter().map(term).collect() }
+        })
     }
 
     /// The first term on the values of tokens, which need a teacher that runs beside the student.

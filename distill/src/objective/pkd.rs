@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hidden_cosine::dot;
 use super::layers::{Counted, LayerMap};
-use super::terms::Term;
+use super::term::Term;
 use super::tokens::{Compares, Kind, Needs, TokenRow};
 
 /// `weight * mean((student / |student| - teacher / |teacher|)^2)` over rows, layers and dimensions of the first tokens:

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layers::{Counted, LayerMap};
 use super::relation::add_own;
-use super::terms::Term;
+use super::term::Term;
 use super::tokens::{Compares, Kind, Needs, TokenRow};
 
 /// `weight * (KL of Q-Q + KL of K-K + KL of V-V)`, each between `softmax(A A^T / sqrt(d))` of teacher and student, averaged

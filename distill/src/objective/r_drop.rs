@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::softmax::log_softmax;
-use super::terms::{Term, TermRow};
+use super::term::{Term, TermRow};
 
 /// `weight * 1/2 * (KL(p || q) + KL(q || p))` between two views of a row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

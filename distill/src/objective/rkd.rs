@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ObjectiveError;
 use super::layers::{Counted, LayerMap};
-use super::terms::{Term, zero_or_more};
+use super::term::{Term, zero_or_more};
 use super::tokens::{BatchRow, Compares, Kind, Needs};
 use crate::default::{is_one, one};
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::correct::corrected;
 use super::error::ObjectiveError;
 use super::softmax::log_softmax;
-use super::terms::{Reads, Term, TermRow, above_zero};
+use super::term::{Reads, Term, TermRow, above_zero, along, between};
 use crate::default::is_default;
 use crate::signal::TeacherRow;
 
@@ -21,6 +21,12 @@ pub(crate) struct SoftTarget {
     /// The logits of both models are divided by it.
     pub(crate) temperature: f64,
     // What is left out below has its default, so that records from before it was there say the same.
+    /// The weight at the end of the training, to which it moves along a line (teacher annealing: Clark et al., 2019, "BAM!").
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) final_weight: Option<f64>,
+    /// The temperature at the end of the training, to which it moves along a line.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) final_temperature: Option<f64>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) divergence: Divergence,
     /// Whether the logits of both models are standardised first, row by row, so that the student need not have the teacher's
@@ -68,12 +74,31 @@ impl fmt::Display for Divergence {
 impl SoftTarget {
     /// KL divergence of the logits as they are.
     pub(super) const fn plain(weight: f64, temperature: f64) -> Self {
-        Self { weight, temperature, divergence: Divergence::Forward, standardize: false, correct_teacher: false }
+        Self {
+            weight,
+            temperature,
+            final_weight: None,
+            final_temperature: None,
+            divergence: Divergence::Forward,
+            standardize: false,
+            correct_teacher: false,
+        }
     }
 
     /// Whether it is that, which a GPU computes.
     pub(super) fn is_plain(&self) -> bool {
         *self == Self::plain(self.weight, self.temperature)
+    }
+
+    /// As it is after this part of the training.
+    pub(super) fn at(&self, part: f64) -> Self {
+        Self {
+            weight: between(self.weight, self.final_weight, part),
+            temperature: between(self.temperature, self.final_temperature, part),
+            final_weight: None,
+            final_temperature: None,
+            ..self.clone()
+        }
     }
 
     fn add_view(&self, student: &[f32], teacher: &[f32], scale: f64, gradient: &mut [f64]) -> f64 {
@@ -97,12 +122,18 @@ impl Term for SoftTarget {
         self.weight
     }
 
+    fn final_weight(&self) -> Option<f64> {
+        self.final_weight
+    }
+
     fn check(&self) -> Result<(), ObjectiveError> {
-        above_zero(self.name(), "temperature", self.temperature)
+        above_zero(self.name(), "temperature", self.temperature)?;
+        self.final_temperature.map_or(Ok(()), |found| above_zero(self.name(), "final_temperature", found))
     }
 
     fn reads(&self) -> Option<Reads> {
-        Some(match self.is_plain() {
+        // Of the largest logits the others' share is stored for some temperatures alone.
+        Some(match (Self { final_weight: None, ..self.clone() }).is_plain() {
             true => Reads::Softmax(self.temperature),
             false => Reads::All(self.temperature),
         })
@@ -139,6 +170,8 @@ impl Term for SoftTarget {
         };
         let standardised = if self.standardize { " of standardised logits" } else { "" };
         let corrected = if self.correct_teacher { ", the teacher corrected by the labels" } else { "" };
+        let weight = along(*weight, self.final_weight);
+        let temperature = along(*temperature, self.final_temperature);
         format!("{weight} × T² {divergence}{standardised} at T = {temperature}{corrected}")
     }
 }

@@ -1,10 +1,8 @@
-//! The terms of a loss as a recipe has them, what each of them is asked, and what is refused of them before there are any
-//! rows.
+//! The terms of a loss as a recipe has them, and what is refused of them before there are any rows.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::attention_kl::AttentionKl;
@@ -21,9 +19,8 @@ use super::qkv_relations::QkvRelations;
 use super::r_drop::RDrop;
 use super::rkd::Rkd;
 use super::soft_target::SoftTarget;
-use super::tokens::{BatchRow, Compares, TokenRow};
+use super::term::{Term, above_zero, zero_or_more};
 use super::value_relation::ValueRelation;
-use crate::signal::TeacherRow;
 
 /// One loss term, as in a recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,123 +42,6 @@ pub(crate) enum LossTermRecipe {
     QkvRelations(QkvRelations),
 }
 
-/// What the objective asks of a term.
-pub(super) trait Term: Sync {
-    /// Its name in recipes, messages and `metrics.jsonl`.
-    fn name(&self) -> &'static str;
-
-    /// What its mean over the rows is multiplied by in the loss.
-    fn weight(&self) -> f64;
-
-    /// Refuses settings that make no sense.
-    fn check(&self) -> Result<(), ObjectiveError> {
-        Ok(())
-    }
-
-    /// What it reads of the teacher's logits.
-    fn reads(&self) -> Option<Reads> {
-        None
-    }
-
-    /// How much a row with this label counts in its mean.
-    fn row_weight(&self, label: Option<u32>, class_weights: Option<&[f64]>) -> f64 {
-        let _ = (label, class_weights);
-        1.0
-    }
-
-    /// Of a term on logits: adds `scale` times the gradient of a row to `gradient`, `[V, K]`, and returns the row's loss times
-    /// its weight. The scale is the term's weight, divided by the sum of the step's row weights.
-    fn add_row(&self, row: &TermRow<'_>, scale: f64, gradient: &mut [f64]) -> f64 {
-        let _ = (row, scale, gradient);
-        0.0
-    }
-
-    /// What it compares of the values of tokens; `None` of a term on logits.
-    fn compares(&self) -> Option<Compares<'_>> {
-        None
-    }
-
-    /// Of a term on tokens: how much a row of so many counts in its mean.
-    fn token_weight(&self, tokens: usize) -> f64 {
-        tokens as f64
-    }
-
-    /// Of a term on tokens: adds `scale` times the gradient of a row at one pair of layers to `gradient`, `[T, width]` of each
-    /// kind of values, and returns the row's loss times its weight.
-    fn add_tokens(&self, row: &TokenRow<'_>, scale: f64, gradient: &mut [&mut [f32]]) -> f64 {
-        let _ = (row, scale, gradient);
-        0.0
-    }
-
-    /// For a term between the rows of a step: adds to `gradient`, `[B, K]`, and returns the loss of all rows times their
-    /// number, besides what [`add_row`](Self::add_row) returns.
-    fn add_step(&self, rows: &[TermRow<'_>], scale: f64, gradient: &mut [f64]) -> f64 {
-        let _ = (rows, scale, gradient);
-        0.0
-    }
-
-    /// Whether it has a part between the rows of a step, which a step of several micro-batches does not have at once.
-    fn couples_rows(&self) -> bool {
-        false
-    }
-
-    /// Of a term on tokens: the same for all rows of a micro-batch. Rows are computed side by side, each by itself, so that bits
-    /// do not depend on the number of threads; a term between rows does otherwise.
-    fn add_batch(&self, rows: Vec<BatchRow<'_>>, scale: f64) -> f64 {
-        let add = |(row, mut gradient): BatchRow<'_>| self.add_tokens(&row, scale, &mut gradient);
-        let losses: Vec<f64> = rows.into_par_iter().map(add).collect();
-        losses.iter().sum()
-    }
-
-    /// The term in a sentence of a model card.
-    fn words(&self) -> String;
-}
-
-/// What a term reads of a teacher's logits.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Reads {
-    /// Their softmax at this temperature, in whatever form it is stored.
-    Softmax(f64),
-    /// All of them; what is made of them is at this temperature.
-    All(f64),
-}
-
-/// A row as a term sees it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TermRow<'a> {
-    /// `[V, K]`, before softmax, finite.
-    pub(super) student: &'a [f32],
-    /// `K`
-    pub(super) classes: usize,
-    /// At the term's temperature; there if the term reads it.
-    pub(super) teacher: Option<TeacherRow<'a>>,
-    pub(super) label: Option<usize>,
-    /// `[K]`
-    pub(super) class_weights: Option<&'a [f64]>,
-}
-
-impl TermRow<'_> {
-    /// The mean of a term over the views of the row, `add` being the term of a single view.
-    pub(super) fn over_views(
-        &self,
-        scale: f64,
-        gradient: &mut [f64],
-        mut add: impl FnMut(&[f32], f64, &mut [f64]) -> f64,
-    ) -> f64 {
-        let share = self.classes as f64 / self.student.len() as f64;
-        let views = self.student.chunks_exact(self.classes).zip(gradient.chunks_exact_mut(self.classes));
-        share * views.map(|(student, gradient)| add(student, share * scale, gradient)).sum::<f64>()
-    }
-
-    /// The teacher's logits, `[K]`; none unless all are stored.
-    pub(super) fn teacher_logits(&self) -> &[f32] {
-        match self.teacher {
-            Some(TeacherRow::Dense(logits)) => logits,
-            _ => &[],
-        }
-    }
-}
-
 impl LossTermRecipe {
     /// The weights of the soft and of the hard term where nobody gives them: see docs/measurements.md.
     pub(crate) const DEFAULT_WEIGHTS: [f64; 2] = [0.9, 0.1];
@@ -177,6 +57,17 @@ impl LossTermRecipe {
     /// The hard-label term as plain cross-entropy.
     pub(crate) const fn hard_label(weight: f64) -> Self {
         Self::HardLabel(HardLabel::plain(weight))
+    }
+
+    /// The term as it is after this part of the training; `None` if it stays as it is.
+    pub(super) fn at(&self, part: f64) -> Option<Self> {
+        match self {
+            Self::SoftTarget(term) if term.final_weight.is_some() || term.final_temperature.is_some() => {
+                Some(Self::SoftTarget(term.at(part)))
+            }
+            Self::HardLabel(term) if term.final_weight.is_some() => Some(Self::HardLabel(term.at(part))),
+            _ => None,
+        }
     }
 
     pub(super) fn term(&self) -> &dyn Term {
@@ -265,7 +156,15 @@ pub(super) fn check_terms(terms: &[LossTermRecipe]) -> Result<(), ObjectiveError
     }
     for term in terms {
         let term = term.term();
-        above_zero(term.name(), "weight", term.weight())?;
+        // A weight may rise from nothing, or fall to it.
+        match term.final_weight() {
+            None => above_zero(term.name(), "weight", term.weight())?,
+            Some(last) => {
+                zero_or_more(term.name(), "weight", term.weight())?;
+                zero_or_more(term.name(), "final_weight", last)?;
+                above_zero(term.name(), "larger of weight and final_weight", term.weight().max(last))?;
+            }
+        }
         term.check()?;
     }
     let once = |term: &&dyn Term| term.couples_rows() || term.compares().is_some();
@@ -279,20 +178,4 @@ pub(super) fn check_terms(terms: &[LossTermRecipe]) -> Result<(), ObjectiveError
 
 pub(super) fn is_r_drop(term: &LossTermRecipe) -> bool {
     matches!(term, LossTermRecipe::RDrop(_))
-}
-
-/// Refuses a setting that is not a number above 0.
-pub(super) fn above_zero(term: &'static str, setting: &'static str, found: f64) -> Result<(), ObjectiveError> {
-    match found > 0.0 && found.is_finite() {
-        true => Ok(()),
-        false => Err(ObjectiveError::Setting { term, setting, found, expected: "a number above 0" }),
-    }
-}
-
-/// Refuses a setting that is not a number, 0 or more.
-pub(super) fn zero_or_more(term: &'static str, setting: &'static str, found: f64) -> Result<(), ObjectiveError> {
-    match found >= 0.0 && found.is_finite() {
-        true => Ok(()),
-        false => Err(ObjectiveError::Setting { term, setting, found, expected: "a number, 0 or more" }),
-    }
 }

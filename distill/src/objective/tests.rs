@@ -17,7 +17,13 @@ fn classes(count: usize) -> Vec<String> {
 
 fn focal(focal_gamma: f64, class_weights: Option<&[f64]>) -> LossTermRecipe {
     let class_weights = class_weights.map(|weights| ClassWeights::Listed(weights.to_vec()));
-    LossTermRecipe::HardLabel(HardLabel { weight: 1.0, class_weights, focal_gamma, label_smoothing: 0.0 })
+    LossTermRecipe::HardLabel(HardLabel {
+        weight: 1.0,
+        final_weight: None,
+        class_weights,
+        focal_gamma,
+        label_smoothing: 0.0,
+    })
 }
 
 fn objective(terms: &[LossTermRecipe]) -> Objective {
@@ -217,7 +223,13 @@ fn only_the_plain_terms_are_fused() {
 fn without_its_teacher_a_loss_keeps_what_is_not_the_teacher_s() {
     let halved = |weight, focal_gamma| {
         let class_weights = Some(ClassWeights::Balanced);
-        LossTermRecipe::HardLabel(HardLabel { weight, class_weights, focal_gamma, label_smoothing: 0.0 })
+        LossTermRecipe::HardLabel(HardLabel {
+            weight,
+            final_weight: None,
+            class_weights,
+            focal_gamma,
+            label_smoothing: 0.0,
+        })
     };
     assert_eq!(without_teacher(&[SOFT]), [HARD]);
     assert_eq!(without_teacher(&[SOFT, LossTermRecipe::hard_label(0.3)]), [HARD]);

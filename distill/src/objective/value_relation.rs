@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layers::{Counted, LayerMap};
 use super::relation::add_own;
-use super::terms::Term;
+use super::term::Term;
 use super::tokens::{Compares, Kind, Needs, TokenRow};
 
 /// `weight * KL(teacher || student)` between `softmax(V V^T / sqrt(d))` of both, averaged over heads and tokens, summed over

@@ -13,6 +13,8 @@ use super::label_names::LabelNameList;
 pub(crate) struct DataRecipe {
     pub(crate) train: PathBuf,
     pub(crate) validation: Option<PathBuf>,
+    /// Texts that the student learns from as well, without labels.
+    pub(crate) unlabelled: Option<PathBuf>,
     /// Rows for the final figures; the validation rows where there are none.
     pub(crate) test: Option<PathBuf>,
     pub(crate) text_column: Option<String>,

@@ -13,12 +13,14 @@ mod metric;
 mod read;
 mod schedule;
 mod shape;
+mod stage;
 mod student;
 mod suited;
 mod sweep;
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use teacher::HubOptions;
 
@@ -33,6 +35,7 @@ pub(crate) use metric::Metric;
 pub(crate) use read::{Setting, read};
 pub(crate) use schedule::{ScheduleKind, ScheduleRecipe};
 pub(crate) use shape::Shape;
+pub(crate) use stage::StageRecipe;
 pub(crate) use student::{HeadChoice, LayerChoice, StudentRecipe};
 pub(crate) use suited::{Subject, rounded};
 pub(crate) use sweep::{MOST_SETTINGS, Sweep, Swept, sweep};
@@ -55,6 +58,9 @@ pub(crate) struct Recipe {
     pub(crate) objective: Vec<LossTermRecipe>,
     #[serde(default)]
     pub(crate) train: FitRecipe,
+    /// In place of a single training with the objective above.
+    #[serde(default, rename = "stage", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stages: Vec<StageRecipe>,
     #[serde(default)]
     pub(crate) export: ExportRecipe,
 }
@@ -77,6 +83,10 @@ impl Recipe {
         refuse(&[self.train.checks(), self.student.checks()].concat())?;
         self.train.check()?;
         self.student.check()?;
+        stage::check_names(&self.stages)?;
+        self.stages
+            .iter()
+            .try_for_each(|stage| stage.check(self.student.dropout).with_context(|| format!("stage {}", stage.name)))?;
         Ok(objective::check(&self.objective, self.student.dropout)?)
     }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use anyhow::Context;
 use toml::Value;
 
-use super::Recipe;
+use super::{Recipe, stage};
 use crate::hint::HintExt;
 
 /// Parses a recipe, with the values of `--set` put in.
@@ -22,6 +22,7 @@ pub(super) fn read_swept(name: &str, text: &str, settings: &[Setting], swept: &[
             set(&mut recipe, setting, flag)?;
         }
     }
+    stage::inherit(&mut recipe);
     let read: Result<Recipe, _> = recipe.try_into();
     let nearest = read.as_ref().err().and_then(|error| nearest(&error.to_string(), settings.iter().chain(swept)));
     let read = read.with_context(|| format!("{name}: not a recipe"));

@@ -206,6 +206,9 @@ impl Fit<'_> {
         while steps < total_steps {
             let learning_rate = plan.schedule.learning_rate(steps, &progress.plateau);
             let prepared = feed.step()?;
+            if let Some(objective) = self.objective.at(steps as f64 / (total_steps - 1).max(1) as f64) {
+                learner.learn(objective);
+            }
             if measures_shares(steps + 1) {
                 progress.shares = learner.shares(steps, &prepared, recipe.seed)?;
                 watch.shares(steps, &progress.shares)?;

@@ -4,6 +4,7 @@
 //! Used by the training loop and by `distill bench`, which decide on rows, learning rate and everything around a step.
 //! On a GPU the host does not wait for a step, so its outcome is known only while the next one runs.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anyhow::Context;
@@ -63,19 +64,21 @@ pub(crate) struct Learner<'a> {
     pub(crate) model: &'a mut Model,
     /// Runs beside it on the same rows.
     teacher: Option<&'a mut Model>,
-    objective: &'a Objective,
+    objective: Cow<'a, Objective>,
     /// Of hidden states to the teacher's width, where terms need it.
     pub(crate) projections: Projections,
     projection_rates: ProjectionRates,
     clip: Clip,
     /// The loss in the form that a device can compute; otherwise the host computes it.
     fused: Option<FusedLoss>,
+    /// Whether the teacher's rows have all logits.
+    whole_rows: bool,
     /// Whether the device computed the latest loss.
     on_device: bool,
     /// The loss of the step so far, if the host computes it.
     loss: LossReport,
     /// Steps whose outcome is not yet known.
-    open: VecDeque<Open>,
+    open: VecDeque<Open<'a>>,
 }
 
 /// How projections are trained.
@@ -92,11 +95,16 @@ impl Default for ProjectionRates {
     }
 }
 
-struct Open {
+struct Open<'a> {
     counts: StepCounts,
     learning_rate: f64,
-    /// None where the device computes it.
-    loss: Option<LossReport>,
+    loss: Loss<'a>,
+}
+
+enum Loss<'a> {
+    Known(LossReport),
+    /// The device adds up the sums of this one's terms.
+    OnDevice(Cow<'a, Objective>),
 }
 
 /// The outcome of a step.
@@ -127,11 +135,12 @@ impl<'a> Learner<'a> {
         Ok(Self {
             model,
             teacher: None,
-            objective,
+            objective: Cow::Borrowed(objective),
             projections,
             projection_rates,
             clip,
             fused,
+            whole_rows,
             on_device: false,
             loss,
             open: VecDeque::new(),
@@ -150,6 +159,13 @@ impl<'a> Learner<'a> {
         self
     }
 
+    /// From now on with the loss of this part of the training: see [`Objective::at`].
+    pub(crate) fn learn(&mut self, objective: Objective) {
+        self.fused = objective.fused().filter(|_| self.whole_rows);
+        self.loss = objective.no_loss();
+        self.objective = Cow::Owned(objective);
+    }
+
     /// Takes step `number`, counted from 0, on these micro-batches; returns their number of rows. `seed` is for the
     /// dropout masks.
     pub(crate) fn take_step(
@@ -166,7 +182,8 @@ impl<'a> Learner<'a> {
         let ProjectionRates { factor, weight_decay } = self.projection_rates;
         self.projections.step(factor * learning_rate, weight_decay, self.clip);
         let loss = std::mem::replace(&mut self.loss, self.objective.no_loss());
-        self.open.push_back(Open { counts, learning_rate, loss: (!self.on_device).then_some(loss) });
+        let loss = if self.on_device { Loss::OnDevice(self.objective.clone()) } else { Loss::Known(loss) };
+        self.open.push_back(Open { counts, learning_rate, loss });
         Ok(rows)
     }
 
@@ -301,7 +318,10 @@ impl<'a> Learner<'a> {
             let Open { counts, learning_rate, loss } = self.open.pop_front().context("a step for each report")?;
             outcomes.push(Outcome {
                 step: report.step as usize,
-                loss: loss.unwrap_or_else(|| self.objective.report(report.losses, &counts)),
+                loss: match loss {
+                    Loss::Known(loss) => loss,
+                    Loss::OnDevice(objective) => objective.report(report.losses, &counts),
+                },
                 gradient_norm: report.gradient_norm,
                 learning_rate,
             });

@@ -160,6 +160,29 @@ fn smoothed_labels_are_those_of_pytorch() {
 }
 
 #[test]
+fn weights_and_temperatures_move_along_a_line() {
+    let terms = [
+        term("soft_target,weight=0.8,final_weight=0,temperature=4,final_temperature=1"),
+        term("hard_label,weight=0,final_weight=1"),
+        term("logits_mse,weight=0.5"),
+    ];
+    assert_eq!(check(&terms, 0.1), Ok(()));
+    let objective = Objective::new(&terms, &classes(3), &[]).expect("a sound objective");
+    let at = |part: f64| objective.at(part).expect("it moves").recipes().cloned().collect::<Vec<_>>();
+    let mse = terms[2].clone();
+    assert_eq!(at(0.0), [LossTermRecipe::soft_target(0.8, 4.0), LossTermRecipe::hard_label(0.0), mse.clone()]);
+    assert_eq!(at(0.5), [LossTermRecipe::soft_target(0.4, 2.5), LossTermRecipe::hard_label(0.5), mse.clone()]);
+    assert_eq!(at(1.0), [LossTermRecipe::soft_target(0.0, 1.0), LossTermRecipe::hard_label(1.0), mse]);
+    assert_eq!(super::objective(&[SOFT, HARD]).at(0.5), None);
+    // With a temperature that moves the tails of the largest logits are of no use, with a weight alone they are.
+    let needs = |text: &str| Objective::new(&[term(text)], &classes(3), &[]).expect("sound").needs_all_logits();
+    assert_eq!(needs("soft_target,weight=1,temperature=4,final_temperature=1"), Some("soft_target"));
+    assert_eq!(needs("soft_target,weight=1,temperature=4,final_weight=0"), None);
+    let never = check(&[HARD, term("soft_target,weight=0,final_weight=0,temperature=4")], 0.1).expect_err("refused");
+    assert!(never.to_string().contains("larger of weight and final_weight of `soft_target` is 0"), "{never}");
+}
+
+#[test]
 fn a_step_in_parts_or_in_views_has_no_term_between_rows() {
     let objective = Objective::new(&[term("dist,weight=1")], &classes(3), &[]).expect("a sound objective");
     assert_eq!(objective.couples_rows(), Some("dist"));

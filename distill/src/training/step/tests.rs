@@ -250,6 +250,7 @@ fn that_holds_with_class_weights_focal_loss_and_two_views() {
     let weights = Some(ClassWeights::Listed(vec![0.2, 1.0, 3.0]));
     let hard = LossTermRecipe::HardLabel(HardLabel {
         weight: 0.4,
+        final_weight: None,
         class_weights: weights,
         focal_gamma: 2.0,
         label_smoothing: 0.0,

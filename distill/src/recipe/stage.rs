@@ -1,0 +1,63 @@
+//! Stages of a training, one after another.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+use toml::Value;
+
+use super::FitRecipe;
+use crate::objective::{self, LossTermRecipe};
+
+/// A part of the training with a loss and settings of its own. It starts from what the stage before it has kept: its best
+/// weights or its last ones, as `keep` says there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StageRecipe {
+    /// Name of its folder.
+    pub(crate) name: String,
+    /// Its loss.
+    pub(crate) objective: Vec<LossTermRecipe>,
+    /// The settings of the whole, and over them those of the stage.
+    #[serde(default)]
+    pub(crate) train: FitRecipe,
+}
+
+impl StageRecipe {
+    /// An error that names the stage if its settings make no sense.
+    pub(super) fn check(&self, dropout: f64) -> anyhow::Result<()> {
+        let plain = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+        anyhow::ensure!(
+            !self.name.is_empty() && plain(&self.name),
+            "the name of a stage is {:?}: it must be of letters, digits, - and _, since a folder has it",
+            self.name
+        );
+        super::checks::refuse(&self.train.checks())?;
+        self.train.check()?;
+        Ok(objective::check(&self.objective, dropout)?)
+    }
+}
+
+/// Refuses two stages of one name.
+pub(super) fn check_names(stages: &[StageRecipe]) -> anyhow::Result<()> {
+    let mut names = HashSet::new();
+    match stages.iter().find(|stage| !names.insert(&stage.name)) {
+        Some(stage) => anyhow::bail!("two stages are called `{}`: give them names of their own", stage.name),
+        None => Ok(()),
+    }
+}
+
+/// Puts the `[train]` settings of a recipe under those of its stages.
+pub(super) fn inherit(recipe: &mut Value) {
+    let train = recipe.get("train").and_then(Value::as_table).cloned().unwrap_or_default();
+    let stages = recipe.get_mut("stage").and_then(Value::as_array_mut);
+    for stage in stages.into_iter().flatten().filter_map(Value::as_table_mut) {
+        let mut settings = train.clone();
+        match stage.get("train") {
+            // What is no table is the reader's to refuse.
+            Some(Value::Table(own)) => settings.extend(own.clone()),
+            Some(_) => continue,
+            None => {}
+        }
+        stage.insert("train".to_owned(), Value::Table(settings));
+    }
+}

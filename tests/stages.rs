@@ -1,0 +1,121 @@
+//! A recipe with stages: trainings one after another, each from what the one before has kept.
+
+use crate::support::Workplace;
+
+const RECIPE: &str = r#"output = "out"
+[teacher]
+model = "teacher"
+[data]
+train = "train.tsv"
+test = "test.tsv"
+[student]
+layers = "0,2"
+prune_vocabulary = true
+[train]
+epochs = 2
+learning_rate = 3e-4
+
+[[stage]]
+name = "layers"
+[[stage.objective]]
+term = "hidden_mse"
+weight = 1.0
+[[stage.objective]]
+term = "attention_kl"
+weight = 1.0
+[stage.train]
+keep = "last"
+
+[[stage]]
+name = "answers"
+[[stage.objective]]
+term = "soft_target"
+weight = 0.9
+final_weight = 0.0
+temperature = 4.0
+[[stage.objective]]
+term = "hard_label"
+weight = 0.1
+final_weight = 1.0
+[stage.train]
+epochs = 3
+learning_rate = 1e-3
+freeze = ["embeddings"]
+"#;
+
+#[test]
+fn each_stage_goes_on_from_the_one_before() {
+    let place = Workplace::with_cache();
+    place.write("recipe.toml", RECIPE);
+    let report = place.json("run recipe.toml");
+    assert!(report["student"]["accuracy"].as_f64() > Some(0.4), "{report}");
+    let [first, last] = ["out/stages/layers", "out/student"].map(|run| place.read_json(&format!("{run}/distill.json")));
+    assert_eq!(first["inputs"]["fit"]["epochs"], 2);
+    assert_eq!(last["inputs"]["fit"]["epochs"], 3);
+    assert_eq!(last["inputs"]["fit"]["freeze"][0], "embeddings");
+    assert_eq!(first["inputs"]["fit"]["freeze"].as_array(), None);
+
+    // The same by command.
+    let train = "train --teacher teacher --cache cache --data train.tsv";
+    place.json(&format!(
+        "{train} --layers 0,2 --prune-vocabulary --epochs 2 --learning-rate 3e-4 --keep last --weight-soft 0 --weight-hard 0 \
+         --term hidden_mse,weight=1.0 --term attention_kl,weight=1.0 --output first"
+    ));
+    place.json(&format!(
+        "{train} --student first --epochs 3 --learning-rate 1e-3 --freeze embeddings --weight-soft 0 --weight-hard 0 \
+         --term soft_target,weight=0.9,final_weight=0.0,temperature=4.0 --term hard_label,weight=0.1,final_weight=1.0 \
+         --output second"
+    ));
+    let weights = |run: &str| place.read_bytes(&format!("{run}/model.safetensors"));
+    assert!(weights("first") == weights("out/stages/layers"));
+    assert!(weights("second") == weights("out/student"));
+    let words = place.tensor("out/student/model.safetensors", "distilbert.embeddings.word_embeddings.weight");
+    assert!(
+        words == place.tensor("out/stages/layers/model.safetensors", "distilbert.embeddings.word_embeddings.weight")
+    );
+
+    // What is complete is kept, and another stage is another run.
+    let before = place.files("out/student");
+    let again = place.run("run recipe.toml");
+    again.succeeded();
+    assert!(again.stderr.contains("layers: complete, kept as it is"), "{}", again.stderr);
+    assert!(place.files("out/student") == before);
+    place
+        .refuses("run recipe.toml --set stage.1.train.epochs=4", &["stage answers", "another `fit.epochs` (3, now 4)"]);
+    place.json("run recipe.toml --set stage.1.train.epochs=4 --overwrite");
+    assert_eq!(place.read_json("out/student/distill.json")["inputs"]["fit"]["epochs"], 4);
+}
+
+#[test]
+fn a_run_that_was_killed_between_stages_goes_on_to_the_same_end() {
+    let place = Workplace::with_cache();
+    place.write("recipe.toml", RECIPE);
+    place.json("run recipe.toml --output whole");
+    let record = place.path("parts/stages/layers/distill.json");
+    let student = place.path("parts/student");
+    let killed = place.start("run recipe.toml --output parts").until(|| record.exists()).signal("KILL");
+    assert_eq!(killed.code, None);
+    assert!(!student.join("distill.json").exists());
+    place.json("run recipe.toml --output parts");
+    for run in ["stages/layers", "student", "export"] {
+        assert!(place.files(&format!("whole/{run}")) == place.files(&format!("parts/{run}")), "{run}");
+    }
+}
+
+#[test]
+fn stages_without_sense_are_refused() {
+    let place = Workplace::with_cache();
+    place.write("recipe.toml", RECIPE);
+    for (setting, expected) in [
+        ("stage.1.name=layers", "two stages are called `layers`"),
+        ("stage.0.name=\"a b\"", "it must be of letters"),
+        ("stage.1.objective=[]", "stage answers"),
+        ("stage.0.train.epoch=3", "did you mean"),
+        ("stage.0.train.epochs=0", "stage layers"),
+        ("stage.0.objective.0.layers=\"0:7\"", "hidden states of the teacher are 0 to 4"),
+    ] {
+        place.refuses(&format!("run recipe.toml --set {setting}"), &[expected]);
+    }
+    place.refuses("run recipe.toml --sweep train.learning_rate=1e-4,1e-3", &["--sweep", "stages"]);
+    place.refuses("compare recipe.toml", &["a recipe with stages cannot be compared yet"]);
+}
