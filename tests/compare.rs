@@ -112,13 +112,13 @@ fn an_overwritten_comparison_keeps_what_is_not_its_own() {
     let line = "compare recipe.toml --seeds 1 --set train.epochs=1";
     place.json(&format!("{line} --tensorboard"));
     assert!(!place.files("out/compare/with_teacher/seed-42/tensorboard").is_empty());
-    place.write("out/compare/without_teacher/seed-42/notes.txt", "mine");
+    place.write("out/compare/without_teacher/notes.txt", "mine");
     let other = format!("{line} --set train.weight_decay=0.1");
     let refused = place.run(&other).failure();
     assert!(refused.contains("another `fit.weight_decay`") && refused.contains("--overwrite"), "{refused}");
     place.json(&format!("{other} --overwrite"));
     assert!(!place.path("out/compare/with_teacher/seed-42/tensorboard").exists());
-    assert_eq!(place.read("out/compare/without_teacher/seed-42/notes.txt"), "mine");
+    assert_eq!(place.read("out/compare/without_teacher/notes.txt"), "mine");
     let record = place.read_json("out/compare/without_teacher/seed-42/distill.json");
     assert_eq!(record["inputs"]["fit"]["weight_decay"], 0.1);
 }

@@ -34,6 +34,7 @@ use crate::run_record::RunFigures;
 use crate::scores::MACRO_F1;
 use crate::tasks::{Task, single_label};
 use crate::ui;
+use folders::{COMPARISON, TABLE};
 use statistics::{ClassChange, Difference, McNemar, Summary, changes, mean};
 
 /// Only classifiers can be compared so far.
@@ -44,12 +45,6 @@ const SCHEMA_VERSION: u32 = 1;
 
 /// Keys that say how many steps a training takes.
 const OF_LENGTH: [&str; 3] = ["train.epochs", "train.max_steps", "train.batch_rows"];
-
-/// The file with the comparison, in its folder.
-const COMPARISON: &str = "comparison.json";
-
-/// The same as a table.
-const TABLE: &str = "comparison.md";
 
 /// A comparison, with everything that determines it.
 pub(crate) struct Comparing<'a> {

@@ -5,8 +5,13 @@ use std::path::Path;
 
 use super::super::capture::TOKENIZER;
 use super::super::run_folder::clear_run;
-use super::{COMPARISON, TABLE};
 use crate::files::prepare_output;
+
+/// The file with the comparison.
+pub(super) const COMPARISON: &str = "comparison.json";
+
+/// The same as a table.
+pub(super) const TABLE: &str = "comparison.md";
 
 /// The teachers' answers.
 pub(super) const CACHES: [&str; 2] = ["cache", "cache-against"];
