@@ -147,8 +147,7 @@ mod tests {
             projection.gradient = (1..=9).map(|place| place as f32 / 10.0).collect();
             projection.step(0.1, 0.5, Clip::Norm(1e6));
         }
-        let expected: [f32; 9] =
-            [0.2562500, -1.0975000, 1.6100000, 1.1587500, 0.0306250, -0.8718750, -0.1000000, -0.4000000, 0.1000000];
+        let expected: [f32; 9] = [0.25625, -1.0975, 1.61, 1.15875, 0.030625, -0.871875, -0.1, -0.4, 0.1];
         for (found, expected) in projection.parameters.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-6, "{:?}", projection.parameters);
         }

@@ -137,14 +137,14 @@ fn hidden_states_of_another_width_are_compared_through_a_projection() {
             "{text}: no gradient in the projection"
         );
         for (tap, gradient) in &gradients {
-            for place in 0..gradient.len() {
+            for (place, found) in gradient.iter().enumerate() {
                 let moved = |by: f32| {
                     let mut student = student.clone();
                     student.get_mut(tap).expect("a tap")[place] += by;
                     loss(&student).0
                 };
                 let difference = (moved(1e-2) - moved(-1e-2)) / 2e-2;
-                close(gradient[place].into(), difference, 2e-4);
+                close((*found).into(), difference, 2e-4);
             }
         }
     }
