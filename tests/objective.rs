@@ -238,5 +238,5 @@ fn other_terms_on_logits_are_flags_and_parts_of_a_recipe() {
     place.json("cache --teacher teacher --data train.tsv --output largest --top-k 2");
     let largest = TRAIN.replace("--cache cache", "--cache largest");
     place.refuses(&format!("{largest} --standardize --output none"), &["needs all of the teacher's logits", "--top-k"]);
-    assert!(!place.path("none").exists());
+    assert!(!place.path("none/distill.json").exists());
 }

@@ -179,3 +179,33 @@ fn texts_without_labels_are_learned_from_and_never_measured_on() {
     let compared = place.json("compare recipe.toml --seeds 1");
     assert_eq!(compared["arms"][0]["steps"][0].as_u64(), Some(steps));
 }
+
+#[test]
+fn hidden_states_come_from_the_cache_where_it_has_them() {
+    let place = Workplace::with_cache();
+    let hidden = |output: &str, flags: &str| {
+        place.json(&format!("cache --teacher teacher --data train.tsv --output {output} {flags}"));
+    };
+    hidden("all", "--hidden-states 0,2,4 --all-tokens");
+    hidden("first", "--hidden-states 2");
+    let train = |cache: &str, term: &str, output: &str| {
+        let line = TRAIN.replace("--cache cache", &format!("--cache {cache}"));
+        let ran = place.run(&format!("{line} --num-layers 2 --term {term} --output {output}"));
+        ran.succeeded();
+        ran.stderr.contains("hidden states are those of the cache")
+    };
+    for (name, cache) in [("hidden_mse", "all"), ("hidden_cosine", "all"), ("pkd", "all"), ("pkd", "first")] {
+        let [live, stored] = ["live", "stored"].map(|how| format!("{name}-{cache}-{how}"));
+        assert!(!train("cache", &format!("{name},weight=1"), &live));
+        assert!(train(cache, &format!("{name},weight=1"), &stored), "{name} with {cache}");
+        let of = |run: &str| last_step(&place, run)[name].as_f64().expect("a number");
+        // The cache has them in f16.
+        let (live, stored) = (of(&live), of(&stored));
+        assert!((live - stored).abs() < 2e-3 * live.abs(), "{name} with {cache}: {live} {stored}");
+    }
+    let record = place.read_json("pkd-first-stored/distill.json");
+    assert_eq!(record["inputs"]["stored_hidden_states"], true);
+    // Of first tokens alone nothing is known of the others, and of attention nothing.
+    assert!(!train("first", "hidden_mse,weight=1,layers=\"1:2\"", "others"));
+    assert!(!train("all", "attention_kl,weight=1", "attention"));
+}

@@ -64,6 +64,9 @@ pub(crate) struct RunInputs {
     /// The form in which the teacher's logits were stored; `None` if none are used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) teacher_logits: Option<cache::LogitForm>,
+    /// Whether the teacher's hidden states are those of a cache; where it runs beside the student, they are not.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) stored_hidden_states: bool,
     /// For a masked-language model only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mask_probability: Option<f64>,

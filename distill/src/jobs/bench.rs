@@ -144,6 +144,7 @@ fn train_case(
         teacher: Some(&teacher),
         targets: &Targets::Labels,
         read_by_teacher: None,
+        hidden_states: None,
         views: 1,
     };
     let optimizer = AdamW::new(student.parameters().layout().clone(), WEIGHT_DECAY);

@@ -66,6 +66,7 @@ impl Finetuning<'_> {
             student_weights: None,
             prune_vocabulary: self.prune_vocabulary,
             teacher_logits: None,
+            stored_hidden_states: false,
             mask_probability: self.task.masks().map(|masks| masks.probability),
             fit: fit.clone(),
             device: self.compute.kind().to_string(),
@@ -99,5 +100,11 @@ impl Finetuning<'_> {
 fn fit_rows(model: &TextModel, split: Split, max_length: usize) -> anyhow::Result<FitRows> {
     let encodings = model.tokenizer.encode(&split.rows, max_length)?;
     model::report_truncated(encodings.truncated_count(), encodings.len(), max_length);
-    Ok(FitRows { encodings, labels: split.labels, keys: Vec::new(), read_by_teacher: None })
+    Ok(FitRows {
+        encodings,
+        labels: split.labels,
+        keys: Vec::new(),
+        read_by_teacher: None,
+        hidden_states_stored: false,
+    })
 }

@@ -8,14 +8,14 @@ use datasets::{Encodings, Key};
 use nn::{Compute, Model};
 use teacher::HubOptions;
 
-use super::beside::Beside;
+use super::beside;
 use super::run_folder::{Existing, finish};
 use super::student::{Start, Wanted, start_student};
 use super::teacher::Teacher;
 use crate::data::{self, Split, TaskData};
 use crate::fingerprint;
 use crate::hint::HintExt;
-use crate::model;
+use crate::model::{self, TextModel};
 use crate::objective::{self, LossTermRecipe, Objective};
 use crate::recipe::{FitRecipe, StudentRecipe, Subject};
 use crate::run_record::{RunFigures, RunInputs};
@@ -79,10 +79,10 @@ impl Training<'_> {
             Teacher::Model(model, length) if self.live || on_tokens.is_some() => {
                 Some((model.as_ref().clone(), *length))
             }
-            Teacher::Cached(..) if self.live || on_tokens.is_some() => {
-                let what = on_tokens.map_or("--live".to_owned(), |term| format!("`{term}`"));
-                return Err(anyhow::anyhow!("{what} needs the teacher beside the student, and it is not here"))
-                    .hint("give --teacher");
+            Teacher::Cached(..) if on_tokens.is_some() => {
+                let what = on_tokens.unwrap_or_default();
+                return Err(anyhow::anyhow!("`{what}` needs the teacher beside the student, and it is not here"))
+                    .hint("give --teacher; its hidden states may be in the cache, but not its shape");
             }
             _ => None,
         };
@@ -139,17 +139,38 @@ impl Training<'_> {
             Some((teacher, _)) => objective.between(&config.encoder, &teacher.config.encoder)?,
             None => objective,
         };
-        let beside = beside.map(|(teacher, length)| {
-            Beside::new(teacher, &tokenizer, &train_rows.rows, &encodings, length, on_tokens, self.compute)
+        let read = |(teacher, length): &(TextModel, usize)| {
+            beside::read(&teacher.tokenizer, &tokenizer, &train_rows.rows, &encodings, *length, on_tokens)
+        };
+        let read_by_teacher = beside.as_ref().map(read).transpose()?;
+        let stored = match &cache {
+            Some(cache) => beside::has_hidden_states(cache, &keys, &objective)?,
+            None => false,
+        };
+        let running = beside.filter(|_| !stored || self.live);
+        let mut teacher = running.map(|(teacher, _)| beside::model(teacher, self.compute)).transpose()?;
+        let train = FitRows {
+            encodings,
+            labels: train_rows.labels,
+            keys,
+            read_by_teacher: read_by_teacher.filter(|_| teacher.is_some()),
+            hidden_states_stored: stored && teacher.is_none(),
+        };
+        let told = on_tokens.map(|term| match teacher {
+            Some(_) => format!("`{term}`: the teacher runs beside the student"),
+            None => format!("`{term}`: hidden states are those of the cache"),
         });
-        let (mut teacher, read_by_teacher) = beside.transpose()?.map(|beside| (beside.model, beside.rows)).unzip();
-        let train = FitRows { encodings, labels: train_rows.labels, keys, read_by_teacher };
         let subject =
             Subject { rows: train.encodings.len(), width: config.encoder.hidden_size, trained: self.student.trained() };
         let fit = self.fit.suited_to(subject).on(self.compute)?;
         let encodings = tokenizer.encode(&validation_rows.rows, max_length)?;
-        let validation =
-            FitRows { encodings, labels: validation_rows.labels, keys: validation_keys, read_by_teacher: None };
+        let validation = FitRows {
+            encodings,
+            labels: validation_rows.labels,
+            keys: validation_keys,
+            read_by_teacher: None,
+            hidden_states_stored: false,
+        };
         let inputs = RunInputs {
             command: "train".to_string(),
             distill: env!("CARGO_PKG_VERSION").to_string(),
@@ -169,6 +190,7 @@ impl Training<'_> {
                 .as_ref()
                 .filter(|_| objective.needs_logits())
                 .map(|cache| cache.captured().logits.clone()),
+            stored_hidden_states: train.hidden_states_stored,
             mask_probability: TASK.masks().map(|masks| masks.probability),
             fit: fit.clone(),
             device: self.compute.kind().to_string(),
@@ -177,6 +199,7 @@ impl Training<'_> {
         if let Some(figures) = existing.prepare(self.output, &inputs)? {
             return Ok(Trained { figures, speed: None, estimate: None });
         }
+        told.iter().for_each(ui::say);
         if train.labels.iter().all(Option::is_none) {
             data::say_unlabelled("training row", "the student learns from its teacher alone, without the hard term");
         }

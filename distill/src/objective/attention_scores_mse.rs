@@ -31,7 +31,7 @@ impl Term for AttentionScoresMse {
 
     fn compares(&self) -> Option<Compares<'_>> {
         let (kinds, counted, needs) = (&[Kind::Query, Kind::Key], Counted::Layers, Needs::Heads);
-        Some(Compares { kinds, layers: &self.layers, counted, needs })
+        Some(Compares { kinds, layers: &self.layers, counted, needs, first_tokens: false })
     }
 
     fn token_weight(&self, tokens: usize) -> f64 {

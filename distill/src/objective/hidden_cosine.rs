@@ -32,7 +32,7 @@ impl Term for HiddenCosine {
 
     fn compares(&self) -> Option<Compares<'_>> {
         let (kinds, counted, needs) = (&[Kind::Hidden], Counted::HiddenStates, Needs::Width);
-        Some(Compares { kinds, layers: &self.layers, counted, needs })
+        Some(Compares { kinds, layers: &self.layers, counted, needs, first_tokens: false })
     }
 
     /// With `c` the cosine, the gradient is `c s / |s|^2 - t / (|s| |t|)`.

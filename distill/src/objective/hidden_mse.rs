@@ -30,7 +30,7 @@ impl Term for HiddenMse {
 
     fn compares(&self) -> Option<Compares<'_>> {
         let (kinds, counted, needs) = (&[Kind::Hidden], Counted::HiddenStates, Needs::Width);
-        Some(Compares { kinds, layers: &self.layers, counted, needs })
+        Some(Compares { kinds, layers: &self.layers, counted, needs, first_tokens: false })
     }
 
     fn add_tokens(&self, row: &TokenRow<'_>, scale: f64, gradient: &mut [&mut [f32]]) -> f64 {

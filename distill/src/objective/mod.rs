@@ -197,6 +197,11 @@ impl Objective {
         self.recipes().find(|recipe| recipe.term().compares().is_some()).map(LossTermRecipe::name)
     }
 
+    /// Whether all terms on tokens read the first ones of rows alone.
+    pub(crate) fn compares_first_tokens_alone(&self) -> bool {
+        self.recipes().filter_map(|recipe| recipe.term().compares()).all(|compares| compares.first_tokens)
+    }
+
     /// New projections for the terms that need one.
     pub(crate) fn projections(&self, seed: u64) -> Projections {
         Projections::new(seed, self.terms.iter().map(|term| (term.recipe.name(), term.comparisons.projected)))

@@ -31,7 +31,7 @@ impl Term for Pkd {
 
     fn compares(&self) -> Option<Compares<'_>> {
         let (kinds, counted, needs) = (&[Kind::Hidden], Counted::InnerHiddenStates, Needs::Width);
-        Some(Compares { kinds, layers: &self.layers, counted, needs })
+        Some(Compares { kinds, layers: &self.layers, counted, needs, first_tokens: true })
     }
 
     fn token_weight(&self, _: usize) -> f64 {

@@ -35,7 +35,7 @@ impl Term for QkvRelations {
 
     fn compares(&self) -> Option<Compares<'_>> {
         let (kinds, counted) = (&[Kind::Query, Kind::Key, Kind::Value], Counted::Layers);
-        Some(Compares { kinds, layers: &self.layers, counted, needs: Needs::Divided(self.heads) })
+        Some(Compares { kinds, layers: &self.layers, counted, needs: Needs::Divided(self.heads), first_tokens: false })
     }
 
     fn add_tokens(&self, row: &TokenRow<'_>, scale: f64, gradient: &mut [&mut [f32]]) -> f64 {

@@ -52,7 +52,7 @@ impl Term for Rkd {
 
     fn compares(&self) -> Option<Compares<'_>> {
         let (kinds, counted, needs) = (&[Kind::Hidden], Counted::HiddenStates, Needs::Nothing);
-        Some(Compares { kinds, layers: &self.layers, counted, needs })
+        Some(Compares { kinds, layers: &self.layers, counted, needs, first_tokens: true })
     }
 
     fn couples_rows(&self) -> bool {

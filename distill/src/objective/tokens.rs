@@ -25,6 +25,8 @@ pub(super) struct Compares<'a> {
     pub(super) layers: &'a LayerMap,
     pub(super) counted: Counted,
     pub(super) needs: Needs,
+    /// Whether it reads the first token of each row alone.
+    pub(super) first_tokens: bool,
 }
 
 /// What both models must have in common.
@@ -97,7 +99,7 @@ impl Comparisons {
         student: &EncoderConfig,
         teacher: &EncoderConfig,
     ) -> Result<Self, ObjectiveError> {
-        let Compares { kinds, layers, counted, needs } = compares;
+        let Compares { kinds, layers, counted, needs, .. } = compares;
         let refuse = |why: String| ObjectiveError::Models { term, why };
         let pairs = layers.pairs(counted, [student.num_layers, teacher.num_layers]).map_err(refuse)?;
         let of_kinds = |layer: usize| kinds.iter().map(|kind| kind.tap(layer)).collect();

@@ -31,7 +31,7 @@ impl Term for ValueRelation {
 
     fn compares(&self) -> Option<Compares<'_>> {
         let (kinds, counted, needs) = (&[Kind::Value], Counted::Layers, Needs::Heads);
-        Some(Compares { kinds, layers: &self.layers, counted, needs })
+        Some(Compares { kinds, layers: &self.layers, counted, needs, first_tokens: false })
     }
 
     fn add_tokens(&self, row: &TokenRow<'_>, scale: f64, gradient: &mut [&mut [f32]]) -> f64 {

@@ -11,8 +11,10 @@ const BASE_RATE: f64 = 5e-5;
 /// Width of BERT-base.
 const BASE_WIDTH: f64 = 768.0;
 
-/// No learning rate is higher by itself.
+/// No learning rate is higher by itself. It is that of random weights up to [`NARROW`], and falls with the width above.
 const HIGHEST_RATE: f64 = 1e-3;
+
+const NARROW: f64 = 128.0;
 
 /// How long a training is by itself: enough epochs for so many steps, within bounds.
 struct Length {
@@ -43,7 +45,7 @@ impl Subject {
     fn learning_rate(self) -> f64 {
         let rate = match self.trained {
             true => (BASE_RATE * (BASE_WIDTH / self.width as f64).powi(2)).min(HIGHEST_RATE),
-            false => HIGHEST_RATE,
+            false => HIGHEST_RATE * (NARROW / self.width as f64).min(1.0),
         };
         rounded(rate, 2)
     }
@@ -95,4 +97,38 @@ impl FitRecipe {
 /// So many significant digits, as they are written.
 pub(crate) fn rounded(value: f64, digits: usize) -> f64 {
     format!("{value:.*e}", digits.saturating_sub(1)).parse().unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suited(rows: usize, width: usize, trained: bool) -> (usize, f64) {
+        let fit = FitRecipe::DEFAULT.suited_to(Subject { rows, width, trained });
+        (fit.epochs(), fit.learning_rate())
+    }
+
+    #[test]
+    fn epochs_follow_the_rows_and_rates_the_width() {
+        // 770 rows are 25 steps of 32, 9,000 are 282.
+        assert_eq!(suited(770, 384, true), (40, 2e-4));
+        assert_eq!(suited(9000, 768, true), (4, 5e-5));
+        assert_eq!(suited(1_000_000, 1024, true), (3, 2.8e-5));
+        assert_eq!(suited(1, 32, true), (40, 1e-3));
+        assert_eq!(suited(9000, 128, false), (9, 1e-3));
+        assert_eq!(suited(100, 384, false), (100, 3.3e-4));
+        assert_eq!(suited(1_000_000, 768, false), (5, 1.7e-4));
+    }
+
+    #[test]
+    fn what_is_given_stays_and_is_not_said() {
+        let subject = Subject { rows: 1500, width: 384, trained: true };
+        let given = FitRecipe { epochs: Some(2), learning_rate: Some(1e-5), ..FitRecipe::DEFAULT };
+        assert_eq!((given.suited_to(subject), given.suited_in_words(subject)), (given.clone(), None));
+        let rate = FitRecipe { epochs: None, ..given.clone() };
+        assert_eq!(rate.suited_in_words(subject).expect("words"), "by default: --epochs 22 for 1,500 rows");
+        let steps = FitRecipe { learning_rate: None, max_steps: Some(9), ..rate };
+        let words = steps.suited_in_words(subject).expect("words");
+        assert_eq!(words, "by default: --learning-rate 0.0002 for trained weights 384 wide");
+    }
 }

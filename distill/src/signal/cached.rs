@@ -1,8 +1,11 @@
 //! Reads teacher outputs from a cache, for training and reports.
 
-use anyhow::bail;
-use cache::{CacheReader, LogitForm, StoredRow};
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, bail};
+use cache::{CacheReader, HiddenTokens, LogitForm, StoredRow};
 use datasets::Key;
+use nn::Tap;
 use tracing::debug_span;
 
 use super::TeacherSignal;
@@ -37,6 +40,40 @@ pub(crate) fn signal(cache: &CacheReader, keys: &[Key]) -> anyhow::Result<Teache
         bail!("the row with key {} is not in the cache", cache::key_hex(&key));
     }
     Ok(signal)
+}
+
+/// The hidden states of the rows with these keys and so many tokens, `[tokens, width]` at each tap; where first tokens alone are
+/// stored, those of the others are 0.
+pub(crate) fn hidden_states(
+    cache: &CacheReader,
+    keys: &[Key],
+    tokens: &[usize],
+    taps: &BTreeSet<Tap>,
+) -> anyhow::Result<BTreeMap<Tap, Vec<f32>>> {
+    let _span = debug_span!("read hidden states", rows = keys.len()).entered();
+    let form = cache.captured().hidden_states.as_ref().context("the cache has no hidden states")?;
+    let (width, all) = (form.width, form.tokens == HiddenTokens::All);
+    let mut values: BTreeMap<Tap, Vec<f32>> = taps.iter().map(|tap| (*tap, Vec::new())).collect();
+    let (mut missing, mut row_tokens) = (None, tokens.iter());
+    cache.get_many(keys, |key, row| {
+        let tokens = row_tokens.next().copied().unwrap_or_default();
+        let Some(stored) = row.and_then(|row| row.hidden_states(tokens)) else {
+            missing = missing.or(Some(*key));
+            return;
+        };
+        let of_layer = width * if all { tokens } else { 1 };
+        for (layer, of_layer) in form.layers.iter().zip(stored.chunks_exact(of_layer)) {
+            if let Some(values) = values.get_mut(&Tap::Hidden(*layer)) {
+                let end = values.len() + tokens * width;
+                values.extend_from_slice(of_layer);
+                values.resize(end, 0.0);
+            }
+        }
+    })?;
+    if let Some(key) = missing {
+        bail!("the hidden states of the row with key {} are not in the cache, or damaged", cache::key_hex(&key));
+    }
+    Ok(values)
 }
 
 /// Whether all logits are stored.

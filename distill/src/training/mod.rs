@@ -125,12 +125,21 @@ impl Fit<'_> {
             let keys: Vec<Key> = rows.iter().map(|&row| self.train.keys[row as usize]).collect();
             cached::signal(cache, &keys)
         };
+        let [_, of_teacher] = self.objective.taps();
+        let hidden_states = |rows: &[u32]| {
+            let cache = self.cache.context("the loss needs stored hidden states; give --cache")?;
+            let keys: Vec<Key> = rows.iter().map(|&row| self.train.keys[row as usize]).collect();
+            let tokens: Vec<usize> =
+                rows.iter().map(|&row| self.train.encodings.length(row as usize) as usize).collect();
+            cached::hidden_states(cache, &keys, &tokens, &of_teacher)
+        };
         let examples = Examples {
             encodings: &self.train.encodings,
             labels: &self.train.labels,
             teacher: if self.objective.needs_logits() && self.cache.is_some() { Some(&cached) } else { None },
             targets: self.targets,
             read_by_teacher: self.train.read_by_teacher.as_ref(),
+            hidden_states: if self.train.hidden_states_stored { Some(&hidden_states) } else { None },
             views,
         };
         student.recompute(recipe.recompute.then_some(1));

@@ -12,6 +12,8 @@ pub(crate) struct FitRows {
     pub(crate) keys: Vec<Key>,
     /// The same rows as a teacher beside the student reads them, if there is one.
     pub(crate) read_by_teacher: Option<Encodings>,
+    /// Whether its hidden states are read from the cache instead.
+    pub(crate) hidden_states_stored: bool,
 }
 
 impl FitRows {

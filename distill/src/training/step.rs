@@ -30,6 +30,8 @@ pub(crate) struct Examples<'a> {
     pub(crate) targets: &'a Targets,
     /// The rows as a teacher beside the student reads them, if there is one.
     pub(crate) read_by_teacher: Option<&'a Encodings>,
+    /// Looks up the teacher's hidden states for some rows, where they are stored.
+    pub(crate) hidden_states: Option<&'a HiddenLookup<'a>>,
     /// How many times each row is in its step: see [`Objective::views`].
     pub(crate) views: usize,
 }
@@ -37,12 +39,17 @@ pub(crate) struct Examples<'a> {
 /// Looks up the teacher's outputs for rows; called from several threads.
 pub(crate) type TeacherLookup<'a> = dyn Fn(&[u32]) -> anyhow::Result<TeacherSignal> + Sync + 'a;
 
+/// Looks up the teacher's hidden states for rows; called from several threads.
+pub(crate) type HiddenLookup<'a> = dyn Fn(&[u32]) -> anyhow::Result<BTreeMap<Tap, Vec<f32>>> + Sync + 'a;
+
 /// A prepared micro-batch.
 pub(crate) struct Prepared {
     questions: Questions,
     teacher: Option<TeacherSignal>,
     /// For a teacher beside the student.
     read_by_teacher: Option<TokenBatch>,
+    /// The teacher's stored hidden states.
+    hidden_states: BTreeMap<Tap, Vec<f32>>,
 }
 
 impl Examples<'_> {
@@ -55,7 +62,8 @@ impl Examples<'_> {
         let teacher = self.teacher.map(|teacher| teacher(rows)).transpose()?;
         let read_by_teacher = self.read_by_teacher.map(|encodings| TokenBatch::gather(encodings, rows));
         let questions = self.targets.ask(pass, self.encodings, self.labels, rows, self.views);
-        Ok(Prepared { questions, teacher, read_by_teacher })
+        let hidden_states = self.hidden_states.map(|lookup| lookup(rows)).transpose()?.unwrap_or_default();
+        Ok(Prepared { questions, teacher, read_by_teacher, hidden_states })
     }
 }
 
@@ -246,7 +254,7 @@ impl<'a> Learner<'a> {
     /// step.
     fn micro_batch(
         &mut self,
-        Prepared { questions, teacher, read_by_teacher }: &Prepared,
+        Prepared { questions, teacher, read_by_teacher, hidden_states }: &Prepared,
         first_answer: usize,
         counts: &StepCounts,
         masks: &DropoutRng,
@@ -263,9 +271,9 @@ impl<'a> Learner<'a> {
                 let taps = teacher_taps.into_iter().chain(logits).collect();
                 let mut values = debug_span!("teacher").in_scope(|| read_all(model, batch, &taps))?;
                 let logits = values.remove(&Tap::Logits).map(TeacherSignal::Dense);
-                (values, logits)
+                (Cow::Owned(values), logits)
             }
-            _ => (BTreeMap::new(), None),
+            _ => (Cow::Borrowed(hidden_states), None),
         };
         let teacher = teacher.as_ref().or(live.as_ref());
         let loss_span = debug_span!("loss").entered();

@@ -67,7 +67,12 @@ fn train(learner: &mut Learner<'_>, steps: std::ops::Range<usize>) -> (Vec<Outco
             Normal::new((2 * step + index) as u64, "teacher", 1.5).fill(&mut teacher_logits);
             let read_by_teacher = learner.teacher.is_some().then(|| batch.clone());
             let questions = Questions { batch, positions: None, answers: labels };
-            Prepared { questions, teacher: Some(TeacherSignal::Dense(teacher_logits)), read_by_teacher }
+            Prepared {
+                questions,
+                teacher: Some(TeacherSignal::Dense(teacher_logits)),
+                read_by_teacher,
+                hidden_states: BTreeMap::new(),
+            }
         });
         let micro_batches: Vec<Prepared> = micro_batches.collect();
         assert_eq!(learner.take_step(step, &micro_batches, 1, 1e-3).expect("a step"), 6);
@@ -196,6 +201,7 @@ fn cut(compute: &Compute, terms: &[LossTermRecipe]) -> f64 {
         teacher: Some(&said),
         targets: &Targets::Labels,
         read_by_teacher: beside.then_some(&encodings),
+        hidden_states: None,
         views,
     };
     let mut losses = Vec::new();
@@ -293,6 +299,7 @@ fn the_shares_of_the_terms_leave_a_step_as_it_is() {
         teacher: Some(&said),
         targets: &Targets::Labels,
         read_by_teacher: Some(&encodings),
+        hidden_states: None,
         views: 1,
     };
     let prepared = examples.prepare(0, &[vec![0, 1, 2, 3]]).expect("rows");
