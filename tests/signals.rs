@@ -66,7 +66,6 @@ fn terms_on_tokens_learn_from_a_teacher_beside_the_student() {
     let text = place.run(&format!("{} out --resume", line.replace("--epochs 1 ", ""))).stdout;
     assert!(text.contains("share of the gradient"), "{text}");
 
-    // Killed and resumed, the same.
     place.json("export --model out --output exported");
     assert!(place.read("exported/README.md").contains("0.1 × KL divergence of attention (last)"));
 }

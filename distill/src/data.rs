@@ -24,6 +24,13 @@ impl Split {
         Self { rows, labels }
     }
 
+    /// With rows without labels behind them.
+    pub(crate) fn with_unlabelled(mut self, rows: &[Row]) -> Self {
+        self.labels.extend(std::iter::repeat_n(None, rows.len()));
+        self.rows.extend_from_slice(rows);
+        self
+    }
+
     /// Rows to learn from, and a tenth of each class to validate on, in their order.
     pub(crate) fn hold_out(self) -> (Self, Self) {
         let held_out = hold_out(&self.rows, &self.labels);
@@ -96,21 +103,24 @@ pub(crate) fn read(path: &Path, columns: &ColumnsRecipe, known: Option<&LabelNam
 
 impl TaskData {
     /// With texts without labels to learn from, behind the training rows. None of them is validated on.
-    pub(crate) fn with_unlabelled(mut self, rows: &[Row]) -> Self {
-        self.train.labels.extend(std::iter::repeat_n(None, rows.len()));
-        self.train.rows.extend_from_slice(rows);
-        self
+    pub(crate) fn with_unlabelled(self, rows: &[Row]) -> Self {
+        Self { train: self.train.with_unlabelled(rows), ..self }
     }
 }
 
-/// Reads texts without labels, to be learned from beside other rows. Those that stand in the other rows, be it to train, to
-/// validate or to test on, and those that are there twice, are left out, and counted.
-pub(crate) fn read_unlabelled(path: &Path, columns: &ColumnsRecipe, others: &[&[Row]]) -> anyhow::Result<Vec<Row>> {
-    let mut seen: HashSet<(String, Option<String>)> =
-        others.iter().flat_map(|rows| rows.iter()).map(|row| (row.text.clone(), row.text_b.clone())).collect();
+/// Reads texts without labels, to be learned from beside other rows; none without a file. Those that stand in the other rows,
+/// be it to train, to validate or to test on, and those that are there twice, are left out, and counted.
+pub(crate) fn read_unlabelled(
+    path: Option<&Path>,
+    columns: &ColumnsRecipe,
+    others: &[Option<&Vec<Row>>],
+) -> anyhow::Result<Vec<Row>> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let text_of = |row: &Row| (row.text.clone(), row.text_b.clone());
+    let mut seen: HashSet<_> = others.iter().flatten().flat_map(|rows| rows.iter()).map(text_of).collect();
     let (mut rows, mut left_out) = (Vec::new(), 0);
     for_each_row(path, &text_columns_of(columns), |row| {
-        match seen.insert((row.text.clone(), row.text_b.clone())) {
+        match seen.insert(text_of(&row)) {
             true => rows.push(Row { label: None, ..row }),
             false => left_out += 1,
         }

@@ -79,7 +79,8 @@ pub(crate) struct TrainArgs {
     /// Folder written by `distill cache`; not needed with --weight-soft 0
     #[arg(long, value_name = "FOLDER", help_heading = "Teacher")]
     pub(crate) cache: Option<PathBuf>,
-    /// Run the teacher beside the student instead of reading a cache; for terms on the values of tokens it runs there anyway
+    /// Run the teacher beside the student instead of reading a cache. Terms on the values of tokens run it too, unless the cache
+    /// has its hidden states
     #[arg(long, conflicts_with = "cache", requires = "teacher", help_heading = "Teacher")]
     pub(crate) live: bool,
     /// Accept a teacher that is no better than chance on the labelled rows
@@ -136,7 +137,8 @@ pub(crate) struct TrainArgs {
     /// Training data, labels optional: TSV, CSV, JSONL or plain text (.txt), optionally gzipped
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: PathBuf,
-    /// More texts to learn from, without labels; those that stand in the other data are left out. None is validated on
+    /// More texts to learn from, without labels. Those that also stand in --data or --validation are left out, and none is used
+    /// for validation
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) unlabelled: Option<PathBuf>,
     /// Validation data [default: a tenth of --data, held out by a hash of the text]
@@ -154,7 +156,7 @@ pub(crate) struct TrainArgs {
     /// Weight of the hard term, cross-entropy with the labels; 0 turns it off [default: 0.1]
     #[arg(long, value_name = "W", value_parser = number(ZERO_OR_MORE), help_heading = "Objective")]
     pub(crate) weight_hard: Option<f64>,
-    /// Divergence of the soft term: forward (the teacher's KL divergence from the student), reverse, or jensen-shannon
+    /// Divergence of the soft term: forward, KL(teacher || student), reverse, KL(student || teacher), or jensen-shannon
     #[arg(long, value_parser = one_of(&Divergence::ALL, Divergence::name), value_name = "NAME",
           default_value_t = Divergence::default(), hide_possible_values = true, help_heading = "Objective")]
     pub(crate) divergence: Divergence,
@@ -168,7 +170,8 @@ pub(crate) struct TrainArgs {
     /// may be given several times
     #[arg(long, value_name = "TERM,KEY=VALUE..", help_heading = "Objective")]
     pub(crate) term: Vec<LossTermRecipe>,
-    /// Learning rate of the maps that make hidden states as wide as the teacher's, where a term compares them [default: 1e-3]
+    /// Learning rate of projections, which make the student's hidden states as wide as the teacher's for a term that compares
+    /// them [default: 1e-3]
     #[arg(long, value_name = "RATE", value_parser = number(ABOVE_ZERO), help_heading = "Objective")]
     pub(crate) projection_learning_rate: Option<f64>,
     #[command(flatten)]

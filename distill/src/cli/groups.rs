@@ -359,7 +359,7 @@ impl LossArgs {
         given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
     }
 
-    /// These terms and those of the flags, without those of the flags whose weight is 0. An error for settings of a term that is not there.
+    /// These terms, and those of the flags whose weight is above 0. An error for settings of a term that is not there.
     pub(super) fn terms(
         &self,
         of_teacher: Vec<LossTermRecipe>,

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use anyhow::bail;
-use datasets::Row;
 use serde::Serialize;
 
 use crate::cli::RunArgs;
@@ -28,18 +27,15 @@ pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
     let files = &recipe.data;
     let read = |path: &Option<_>| path.as_ref().map(|path: &std::path::PathBuf| read_rows(path, &columns)).transpose();
     let (rows, validation, test) = (read_rows(&files.train, &columns)?, read(&files.validation)?, read(&files.test)?);
-    let unlabelled = files.unlabelled.as_ref().map(|path| {
-        let others = [Some(&rows), validation.as_ref(), test.as_ref()];
-        let others: Vec<&[Row]> = others.into_iter().flatten().map(Vec::as_slice).collect();
-        data::read_unlabelled(path, &columns, &others)
-    });
+    let others = [Some(&rows), validation.as_ref(), test.as_ref()];
+    let unlabelled = data::read_unlabelled(files.unlabelled.as_deref(), &columns, &others)?;
     let report = Pipeline {
         recipe: &recipe,
         hub: &recipe.teacher.hub(&args.hub.into()),
         output,
         rows,
         validation,
-        unlabelled: unlabelled.transpose()?.unwrap_or_default(),
+        unlabelled,
         test,
         measured_on: if files.test.is_some() { "the test rows" } else { "the validation rows" }.to_string(),
         baseline: false,

@@ -44,11 +44,10 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
     };
     let teacher = load()?;
     let names = teacher.names()?;
-    let mut data = data::read_split(&args.data, args.validation.as_deref(), &columns, Some(&names))?;
-    if let Some(path) = &args.unlabelled {
-        let texts = data::read_unlabelled(path, &columns, &[&data.train.rows, &data.validation.rows])?;
-        data = data.with_unlabelled(&texts);
-    }
+    let data = data::read_split(&args.data, args.validation.as_deref(), &columns, Some(&names))?;
+    let others = [Some(&data.train.rows), Some(&data.validation.rows)];
+    let unlabelled = data::read_unlabelled(args.unlabelled.as_deref(), &columns, &others)?;
+    let data = data.with_unlabelled(&unlabelled);
     let student_hub = recipe.hub(&hub);
     let train = |teacher, data, objective, fit, output: &Path, existing| {
         let training = Training {

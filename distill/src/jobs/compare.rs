@@ -240,12 +240,10 @@ impl Comparing<'_> {
         let columns = recipe.data.columns();
         let validation = recipe.data.validation.as_ref().map(|path| data::read_rows(path, &columns)).transpose()?;
         let all = data::read_rows(&recipe.data.train, &columns)?;
-        let others: Vec<&[Row]> =
-            [Some(&all), validation.as_ref(), test].into_iter().flatten().map(Vec::as_slice).collect();
-        let unlabelled =
-            recipe.data.unlabelled.as_ref().map(|path| data::read_unlabelled(path, &columns, &others)).transpose()?;
+        let others = [Some(&all), validation.as_ref(), test];
+        let unlabelled = data::read_unlabelled(recipe.data.unlabelled.as_deref(), &columns, &others)?;
         let names = LabelNames::new(self.teacher(recipe)?.config.labels)?;
-        Ok(Rows { names, all, validation, unlabelled: unlabelled.unwrap_or_default() })
+        Ok(Rows { names, all, validation, unlabelled })
     }
 
     fn teacher(&self, recipe: &Recipe) -> anyhow::Result<TextModel> {
@@ -262,9 +260,8 @@ impl Comparing<'_> {
             let folder = self.output.join(folders[side]);
             if caches[0].as_ref() != Some(&folder) {
                 let (recipe, rows) = (arm.recipe, &rows[side]);
-                let mut labels = data::labels_of(&rows.all, &rows.names, &recipe.data.train)?;
-                labels.resize(labels.len() + rows.unlabelled.len(), None);
-                let all = Split { rows: [&rows.all[..], &rows.unlabelled].concat(), labels };
+                let labels = data::labels_of(&rows.all, &rows.names, &recipe.data.train)?;
+                let all = Split { rows: rows.all.clone(), labels }.with_unlabelled(&rows.unlabelled);
                 capture_recipe(recipe, TASK, self.teacher(recipe)?, &all, &folder, self.compute).context("capture")?;
             }
             caches[side] = Some(folder);

@@ -123,9 +123,7 @@ impl Pipeline<'_> {
             Ok(data.with_unlabelled(&self.unlabelled))
         };
 
-        let mut all = labelled(self.rows.clone(), origins[0])?;
-        all.labels.extend(std::iter::repeat_n(None, self.unlabelled.len()));
-        all.rows.extend_from_slice(&self.unlabelled);
+        let all = labelled(self.rows.clone(), origins[0])?.with_unlabelled(&self.unlabelled);
         let test = match &self.test {
             Some(rows) => labelled(rows.clone(), recipe.data.test.as_deref().unwrap_or(origins[0]))?,
             None => split()?.validation,

@@ -1,5 +1,5 @@
-//! The training loss: a weighted sum of terms in closed form, each with its gradient with respect to the student's
-//! logits.
+//! The training loss: a weighted sum of terms in closed form, each with its gradient with respect to the student's logits,
+//! or to its values at the taps that the term reads.
 //!
 //! A term returns a sum and a count. The division happens once, by the counts of the whole optimiser step, so splitting
 //! a step into micro-batches changes neither loss nor gradient.
@@ -192,7 +192,7 @@ impl Objective {
         })
     }
 
-    /// The first term on the values of tokens, which need a teacher that runs beside the student.
+    /// The first term on the values of tokens, which needs a teacher beside the student, or its stored hidden states.
     pub(crate) fn compares_tokens(&self) -> Option<&'static str> {
         self.recipes().find(|recipe| recipe.term().compares().is_some()).map(LossTermRecipe::name)
     }
@@ -352,8 +352,8 @@ impl Objective {
         Ok(report)
     }
 
-    /// Evaluates every term on tokens on a micro-batch and adds to the report; returns the
-    /// gradient of the step's loss at the student's taps.
+    /// Evaluates every term on tokens on a micro-batch and adds to the report; returns the gradient of the step's loss at the
+    /// student's taps.
     pub(crate) fn evaluate_tokens(
         &self,
         values: &TokenValues<'_>,
