@@ -263,6 +263,59 @@ fn an_average_is_of_probabilities_or_of_logits_with_classes_by_name() {
 }
 
 #[test]
+fn an_average_follows_the_teacher_that_is_sure_or_right() {
+    let place = with_answers();
+    let label_of = |row: &Answered| CLASSES.iter().position(|class| *class == row.label).expect("a class");
+    // Each knows half of the rows and is wrong, and less sure, in the others.
+    let answer = |row: &Answered, knows: bool| {
+        let (top, at) = if knows { (0.85, label_of(row)) } else { (0.4, (label_of(row) + 1) % 4) };
+        let mut answer = [(1.0 - top) / 3.0; 4];
+        answer[at] = top;
+        answer
+    };
+    let rows = answered(&place);
+    for (name, known) in [("even", 0), ("odd", 1)] {
+        let lines =
+            rows.iter().enumerate().map(|(at, row)| json!({"text": row.text, "p": answer(row, at % 2 == known)}));
+        write_lines(&place, &format!("{name}.jsonl"), lines);
+        let names = CLASSES.join(",");
+        place
+            .json(&format!("cache import --data {name}.jsonl --probabilities p --label-names {names} --output {name}"));
+    }
+    let merge = "cache merge even odd --average";
+    let accuracy =
+        |cache: &str| place.json(&format!("cache inspect {cache} --data train.tsv"))["data"]["accuracy"].clone();
+    place.json(&format!("{merge} --by-confidence --output sure"));
+    place.json(&format!("{merge} --by-labels train.tsv --output right"));
+    assert_eq!([accuracy("even"), accuracy("odd")].map(|one| one.as_f64() < Some(0.6)), [true, true]);
+    assert_eq!([accuracy("sure"), accuracy("right")], [json!(1.0), json!(1.0)]);
+    let entropy = |p: [f64; 4]| -p.iter().map(|p| p * p.ln()).sum::<f64>();
+    let (known, not) = (answer(&rows[0], true), answer(&rows[0], false));
+    let label = label_of(&rows[0]);
+    let weight = |cache: &str| {
+        let exported = place.exported(cache);
+        let tops: Vec<f64> =
+            exported.rows.iter().map(|row| row.logits.iter().fold(f32::MIN, |a, b| a.max(*b)).exp().into()).collect();
+        // The same in every row, but for rounding.
+        assert!(tops.iter().all(|top| (top - tops[0]).abs() < 1e-6), "{cache}");
+        (tops[0] - not[label]) / (known[label] - not[label])
+    };
+    let expected = entropy(not) / (entropy(not) + entropy(known));
+    assert!((weight("sure") - expected).abs() < 1e-5, "{} {expected}", weight("sure"));
+    let expected = 1.0 - (1.0 / known[label]) / (1.0 / known[label] + 1.0 / not[label]);
+    assert!((weight("right") - expected).abs() < 1e-5, "{} {expected}", weight("right"));
+
+    let by = |cache: &str| place.inspect(cache)["fingerprint"]["average"]["by"].clone();
+    assert_eq!(by("sure"), "confidence");
+    assert!(by("right")["labels"]["rows"].is_string());
+    place.refuses(&format!("{merge} --output sure"), &["sure: another cache is there"]);
+    place
+        .refuses(&format!("{merge} --by-labels test.tsv --output none"), &["test.tsv: no row with a label is in even"]);
+    let both = place.run(&format!("{merge} --by-labels train.tsv --by-confidence --output none"));
+    assert_eq!(both.code, Some(2));
+}
+
+#[test]
 fn an_average_of_captures_keeps_the_keys_of_their_tokenizer() {
     let place = Workplace::with_cache();
     place.json("cache merge cache cache --average=logits --output mean");

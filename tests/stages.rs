@@ -120,3 +120,32 @@ fn stages_without_sense_are_refused() {
     assert!(late.contains("stage layers") && late.contains("hidden states of the teacher are 0 to 4"), "{late}");
     place.refuses("compare recipe.toml", &["a recipe with stages cannot be compared yet"]);
 }
+
+#[test]
+fn a_stage_may_learn_from_some_of_the_rows() {
+    let place = Workplace::with_cache();
+    let texts: String = place
+        .read("test.tsv")
+        .lines()
+        .skip(1)
+        .take(80)
+        .fold("text\n".to_owned(), |texts, line| texts + line.split('\t').next().unwrap_or_default() + " today\n");
+    place.write("texts.tsv", texts);
+    place.write("recipe.toml", RECIPE);
+    let some = "--set data.unlabelled=texts.tsv --set stage.0.rows=unlabelled --set stage.1.rows=labelled";
+    let done = place.run(&format!("run recipe.toml {some}"));
+    done.succeeded();
+    // 80 texts are 3 steps of 32 rows, and the nine tenths that are not held out have a label.
+    let steps =
+        |run: &str| place.read_json(&format!("out/{run}/distill.json"))["figures"]["steps"].as_u64().expect("a number");
+    let labelled = place.read("train.tsv").lines().count() - 1;
+    assert_eq!(steps("stages/layers"), 2 * 80_u64.div_ceil(32));
+    assert!(
+        (3 * (labelled as u64 * 85 / 100).div_ceil(32)..=3 * (labelled as u64).div_ceil(32))
+            .contains(&steps("student"))
+    );
+
+    let none = place.run("run recipe.toml --output none --set stage.0.rows=unlabelled").failure();
+    assert!(none.contains("no training row has no label") && none.contains("data.unlabelled"), "{none}");
+    place.refuses("run recipe.toml --output other --set stage.0.rows=few", &["unknown variant `few`", "`unlabelled`"]);
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use datasets::{Columns, LabelColumn, LabelNames, Row, for_each_row, hold_out, reconcile};
 
-use crate::recipe::ColumnsRecipe;
+use crate::recipe::{ColumnsRecipe, RowChoice};
 use crate::ui;
 
 /// Rows with the class ids of their labels.
@@ -43,10 +43,10 @@ impl Split {
         sides
     }
 
-    /// The rows that have a label.
-    pub(crate) fn labelled(self) -> Self {
+    /// The rows of a choice.
+    pub(crate) fn taken(self, choice: RowChoice) -> Self {
         let pairs = self.rows.into_iter().zip(self.labels);
-        let (rows, labels) = pairs.filter(|(_, label)| label.is_some()).unzip();
+        let (rows, labels) = pairs.filter(|(_, label)| choice.takes(*label)).unzip();
         Self { rows, labels }
     }
 

@@ -60,7 +60,7 @@ pub(crate) enum CacheCommand {
     /// Make a cache of answers that something else computed: JSONL, CSV, TSV or Parquet
     Import(Box<ImportArgs>),
     /// Make one cache of several: the rows that several machines captured, or the mean of several teachers
-    Merge(MergeArgs),
+    Merge(Box<MergeArgs>),
     /// Write a cache as a Parquet file, for pandas and polars
     Export(CacheExportArgs),
     /// Rewrite a cache into few large shards; with --data, drop all rows that are not in it
@@ -239,7 +239,9 @@ pub(crate) struct EstimateArgs {
 
 /// `distill cache merge`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example:\n  distill cache merge cache-a cache-b --output cache")]
+#[command(
+    after_help = "Example:\n  distill cache merge cache-a cache-b --output cache\n  distill cache merge one other --average --output cache"
+)]
 pub(crate) struct MergeArgs {
     /// Folders of the caches; a row that is in several is taken from the first
     #[arg(value_name = "DIR", required = true)]
@@ -253,6 +255,15 @@ pub(crate) struct MergeArgs {
     #[arg(long, value_name = "W,..", value_delimiter = ',', value_parser = number(ABOVE_ZERO), requires = "average",
           help_heading = "Average")]
     pub(crate) weights: Vec<f64>,
+    /// Let a teacher count for more in the rows that it is sure of: each weight is divided by the entropy of its answer
+    #[arg(long, requires = "average", conflicts_with = "by_labels", help_heading = "Average")]
+    pub(crate) by_confidence: bool,
+    /// Let a teacher count for more in the rows that it answers right, by the labels of this file; other rows are averaged
+    /// as without it
+    #[arg(long, value_name = "FILE", requires = "average", help_heading = "Average")]
+    pub(crate) by_labels: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) columns: ColumnArgs,
     /// Leave out rows that are not in all caches, instead of refusing them
     #[arg(long, requires = "average", help_heading = "Average")]
     pub(crate) intersection: bool,

@@ -46,10 +46,16 @@ pub(crate) fn run(args: CacheArgs, ui: &Ui) -> anyhow::Result<()> {
         }
         CacheArgs::Stored(CacheCommand::Merge(args)) => {
             if let Some(of) = args.average {
+                let columns = (&args.columns).into();
+                let by = match &args.by_labels {
+                    Some(data) => Some(average::By::Labels { data, columns: &columns }),
+                    None => args.by_confidence.then_some(average::By::Confidence),
+                };
                 let averaging = average::Averaging {
                     caches: &args.caches,
                     of,
                     weights: &args.weights,
+                    by,
                     intersection: args.intersection,
                     output: &args.output,
                 };

@@ -11,7 +11,7 @@ use crate::data;
 use crate::files::refuse_source;
 use crate::jobs::tune::Asked;
 use crate::jobs::{Teacher, TrainReport, Training, planned};
-use crate::recipe::{ColumnsRecipe, Subject};
+use crate::recipe::{ColumnsRecipe, RowChoice, Subject};
 use crate::tasks::single_label;
 use crate::ui::Ui;
 
@@ -63,7 +63,7 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
             output,
             tensorboard: args.telemetry.tensorboard && output == args.output.output,
             force: args.force,
-            labelled_alone: false,
+            learns_from: RowChoice::All,
             compute: &compute,
         };
         training.run(existing)

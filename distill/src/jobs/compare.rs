@@ -29,7 +29,7 @@ use crate::files;
 use crate::inference::Running;
 use crate::model::TextModel;
 use crate::objective::{self, LossTermRecipe};
-use crate::recipe::{FitRecipe, Metric, Recipe, Swept};
+use crate::recipe::{FitRecipe, Metric, Recipe, RowChoice, Swept};
 use crate::run_record::RunFigures;
 use crate::scores::MACRO_F1;
 use crate::tasks::{Task, single_label};
@@ -365,7 +365,7 @@ impl Comparing<'_> {
             force: recipe.teacher.force,
             // Not of the trials of a search.
             tensorboard: self.tensorboard && folder.parent() == Some(&self.output.join(arm.folder)),
-            labelled_alone,
+            learns_from: if labelled_alone { RowChoice::Labelled } else { RowChoice::All },
             compute: self.compute,
         }
         .run(Existing::Resume)?;
@@ -395,7 +395,7 @@ impl Comparing<'_> {
                 (rows.split(recipe)?.validation, "the validation rows")
             }
         };
-        let test = test.labelled();
+        let test = test.taken(RowChoice::Labelled);
         if test.rows.is_empty() {
             bail!("no row of {measured_on} has a label, and without labels nothing can be compared");
         }

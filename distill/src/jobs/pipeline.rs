@@ -26,7 +26,7 @@ use crate::fingerprint;
 use crate::inference::Running;
 use crate::model::{self, TextModel};
 use crate::objective::{self, LossTermRecipe};
-use crate::recipe::{FitRecipe, Recipe, StageRecipe, StudentRecipe, Swept};
+use crate::recipe::{FitRecipe, Recipe, RowChoice, StageRecipe, StudentRecipe, Swept};
 use crate::run_record::RECORD;
 use crate::scores::MACRO_F1;
 use crate::tasks::{Task, single_label};
@@ -62,6 +62,7 @@ pub(crate) struct Pipeline<'a> {
 
 /// What a training learns from, and how long.
 struct Arm<'a> {
+    learns_from: RowChoice,
     objective: Vec<LossTermRecipe>,
     cache: Option<&'a Path>,
     fit: FitRecipe,
@@ -158,7 +159,7 @@ impl Pipeline<'_> {
         let cache = capture_recipe(recipe, TASK, teacher, &all, &cache_folder, self.compute).context("stage cache")?;
 
         let train = |student: &StudentRecipe, arm: Arm<'_>, folder: &Path, existing| {
-            let Arm { objective, cache, fit } = arm;
+            let Arm { learns_from, objective, cache, fit } = arm;
             let training = Training {
                 teacher: Teacher::of_model(load()?, recipe.data.max_length)?,
                 data: split()?,
@@ -173,7 +174,7 @@ impl Pipeline<'_> {
                 // Not of the trials of a search.
                 tensorboard: self.tensorboard && folder.parent() == Some(self.output),
                 force: recipe.teacher.force,
-                labelled_alone: cache.is_none(),
+                learns_from,
                 compute: self.compute,
             };
             training.run(existing)
@@ -191,7 +192,7 @@ impl Pipeline<'_> {
                 let trial = |trial: &Trial| {
                     let recipe = recipes[trial.number];
                     let (objective, fit) = (recipe.objective.clone(), trial.fit(&recipe.train));
-                    let arm = Arm { objective, cache: Some(&cache_folder), fit };
+                    let arm = Arm { learns_from: RowChoice::All, objective, cache: Some(&cache_folder), fit };
                     Ok(train(&recipe.student, arm, &trial.folder, trial.existing)?.figures)
                 };
                 let (best, tuned) = search.run(trial).context("stage tune")?;
@@ -200,11 +201,15 @@ impl Pipeline<'_> {
         };
         let recipe = recipes[number];
         let mut student = recipe.student.clone();
-        let last =
-            StageRecipe { name: String::new(), objective: recipe.objective.clone(), train: recipe.train.clone() };
+        let last = StageRecipe {
+            name: String::new(),
+            rows: RowChoice::All,
+            objective: recipe.objective.clone(),
+            train: recipe.train.clone(),
+        };
         let stages = if recipe.stages.is_empty() { std::slice::from_ref(&last) } else { &recipe.stages };
         let mut steps = 0;
-        for (number, StageRecipe { name, objective, train: fit }) in stages.iter().enumerate() {
+        for (number, StageRecipe { name, rows, objective, train: fit }) in stages.iter().enumerate() {
             let folder = match number + 1 == stages.len() {
                 true => student_folder.clone(),
                 false => self.output.join(STAGES_FOLDER).join(name),
@@ -213,7 +218,8 @@ impl Pipeline<'_> {
                 true => ui::say("training the student with its teacher"),
                 false => ui::say(format!("training the student, stage {name}, {} of {}", number + 1, stages.len())),
             }
-            let arm = Arm { objective: objective.clone(), cache: Some(&cache_folder), fit: fit.clone() };
+            let arm =
+                Arm { learns_from: *rows, objective: objective.clone(), cache: Some(&cache_folder), fit: fit.clone() };
             let trained = train(&student, arm, &folder, Existing::Resume);
             let trained = trained.with_context(|| format!("stage {}", if name.is_empty() { "train" } else { name }))?;
             steps = trained.figures.steps;
@@ -229,7 +235,8 @@ impl Pipeline<'_> {
                 ui::count(labelled as u64)
             ));
             let objective = objective::without_teacher(&recipe.objective);
-            let arm = Arm { objective, cache: None, fit: recipe.train.over_fewer_rows(steps, rows) };
+            let fit = recipe.train.over_fewer_rows(steps, rows);
+            let arm = Arm { learns_from: RowChoice::Labelled, objective, cache: None, fit };
             train(&recipe.student, arm, &baseline_folder, Existing::Resume).context("stage baseline")?;
         }
 

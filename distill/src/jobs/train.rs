@@ -17,7 +17,7 @@ use crate::fingerprint;
 use crate::hint::HintExt;
 use crate::model::{self, TextModel};
 use crate::objective::{self, LossTermRecipe, Objective};
-use crate::recipe::{FitRecipe, StudentRecipe, Subject};
+use crate::recipe::{FitRecipe, RowChoice, StudentRecipe, Subject};
 use crate::run_record::{RunFigures, RunInputs};
 use crate::signal::{cached, quality};
 use crate::tasks::Task;
@@ -47,8 +47,8 @@ pub(crate) struct Training<'a> {
     pub(crate) tensorboard: bool,
     /// Accept a teacher that is no better than chance.
     pub(crate) force: bool,
-    /// Learn from the labelled rows alone; the others count for the student's vocabulary.
-    pub(crate) labelled_alone: bool,
+    /// The rows to learn from; the others count for the student's vocabulary.
+    pub(crate) learns_from: RowChoice,
     pub(crate) compute: &'a Compute,
 }
 
@@ -71,7 +71,14 @@ impl Training<'_> {
         let names = self.teacher.names()?;
         let Split { rows, labels } = self.data.train;
         let objective = Objective::new(&self.objective, names.names(), &labels)?;
-        if !objective::needs_teacher(&self.objective) && labels.iter().all(Option::is_none) {
+        let learned = || labels.iter().filter(|label| self.learns_from.takes(**label));
+        if learned().next().is_none() {
+            let which = if self.learns_from == RowChoice::Labelled { "a label" } else { "no label" };
+            return Err(anyhow::anyhow!("no training row has {which}, so that there is nothing to learn from")).hint(
+                "`rows` of a stage is `all`, `labelled` or `unlabelled`; `data.unlabelled` names texts without labels",
+            );
+        }
+        if !objective::needs_teacher(&self.objective) && learned().all(Option::is_none) {
             bail!("no row has a label, and without a soft term there is nothing else to learn from");
         }
         let on_tokens = objective.compares_tokens();
@@ -129,7 +136,7 @@ impl Training<'_> {
         let Start { config, parameters, tokenizer, max_length, weights: student_weights } =
             start_student(self.teacher, &wanted)?;
 
-        let (train_rows, keys) = if self.labelled_alone { labelled(train_rows, keys) } else { (train_rows, keys) };
+        let (train_rows, keys) = taken(self.learns_from, train_rows, keys);
         let encodings = tokenizer.encode(&train_rows.rows, max_length)?;
         match (&self.student.model, teacher_length) {
             (Some(_), Some(length)) => report_cuts([cut_by_teacher, length], &encodings, max_length),
@@ -228,11 +235,11 @@ impl Training<'_> {
     }
 }
 
-/// The rows that have a label, with their keys.
-fn labelled(rows: Split, keys: Vec<Key>) -> (Split, Vec<Key>) {
-    let labelled = keys.into_iter().zip(&rows.labels).filter(|(_, label)| label.is_some());
-    let keys = labelled.map(|(key, _)| key).collect();
-    (rows.labelled(), keys)
+/// The rows of a choice, with their keys.
+fn taken(choice: RowChoice, rows: Split, keys: Vec<Key>) -> (Split, Vec<Key>) {
+    let taken = keys.into_iter().zip(&rows.labels).filter(|(_, label)| choice.takes(**label));
+    let keys = taken.map(|(key, _)| key).collect();
+    (rows.taken(choice), keys)
 }
 
 /// Opens a cache of this teacher's answers.

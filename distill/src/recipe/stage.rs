@@ -15,11 +15,38 @@ use crate::objective::{self, LossTermRecipe};
 pub(crate) struct StageRecipe {
     /// Name of its folder.
     pub(crate) name: String,
+    /// The training rows that it learns from.
+    #[serde(default)]
+    pub(crate) rows: RowChoice,
     /// Its loss.
     pub(crate) objective: Vec<LossTermRecipe>,
     /// The settings of the whole, and over them those of the stage.
     #[serde(default)]
     pub(crate) train: FitRecipe,
+}
+
+/// Which of the training rows a training learns from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RowChoice {
+    /// Every row.
+    #[default]
+    All,
+    /// Those that have a label.
+    Labelled,
+    /// Those that have none, which are all of `data.unlabelled`.
+    Unlabelled,
+}
+
+impl RowChoice {
+    /// Whether a row with this label, or without one, is among them.
+    pub(crate) fn takes(self, label: Option<u32>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Labelled => label.is_some(),
+            Self::Unlabelled => label.is_none(),
+        }
+    }
 }
 
 impl StageRecipe {

@@ -46,8 +46,24 @@ pub struct Fingerprint {
 pub struct Average {
     /// What the mean was taken of.
     pub of: Quantity,
+    /// What changes the weights from row to row; they are the same for all rows where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<RowWeights>,
     /// The teachers, in the order in which they were given.
     pub members: Vec<Member>,
+}
+
+/// What says, for each row, which of several teachers counts for more.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum RowWeights {
+    /// The surer a teacher is, the more it counts.
+    Confidence,
+    /// The more probable a teacher finds the label, the more it counts.
+    Labels {
+        /// Hash of the rows with their labels.
+        rows: String,
+    },
 }
 
 /// A teacher whose answers went into a mean.

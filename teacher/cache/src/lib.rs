@@ -22,7 +22,7 @@ mod writer;
 pub use captured::{Captured, Dtype, HiddenStates, HiddenTokens, LogitForm, Outputs};
 pub use encode::{NewLogits, NewRow, TopLogits};
 pub use error::Error;
-pub use fingerprint::{Average, Difference, Fingerprint, Masks, Member, Preprocessing, Quantity, Stale};
+pub use fingerprint::{Average, Difference, Fingerprint, Masks, Member, Preprocessing, Quantity, RowWeights, Stale};
 pub use merge::{Merge, merge};
 pub use reader::CacheReader;
 pub use recorded::{Divergence, RecordedError};

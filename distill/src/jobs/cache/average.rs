@@ -1,22 +1,24 @@
 //! One teacher of several: the mean of what their caches hold.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use cache::{
     Average, CacheReader, CacheWriter, Captured, Dtype, Fingerprint, LogitForm, Member, NewCache, Outputs, Quantity,
-    StoredRow,
+    RowWeights, StoredRow,
 };
 use datasets::{Key, LabelNames};
 use serde::Serialize;
 
+use super::keys::Keys;
 use super::writing::{self, COMMITTED_ROWS};
 use crate::files::refuse_source;
 use crate::fingerprint;
 use crate::hint::HintExt;
 use crate::interrupt;
 use crate::jobs::capture::TOKENIZER;
+use crate::recipe::ColumnsRecipe;
 use crate::telemetry::Progress;
 use crate::ui::{self, Table};
 
@@ -30,9 +32,90 @@ pub(crate) struct Averaging<'a> {
     pub(crate) of: Quantity,
     /// One for each cache, in any scale; equal ones where there are none.
     pub(crate) weights: &'a [f64],
+    /// What changes these from row to row.
+    pub(crate) by: Option<By<'a>>,
     /// Leaves out rows that are not in all of them, instead of refusing.
     pub(crate) intersection: bool,
     pub(crate) output: &'a Path,
+}
+
+/// What says, for each row, which teacher counts for more.
+#[derive(Clone, Copy)]
+pub(crate) enum By<'a> {
+    /// Its own entropy.
+    Confidence,
+    /// The labels of these rows.
+    Labels { data: &'a Path, columns: &'a ColumnsRecipe },
+}
+
+/// The same, as far as a row is concerned.
+enum Trust {
+    Alike,
+    Confidence,
+    /// Classes in the order of the first cache.
+    Labels(BTreeMap<Key, u32>),
+}
+
+/// Entropy in nats below which no teacher counts for more: with two classes, a probability of 1 - 7e-5.
+const LEAST_ENTROPY: f64 = 1e-3;
+
+/// Cross-entropy above which a teacher is no more wrong: one that finds the label impossible.
+const MOST_LOSS: f64 = 1e4;
+
+impl By<'_> {
+    /// Reads the labels, if they are needed.
+    fn trust(self, dir: &Path, first: &CacheReader) -> anyhow::Result<Trust> {
+        let Self::Labels { data, columns } = self else { return Ok(Trust::Confidence) };
+        let (mut labels, mut known) = (BTreeMap::new(), 0);
+        Keys::new(dir, first, columns)?.each(data, |key, label| {
+            if let Some(label) = label {
+                labels.insert(key, label);
+                known += usize::from(first.contains(&key)?);
+            }
+            Ok(())
+        })?;
+        if known == 0 {
+            bail!(
+                "{}: no row with a label is in {}, so that it says nothing of the teachers",
+                data.display(),
+                dir.display()
+            );
+        }
+        Ok(Trust::Labels(labels))
+    }
+}
+
+impl Trust {
+    fn recorded(&self) -> Option<RowWeights> {
+        match self {
+            Self::Alike => None,
+            Self::Confidence => Some(RowWeights::Confidence),
+            Self::Labels(labels) => {
+                let bytes: Vec<u8> =
+                    labels.iter().flat_map(|(key, label)| key.iter().copied().chain(label.to_le_bytes())).collect();
+                Some(RowWeights::Labels { rows: fingerprint::hash(&bytes) })
+            }
+        }
+    }
+
+    /// The teachers' weights for one row, which add up to 1, from those for all rows.
+    fn weights(&self, key: &Key, rows: &[Vec<f64>], weights: &[f64]) -> Vec<f64> {
+        let changed: Vec<f64> = match self {
+            Self::Alike => return weights.to_vec(),
+            Self::Confidence => {
+                rows.iter().zip(weights).map(|(row, weight)| weight / entropy(row).max(LEAST_ENTROPY)).collect()
+            }
+            Self::Labels(labels) => {
+                let Some(&label) = labels.get(key) else { return weights.to_vec() };
+                let loss = |row: &Vec<f64>| (log_sum_exp(row) - row[label as usize]).min(MOST_LOSS);
+                let losses: Vec<f64> = rows.iter().map(loss).collect();
+                let all = log_sum_exp(&losses);
+                losses.iter().zip(weights).map(|(loss, weight)| weight * (1.0 - (loss - all).exp())).collect()
+            }
+        };
+        let sum: f64 = changed.iter().sum();
+        changed.into_iter().map(|weight| weight / sum).collect()
+    }
 }
 
 /// What `cache merge --average` prints.
@@ -76,7 +159,8 @@ impl Averaging<'_> {
         if shared == 0 {
             bail!("the caches have no row in common");
         }
-        let fingerprint = fingerprint_of(&parts, self.of);
+        let trust = self.by.map_or(Ok(Trust::Alike), |by| by.trust(&self.caches[0], &first.reader))?;
+        let fingerprint = fingerprint_of(&parts, self.of, trust.recorded());
         let tokenizer = first.reader.attachment(TOKENIZER)?;
         let attachments: Vec<(&str, &[u8])> = tokenizer.iter().map(|bytes| (TOKENIZER, bytes.as_slice())).collect();
         let new = NewCache {
@@ -103,7 +187,7 @@ impl Averaging<'_> {
                     part.reader.get(&key)?.with_context(|| format!("no row with key {}", cache::key_hex(&key)))?;
                 rows.push(ordered(&row, part));
             }
-            means.push((key, mean(self.of, &rows, &weights)));
+            means.push((key, mean(self.of, &rows, &trust.weights(&key, &rows, &weights))));
             if means.len() == COMMITTED_ROWS {
                 write(&mut writer, &means)?;
                 means.clear();
@@ -227,6 +311,13 @@ fn ordered(row: &StoredRow<'_>, part: &Part) -> Vec<f64> {
     part.order.iter().map(|&at| logits[at]).collect()
 }
 
+/// Of the softmax, in nats.
+fn entropy(row: &[f64]) -> f64 {
+    let all = log_sum_exp(row);
+    let logs = row.iter().map(|logit| logit - all).filter(|log| log.is_finite());
+    -logs.map(|log| log * log.exp()).sum::<f64>()
+}
+
 /// The mean of several teachers' logits for one row; the weights add up to 1.
 ///
 /// Of logits it is `sum(w * z)`, whose softmax is the geometric mean of the teachers' probabilities at every temperature.
@@ -240,11 +331,13 @@ fn mean(of: Quantity, rows: &[Vec<f64>], weights: &[f64]) -> Vec<f32> {
         Quantity::Probabilities => rows.iter().map(|row| log_sum_exp(row)).collect(),
     };
     let class = |at: usize| {
-        let logs = rows.iter().zip(&shifts).map(|(row, shift)| row[at] - shift);
+        // What a teacher without weight says does not count, even that a class is impossible.
+        let counted = rows.iter().zip(&shifts).zip(weights).filter(|(_, weight)| **weight > 0.0);
+        let logs = counted.map(|((row, shift), weight)| (row[at] - shift, weight));
         match of {
-            Quantity::Logits => logs.zip(weights).map(|(log, weight)| weight * log).sum(),
+            Quantity::Logits => logs.map(|(log, weight)| weight * log).sum(),
             Quantity::Probabilities => {
-                let terms: Vec<f64> = logs.zip(weights).map(|(log, weight)| log + weight.ln()).collect();
+                let terms: Vec<f64> = logs.map(|(log, weight)| log + weight.ln()).collect();
                 log_sum_exp(&terms)
             }
         }
@@ -259,12 +352,12 @@ fn log_sum_exp(values: &[f64]) -> f64 {
 }
 
 /// What the mean of these caches is made with.
-fn fingerprint_of(parts: &[Part], of: Quantity) -> Fingerprint {
+fn fingerprint_of(parts: &[Part], of: Quantity, by: Option<RowWeights>) -> Fingerprint {
     let first = parts[0].reader.fingerprint();
     let all: Vec<&Fingerprint> = parts.iter().map(|part| part.reader.fingerprint()).collect();
     let members =
         parts.iter().map(|part| Member { teacher: part.reader.fingerprint().teacher.clone(), weight: part.weight });
-    let average = Average { of, members: members.collect() };
+    let average = Average { of, by, members: members.collect() };
     let whole = serde_json::json!({ "average": average, "members": all });
     let config = serde_json::json!(all.iter().map(|one| &one.config).collect::<Vec<_>>());
     let precisions: BTreeSet<&str> = all.iter().map(|one| one.precision.as_str()).collect();
@@ -317,6 +410,29 @@ mod tests {
         let powers = [0.9_f64.powf(0.25) * 0.2_f64.powf(0.75), 0.1_f64.powf(0.25) * 0.8_f64.powf(0.75)];
         let sum = powers[0] + powers[1];
         near(&softmax(&mean(Quantity::Logits, &rows, &[0.25, 0.75])), &[powers[0] / sum, powers[1] / sum]);
+    }
+
+    #[test]
+    fn weights_of_a_row_follow_confidence_or_label() {
+        let logs = |p: [f64; 3]| p.map(|p| p.ln() + 2.0).to_vec();
+        let rows = [logs([0.8, 0.1, 0.1]), logs([0.3, 0.4, 0.3])];
+        let (key, other): (Key, Key) = ([1; 16], [2; 16]);
+        // Entropies 0.639032 and 1.088900 nats.
+        let weights = Trust::Confidence.weights(&key, &rows, &[0.5, 0.5]);
+        near(&weights, &[1.088900 / 1.727932, 0.639032 / 1.727932]);
+        let weights = Trust::Confidence.weights(&key, &rows, &[0.75, 0.25]);
+        near(&weights, &[3.0 * 1.088900 / 3.905732, 0.639032 / 3.905732]);
+        // CA-MKD, equation 4, with e^loss = 1 / p: 1 - 10 / 12.5 and 1 - 2.5 / 12.5 for class 1.
+        let labels = Trust::Labels(BTreeMap::from([(key, 1)]));
+        near(&labels.weights(&key, &rows, &[0.5, 0.5]), &[0.2, 0.8]);
+        near(&labels.weights(&other, &rows, &[0.75, 0.25]), &[0.75, 0.25]);
+        // However sure or wrong a teacher is, weights are finite.
+        let rows = [vec![2000.0, 0.0], vec![0.0, 2000.0]];
+        let labels = Trust::Labels(BTreeMap::from([(key, 1)]));
+        near(&labels.weights(&key, &rows, &[0.5, 0.5]), &[0.0, 1.0]);
+        near(&Trust::Confidence.weights(&key, &rows, &[0.5, 0.5]), &[0.5, 0.5]);
+        let of_one = mean(Quantity::Probabilities, &rows, &[0.0, 1.0]);
+        assert_eq!(of_one, [-2000.0, 0.0]);
     }
 
     #[test]

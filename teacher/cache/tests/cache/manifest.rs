@@ -119,7 +119,7 @@ fn answers_that_were_imported_or_averaged_say_so_and_other_manifests_stay_as_the
     );
     let members =
         vec![Member { teacher: "a".to_owned(), weight: 0.1 }, Member { teacher: "b".to_owned(), weight: 0.9 }];
-    let averaged = Fingerprint { average: Some(Average { of: Quantity::Logits, members }), ..own.clone() };
+    let averaged = Fingerprint { average: Some(Average { of: Quantity::Logits, by: None, members }), ..own.clone() };
     for print in [&imported, &averaged] {
         let dir = tempfile::tempdir().unwrap();
         CacheWriter::create_or_resume(dir.path(), &new_cache(print)).unwrap().finish().unwrap();
