@@ -153,3 +153,65 @@ fn a_mobilebert_is_made_and_captured_as_a_masked_language_model() {
     assert!(report["rows"].as_u64().expect("a count") > 100, "{report}");
     place.json("cache verify answers");
 }
+
+/// Trains a student of `mlm` with it beside, in DistilBERT's way.
+const DISTIL: &str = "train --task masked-lm --live --teacher mlm --data texts.txt --temperature 2 --weight-soft 5 \
+                      --weight-hard 2 --term hidden_cosine,weight=1 --epochs 4";
+
+/// Where it starts from, and how fast it goes on.
+const FROM_TEACHER: &str = "--layers 0,2 --head teacher --learning-rate 3e-3";
+
+#[test]
+fn a_masked_language_model_teaches_one() {
+    let place = with_model();
+    let report = place.json(&format!("{DISTIL} {FROM_TEACHER} --output student"));
+    let config = place.read_json("student/config.json");
+    assert_eq!((&config["architectures"], &config["n_layers"]), (&json!(["DistilBertForMaskedLM"]), &json!(2)));
+    let shares = report["gradient_shares"].as_array().expect("three terms").len();
+    assert_eq!(shares, 3, "{report}");
+    // The head is the teacher's to begin with.
+    place.json(&format!("{DISTIL} --layers 0,2 --head teacher --max-steps 1 --learning-rate 1e-12 --output start"));
+    let tensor = |run: &str, name: &str| place.tensor(&format!("{run}/model.safetensors"), name);
+    let near = |a: Vec<f32>, b: Vec<f32>| a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-6);
+    for (ours, theirs) in [
+        ("vocab_transform.weight", "cls.predictions.transform.dense.weight"),
+        ("vocab_layer_norm.bias", "cls.predictions.transform.LayerNorm.bias"),
+        ("vocab_projector.bias", "cls.predictions.bias"),
+    ] {
+        assert!(near(tensor("start", ours), tensor("mlm", theirs)), "{ours}");
+    }
+    place.json(&format!("{DISTIL} --layers random --num-layers 2 --learning-rate 3e-3 --output random"));
+    let accuracy = |run: &str| {
+        place.read_json(&format!("{run}/distill.json"))["figures"]["validation"]["accuracy"].as_f64().expect("a score")
+    };
+    assert!(accuracy("student") > accuracy("random"), "{} {}", accuracy("student"), accuracy("random"));
+    // A task begins where it ends.
+    place.json("finetune --model student --data train.tsv --epochs 1 --output fine");
+    place.json(CACHE);
+    place.json("train --teacher teacher --cache cache --data train.tsv --student student --epochs 1 --output answers");
+}
+
+#[test]
+fn a_student_of_masked_tokens_goes_on_with_the_same_bits() {
+    let place = with_model();
+    let line = format!("{DISTIL} {FROM_TEACHER} --checkpoint-every 3");
+    place.json(&format!("{line} --output whole"));
+    let checkpoint = place.path("parts/checkpoint.safetensors");
+    let killed = place.start(&format!("{line} --output parts")).until(|| checkpoint.exists()).signal("KILL");
+    assert_eq!(killed.code, None);
+    place.json(&format!("{line} --output parts --resume --threads 1"));
+    assert!(place.read_bytes("whole/model.safetensors") == place.read_bytes("parts/model.safetensors"));
+}
+
+#[test]
+fn what_a_student_of_masked_tokens_cannot_have_is_refused() {
+    let place = with_model();
+    place.json(&format!("{CAPTURE} --output cache"));
+    let train = "train --task masked-lm --teacher mlm --data texts.txt --output student";
+    place.refuses(train, &["runs beside a masked-language model", "--live runs it"]);
+    place.refuses(&format!("{train} --cache cache"), &["contradicts --cache", "drawn anew in each epoch"]);
+    place.refuses(&format!("{train} --live --prune-vocabulary"), &["contradicts --prune-vocabulary"]);
+    place.refuses(&format!("{train} --live --student mlm"), &["contradicts --student"]);
+    let classifier = format!("{train} --live").replace("--teacher mlm", "--teacher teacher");
+    place.refuses(&classifier, &["has no masked-language-model head"]);
+}

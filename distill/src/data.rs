@@ -146,6 +146,17 @@ pub(crate) fn read_split(
     split(rows, validation_rows, known, [data, validation.unwrap_or(data)])
 }
 
+/// Reads training and validation texts without their labels, for tasks that have no use for them.
+pub(crate) fn read_texts(
+    data: &Path,
+    validation: Option<&Path>,
+    columns: &ColumnsRecipe,
+) -> anyhow::Result<(Split, Split)> {
+    let read = |path| datasets::read_rows(path, &text_columns_of(columns)).map(Split::unlabelled);
+    let validation = validation.map(read).transpose()?;
+    or_held_out(read(data)?, validation)
+}
+
 /// As [`read_split`], of rows in memory; `origins` says where they are from, in messages. Without known classes, those of
 /// all rows are the classes, before any is held out.
 pub(crate) fn split(

@@ -7,7 +7,7 @@
 //!
 //! For a narrower student, `narrow.rs` selects the dimensions, heads and neurons to copy.
 
-use nn::{Blocks, EncoderConfig, Family, LayerSlot, Layout, Parameters, Slot, names};
+use nn::{Blocks, EncoderConfig, Family, Head, LayerSlot, Layout, Parameters, Slot, names};
 
 use crate::narrow::Selection;
 
@@ -170,7 +170,8 @@ pub fn from_teacher(
 }
 
 /// Gives a student its teacher's classifier, matrix and bias. The layer before it, with its activation, is the family's own:
-/// it is copied to a student of the same family, and stays as it is in one of another.
+/// it is copied to a student of the same family, and stays as it is in one of another. The head of a masked-language model is
+/// the same in all families, and copied whole.
 pub fn copy_head(
     parameters: &mut Parameters,
     config: &EncoderConfig,
@@ -180,7 +181,9 @@ pub fn copy_head(
     check_head(config, teacher_config)?;
     for entry in parameters.layout().clone().entries().iter().filter(|entry| names::is_head(entry.slot)) {
         let classifier = matches!(entry.slot, Slot::HeadOutputWeight | Slot::HeadOutputBias);
-        if classifier || config.family == teacher_config.family {
+        let there = teacher.layout().entries().iter().any(|of| (of.slot, &of.shape) == (entry.slot, &entry.shape));
+        let same = config.family == teacher_config.family || config.head == Head::MaskedLm;
+        if there && (classifier || same) {
             parameters.get_mut(entry.slot).copy_from_slice(teacher.get(entry.slot));
         }
     }
@@ -189,7 +192,7 @@ pub fn copy_head(
 
 /// Refuses a student whose classifier cannot be its teacher's, with both sizes.
 pub fn check_head(config: &EncoderConfig, teacher_config: &EncoderConfig) -> Result<(), Error> {
-    let [student, teacher] = [config, teacher_config].map(|config| [config.num_labels, config.hidden_size]);
+    let [student, teacher] = [config, teacher_config].map(|config| [config.outputs(), config.hidden_size]);
     if student == teacher { Ok(()) } else { Err(Error::OtherHead { student, teacher }) }
 }
 

@@ -146,6 +146,8 @@ pub(crate) struct TrainArgs {
     pub(crate) validation: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) columns: ColumnArgs,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
     // These three are optional, since --tune leaves alone what is given.
     /// Softmax temperature of the soft term: teacher and student logits are divided by it [default: 4]
     #[arg(long, value_name = "T", value_parser = number(ABOVE_ZERO), help_heading = "Objective")]

@@ -7,12 +7,11 @@ use cache::CacheReader;
 use teacher::HubOptions;
 
 use crate::cli::TrainArgs;
-use crate::data;
+use crate::data::{self, TaskData};
 use crate::files::refuse_source;
 use crate::jobs::tune::Asked;
 use crate::jobs::{Teacher, TrainReport, Training, planned};
 use crate::recipe::{ColumnsRecipe, RowChoice, Subject};
-use crate::tasks::single_label;
 use crate::ui::Ui;
 
 pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
@@ -26,11 +25,11 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
     let hub = HubOptions::from(args.hub.clone());
     let recipe = args.student();
     recipe.check()?;
+    let task = args.task.task(args.fit().seed)?;
     let load = || match (&args.teacher, &args.cache) {
         (None, Some(cache)) => Teacher::of_cache(cache, &columns),
         (name, _) => {
-            let mut model = single_label::load(name.as_deref().unwrap_or_default(), &hub)?;
-            single_label::name_labels(&mut model, &columns.label_names)?;
+            let model = task.load(name.as_deref().unwrap_or_default(), &hub, &columns.label_names)?;
             // With a tokenizer of its own, a student has a limit of its own: its teacher's is then what the cache holds.
             let max_length = match (&recipe.model, &args.cache) {
                 (Some(_), Some(cache)) => {
@@ -44,13 +43,21 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
     };
     let teacher = load()?;
     let names = teacher.names()?;
-    let data = data::read_split(&args.data, args.validation.as_deref(), &columns, Some(&names))?;
+    let validation = args.validation.as_deref();
+    let data = match task.masks() {
+        None => data::read_split(&args.data, validation, &columns, Some(&names))?,
+        Some(_) => {
+            let (train, validation) = data::read_texts(&args.data, validation, &columns)?;
+            TaskData { train, validation, names }
+        }
+    };
     let others = [Some(&data.train.rows), Some(&data.validation.rows)];
     let unlabelled = data::read_unlabelled(args.unlabelled.as_deref(), &columns, &others)?;
     let data = data.with_unlabelled(&unlabelled);
     let student_hub = recipe.hub(&hub);
     let train = |teacher, data, objective, fit, output: &Path, existing| {
         let training = Training {
+            task,
             teacher,
             data,
             max_length: columns.max_length,
@@ -84,7 +91,7 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
                 cache: args.cache.as_deref(),
                 train: &data.train,
                 validation: &data.validation,
-                answered: args.cache.is_some(),
+                answered: args.cache.is_some() || task.masks().is_some(),
             };
             let (trained, tuned) = asked.run(
                 fit.suited_to(subject),

@@ -161,6 +161,7 @@ impl Pipeline<'_> {
         let train = |student: &StudentRecipe, arm: Arm<'_>, folder: &Path, existing| {
             let Arm { learns_from, objective, cache, fit } = arm;
             let training = Training {
+                task: TASK,
                 teacher: Teacher::of_model(load()?, recipe.data.max_length)?,
                 data: split()?,
                 max_length: recipe.data.max_length,

@@ -1,4 +1,4 @@
-//! Trains a student on a teacher's cached logits and on labels.
+//! Trains a student on a teacher's logits and hidden states, cached or computed beside it, and on labels or masked tokens.
 
 use std::path::Path;
 
@@ -25,11 +25,9 @@ use crate::training::estimate::Estimate;
 use crate::training::{Fit, FitRows, Speed};
 use crate::ui;
 
-/// Only classifiers can be students so far.
-const TASK: Task = Task::SingleLabel;
-
 /// A training run of a student, with everything that determines its result.
 pub(crate) struct Training<'a> {
+    pub(crate) task: Task,
     pub(crate) teacher: Teacher,
     pub(crate) data: TaskData,
     /// Tokens that the student keeps of a text; as many as suit it where none are asked for.
@@ -69,8 +67,12 @@ impl Training<'_> {
         self.fit.on(self.compute)?;
         objective::check(&self.objective, self.student.dropout)?;
         let names = self.teacher.names()?;
+        let objective = Objective::new(&self.objective, names.names(), &self.data.train.labels)?;
+        let masked = self.task.masks().is_some();
+        if masked {
+            self.check_masked(&objective)?;
+        }
         let Split { rows, labels } = self.data.train;
-        let objective = Objective::new(&self.objective, names.names(), &labels)?;
         let learned = || labels.iter().filter(|label| self.learns_from.takes(**label));
         if learned().next().is_none() {
             let which = if self.learns_from == RowChoice::Labelled { "a label" } else { "no label" };
@@ -78,7 +80,7 @@ impl Training<'_> {
                 "`rows` of a stage is `all`, `labelled` or `unlabelled`; `data.unlabelled` names texts without labels",
             );
         }
-        if !objective::needs_teacher(&self.objective) && learned().all(Option::is_none) {
+        if !masked && !objective::needs_teacher(&self.objective) && learned().all(Option::is_none) {
             bail!("no row has a label, and without a soft term there is nothing else to learn from");
         }
         let on_tokens = objective.compares_tokens();
@@ -93,7 +95,7 @@ impl Training<'_> {
             }
             _ => None,
         };
-        let fingerprint = self.teacher.fingerprint(TASK, self.compute);
+        let fingerprint = self.teacher.fingerprint(self.task, self.compute);
         let weights = self.teacher.weights_hash();
         let (teacher_length, (keys, cut_by_teacher)) = (self.teacher.max_length(), self.teacher.keys(&rows)?);
         let cache = match self.cache {
@@ -147,6 +149,10 @@ impl Training<'_> {
             None => objective,
         };
         let read = |(teacher, length): &(TextModel, usize)| {
+            if masked {
+                // What it reads is made in each step, with the masks.
+                return Ok(encodings.clone());
+            }
             beside::read(&teacher.tokenizer, &tokenizer, &train_rows.rows, &encodings, *length, on_tokens)
         };
         let read_by_teacher = beside.as_ref().map(read).transpose()?;
@@ -198,7 +204,7 @@ impl Training<'_> {
                 .filter(|_| objective.needs_logits())
                 .map(|cache| cache.captured().logits.clone()),
             stored_hidden_states: train.hidden_states_stored,
-            mask_probability: TASK.masks().map(|masks| masks.probability),
+            mask_probability: self.task.masks().map(|masks| masks.probability),
             fit: fit.clone(),
             device: self.compute.kind().to_string(),
             precision: self.compute.precision(),
@@ -207,13 +213,13 @@ impl Training<'_> {
             return Ok(Trained { figures, speed: None, estimate: None });
         }
         told.iter().for_each(ui::say);
-        if train.labels.iter().all(Option::is_none) {
+        if !masked && train.labels.iter().all(Option::is_none) {
             data::say_unlabelled("training row", "the student learns from its teacher alone, without the hard term");
         }
         if let (Some(cache), true) = (&cache, objective.needs_logits()) {
             quality::warnings(cache, &train.keys, &train.labels, objective.temperatures())?.iter().for_each(ui::say);
         }
-        let targets = TASK.targets(&tokenizer)?;
+        let targets = self.task.targets(&tokenizer)?;
         let mut student = Model::on(self.compute, config, parameters)?;
         let fitted = Fit {
             objective: &objective,
@@ -232,6 +238,37 @@ impl Training<'_> {
         .run(&mut student, teacher.as_mut())?;
         let figures = finish(self.output, &student, &tokenizer, inputs, &fitted)?;
         Ok(Trained { figures, speed: Some(fitted.speed), estimate: Some(fitted.estimate) })
+    }
+}
+
+impl Training<'_> {
+    /// Refuses what a masked-language model cannot be trained with: its teacher answers for each mask anew, and in pieces of
+    /// its own vocabulary.
+    fn check_masked(&self, objective: &Objective) -> anyhow::Result<()> {
+        let refused = [
+            (
+                self.cache.is_some(),
+                "--cache",
+                "masks are drawn anew in each epoch, and what is stored is for one of them",
+            ),
+            (self.student.model.is_some(), "--student", "it starts from its teacher's layers, or at random"),
+            (
+                self.student.prune_vocabulary,
+                "--prune-vocabulary",
+                "the teacher answers in all pieces of its vocabulary",
+            ),
+        ];
+        if let Some((_, flag, why)) = refused.iter().find(|(given, ..)| *given) {
+            return Err(anyhow::anyhow!("--task masked-lm contradicts {flag}: {why}"))
+                .hint(format!("leave {flag} out; with --live the teacher runs beside the student"));
+        }
+        if objective.needs_logits() && !self.live {
+            return Err(anyhow::anyhow!(
+                "the loss needs the answers of the teacher, which runs beside a masked-language model"
+            ))
+            .hint("--live runs it; --weight-soft 0 leaves it out");
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use nn::{Compute, Head, Model, PackedInput};
 use teacher::HubOptions;
 
 use super::common::{Questions, Source, Start, StoredByDefault};
-use crate::data::{self, Split};
+use crate::data;
 use crate::inference::packed;
 use crate::model::{self, TextModel};
 use crate::scores::{self, Evaluated, Scores};
@@ -51,9 +51,7 @@ pub(super) fn start(source: &Source<'_>) -> anyhow::Result<Start> {
         }
         ui::say("a new masked-language-model head starts at random");
     }
-    let read = |path| datasets::read_rows(path, &data::text_columns_of(source.columns)).map(Split::unlabelled);
-    let validation = source.validation.map(read).transpose()?;
-    let (train, validation) = data::or_held_out(read(source.data)?, validation)?;
+    let (train, validation) = data::read_texts(source.data, source.validation, source.columns)?;
     Ok(Start { model, train, validation })
 }
 

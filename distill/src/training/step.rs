@@ -60,8 +60,12 @@ impl Examples<'_> {
 
     fn micro_batch(&self, pass: u64, rows: &[u32]) -> anyhow::Result<Prepared> {
         let teacher = self.teacher.map(|teacher| teacher(rows)).transpose()?;
-        let read_by_teacher = self.read_by_teacher.map(|encodings| TokenBatch::gather(encodings, rows));
         let questions = self.targets.ask(pass, self.encodings, self.labels, rows, self.views);
+        let read_by_teacher = self.read_by_teacher.map(|encodings| match &questions.positions {
+            // The same masks.
+            Some(_) => questions.batch.clone(),
+            None => TokenBatch::gather(encodings, rows),
+        });
         let hidden_states = self.hidden_states.map(|lookup| lookup(rows)).transpose()?.unwrap_or_default();
         Ok(Prepared { questions, teacher, read_by_teacher, hidden_states })
     }
@@ -269,7 +273,8 @@ impl<'a> Learner<'a> {
             (Some(model), Some(batch)) => {
                 let logits = (teacher.is_none() && self.objective.needs_logits()).then_some(Tap::Logits);
                 let taps = teacher_taps.into_iter().chain(logits).collect();
-                let mut values = debug_span!("teacher").in_scope(|| read_all(model, batch, &taps))?;
+                let read = || read_all(model, PackedInput { positions: positions.as_deref(), ..packed(batch) }, &taps);
+                let mut values = debug_span!("teacher").in_scope(read)?;
                 let logits = values.remove(&Tap::Logits).map(TeacherSignal::Dense);
                 (Cow::Owned(values), logits)
             }
@@ -339,9 +344,13 @@ impl<'a> Learner<'a> {
 }
 
 /// The values of a frozen model at some taps.
-fn read_all(model: &mut Model, batch: &TokenBatch, taps: &BTreeSet<Tap>) -> anyhow::Result<BTreeMap<Tap, Vec<f32>>> {
+fn read_all(
+    model: &mut Model,
+    input: PackedInput<'_>,
+    taps: &BTreeSet<Tap>,
+) -> anyhow::Result<BTreeMap<Tap, Vec<f32>>> {
     let asked: Vec<Tap> = taps.iter().copied().collect();
-    let mut pass = model.forward(packed(batch), &asked, Mode::Eval)?;
+    let mut pass = model.forward(input, &asked, Mode::Eval)?;
     let read = |tap: &Tap| Ok((*tap, model.read(&mut pass, *tap)?));
     asked.iter().map(read).collect()
 }
