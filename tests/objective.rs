@@ -228,6 +228,7 @@ fn other_terms_on_logits_are_flags_and_parts_of_a_recipe() {
     // Between rows: a step in parts does not have them.
     let dist = format!("{TRAIN} --term dist,weight=1 --output none");
     place.refuses(&format!("{dist} --batch-tokens 50"), &["`dist` is between the rows", "--batch-tokens", "is enough"]);
+    assert!(!place.path("none").exists());
     place.refuses(&format!("{dist} --r-drop 1"), &["`dist` takes each row of a step once", "`r_drop`"]);
     place.refuses(
         &format!("{TRAIN} --weight-soft 0 --standardize --output none"),

@@ -22,7 +22,7 @@ use crate::run_record::{RunFigures, RunInputs};
 use crate::signal::{cached, quality};
 use crate::tasks::Task;
 use crate::training::estimate::Estimate;
-use crate::training::{Fit, FitRows, Speed};
+use crate::training::{Fit, FitRows, Speed, check_coupling};
 use crate::ui;
 
 /// A training run of a student, with everything that determines its result.
@@ -176,6 +176,10 @@ impl Training<'_> {
         let subject =
             Subject { rows: train.encodings.len(), width: config.encoder.hidden_size, trained: self.student.trained() };
         let fit = self.fit.suited_to(subject).on(self.compute)?;
+        if fit.memory.is_none() {
+            // Before anything is written; a limit of memory may change it yet.
+            check_coupling(&objective, &train, &fit)?;
+        }
         let encodings = tokenizer.encode(&validation_rows.rows, max_length)?;
         let validation = FitRows {
             encodings,

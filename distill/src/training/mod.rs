@@ -109,6 +109,24 @@ fn measures_shares(step: usize) -> bool {
     step.is_power_of_two() && step.trailing_zeros().is_multiple_of(2)
 }
 
+/// Refuses a term between the rows of a step where a step may go through the model in parts.
+pub(crate) fn check_coupling(objective: &Objective, rows: &FitRows, recipe: &FitRecipe) -> anyhow::Result<()> {
+    let Some(term) = objective.couples_rows() else { return Ok(()) };
+    let mut lengths = rows.encodings.lengths();
+    lengths.sort_unstable_by_key(|length| Reverse(*length));
+    let most: usize = lengths.iter().take(recipe.batch_rows).map(|length| *length as usize).sum();
+    if most <= recipe.batch_tokens() {
+        return Ok(());
+    }
+    Err(anyhow!(
+        "`{term}` is between the rows of a step, and --batch-tokens {} cuts steps of {most} tokens into parts",
+        recipe.batch_tokens()
+    ))
+    .hint(format!(
+        "--batch-tokens {most} is enough; smaller steps (--batch-rows) or shorter rows (--max-length) need less"
+    ))
+}
+
 impl Fit<'_> {
     /// Trains the model, if there is one with its teacher beside it; afterwards it has the weights selected by [`FitRecipe::keep`].
     pub(crate) fn run(&self, student: &mut Model, mut teacher: Option<&mut Model>) -> anyhow::Result<Fitted> {
@@ -155,7 +173,7 @@ impl Fit<'_> {
                 (recipe, bytes, seconds)
             }
         };
-        self.check_coupling(&recipe)?;
+        check_coupling(self.objective, self.train, &recipe)?;
         if recipe.projection_learning_rate.is_some() && self.objective.projections(0).is_empty() {
             ui::say("--projection-learning-rate is left out: no term compares hidden states of two widths");
         }
@@ -169,24 +187,6 @@ impl Fit<'_> {
         let (first, end) = (start.first_step, plan.total_steps);
         let sampler = self.train.sampler(&recipe, views)?;
         with_feed(&sampler, &examples, first, end, |feed| fit.steps(student, teacher, start, &plan, estimate, feed))
-    }
-
-    /// Refuses a term between the rows of a step where a step may go through the model in parts.
-    fn check_coupling(&self, recipe: &FitRecipe) -> anyhow::Result<()> {
-        let Some(term) = self.objective.couples_rows() else { return Ok(()) };
-        let mut lengths = self.train.encodings.lengths();
-        lengths.sort_unstable_by_key(|length| Reverse(*length));
-        let most: usize = lengths.iter().take(recipe.batch_rows).map(|length| *length as usize).sum();
-        if most <= recipe.batch_tokens() {
-            return Ok(());
-        }
-        Err(anyhow!(
-            "`{term}` is between the rows of a step, and --batch-tokens {} cuts steps of {most} tokens into parts",
-            recipe.batch_tokens()
-        ))
-        .hint(format!(
-            "--batch-tokens {most} is enough; smaller steps (--batch-rows) or shorter rows (--max-length) need less"
-        ))
     }
 
     /// Takes every step that is left.
