@@ -239,9 +239,7 @@ pub(crate) struct EstimateArgs {
 
 /// `distill cache merge`.
 #[derive(Debug, Clone, Args)]
-#[command(
-    after_help = "Example:\n  distill cache merge cache-a cache-b --output cache\n  distill cache merge one other --average --output cache"
-)]
+#[command(after_help = "Example:\n  distill cache merge cache-a cache-b --output cache")]
 pub(crate) struct MergeArgs {
     /// Folders of the caches; a row that is in several is taken from the first
     #[arg(value_name = "DIR", required = true)]
