@@ -223,6 +223,10 @@ fn what_a_student_of_masked_tokens_cannot_have_is_refused() {
     place.refuses(&format!("{train} --cache cache"), &["contradicts --cache", "drawn anew in each epoch"]);
     place.refuses(&format!("{train} --live --prune-vocabulary"), &["contradicts --prune-vocabulary"]);
     place.refuses(&format!("{train} --live --student mlm"), &["contradicts --student"]);
+    place.refuses(
+        &format!("{train} --live --layers random --head teacher --hidden-size 16 --num-heads 2"),
+        &["the teacher's head has width 32", "--head teacher"],
+    );
     let classifier = format!("{train} --live").replace("--teacher mlm", "--teacher teacher");
     place.refuses(&classifier, &["has no masked-language-model head"]);
 }

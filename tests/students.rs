@@ -146,7 +146,7 @@ fn a_head_that_does_not_fit_or_is_not_there_is_refused() {
     let train = format!("{TRAIN} --output student --head teacher");
     place.refuses(
         &format!("{train} --hidden-size 16"),
-        &["classifier has width 32 and 4 classes", "would have 16 and 4", "leave --head teacher out", "`student.head`"],
+        &["head has width 32 and 4 outputs", "would have 16 and 4", "leave --head teacher out", "`student.head`"],
     );
     place.refuses(&format!("{train} --student pretrained"), &["--student pretrained contradicts --head teacher"]);
     place.refuses(

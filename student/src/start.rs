@@ -73,8 +73,8 @@ pub enum Error {
     },
     /// The student's classifier has another shape than the teacher's.
     #[error(
-        "the teacher's classifier has width {} and {} classes, and the student's would have {} and {}, so that it cannot \
-         start from it", teacher[1], teacher[0], student[1], student[0]
+        "the teacher's head has width {} and {} outputs, and the student's would have {} and {}, so that it cannot start \
+         from it", teacher[1], teacher[0], student[1], student[0]
     )]
     OtherHead {
         /// The student's classes and width.
@@ -192,8 +192,15 @@ pub fn copy_head(
 
 /// Refuses a student whose classifier cannot be its teacher's, with both sizes.
 pub fn check_head(config: &EncoderConfig, teacher_config: &EncoderConfig) -> Result<(), Error> {
-    let [student, teacher] = [config, teacher_config].map(|config| [config.outputs(), config.hidden_size]);
-    if student == teacher { Ok(()) } else { Err(Error::OtherHead { student, teacher }) }
+    let sizes = [config, teacher_config].map(|config| [config.outputs(), config.hidden_size]);
+    // The layer before the outputs of a masked-language model is as wide as its word embeddings.
+    let inner = [config, teacher_config].map(|config| [config.outputs(), config.embedding_size]);
+    for [student, teacher] in if config.head == Head::MaskedLm { vec![sizes, inner] } else { vec![sizes] } {
+        if student != teacher {
+            return Err(Error::OtherHead { student, teacher });
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a student that cannot start from layers of this teacher, with the size that they differ in.
@@ -417,7 +424,7 @@ mod tests {
         let narrow = EncoderConfig { hidden_size: 16, num_labels: 2, ..teacher.clone() };
         assert_eq!(
             check_head(&narrow, &teacher).expect_err("refused").to_string(),
-            "the teacher's classifier has width 24 and 3 classes, and the student's would have 16 and 2, so that it cannot \
+            "the teacher's head has width 24 and 3 outputs, and the student's would have 16 and 2, so that it cannot \
              start from it"
         );
     }
