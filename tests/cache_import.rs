@@ -311,6 +311,8 @@ fn an_average_follows_the_teacher_that_is_sure_or_right() {
     place.refuses(&format!("{merge} --output sure"), &["sure: another cache is there"]);
     place
         .refuses(&format!("{merge} --by-labels test.tsv --output none"), &["test.tsv: no row with a label is in even"]);
+    place
+        .refuses(&format!("{merge} --label-column l --output none"), &["how --by-labels is read, and it is not given"]);
     let both = place.run(&format!("{merge} --by-labels train.tsv --by-confidence --output none"));
     assert_eq!(both.code, Some(2));
 }

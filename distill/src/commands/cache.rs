@@ -5,6 +5,7 @@ use anyhow::bail;
 use crate::cli::{CacheArgs, CacheCommand};
 use crate::jobs::cache::{average, estimate, export, gc, import, inspect, merge, verify};
 use crate::jobs::capture::{CacheReport, capture_file};
+use crate::recipe::ColumnsRecipe;
 use crate::ui::Ui;
 
 pub(crate) fn run(args: CacheArgs, ui: &Ui) -> anyhow::Result<()> {
@@ -45,6 +46,9 @@ pub(crate) fn run(args: CacheArgs, ui: &Ui) -> anyhow::Result<()> {
             ui.result(&importing.run()?, import::Report::text)?;
         }
         CacheArgs::Stored(CacheCommand::Merge(args)) => {
+            if args.by_labels.is_none() && ColumnsRecipe::from(&args.columns) != ColumnsRecipe::default() {
+                bail!("flags of columns and labels say how --by-labels is read, and it is not given");
+            }
             if let Some(of) = args.average {
                 let columns = (&args.columns).into();
                 let by = match &args.by_labels {
