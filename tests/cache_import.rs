@@ -285,8 +285,10 @@ fn an_average_follows_the_teacher_that_is_sure_or_right() {
     let merge = "cache merge even odd --average";
     let accuracy =
         |cache: &str| place.json(&format!("cache inspect {cache} --data train.tsv"))["data"]["accuracy"].clone();
-    place.json(&format!("{merge} --by-confidence --output sure"));
-    place.json(&format!("{merge} --by-labels train.tsv --output right"));
+    let sure = place.json(&format!("{merge} --by-confidence --output sure"));
+    assert_eq!((&sure["by"], &sure["labelled"]), (&json!("confidence"), &json!(null)));
+    let right = place.json(&format!("{merge} --by-labels train.tsv --output right"));
+    assert_eq!(right["labelled"], right["rows"]);
     assert_eq!([accuracy("even"), accuracy("odd")].map(|one| one.as_f64() < Some(0.6)), [true, true]);
     assert_eq!([accuracy("sure"), accuracy("right")], [json!(1.0), json!(1.0)]);
     let entropy = |p: [f64; 4]| -p.iter().map(|p| p * p.ln()).sum::<f64>();
@@ -304,6 +306,29 @@ fn an_average_follows_the_teacher_that_is_sure_or_right() {
     assert!((weight("sure") - expected).abs() < 1e-5, "{} {expected}", weight("sure"));
     let expected = 1.0 - (1.0 / known[label]) / (1.0 / known[label] + 1.0 / not[label]);
     assert!((weight("right") - expected).abs() < 1e-5, "{} {expected}", weight("right"));
+
+    // A text with two labels counts as without one, and is told; the weights of others still follow theirs.
+    let text = &rows[0].text;
+    place.write(
+        "two.tsv",
+        format!("text\tlabel\n{text}\tbakery\n{text}\tlibrary\n{}\t{}\n", rows[1].text, rows[1].label),
+    );
+    let done = place.run(&format!("{merge} --by-labels two.tsv --output two"));
+    done.succeeded();
+    assert!(done.stderr.contains("two.tsv: 1 texts have several labels"), "{}", done.stderr);
+    assert!(done.stdout.contains("of 1 rows, by their label"), "{}", done.stdout);
+    // Classes are matched by name, where a cache has them in another order as well.
+    let reversed: Vec<&str> = CLASSES.into_iter().rev().collect();
+    let lines = rows.iter().enumerate().map(|(at, row)| {
+        let mut answer = answer(row, at % 2 == 1);
+        answer.reverse();
+        json!({"text": row.text, "p": answer})
+    });
+    write_lines(&place, "turned.jsonl", lines);
+    let names = reversed.join(",");
+    place.json(&format!("cache import --data turned.jsonl --probabilities p --label-names {names} --output turned"));
+    place.json("cache merge even turned --average --by-labels train.tsv --output matched");
+    assert!((weight("matched") - expected).abs() < 1e-5, "{} {expected}", weight("matched"));
 
     let by = |cache: &str| place.inspect(cache)["fingerprint"]["average"]["by"].clone();
     assert_eq!(by("sure"), "confidence");

@@ -227,6 +227,20 @@ fn what_a_student_of_masked_tokens_cannot_have_is_refused() {
         &format!("{train} --live --layers random --head teacher --hidden-size 16 --num-heads 2"),
         &["the teacher's head has width 32", "--head teacher"],
     );
+    place.refuses(
+        &format!("{train} --live --layers random --head teacher"),
+        &["--head teacher contradicts --layers random"],
+    );
+    for (flags, flag) in [
+        ("--class-weights balanced", "--class-weights"),
+        ("--weight-hard 0 --term hard_label,weight=1,focal_gamma=2", "--focal-gamma"),
+        ("--focal-gamma 2", "--focal-gamma"),
+        ("--r-drop 1", "--r-drop"),
+        ("--label-names a,b", "--label-names"),
+    ] {
+        place.refuses(&format!("{train} --live {flags}"), &[flag, "goes with --task single-label"]);
+    }
+    assert!(!place.path("student").exists());
     let classifier = format!("{train} --live").replace("--teacher mlm", "--teacher teacher");
     place.refuses(&classifier, &["has no masked-language-model head"]);
 }

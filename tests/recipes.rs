@@ -195,23 +195,38 @@ fn the_demo_does_the_whole_job() {
 /// Runs a recipe of `recipes/` as it is, but for these settings, and returns the student's accuracy.
 fn shipped(name: &str, settings: &[&str]) -> f64 {
     let place = Workplace::new();
-    let texts = place.read("test.tsv").lines().skip(1).take(100).fold("text\n".to_owned(), |texts, line| {
-        let text = line.split('\t').next().unwrap_or_default();
-        texts + text + " today\n"
-    });
-    place.write("texts.tsv", texts);
+    place.write_texts(100);
+    let settings: String = settings.iter().map(|setting| format!(" --set {setting}")).collect();
     let run = |name: &str| {
-        place.write(
-            &format!("{name}.toml"),
-            fs::read(repository().join(format!("recipes/{name}.toml"))).expect("ships"),
-        );
-        let settings: String = settings.iter().map(|setting| format!(" --set {setting}")).collect();
-        place.json(&format!("run {name}.toml{settings}"))
+        let recipe = fs::read_to_string(repository().join(format!("recipes/{name}.toml"))).expect("ships");
+        place.write("recipe.toml", &recipe);
+        (place.json(&format!("run recipe.toml{settings}")), recipe)
     };
     if name == "teacher-assistant-2" {
         run("teacher-assistant-1");
     }
-    let report = run(name);
+    let (report, recipe) = run(name);
+    // Every term is in the trainings, in its order, and has a part in their gradients.
+    let value = |key: &str| -> Vec<&str> {
+        let key = format!("{key} = ");
+        recipe.lines().filter_map(|line| line.strip_prefix(&key)).map(|value| value.trim_matches('"')).collect()
+    };
+    let output = value("output")[0];
+    let stages = value("name").len().saturating_sub(1);
+    let of_stages = value("name").into_iter().take(stages).map(|stage| format!("{output}/stages/{stage}"));
+    let records =
+        of_stages.chain([format!("{output}/student")]).map(|run| place.read_json(&format!("{run}/distill.json")));
+    let mut terms = Vec::new();
+    for record in records {
+        let of_training = record["inputs"]["objective"].as_array().expect("terms").clone();
+        let shares = record["figures"]["gradient_shares"].as_array().cloned().unwrap_or_default();
+        if of_training.len() > 1 {
+            assert_eq!(shares.len(), of_training.len(), "{record}");
+            assert!(shares.iter().all(|share| share[1].as_f64() > Some(0.0)), "{record}");
+        }
+        terms.extend(of_training.iter().map(|term| term["term"].as_str().expect("a name").to_owned()));
+    }
+    assert_eq!(terms, value("term"));
     assert!(report["teacher"]["accuracy"].as_f64() > Some(0.95), "{report}");
     report["student"]["accuracy"].as_f64().expect("labelled test rows")
 }

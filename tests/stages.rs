@@ -124,13 +124,7 @@ fn stages_without_sense_are_refused() {
 #[test]
 fn a_stage_may_learn_from_some_of_the_rows() {
     let place = Workplace::with_cache();
-    let texts: String = place
-        .read("test.tsv")
-        .lines()
-        .skip(1)
-        .take(80)
-        .fold("text\n".to_owned(), |texts, line| texts + line.split('\t').next().unwrap_or_default() + " today\n");
-    place.write("texts.tsv", texts);
+    place.write_texts(80);
     place.write("recipe.toml", RECIPE);
     let some = "--set data.unlabelled=texts.tsv --set stage.0.rows=unlabelled --set stage.1.rows=labelled";
     let done = place.run(&format!("run recipe.toml {some}"));

@@ -152,6 +152,9 @@ pub(crate) fn read_texts(
     validation: Option<&Path>,
     columns: &ColumnsRecipe,
 ) -> anyhow::Result<(Split, Split)> {
+    if !columns.label_names.is_empty() {
+        bail!("--label-names goes with --task single-label: masked tokens have no classes");
+    }
     let read = |path| datasets::read_rows(path, &text_columns_of(columns)).map(Split::unlabelled);
     let validation = validation.map(read).transpose()?;
     or_held_out(read(data)?, validation)

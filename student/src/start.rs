@@ -170,8 +170,9 @@ pub fn from_teacher(
 }
 
 /// Gives a student its teacher's classifier, matrix and bias. The layer before it, with its activation, is the family's own:
-/// it is copied to a student of the same family, and stays as it is in one of another. The head of a masked-language model is
-/// the same in all families, and copied whole.
+/// it is copied to a student of the same family, and stays as it is in one of another. That of a masked-language model is
+/// copied to every family: they differ in it by its widths alone. Its output matrix is the word embeddings, which come with the
+/// layers.
 pub fn copy_head(
     parameters: &mut Parameters,
     config: &EncoderConfig,
@@ -181,16 +182,14 @@ pub fn copy_head(
     check_head(config, teacher_config)?;
     for entry in parameters.layout().clone().entries().iter().filter(|entry| names::is_head(entry.slot)) {
         let classifier = matches!(entry.slot, Slot::HeadOutputWeight | Slot::HeadOutputBias);
-        let there = teacher.layout().entries().iter().any(|of| (of.slot, &of.shape) == (entry.slot, &entry.shape));
-        let same = config.family == teacher_config.family || config.head == Head::MaskedLm;
-        if there && (classifier || same) {
+        if classifier || config.family == teacher_config.family || config.head == Head::MaskedLm {
             parameters.get_mut(entry.slot).copy_from_slice(teacher.get(entry.slot));
         }
     }
     Ok(())
 }
 
-/// Refuses a student whose classifier cannot be its teacher's, with both sizes.
+/// Refuses a student whose head cannot be its teacher's, with both sizes.
 pub fn check_head(config: &EncoderConfig, teacher_config: &EncoderConfig) -> Result<(), Error> {
     let sizes = [config, teacher_config].map(|config| [config.outputs(), config.hidden_size]);
     // The layer before the outputs of a masked-language model is as wide as its word embeddings.

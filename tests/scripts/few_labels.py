@@ -7,8 +7,8 @@ usage:  few_labels.py MODEL TRAIN TEST OUTPUT [--labels 10] [--validation 1000] 
 
 MODEL is a folder or Hub name; TRAIN and TEST are labelled rows in JSON lines with `text` and `label`, plain or gzipped. Of
 TRAIN, --labels rows a class keep their label and --validation rows are for choosing settings; the others are texts alone. The
-teacher is MODEL fine-tuned on the labelled rows (--epochs, --rate). The student is that of recipes/few-labels.toml, with
---set over it. TEST is read once, at the end. What is in OUTPUT already is kept. DISTILL names the program (default: distill);
+teacher is MODEL fine-tuned on the labelled rows (--epochs, --rate), of which the best epoch on the validation rows is kept. The student is that of recipes/few-labels.toml, with
+--set over it. TEST is read once, at the end. What is in OUTPUT already is kept if it was made with the same flags, else refused. DISTILL names the program (default: distill);
 Python's standard library alone. Prints one line, and `compare`'s table on stderr; OUTPUT/compare.json has all of it.
 """
 
@@ -52,11 +52,12 @@ def main():
     for path, part in zip(files.values(), [*rows, read(args.test)]):
         write(path, part)
     teacher = args.output / "teacher"
-    if not (teacher / "distill.json").exists():
-        subprocess.run(
-            [PROGRAM, "finetune", "--model", args.model, "--data", files["labelled"], "--validation", files["validation"],
-             "--epochs", str(args.epochs), "--learning-rate", args.rate, "--output", teacher],
-            check=True, stdout=subprocess.DEVNULL)
+    finetune = subprocess.run(
+        [PROGRAM, "finetune", "--model", args.model, "--data", files["labelled"], "--validation", files["validation"],
+         "--epochs", str(args.epochs), "--learning-rate", args.rate, "--output", teacher, "--resume"],
+        stdout=subprocess.DEVNULL)
+    if finetune.returncode != 0:
+        sys.exit(finetune.returncode)
     settings = [f"teacher.model={teacher}", f"data.train={files['labelled']}", f"data.validation={files['validation']}",
                 f"data.unlabelled={files['texts']}", f"data.test={files['test']}", "data.max_length=128", *args.set]
     command = [PROGRAM, "compare", RECIPE, "--seeds", str(args.seeds), "--output", args.output / "compare", "--json"]

@@ -7,7 +7,7 @@ use datasets::Quotes;
 
 use super::groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, LossArgs, OutputArgs, TaskArgs};
 use super::telemetry::TelemetryArgs;
-use super::values::{TaskName, at_least_one, at_least_three, number, one_of};
+use super::values::{at_least_one, at_least_three, number, one_of};
 use crate::objective::{Divergence, LossTermRecipe, SoftTarget};
 use crate::recipe::{
     ABOVE_ZERO, ExportDtype, FitRecipe, HeadChoice, LayerChoice, Setting, Shape, StudentFamily, StudentRecipe, Sweep,
@@ -55,9 +55,6 @@ pub(crate) struct FinetuneArgs {
 impl FinetuneArgs {
     /// The loss terms.
     pub(crate) fn loss_terms(&self) -> anyhow::Result<Vec<LossTermRecipe>> {
-        if let (TaskName::MaskedLm, Some(flag)) = (self.task.task, self.loss.given()) {
-            anyhow::bail!("{flag} goes with --task single-label: it is about classes of rows, not about masked tokens");
-        }
         self.loss.terms(Vec::new(), 1.0)
     }
 

@@ -348,13 +348,12 @@ pub(crate) struct LossArgs {
 }
 
 impl LossArgs {
-    /// The first of these flags that says anything.
-    pub(super) fn given(&self) -> Option<&'static str> {
+    /// The first of these flags about the hard term that says anything.
+    fn of_hard_term(&self) -> Option<&'static str> {
         let given = [
             ("--class-weights", self.class_weights.is_some()),
             ("--focal-gamma", self.focal_gamma > 0.0),
             ("--label-smoothing", self.label_smoothing > 0.0),
-            ("--r-drop", self.r_drop > 0.0),
         ];
         given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
     }
@@ -365,7 +364,7 @@ impl LossArgs {
         of_teacher: Vec<LossTermRecipe>,
         weight_hard: f64,
     ) -> anyhow::Result<Vec<LossTermRecipe>> {
-        if let (Some(flag), true) = (self.given().filter(|flag| *flag != "--r-drop"), weight_hard == 0.0) {
+        if let (Some(flag), true) = (self.of_hard_term(), weight_hard == 0.0) {
             anyhow::bail!("{flag} is about the hard term, which --weight-hard 0 turns off; leave out one of the two");
         }
         let Self { class_weights, focal_gamma, label_smoothing, r_drop } = self.clone();

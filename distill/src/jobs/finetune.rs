@@ -35,6 +35,7 @@ impl Finetuning<'_> {
     pub(crate) fn run(self, existing: Existing) -> anyhow::Result<Trained> {
         self.fit.check()?;
         objective::check(&self.objective, self.dropout)?;
+        self.task.check(&self.objective)?;
         // Before the model is read.
         self.fit.on(self.compute)?;
         let Start { mut model, train, validation } = self.task.start(&self.source)?;

@@ -3,7 +3,7 @@
 use anyhow::{Context, anyhow};
 use datasets::{LabelNames, TextTokenizer, prune_vocabulary};
 use nn::hf::HfConfig;
-use nn::{EncoderConfig, Layout, Parameters, names};
+use nn::{EncoderConfig, Head, Layout, Parameters, names};
 use serde_json::json;
 use student::start::{self, Layers};
 use teacher::HubOptions;
@@ -220,6 +220,12 @@ fn plan_student(
         start::check_head(&encoder, teacher).hint("leave --head teacher out (in a recipe `student.head`)")?;
     }
     let layers = layers_of(&recipe.layers);
+    if recipe.head == HeadChoice::Teacher && encoder.head == Head::MaskedLm && layers.is_none() {
+        return Err(anyhow!(
+            "--head teacher contradicts --layers random: the word embeddings are a part of the head, and would be random"
+        ))
+        .hint("leave --head teacher out, or start from layers of the teacher");
+    }
     let layers = layers.map(|layers| start::choose_layers(&layers, teacher.num_layers, encoder.num_layers));
     Ok((encoder, layers.transpose()?))
 }

@@ -22,7 +22,7 @@ use crate::run_record::{RunFigures, RunInputs};
 use crate::signal::{cached, quality};
 use crate::tasks::Task;
 use crate::training::estimate::Estimate;
-use crate::training::{Fit, FitRows, Speed, check_coupling};
+use crate::training::{Fit, FitRows, ReadByTeacher, Speed, check_coupling};
 use crate::ui;
 
 /// A training run of a student, with everything that determines its result.
@@ -66,6 +66,7 @@ impl Training<'_> {
         // Before the teacher is read.
         self.fit.on(self.compute)?;
         objective::check(&self.objective, self.student.dropout)?;
+        self.task.check(&self.objective)?;
         let names = self.teacher.names()?;
         let objective = Objective::new(&self.objective, names.names(), &self.data.train.labels)?;
         let masked = self.task.masks().is_some();
@@ -150,10 +151,10 @@ impl Training<'_> {
         };
         let read = |(teacher, length): &(TextModel, usize)| {
             if masked {
-                // What it reads is made in each step, with the masks.
-                return Ok(encodings.clone());
+                return Ok(ReadByTeacher::Masked);
             }
-            beside::read(&teacher.tokenizer, &tokenizer, &train_rows.rows, &encodings, *length, on_tokens)
+            let rows = &train_rows.rows;
+            beside::read(&teacher.tokenizer, &tokenizer, rows, &encodings, *length, on_tokens).map(ReadByTeacher::Rows)
         };
         let read_by_teacher = beside.as_ref().map(read).transpose()?;
         let stored = match &cache {
@@ -243,9 +244,7 @@ impl Training<'_> {
         let figures = finish(self.output, &student, &tokenizer, inputs, &fitted)?;
         Ok(Trained { figures, speed: Some(fitted.speed), estimate: Some(fitted.estimate) })
     }
-}
 
-impl Training<'_> {
     /// Refuses what a masked-language model cannot be trained with: its teacher answers for each mask anew, and in pieces of
     /// its own vocabulary.
     fn check_masked(&self, objective: &Objective) -> anyhow::Result<()> {

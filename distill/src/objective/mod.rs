@@ -46,7 +46,7 @@ pub(crate) use projections::Projections;
 pub(crate) use r_drop::RDrop;
 pub(crate) use soft_target::{Divergence, SoftTarget};
 use term::{Reads, TermRow};
-pub(crate) use terms::{LossTermRecipe, check, needs_teacher, without_teacher};
+pub(crate) use terms::{LossTermRecipe, about_classes, check, needs_teacher, without_teacher};
 use terms::{check_terms, is_r_drop};
 pub(crate) use tokens::TokenValues;
 use tokens::{BatchRow, Comparisons};

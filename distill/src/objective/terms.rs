@@ -126,6 +126,17 @@ pub(crate) fn needs_teacher(terms: &[LossTermRecipe]) -> bool {
     terms.iter().any(|term| term.term().reads().is_some() || term.term().compares().is_some())
 }
 
+/// The first option of these terms that is about the classes of rows, by the name of its flag.
+pub(crate) fn about_classes(terms: &[LossTermRecipe]) -> Option<&'static str> {
+    terms.iter().find_map(|term| match term {
+        LossTermRecipe::HardLabel(HardLabel { class_weights: Some(_), .. }) => Some("--class-weights"),
+        LossTermRecipe::HardLabel(hard) if hard.focal_gamma > 0.0 => Some("--focal-gamma"),
+        LossTermRecipe::HardLabel(hard) if hard.label_smoothing > 0.0 => Some("--label-smoothing"),
+        LossTermRecipe::RDrop(_) => Some("--r-drop"),
+        _ => None,
+    })
+}
+
 /// The same loss for a student without its teacher: the hard term, its weights adding up to 1, and whatever else needs no
 /// teacher.
 pub(crate) fn without_teacher(terms: &[LossTermRecipe]) -> Vec<LossTermRecipe> {

@@ -6,6 +6,7 @@ mod common;
 mod masked_lm;
 pub(crate) mod single_label;
 
+use anyhow::bail;
 use cache::{Captured, Dtype, Fingerprint, Masks, Outputs, Preprocessing};
 use datasets::{Encodings, LabelNames, Masking, TextTokenizer};
 use nn::hf::HfConfig;
@@ -13,6 +14,7 @@ use nn::{Compute, Model};
 use teacher::HubOptions;
 
 use crate::model::TextModel;
+use crate::objective::{LossTermRecipe, about_classes};
 use crate::recipe::Metric;
 use crate::scores::Evaluated;
 pub(crate) use common::{Questions, Source, Start, StoredByDefault};
@@ -53,6 +55,16 @@ impl Task {
         match self {
             Self::SingleLabel => None,
             Self::MaskedLm(masks) => Some(masks),
+        }
+    }
+
+    /// Refuses terms with options that this task has no use for.
+    pub(crate) fn check(self, terms: &[LossTermRecipe]) -> anyhow::Result<()> {
+        match (self, about_classes(terms)) {
+            (Self::MaskedLm(_), Some(flag)) => {
+                bail!("{flag} goes with --task single-label: it is about classes of rows, not about masked tokens")
+            }
+            _ => Ok(()),
         }
     }
 

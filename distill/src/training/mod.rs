@@ -48,7 +48,7 @@ pub(crate) use keep::merit;
 use keep::{Kept, Settled};
 use plan::Plan;
 use progress::Progress;
-pub(crate) use rows::FitRows;
+pub(crate) use rows::{FitRows, ReadByTeacher};
 pub(crate) use skipped::Diverged;
 
 use step::{Examples, Learner, ProjectionRates};

@@ -11,9 +11,17 @@ pub(crate) struct FitRows {
     /// Under which the teacher's logits are stored.
     pub(crate) keys: Vec<Key>,
     /// The same rows as a teacher beside the student reads them, if there is one.
-    pub(crate) read_by_teacher: Option<Encodings>,
+    pub(crate) read_by_teacher: Option<ReadByTeacher>,
     /// Whether its hidden states are read from the cache instead.
     pub(crate) hidden_states_stored: bool,
+}
+
+/// What a teacher beside a student reads.
+pub(crate) enum ReadByTeacher {
+    /// These rows, of its own tokenizer.
+    Rows(Encodings),
+    /// What the student reads, with the masks of each step.
+    Masked,
 }
 
 impl FitRows {

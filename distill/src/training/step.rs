@@ -12,6 +12,7 @@ use datasets::{Encodings, TokenBatch};
 use nn::{AdamW, Clip, DropoutRng, Mode, Model, PackedInput, SoftHardLoss, StepRates, Tap};
 use tracing::debug_span;
 
+use super::rows::ReadByTeacher;
 use crate::inference::{announce, packed};
 use crate::objective::{FusedLoss, LossReport, Objective, ObjectiveRows, Projections, StepCounts, TokenValues};
 use crate::signal::TeacherSignal;
@@ -29,7 +30,7 @@ pub(crate) struct Examples<'a> {
     /// The targets of the rows.
     pub(crate) targets: &'a Targets,
     /// The rows as a teacher beside the student reads them, if there is one.
-    pub(crate) read_by_teacher: Option<&'a Encodings>,
+    pub(crate) read_by_teacher: Option<&'a ReadByTeacher>,
     /// Looks up the teacher's hidden states for some rows, where they are stored.
     pub(crate) hidden_states: Option<&'a HiddenLookup<'a>>,
     /// How many times each row is in its step: see [`Objective::views`].
@@ -61,10 +62,9 @@ impl Examples<'_> {
     fn micro_batch(&self, pass: u64, rows: &[u32]) -> anyhow::Result<Prepared> {
         let teacher = self.teacher.map(|teacher| teacher(rows)).transpose()?;
         let questions = self.targets.ask(pass, self.encodings, self.labels, rows, self.views);
-        let read_by_teacher = self.read_by_teacher.map(|encodings| match &questions.positions {
-            // The same masks.
-            Some(_) => questions.batch.clone(),
-            None => TokenBatch::gather(encodings, rows),
+        let read_by_teacher = self.read_by_teacher.map(|read| match read {
+            ReadByTeacher::Rows(encodings) => TokenBatch::gather(encodings, rows),
+            ReadByTeacher::Masked => questions.batch.clone(),
         });
         let hidden_states = self.hidden_states.map(|lookup| lookup(rows)).transpose()?.unwrap_or_default();
         Ok(Prepared { questions, teacher, read_by_teacher, hidden_states })

@@ -52,31 +52,37 @@ pub(crate) enum By<'a> {
 enum Trust {
     Alike,
     Confidence,
-    /// Classes in the order of the first cache.
+    /// Of rows in all caches, in the order of the first one's classes.
     Labels(BTreeMap<Key, u32>),
 }
 
-/// Entropy in nats below which no teacher counts for more: with two classes, a probability of 1 - 7e-5.
+/// Entropy in nats below which no teacher counts for more: with two classes, a probability of 1 - 1e-4.
 const LEAST_ENTROPY: f64 = 1e-3;
 
 /// Cross-entropy above which a teacher is no more wrong: one that finds the label impossible.
 const MOST_LOSS: f64 = 1e4;
 
 impl By<'_> {
-    /// Reads the labels, if they are needed.
-    fn trust(self, dir: &Path, first: &CacheReader) -> anyhow::Result<Trust> {
+    /// Reads the labels of the rows that a mean is taken for, if they are needed. A text with two labels has none.
+    fn trust(self, dir: &Path, first: &CacheReader, left_out: &BTreeSet<&Key>) -> anyhow::Result<Trust> {
         let Self::Labels { data, columns } = self else { return Ok(Trust::Confidence) };
-        let (mut labels, mut known) = (BTreeMap::new(), 0);
+        let mut labels: BTreeMap<Key, Option<u32>> = BTreeMap::new();
         Keys::new(dir, first, columns)?.each(data, |key, label| {
-            if let Some(label) = label {
-                labels.insert(key, label);
-                known += usize::from(first.contains(&key)?);
+            if label.is_some() && first.contains(&key)? && !left_out.contains(&key) {
+                let known = labels.entry(key).or_insert(label);
+                *known = known.filter(|known| Some(*known) == label);
             }
             Ok(())
         })?;
-        if known == 0 {
+        let all = labels.len();
+        let labels: BTreeMap<Key, u32> = labels.into_iter().filter_map(|(key, label)| Some((key, label?))).collect();
+        if all > labels.len() {
+            let contradict = ui::count((all - labels.len()) as u64);
+            ui::say(format!("{}: {contradict} texts have several labels, and count as without one", data.display()));
+        }
+        if labels.is_empty() {
             bail!(
-                "{}: no row with a label is in {}, so that it says nothing of the teachers",
+                "{}: no row with a label is in {} and the other caches, so that it says nothing of the teachers",
                 data.display(),
                 dir.display()
             );
@@ -124,6 +130,12 @@ pub(crate) struct Report {
     caches: usize,
     of: Quantity,
     weights: Vec<f64>,
+    /// What changed the weights from row to row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<RowWeights>,
+    /// Rows whose weights a label changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labelled: Option<usize>,
     rows: usize,
     /// Rows that only some of the caches have.
     left_out: usize,
@@ -159,7 +171,7 @@ impl Averaging<'_> {
         if shared == 0 {
             bail!("the caches have no row in common");
         }
-        let trust = self.by.map_or(Ok(Trust::Alike), |by| by.trust(&self.caches[0], &first.reader))?;
+        let trust = self.by.map_or(Ok(Trust::Alike), |by| by.trust(&self.caches[0], &first.reader, &left_out))?;
         let fingerprint = fingerprint_of(&parts, self.of, trust.recorded());
         let tokenizer = first.reader.attachment(TOKENIZER)?;
         let attachments: Vec<(&str, &[u8])> = tokenizer.iter().map(|bytes| (TOKENIZER, bytes.as_slice())).collect();
@@ -200,6 +212,8 @@ impl Averaging<'_> {
             caches: parts.len(),
             of: self.of,
             weights,
+            by: trust.recorded(),
+            labelled: if let Trust::Labels(labels) = &trust { Some(labels.len()) } else { None },
             rows: writer.rows(),
             left_out: left_out.len(),
             output: self.output.display().to_string(),
@@ -378,6 +392,14 @@ impl Report {
         table.row(["mean of".to_string(), self.of.to_string()]);
         let weights: Vec<String> = self.weights.iter().map(|weight| format!("{weight:.4}")).collect();
         table.row(["weights".to_string(), weights.join(", ")]);
+        let changed = match (&self.by, self.labelled) {
+            (None, _) => None,
+            (Some(_), Some(labelled)) => Some(format!("of {} rows, by their label", ui::count(labelled as u64))),
+            (Some(_), None) => Some("of each row, by confidence".to_string()),
+        };
+        if let Some(changed) = changed {
+            table.row(["weights changed".to_string(), changed]);
+        }
         table.row(["rows".to_string(), ui::count(self.rows as u64)]);
         table.row(["rows not in all, left out".to_string(), ui::count(self.left_out as u64)]);
         format!("{table}\nwritten: {}", self.output)
@@ -426,6 +448,15 @@ mod tests {
         let labels = Trust::Labels(BTreeMap::from([(key, 1)]));
         near(&labels.weights(&key, &rows, &[0.5, 0.5]), &[0.2, 0.8]);
         near(&labels.weights(&other, &rows, &[0.75, 0.25]), &[0.75, 0.25]);
+        // Three teachers of weights 1, 2 and 3, of which one finds the label impossible: e^loss is 2, 5 and infinite.
+        let impossible = vec![0.0, 0.0, f64::NEG_INFINITY];
+        let three = [logs([0.25, 0.25, 0.5]), logs([0.4, 0.4, 0.2]), impossible];
+        let of_label = Trust::Labels(BTreeMap::from([(key, 2)]));
+        near(&of_label.weights(&key, &three, &[1.0 / 6.0, 2.0 / 6.0, 0.5]), &[1.0 / 3.0, 2.0 / 3.0, 0.0]);
+        let entropies = [1.039721, 1.054920, 2.0_f64.ln()];
+        let shares = [1.0 / entropies[0], 2.0 / entropies[1], 3.0 / entropies[2]];
+        let sum: f64 = shares.iter().sum();
+        near(&Trust::Confidence.weights(&key, &three, &[1.0 / 6.0, 2.0 / 6.0, 0.5]), &shares.map(|share| share / sum));
         // However sure or wrong a teacher is, weights are finite.
         let rows = [vec![2000.0, 0.0], vec![0.0, 2000.0]];
         let labels = Trust::Labels(BTreeMap::from([(key, 1)]));

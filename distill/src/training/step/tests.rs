@@ -195,12 +195,13 @@ fn cut(compute: &Compute, terms: &[LossTermRecipe]) -> f64 {
     let beside = objective.compares_tokens().is_some();
     let (ours, theirs) = (student(&Compute::Cpu), teacher(&Compute::Cpu));
     let objective = objective.between(&ours.config().encoder, &theirs.config().encoder).expect("comparable models");
+    let read_by_teacher = ReadByTeacher::Rows(encodings.clone());
     let examples = Examples {
         encodings: &encodings,
         labels: &labels,
         teacher: Some(&said),
         targets: &Targets::Labels,
-        read_by_teacher: beside.then_some(&encodings),
+        read_by_teacher: beside.then_some(&read_by_teacher),
         hidden_states: None,
         views,
     };
@@ -293,12 +294,13 @@ fn the_shares_of_the_terms_leave_a_step_as_it_is() {
     let encodings = Encodings::of_ids(&rows);
     let labels = [Some(0), None, Some(2), Some(1)];
     let said = |rows: &[u32]| Ok(TeacherSignal::Dense(rows.iter().flat_map(|&row| [row as f32, 1.0, 0.5]).collect()));
+    let read_by_teacher = ReadByTeacher::Rows(encodings.clone());
     let examples = Examples {
         encodings: &encodings,
         labels: &labels,
         teacher: Some(&said),
         targets: &Targets::Labels,
-        read_by_teacher: Some(&encodings),
+        read_by_teacher: Some(&read_by_teacher),
         hidden_states: None,
         views: 1,
     };
