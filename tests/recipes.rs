@@ -212,17 +212,26 @@ fn shipped(name: &str, settings: &[&str]) -> f64 {
         recipe.lines().filter_map(|line| line.strip_prefix(&key)).map(|value| value.trim_matches('"')).collect()
     };
     let output = value("output")[0];
+    // A stage that trains layer by layer has a training for each.
+    let trainings = |stage: &str| -> Vec<String> {
+        let of_layers = (0..).map(|layer| format!("{output}/stages/{stage}-{layer}"));
+        let of_layers: Vec<String> = of_layers.take_while(|run| place.path(run).exists()).collect();
+        if of_layers.is_empty() { vec![format!("{output}/stages/{stage}")] } else { of_layers }
+    };
     let stages = value("name").len().saturating_sub(1);
-    let of_stages = value("name").into_iter().take(stages).map(|stage| format!("{output}/stages/{stage}"));
-    let records =
-        of_stages.chain([format!("{output}/student")]).map(|run| place.read_json(&format!("{run}/distill.json")));
+    let mut of_stages: Vec<Vec<String>> = value("name").into_iter().take(stages).map(trainings).collect();
+    of_stages.push(vec![format!("{output}/student")]);
     let mut terms = Vec::new();
-    for record in records {
+    for (run, first) in of_stages.iter().flat_map(|runs| runs.iter().map(move |run| (run, *run == runs[0]))) {
+        let record = place.read_json(&format!("{run}/distill.json"));
         let of_training = record["inputs"]["objective"].as_array().expect("terms").clone();
         let shares = record["figures"]["gradient_shares"].as_array().cloned().unwrap_or_default();
         if of_training.len() > 1 {
             assert_eq!(shares.len(), of_training.len(), "{record}");
             assert!(shares.iter().all(|share| share[1].as_f64() > Some(0.0)), "{record}");
+        }
+        if !first {
+            continue;
         }
         terms.extend(of_training.iter().map(|term| term["term"].as_str().expect("a name").to_owned()));
     }

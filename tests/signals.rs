@@ -12,8 +12,9 @@ fn last_step(place: &Workplace, run: &str) -> Value {
     serde_json::from_str(last).expect("JSON")
 }
 
-const ON_TOKENS: [&str; 8] = [
+const ON_TOKENS: [&str; 9] = [
     "rkd",
+    "feature_map",
     "hidden_mse",
     "hidden_cosine",
     "pkd",
@@ -193,7 +194,9 @@ fn hidden_states_come_from_the_cache_where_it_has_them() {
         ran.succeeded();
         ran.stderr.contains("hidden states are those of the cache")
     };
-    for (name, cache) in [("hidden_mse", "all"), ("hidden_cosine", "all"), ("pkd", "all"), ("pkd", "first")] {
+    for (name, cache) in
+        [("hidden_mse", "all"), ("feature_map", "all"), ("hidden_cosine", "all"), ("pkd", "all"), ("pkd", "first")]
+    {
         let [live, stored] = ["live", "stored"].map(|how| format!("{name}-{cache}-{how}"));
         assert!(!train("cache", &format!("{name},weight=1"), &live));
         assert!(train(cache, &format!("{name},weight=1"), &stored), "{name} with {cache}");

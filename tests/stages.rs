@@ -143,3 +143,81 @@ fn a_stage_may_learn_from_some_of_the_rows() {
     assert!(none.contains("no training row has no label") && none.contains("data.unlabelled"), "{none}");
     place.refuses("run recipe.toml --output other --set stage.0.rows=few", &["unknown variant `few`", "`unlabelled`"]);
 }
+
+const LAYER_BY_LAYER: &str = r#"output = "out"
+[teacher]
+model = "teacher"
+[data]
+train = "train.tsv"
+test = "test.tsv"
+[student]
+layers = "0,2"
+dropout = 0.0
+
+[[stage]]
+name = "maps"
+layer_by_layer = true
+[[stage.objective]]
+term = "feature_map"
+weight = 1.0
+[stage.train]
+epochs = 2
+learning_rate = 1e-3
+layer_decay = 0.1
+keep = "last"
+
+[[stage]]
+name = "answers"
+rows = "unlabelled"
+unlabelled = "texts.tsv"
+[[stage.objective]]
+term = "soft_target"
+weight = 1.0
+temperature = 4.0
+[stage.train]
+epochs = 3
+"#;
+
+#[test]
+fn layers_are_trained_one_after_the_other() {
+    let place = Workplace::new();
+    place.write_texts(40);
+    place.write("recipe.toml", LAYER_BY_LAYER);
+    let report = place.json("run recipe.toml");
+    let runs = ["out/stages/maps-0", "out/stages/maps-1", "out/student"];
+    let [first, second, last] = runs.map(|run| place.read_json(&format!("{run}/distill.json")));
+    let stages = [(&first, "1:2", vec!["1-1", "head"]), (&second, "2:4", vec!["head"])];
+    for (record, layers, frozen) in stages {
+        assert_eq!(record["inputs"]["objective"][0]["layers"], layers);
+        assert_eq!(record["inputs"]["fit"]["freeze"], serde_json::json!(frozen));
+    }
+    // Texts that a stage has for itself are captured with the others, and learned from in no other.
+    let labelled = place.read("train.tsv").lines().count() as u64 - 1;
+    assert_eq!(report["cache"]["rows"], labelled + 40);
+    let steps = |record: &serde_json::Value| record["figures"]["steps"].as_u64().expect("a number");
+    assert_eq!(steps(&last), 3 * 40_u64.div_ceil(32));
+    assert!(steps(&first) <= 2 * labelled.div_ceil(32) && steps(&first) == steps(&second));
+
+    // What lies above a layer stays as it was; what lies below goes on.
+    let names = |layer: u32| format!("distilbert.transformer.layer.{layer}.ffn.lin1.weight");
+    let of = |run: &str, layer| place.tensor(&format!("{run}/model.safetensors"), &names(layer));
+    let start = place.tensor("teacher/model.safetensors", "bert.encoder.layer.2.intermediate.dense.weight");
+    assert!(of(runs[0], 1) == start, "above");
+    assert!(of(runs[1], 1) != start);
+    assert!(of(runs[0], 0) != of(runs[1], 0), "below");
+
+    let refused = |change: [&str; 2], expected: &[&str]| {
+        place.write("other.toml", LAYER_BY_LAYER.replace(change[0], change[1]));
+        let message = place.run("run other.toml --output other").failure();
+        assert!(expected.iter().all(|words| message.contains(words)), "{message}");
+        assert!(!place.path("other").exists(), "{message}");
+    };
+    refused(["keep = \"last\"", "keep = \"best\""], &["stage maps", "layer_by_layer needs keep = \"last\""]);
+    let of_logits = ["term = \"feature_map\"", "temperature = 2.0\nterm = \"soft_target\""];
+    refused(of_logits, &["stage maps", "`soft_target` compares no layers"]);
+    let of_last = ["term = \"feature_map\"", "layers = \"last\"\nterm = \"hidden_mse\""];
+    refused(of_last, &["stage maps", "no term compares layer 0 of the student"]);
+    refused(["rows = \"unlabelled\"", "rows = \"labelled\""], &["stage answers", "leaves out the texts"]);
+    refused(["\"answers\"", "\"maps-1\""], &["two stages are called `maps-1`"]);
+    refused(["texts.tsv", "nowhere.txt"], &["nowhere.txt"]);
+}

@@ -57,6 +57,7 @@ pub(crate) fn run(args: DemoArgs, ui: &Ui) -> anyhow::Result<()> {
         // The last weights are kept: no label is spent on choosing.
         validation: Some(Vec::new()),
         unlabelled: Vec::new(),
+        stage_texts: Vec::new(),
         test: Some(parse_rows("test.jsonl.gz", TEST, &Columns::default())?),
         measured_on: "the test rows of Banking77".to_string(),
         baseline: !args.no_baseline,

@@ -9,7 +9,7 @@ use crate::cli::RunArgs;
 use crate::data::{self, read_rows};
 use crate::files;
 use crate::jobs::pipeline::{Pipeline, PipelineReport};
-use crate::recipe;
+use crate::recipe::{self, StageRecipe};
 use crate::ui::Ui;
 
 /// Runs a recipe.
@@ -29,6 +29,8 @@ pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
     let (rows, validation, test) = (read_rows(&files.train, &columns)?, read(&files.validation)?, read(&files.test)?);
     let others = [Some(&rows), validation.as_ref(), test.as_ref()];
     let unlabelled = data::read_unlabelled(files.unlabelled.as_deref(), &columns, &others)?;
+    let of_stage = |stage: &StageRecipe| data::read_unlabelled(stage.unlabelled.as_deref(), &columns, &others);
+    let stage_texts = recipe.stages.iter().map(of_stage).collect::<anyhow::Result<_>>()?;
     let report = Pipeline {
         recipe: &recipe,
         hub: &recipe.teacher.hub(&args.hub.into()),
@@ -36,6 +38,7 @@ pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
         rows,
         validation,
         unlabelled,
+        stage_texts,
         test,
         measured_on: if files.test.is_some() { "the test rows" } else { "the validation rows" }.to_string(),
         baseline: false,

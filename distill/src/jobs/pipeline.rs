@@ -26,7 +26,7 @@ use crate::fingerprint;
 use crate::inference::Running;
 use crate::model::{self, TextModel};
 use crate::objective::{self, LossTermRecipe};
-use crate::recipe::{FitRecipe, Recipe, RowChoice, StageRecipe, StudentRecipe, Swept};
+use crate::recipe::{FitRecipe, Recipe, RowChoice, StageRecipe, StudentRecipe, Swept, check_names};
 use crate::run_record::RECORD;
 use crate::scores::MACRO_F1;
 use crate::tasks::{Task, single_label};
@@ -47,6 +47,8 @@ pub(crate) struct Pipeline<'a> {
     pub(crate) validation: Option<Vec<Row>>,
     /// Texts to learn from as well, which stand in none of the other rows.
     pub(crate) unlabelled: Vec<Row>,
+    /// The same of each stage alone.
+    pub(crate) stage_texts: Vec<Vec<Row>>,
     /// Test rows; without them, scores are on the validation rows.
     pub(crate) test: Option<Vec<Row>>,
     /// Name of the rows that scores are on, for messages and the model card.
@@ -61,7 +63,10 @@ pub(crate) struct Pipeline<'a> {
 }
 
 /// What a training learns from, and how long.
+#[derive(Default)]
 struct Arm<'a> {
+    /// Besides those of the whole.
+    texts: &'a [Row],
     learns_from: RowChoice,
     objective: Vec<LossTermRecipe>,
     cache: Option<&'a Path>,
@@ -125,15 +130,24 @@ impl Pipeline<'_> {
         };
 
         let all = labelled(self.rows.clone(), origins[0])?.with_unlabelled(&self.unlabelled);
+        let all = self.stage_texts.iter().fold(all, |all, texts| all.with_unlabelled(texts));
         let test = match &self.test {
             Some(rows) => labelled(rows.clone(), recipe.data.test.as_deref().unwrap_or(origins[0]))?,
             None => split()?.validation,
         };
+        let (mut stages, mut stage_texts) = (Vec::new(), Vec::new());
         for recipe in &recipes {
             let student = planned(&recipe.student, Some(&teacher.config.encoder), &recipe.student.hub(self.hub))?;
             let layout = Layout::new(&student);
             rate_factors(&recipe.train, &layout)?;
-            recipe.stages.iter().try_for_each(|stage| rate_factors(&stage.train, &layout).map(drop))?;
+            let models = [student.num_layers, teacher.config.encoder.num_layers];
+            for (number, stage) in recipe.stages.iter().enumerate() {
+                let trainings = stage.trainings(models).with_context(|| format!("stage {}", stage.name))?;
+                trainings.iter().try_for_each(|training| rate_factors(&training.train, &layout).map(drop))?;
+                stage_texts
+                    .extend(trainings.iter().map(|_| self.stage_texts.get(number).map_or(&[][..], Vec::as_slice)));
+                stages.extend(trainings);
+            }
         }
         let learned = split()?;
         let rows = learned.train.rows.len();
@@ -151,6 +165,7 @@ impl Pipeline<'_> {
             check_students(students, teacher, &learned.train, recipe.data.max_length, self.hub)?;
         }
         drop(learned);
+        check_names(&stages)?;
         if self.overwrite {
             self.clear()?;
         }
@@ -159,11 +174,11 @@ impl Pipeline<'_> {
         let cache = capture_recipe(recipe, TASK, teacher, &all, &cache_folder, self.compute).context("stage cache")?;
 
         let train = |student: &StudentRecipe, arm: Arm<'_>, folder: &Path, existing| {
-            let Arm { learns_from, objective, cache, fit } = arm;
+            let Arm { texts, learns_from, objective, cache, fit } = arm;
             let training = Training {
                 task: TASK,
                 teacher: Teacher::of_model(load()?, recipe.data.max_length)?,
-                data: split()?,
+                data: split()?.with_unlabelled(texts),
                 max_length: recipe.data.max_length,
                 student,
                 hub: &student.hub(self.hub),
@@ -193,7 +208,7 @@ impl Pipeline<'_> {
                 let trial = |trial: &Trial| {
                     let recipe = recipes[trial.number];
                     let (objective, fit) = (recipe.objective.clone(), trial.fit(&recipe.train));
-                    let arm = Arm { learns_from: RowChoice::All, objective, cache: Some(&cache_folder), fit };
+                    let arm = Arm { objective, cache: Some(&cache_folder), fit, ..Arm::default() };
                     Ok(train(&recipe.student, arm, &trial.folder, trial.existing)?.figures)
                 };
                 let (best, tuned) = search.run(trial).context("stage tune")?;
@@ -202,15 +217,11 @@ impl Pipeline<'_> {
         };
         let recipe = recipes[number];
         let mut student = recipe.student.clone();
-        let last = StageRecipe {
-            name: String::new(),
-            rows: RowChoice::All,
-            objective: recipe.objective.clone(),
-            train: recipe.train.clone(),
-        };
-        let stages = if recipe.stages.is_empty() { std::slice::from_ref(&last) } else { &recipe.stages };
+        if stages.is_empty() {
+            stages.push(StageRecipe::only(&recipe.objective, &recipe.train));
+        }
         let mut steps = 0;
-        for (number, StageRecipe { name, rows, objective, train: fit }) in stages.iter().enumerate() {
+        for (number, StageRecipe { name, rows, objective, train: fit, .. }) in stages.iter().enumerate() {
             let folder = match number + 1 == stages.len() {
                 true => student_folder.clone(),
                 false => self.output.join(STAGES_FOLDER).join(name),
@@ -219,8 +230,13 @@ impl Pipeline<'_> {
                 true => ui::say("training the student with its teacher"),
                 false => ui::say(format!("training the student, stage {name}, {} of {}", number + 1, stages.len())),
             }
-            let arm =
-                Arm { learns_from: *rows, objective: objective.clone(), cache: Some(&cache_folder), fit: fit.clone() };
+            let arm = Arm {
+                texts: stage_texts.get(number).copied().unwrap_or_default(),
+                learns_from: *rows,
+                objective: objective.clone(),
+                cache: Some(&cache_folder),
+                fit: fit.clone(),
+            };
             let trained = train(&student, arm, &folder, Existing::Resume);
             let trained = trained.with_context(|| format!("stage {}", if name.is_empty() { "train" } else { name }))?;
             steps = trained.figures.steps;
@@ -237,7 +253,7 @@ impl Pipeline<'_> {
             ));
             let objective = objective::without_teacher(&recipe.objective);
             let fit = recipe.train.over_fewer_rows(steps, rows);
-            let arm = Arm { learns_from: RowChoice::Labelled, objective, cache: None, fit };
+            let arm = Arm { learns_from: RowChoice::Labelled, objective, fit, ..Arm::default() };
             train(&recipe.student, arm, &baseline_folder, Existing::Resume).context("stage baseline")?;
         }
 

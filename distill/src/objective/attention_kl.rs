@@ -16,7 +16,7 @@ pub(crate) struct AttentionKl {
     weight: f64,
     /// Layers that are compared; the last one, as in MiniLM.
     #[serde(default = "LayerMap::last")]
-    layers: LayerMap,
+    pub(super) layers: LayerMap,
 }
 
 impl Term for AttentionKl {

@@ -17,7 +17,7 @@ pub(crate) struct AttentionScoresMse {
     weight: f64,
     /// Layers that are compared.
     #[serde(default = "LayerMap::uniform")]
-    layers: LayerMap,
+    pub(super) layers: LayerMap,
 }
 
 impl Term for AttentionScoresMse {

@@ -53,6 +53,15 @@ pub(crate) enum ObjectiveError {
         /// What is the matter, with the way out.
         why: String,
     },
+    /// A term on logits, which no layer of the student has, for a training of one layer.
+    #[error(
+        "`{term}` compares no layers, and the stage trains one layer after the other (layer_by_layer): give the term to a stage \
+         behind it"
+    )]
+    OfNoLayer {
+        /// Name of the term.
+        term: &'static str,
+    },
     /// Some of the teacher's logits, where all are needed.
     #[error("`{term}` needs all of the teacher's logits, and some of each row are stored")]
     PartOfLogits {

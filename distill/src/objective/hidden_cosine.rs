@@ -18,7 +18,7 @@ pub(crate) struct HiddenCosine {
     weight: f64,
     /// Hidden states that are compared.
     #[serde(default = "LayerMap::last")]
-    layers: LayerMap,
+    pub(super) layers: LayerMap,
 }
 
 impl Term for HiddenCosine {

@@ -16,7 +16,7 @@ pub(crate) struct HiddenMse {
     weight: f64,
     /// Hidden states that are compared.
     #[serde(default = "LayerMap::uniform")]
-    layers: LayerMap,
+    pub(super) layers: LayerMap,
 }
 
 impl Term for HiddenMse {

@@ -24,6 +24,8 @@ pub(super) enum Counted {
     HiddenStates,
     /// The same; `uniform` leaves out the embeddings and the last layer.
     InnerHiddenStates,
+    /// The same; `uniform` leaves out the embeddings.
+    LayerOutputs,
     /// Layers, counted from 0.
     Layers,
 }
@@ -50,6 +52,7 @@ impl LayerMap {
             (Self::Uniform, Counted::InnerHiddenStates) => {
                 (1..student).map(|layer| [layer, same_depth(layer)]).collect()
             }
+            (Self::Uniform, Counted::LayerOutputs) => (1..=student).map(|layer| [layer, same_depth(layer)]).collect(),
             (Self::Uniform, Counted::Layers) => {
                 (0..student).map(|layer| [layer, same_depth(layer + 1).max(1) - 1]).collect()
             }
@@ -70,6 +73,14 @@ impl LayerMap {
             true => Err(format!("a student with {student} layer has none between its ends; give pairs such as 1:1")),
             false => Ok(pairs),
         }
+    }
+
+    /// The pairs of one layer of the student, counted from 0; the embeddings' output is with the first. `None` if it has none.
+    pub(super) fn of_layer(&self, counted: Counted, models: [usize; 2], layer: usize) -> Result<Option<Self>, String> {
+        let layer_of = |state: usize| if counted == Counted::Layers { state } else { state.max(1) - 1 };
+        let mut pairs = self.pairs(counted, models)?;
+        pairs.retain(|[student, _]| layer_of(*student) == layer);
+        Ok(Some(Self::Pairs(pairs)).filter(|map| *map != Self::Pairs(Vec::new())))
     }
 }
 
@@ -129,6 +140,12 @@ mod tests {
         // task_distill.py of TinyBERT, 4 of 12 layers: hidden states `i * 3`, attention of layer `i * 3 + 2`.
         let hidden = pairs(LayerMap::Uniform, Counted::HiddenStates, [4, 12]);
         assert_eq!(hidden, [[0, 0], [1, 3], [2, 6], [3, 9], [4, 12]]);
+        assert_eq!(pairs(LayerMap::Uniform, Counted::LayerOutputs, [4, 12]), hidden[1..]);
+        let of_layer = |counted, layer| LayerMap::Uniform.of_layer(counted, [4, 12], layer).expect("pairs");
+        assert_eq!(of_layer(Counted::HiddenStates, 0), Some(LayerMap::Pairs(vec![[0, 0], [1, 3]])));
+        assert_eq!(of_layer(Counted::LayerOutputs, 3), Some(LayerMap::Pairs(vec![[4, 12]])));
+        assert_eq!(of_layer(Counted::Layers, 0), Some(LayerMap::Pairs(vec![[0, 2]])));
+        assert_eq!(of_layer(Counted::InnerHiddenStates, 3), None);
         let layers = pairs(LayerMap::Uniform, Counted::Layers, [4, 12]);
         assert_eq!(layers, [[0, 2], [1, 5], [2, 8], [3, 11]]);
         // PKD-skip, 6 of 12 layers: the outputs of layers 1, 3, 5, 7 and 9, counted from 0.

@@ -14,6 +14,7 @@ mod correct;
 mod decoupled;
 mod dist;
 mod error;
+mod feature_map;
 mod hard_label;
 mod hidden_cosine;
 mod hidden_mse;

@@ -17,7 +17,7 @@ pub(crate) struct Pkd {
     weight: f64,
     /// Hidden states that are compared.
     #[serde(default = "LayerMap::uniform")]
-    layers: LayerMap,
+    pub(super) layers: LayerMap,
 }
 
 impl Term for Pkd {

@@ -21,7 +21,7 @@ pub(crate) struct QkvRelations {
     heads: Option<usize>,
     /// Layers that are compared; the authors take the last one of a base model, and an inner one of a large teacher.
     #[serde(default = "LayerMap::last")]
-    layers: LayerMap,
+    pub(super) layers: LayerMap,
 }
 
 impl Term for QkvRelations {

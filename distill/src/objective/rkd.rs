@@ -25,7 +25,7 @@ pub(crate) struct Rkd {
     angle: f64,
     /// Hidden states that are compared.
     #[serde(default = "LayerMap::last")]
-    layers: LayerMap,
+    pub(super) layers: LayerMap,
 }
 
 fn two() -> f64 {

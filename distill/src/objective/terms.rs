@@ -10,9 +10,11 @@ use super::attention_scores_mse::AttentionScoresMse;
 use super::decoupled::Decoupled;
 use super::dist::Dist;
 use super::error::ObjectiveError;
+use super::feature_map::FeatureMap;
 use super::hard_label::HardLabel;
 use super::hidden_cosine::HiddenCosine;
 use super::hidden_mse::HiddenMse;
+use super::layers::LayerMap;
 use super::logits_mse::LogitsMse;
 use super::pkd::Pkd;
 use super::qkv_relations::QkvRelations;
@@ -34,6 +36,7 @@ pub(crate) enum LossTermRecipe {
     RDrop(RDrop),
     HiddenMse(HiddenMse),
     HiddenCosine(HiddenCosine),
+    FeatureMap(FeatureMap),
     Pkd(Pkd),
     Rkd(Rkd),
     AttentionScoresMse(AttentionScoresMse),
@@ -80,12 +83,48 @@ impl LossTermRecipe {
             Self::RDrop(term) => term,
             Self::HiddenMse(term) => term,
             Self::HiddenCosine(term) => term,
+            Self::FeatureMap(term) => term,
             Self::Pkd(term) => term,
             Self::Rkd(term) => term,
             Self::AttentionScoresMse(term) => term,
             Self::AttentionKl(term) => term,
             Self::ValueRelation(term) => term,
             Self::QkvRelations(term) => term,
+        }
+    }
+
+    /// The term at one layer of the student, counted from 0, and at those of its teacher that it is compared with, for models
+    /// with so many layers; `None` if that layer has no part in it.
+    pub(crate) fn of_layer(&self, models: [usize; 2], layer: usize) -> Result<Option<Self>, ObjectiveError> {
+        let name = self.name();
+        let Some(compares) = self.term().compares() else { return Err(ObjectiveError::OfNoLayer { term: name }) };
+        let of_layer = compares.layers.of_layer(compares.counted, models, layer);
+        let of_layer = of_layer.map_err(|why| ObjectiveError::Models { term: name, why })?;
+        let mut term = self.clone();
+        Ok(of_layer.map(|of_layer| {
+            term.layers().into_iter().for_each(|layers| *layers = of_layer.clone());
+            term
+        }))
+    }
+
+    /// The layers that a term on tokens compares.
+    fn layers(&mut self) -> Option<&mut LayerMap> {
+        match self {
+            Self::HiddenMse(term) => Some(&mut term.layers),
+            Self::HiddenCosine(term) => Some(&mut term.layers),
+            Self::FeatureMap(term) => Some(&mut term.layers),
+            Self::Pkd(term) => Some(&mut term.layers),
+            Self::Rkd(term) => Some(&mut term.layers),
+            Self::AttentionScoresMse(term) => Some(&mut term.layers),
+            Self::AttentionKl(term) => Some(&mut term.layers),
+            Self::ValueRelation(term) => Some(&mut term.layers),
+            Self::QkvRelations(term) => Some(&mut term.layers),
+            Self::SoftTarget(_)
+            | Self::LogitsMse(_)
+            | Self::Decoupled(_)
+            | Self::Dist(_)
+            | Self::HardLabel(_)
+            | Self::RDrop(_) => None,
         }
     }
 

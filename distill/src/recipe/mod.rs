@@ -35,7 +35,7 @@ pub(crate) use metric::Metric;
 pub(crate) use read::{Setting, read};
 pub(crate) use schedule::{ScheduleKind, ScheduleRecipe};
 pub(crate) use shape::Shape;
-pub(crate) use stage::{RowChoice, StageRecipe};
+pub(crate) use stage::{RowChoice, StageRecipe, check_names};
 pub(crate) use student::{HeadChoice, LayerChoice, StudentRecipe};
 pub(crate) use suited::{Subject, rounded};
 pub(crate) use sweep::{MOST_SETTINGS, Sweep, Swept, sweep};

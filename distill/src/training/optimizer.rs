@@ -32,24 +32,23 @@ pub(super) fn with_settings(
 /// there, or if nothing is left to train.
 ///
 /// With a layer decay of `d` the head has the whole rate, the last of `L` layers `d` times that, and so on down to the
-/// embeddings with `d^(L + 1)`: `param_groups_layer_decay` of `timm`, and Clark et al., 2020 (ELECTRA).
+/// embeddings with `d^(L + 1)`: `param_groups_layer_decay` of `timm`, and Clark et al., 2020 (ELECTRA). What is frozen from the
+/// head down is not counted: the highest part that learns has the whole rate.
 pub(crate) fn rate_factors(recipe: &FitRecipe, layout: &Layout) -> anyhow::Result<Vec<f64>> {
     let slots: Vec<Slot> = layout.entries().iter().map(|entry| entry.slot).collect();
     let layer_count = slots.iter().filter_map(|slot| layer(*slot)).max().map_or(0, |last| last + 1);
     let head_rate = recipe.head_learning_rate.map_or(1.0, |rate| rate / recipe.learning_rate());
-    let mut factors: Vec<f64> = slots
-        .iter()
-        .map(|&slot| match (names::is_head(slot), layer(slot)) {
-            (true, _) => head_rate,
-            (false, Some(layer)) => recipe.layer_decay.powi((layer_count - layer) as i32),
-            (false, None) => recipe.layer_decay.powi((layer_count + 1) as i32),
-        })
-        .collect();
+    // Of the embeddings 0, of the head the largest.
+    let height = |slot: Slot| match (names::is_head(slot), layer(slot)) {
+        (true, _) => layer_count + 1,
+        (false, layer) => layer.map_or(0, |layer| layer + 1),
+    };
+    let mut learns = vec![true; slots.len()];
     for item in &recipe.freeze {
         let mut found = false;
-        for (entry, factor) in layout.entries().iter().zip(&mut factors) {
+        for (entry, learns) in layout.entries().iter().zip(&mut learns) {
             if names_parameter(item, entry.slot, &entry.name) {
-                (*factor, found) = (0.0, true);
+                (*learns, found) = (false, true);
             }
         }
         let last = layer_count.saturating_sub(1);
@@ -61,14 +60,19 @@ pub(crate) fn rate_factors(recipe: &FitRecipe, layout: &Layout) -> anyhow::Resul
             layout.entries().get(layout.entries().len() / 2).map_or("", |entry| names::without_prefix(&entry.name))
         );
     }
-    let of_head = || slots.iter().zip(&factors).filter(|(slot, _)| names::is_head(**slot));
-    if let Some(rate) = recipe.head_learning_rate.filter(|_| of_head().all(|(_, factor)| *factor == 0.0)) {
+    let learning = || slots.iter().zip(&learns).filter(|(_, learns)| **learns).map(|(slot, _)| *slot);
+    if let Some(rate) = recipe.head_learning_rate.filter(|_| !learning().any(names::is_head)) {
         bail!("--head-learning-rate {rate}: the head is frozen; leave out one of the two");
     }
-    if factors.iter().all(|factor| *factor == 0.0) {
+    let Some(highest) = learning().map(height).max() else {
         bail!("--freeze {}: no parameter is left to train", recipe.freeze.join(","));
-    }
-    Ok(factors)
+    };
+    let factor = |(&slot, &learns): (&Slot, &bool)| match (learns, names::is_head(slot)) {
+        (false, _) => 0.0,
+        (true, true) => head_rate,
+        (true, false) => recipe.layer_decay.powi((highest - height(slot)) as i32),
+    };
+    Ok(slots.iter().zip(&learns).map(factor).collect())
 }
 
 /// Whether an item of `--freeze` means this parameter.
@@ -134,6 +138,10 @@ mod tests {
         assert_eq!(factor(&recipe, "classifier.weight"), 4.0, "1e-4 elsewhere");
         assert_eq!(factor(&recipe, "bert.encoder.layer.2.output.dense.weight"), 0.5);
         assert!(rate_factors(&FitRecipe::DEFAULT, &layout()).expect("valid").iter().all(|factor| *factor == 1.0));
+        let recipe = FitRecipe { layer_decay: 0.5, ..freezing(&["2", "head"]) };
+        assert_eq!(factor(&recipe, "bert.encoder.layer.2.output.dense.weight"), 0.0);
+        assert_eq!(factor(&recipe, "bert.encoder.layer.1.output.dense.weight"), 1.0, "the highest that learns");
+        assert_eq!(factor(&recipe, "bert.embeddings.LayerNorm.bias"), 0.25);
     }
 
     #[test]

@@ -59,6 +59,7 @@ fn terms_on_tokens_are_those_of_pytorch() {
     for (text, teacher_width) in [
         ("hidden_mse,weight=1", 4),
         ("hidden_cosine,weight=1", 4),
+        ("feature_map,weight=1,mean=0.5,variance=0.3", 4),
         ("pkd,weight=1", 4),
         ("attention_scores_mse,weight=1", 4),
         ("attention_kl,weight=1", 4),
@@ -117,7 +118,12 @@ fn terms_on_tokens_say_what_the_models_lack() {
 
 #[test]
 fn hidden_states_of_another_width_are_compared_through_a_projection() {
-    for text in ["hidden_mse,weight=1", "hidden_cosine,weight=1,layers=\"1:2,2:2\"", "pkd,weight=1"] {
+    for text in [
+        "hidden_mse,weight=1",
+        "hidden_cosine,weight=1,layers=\"1:2,2:2\"",
+        "feature_map,weight=1,mean=1,variance=0.5",
+        "pkd,weight=1",
+    ] {
         let term: LossTermRecipe = text.parse().expect("a term");
         let objective = Objective::new(&[HARD, term], &classes(3), &[]).expect("a sound objective");
         let objective = objective.between(&model(4), &model(6)).expect("comparable");

@@ -42,6 +42,7 @@ fn on_tokens() -> Vec<LossTermRecipe> {
     let terms = [
         "hidden_mse,weight=0.3",
         "hidden_cosine,weight=0.2",
+        "feature_map,weight=0.2,mean=0.5",
         "pkd,weight=5",
         "attention_scores_mse,weight=0.1",
         "attention_kl,weight=0.4",
