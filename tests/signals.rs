@@ -176,8 +176,27 @@ fn texts_without_labels_are_learned_from_and_never_measured_on() {
     assert!(missing.contains("training rows are not in the cache"), "{missing}");
     place.json("cache --teacher teacher --data texts.txt --output cache");
     place.json(train);
+    // Mixed at a rate.
+    let mixed = train.replace("--output trained", "--unlabelled-rate 0.5 --epochs 3 --output mixed");
+    place.json(&mixed.replace("--epochs 1", ""));
+    let learned = 200 - validated;
+    let of_epoch = (learned + (learned as f64 * 0.5).round() as u64).div_ceil(32);
+    assert_eq!(place.read_json("mixed/distill.json")["figures"]["steps"].as_u64(), Some(3 * of_epoch));
+    place.json("run recipe.toml --set train.unlabelled_rate=0.5 --set train.epochs=3 --output by-recipe");
+    let steps_by_recipe = &place.read_json("by-recipe/student/distill.json")["figures"]["steps"];
+    assert_eq!(steps_by_recipe.as_u64(), Some(3 * of_epoch));
+    let alone = train.replace("--unlabelled texts.txt", "--unlabelled-rate 0.5").replace("trained", "alone");
+    let none = place.run(&alone).failure();
+    assert!(none.contains("there is none without a label") && none.contains("--unlabelled FILE"), "{none}");
+    assert!(!place.path("alone").exists());
+
     let compared = place.json("compare recipe.toml --seeds 1");
     assert_eq!(compared["arms"][0]["steps"][0].as_u64(), Some(steps));
+    let with_rate = place.read("recipe.toml").replace("epochs = 1", "epochs = 3\nunlabelled_rate = 0.5");
+    place.write("recipe.toml", with_rate.replace("\"out\"", "\"rate\""));
+    let compared = place.json("compare recipe.toml --seeds 1");
+    assert_eq!(compared["arms"][0]["steps"][0].as_u64(), Some(3 * of_epoch));
+    assert_eq!(compared["arms"][1]["steps"][0].as_u64(), Some(3 * of_epoch));
 }
 
 #[test]

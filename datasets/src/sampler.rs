@@ -9,6 +9,9 @@ use crate::Error;
 /// many, if they stand in one piece.
 const SHORT_TOKENS: u32 = 128;
 
+/// What the order of rows in turn is drawn for.
+const IN_TURN: &str = "distill 2026 datasets: order of the rows of which an epoch has some";
+
 /// Shuffles and batches a training set, by a seed.
 #[derive(Debug, Clone)]
 pub struct Sampler {
@@ -16,6 +19,15 @@ pub struct Sampler {
     seed: u64,
     batch_rows: usize,
     batch_tokens: usize,
+    mixed: Option<Mixed>,
+}
+
+/// Rows that are in every epoch, and others of which each epoch has some.
+#[derive(Debug, Clone)]
+struct Mixed {
+    always: Vec<u32>,
+    in_turn: Vec<u32>,
+    per_epoch: usize,
 }
 
 /// One pass over all rows: see [`Sampler::epoch`].
@@ -36,22 +48,52 @@ impl Sampler {
                 return Err(Error::Zero { what });
             }
         }
-        Ok(Self { lengths, seed, batch_rows, batch_tokens })
+        Ok(Self { lengths, seed, batch_rows, batch_tokens, mixed: None })
+    }
+
+    /// The same with all of the rows `always` in each epoch, and `per_epoch` of the rows `in_turn`, which is not empty: shuffled,
+    /// one epoch goes on where the one before has ended, and when all have been there they are shuffled again.
+    pub fn mixing(self, always: Vec<u32>, in_turn: Vec<u32>, per_epoch: usize) -> Self {
+        Self { mixed: Some(Mixed { always, in_turn, per_epoch }), ..self }
+    }
+
+    /// Rows of an epoch.
+    fn rows_per_epoch(&self) -> usize {
+        self.mixed.as_ref().map_or(self.lengths.len(), |mixed| mixed.always.len() + mixed.per_epoch)
     }
 
     /// The number of optimiser steps per epoch. The last one has the remaining rows and may be smaller.
     pub fn steps_per_epoch(&self) -> usize {
-        self.lengths.len().div_ceil(self.batch_rows)
+        self.rows_per_epoch().div_ceil(self.batch_rows)
     }
 
     /// Shuffles the rows for one epoch.
     pub fn epoch(&self, epoch: u64) -> Epoch<'_> {
-        Epoch { sampler: self, order: order(self.seed, epoch, self.lengths.len()) }
+        let order = order(self.seed, epoch, self.rows_per_epoch());
+        let Some(mixed) = &self.mixed else { return Epoch { sampler: self, order } };
+        let rows = [mixed.always.clone(), mixed.turn(self.seed, epoch)].concat();
+        Epoch { sampler: self, order: order.into_iter().map(|place| rows[place as usize]).collect() }
+    }
+}
+
+impl Mixed {
+    /// Of the rows in turn those of an epoch.
+    fn turn(&self, seed: u64, epoch: u64) -> Vec<u32> {
+        let round = self.in_turn.len() as u64;
+        let (first, count) = (epoch * self.per_epoch as u64, self.per_epoch);
+        let mut shuffled = (u64::MAX, Vec::new());
+        let row = |place: u64| {
+            if shuffled.0 != place / round {
+                shuffled = (place / round, permutation(IN_TURN, seed, place / round, self.in_turn.len()));
+            }
+            self.in_turn[shuffled.1[(place % round) as usize] as usize]
+        };
+        (first..).take(count).map(row).collect()
     }
 }
 
 impl Epoch<'_> {
-    /// The shuffled rows, each once.
+    /// The shuffled rows.
     pub fn order(&self) -> &[u32] {
         &self.order
     }
@@ -71,8 +113,13 @@ impl Epoch<'_> {
 /// A permutation of `0..rows` that depends only on the seed and the epoch: Fisher-Yates on a BLAKE3 stream, so that
 /// runs stay the same when a random-number library changes.
 pub fn order(seed: u64, epoch: u64, rows: usize) -> Vec<u32> {
-    let mut hasher = blake3::Hasher::new_derive_key("distill 2026 datasets: order of the rows in an epoch");
-    hasher.update(&seed.to_le_bytes()).update(&epoch.to_le_bytes());
+    permutation("distill 2026 datasets: order of the rows in an epoch", seed, epoch, rows)
+}
+
+/// One of several for a seed, by their number and what it is for.
+fn permutation(purpose: &str, seed: u64, number: u64, rows: usize) -> Vec<u32> {
+    let mut hasher = blake3::Hasher::new_derive_key(purpose);
+    hasher.update(&seed.to_le_bytes()).update(&number.to_le_bytes());
     let mut stream = hasher.finalize_xof();
     let mut order: Vec<u32> = (0..rows as u32).collect();
     let mut bytes = [0; 8];
@@ -108,6 +155,33 @@ pub(crate) fn cut(rows: &[u32], lengths: &[u32], batch_tokens: usize) -> Vec<Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_rows_are_in_every_epoch_and_others_take_turns() {
+        let (always, in_turn): (Vec<u32>, Vec<u32>) = ((0..6).collect(), (6..16).collect());
+        let sampler = Sampler::new(vec![3; 16], 5, 4, 64).expect("sound").mixing(always.clone(), in_turn.clone(), 4);
+        assert_eq!(sampler.steps_per_epoch(), 3);
+        let turns: Vec<Vec<u32>> = (0..5)
+            .map(|epoch| {
+                let epoch = sampler.epoch(epoch);
+                let (here, mut turn): (Vec<u32>, Vec<u32>) = epoch.order().iter().partition(|row| **row < 6);
+                assert_eq!((here.len(), turn.len()), (6, 4));
+                assert!(always.iter().all(|row| here.contains(row)));
+                assert_ne!(epoch.order()[..6], here, "shuffled together");
+                turn.sort_unstable();
+                turn
+            })
+            .collect();
+        // In five epochs each of the ten comes twice, once in each half.
+        let mut all = turns.concat();
+        all.sort_unstable();
+        assert_eq!(all, in_turn.iter().flat_map(|row| [*row, *row]).collect::<Vec<_>>());
+        assert!(turns[0].iter().all(|row| !turns[1].contains(row)));
+        assert_eq!(sampler.epoch(3).order(), sampler.clone().epoch(3).order());
+        // More than there are: some come twice in an epoch.
+        let often = Sampler::new(vec![3; 16], 5, 4, 64).expect("sound").mixing(always, in_turn, 25);
+        assert_eq!(often.epoch(1).order().len(), 31);
+    }
     use proptest::prelude::*;
 
     proptest! {

@@ -138,6 +138,9 @@ pub(crate) struct TrainArgs {
     /// for validation
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) unlabelled: Option<PathBuf>,
+    /// Rows without a label in an epoch for each with one, in turn; by default all of them are in every epoch
+    #[arg(long, value_name = "ROWS", value_parser = number(ABOVE_ZERO), help_heading = "Data")]
+    pub(crate) unlabelled_rate: Option<f64>,
     /// Validation data [default: a tenth of --data, held out by a hash of the text]
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) validation: Option<PathBuf>,
@@ -244,7 +247,11 @@ impl TrainArgs {
     /// Training settings.
     pub(crate) fn fit(&self) -> FitRecipe {
         let projection_learning_rate = self.projection_learning_rate;
-        FitRecipe { projection_learning_rate, ..self.fitting.recipe(&self.compute) }
+        FitRecipe {
+            projection_learning_rate,
+            unlabelled_rate: self.unlabelled_rate,
+            ..self.fitting.recipe(&self.compute)
+        }
     }
 }
 

@@ -310,6 +310,7 @@ impl FittingArgs {
             layer_decay: self.layer_decay,
             head_learning_rate: self.head_learning_rate,
             projection_learning_rate: None,
+            unlabelled_rate: None,
             freeze: self.freeze.clone(),
             ema_decay: self.ema_decay,
             keep: self.keep,

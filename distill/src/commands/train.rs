@@ -83,7 +83,7 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
             let width = planned(&recipe, teacher.encoder(), &student_hub)?.hidden_size;
             // Each training loads its own.
             drop(teacher);
-            let subject = Subject { rows: data.train.rows.len(), width, trained: recipe.trained() };
+            let subject = Subject { rows: fit.epoch_rows(&data.train.labels), width, trained: recipe.trained() };
             let asked = Asked {
                 count,
                 temperature: args.temperature.is_none(),

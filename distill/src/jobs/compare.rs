@@ -307,10 +307,14 @@ impl Comparing<'_> {
         let mut best = 0;
         if candidates.len() > 1 {
             ui::say(format!("{}: settings are chosen on the validation rows", arm.name));
-            let count = rows.split(arm.recipe)?.train.rows.len();
+            let labels = rows.split(arm.recipe)?.train.labels;
+            let steps = |swept: &&Swept| {
+                let count = swept.recipe.train.epoch_rows(&labels);
+                whole_steps(&swept.recipe.train_over(count), count)
+            };
             let search = Search {
                 settings: candidates.iter().map(|swept| swept.settings.clone()).collect(),
-                steps: candidates.iter().map(|swept| whole_steps(&swept.recipe.train_over(count), count)).collect(),
+                steps: candidates.iter().map(steps).collect(),
                 metric: arm.recipe.train.metric,
                 output: &self.output.join(arm.folder),
                 existing: Existing::Resume.begun(),
@@ -346,7 +350,7 @@ impl Comparing<'_> {
         let split = rows.split(recipe)?;
         let labelled_alone = self.against.is_none() && !arm.with_teacher;
         let (all, unlabelled) =
-            (split.train.rows.len(), split.train.labels.iter().filter(|label| label.is_none()).count());
+            (fit.epoch_rows(&split.train.labels), split.train.labels.iter().filter(|label| label.is_none()).count());
         if let Some(steps) = fit.max_steps.filter(|_| labelled_alone && unlabelled > 0) {
             fit = fit.over_fewer_rows(steps, all);
         }

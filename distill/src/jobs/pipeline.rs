@@ -150,7 +150,10 @@ impl Pipeline<'_> {
             }
         }
         let learned = split()?;
-        let rows = learned.train.rows.len();
+        let epoch_rows = {
+            let labels = learned.train.labels.clone();
+            move |recipe: &Recipe| recipe.train.epoch_rows(&labels)
+        };
         if !swept.is_empty() {
             if !recipe.stages.is_empty() {
                 bail!(
@@ -200,7 +203,10 @@ impl Pipeline<'_> {
             _ => {
                 let search = Search {
                     settings: swept.iter().map(|swept| swept.settings.clone()).collect(),
-                    steps: recipes.iter().map(|recipe| whole_steps(&recipe.train_over(rows), rows)).collect(),
+                    steps: recipes
+                        .iter()
+                        .map(|recipe| whole_steps(&recipe.train_over(epoch_rows(recipe)), epoch_rows(recipe)))
+                        .collect(),
                     metric: recipe.train.metric,
                     output: self.output,
                     existing: Existing::Resume.begun(),
@@ -252,7 +258,7 @@ impl Pipeline<'_> {
                 ui::count(labelled as u64)
             ));
             let objective = objective::without_teacher(&recipe.objective);
-            let fit = recipe.train.over_fewer_rows(steps, rows);
+            let fit = recipe.train.over_fewer_rows(steps, epoch_rows(recipe));
             let arm = Arm { learns_from: RowChoice::Labelled, objective, fit, ..Arm::default() };
             train(&recipe.student, arm, &baseline_folder, Existing::Resume).context("stage baseline")?;
         }

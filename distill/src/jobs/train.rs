@@ -174,8 +174,19 @@ impl Training<'_> {
             Some(_) => format!("`{term}`: the teacher runs beside the student"),
             None => format!("`{term}`: hidden states are those of the cache"),
         });
-        let subject =
-            Subject { rows: train.encodings.len(), width: config.encoder.hidden_size, trained: self.student.trained() };
+        if let Some(rate) = self.fit.unlabelled_rate {
+            let has = |unlabelled: bool| train.labels.iter().any(|label| label.is_none() == unlabelled);
+            for (unlabelled, which) in [(false, "with a label"), (true, "without a label")] {
+                if !has(unlabelled) {
+                    return Err(anyhow::anyhow!(
+                        "--unlabelled-rate {rate} mixes rows without a label with those that have one, and there is none {which}"
+                    ))
+                    .hint("leave it out, and an epoch has every row; --unlabelled FILE adds texts without labels");
+                }
+            }
+        }
+        let (rows, width) = (self.fit.epoch_rows(&train.labels), config.encoder.hidden_size);
+        let subject = Subject { rows, width, trained: self.student.trained() };
         let fit = self.fit.suited_to(subject).on(self.compute)?;
         if fit.memory.is_none() {
             // Before anything is written; a limit of memory may change it yet.

@@ -94,6 +94,9 @@ pub(crate) struct FitRecipe {
     #[serde(skip_serializing)]
     pub(crate) checkpoint_minutes: Option<f64>,
     pub(crate) seed: u64,
+    /// Rows without a label in an epoch for each with one, in turn; `None` for all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unlabelled_rate: Option<f64>,
     /// Whether a GPU's matrix products are chosen by timing.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) autotune: bool,
@@ -109,6 +112,7 @@ impl FitRecipe {
     /// The defaults of the flags and of a recipe's `[train]`.
     pub(crate) const DEFAULT: Self = Self {
         epochs: None,
+        unlabelled_rate: None,
         max_steps: None,
         max_minutes: None,
         memory: None,
@@ -227,12 +231,24 @@ impl FitRecipe {
         Ok(())
     }
 
+    /// Rows of an epoch, of training rows with these labels.
+    pub(crate) fn epoch_rows(&self, labels: &[Option<u32>]) -> usize {
+        let labelled = labels.iter().flatten().count();
+        self.unlabelled_rate.map_or(labels.len(), |_| labelled + self.unlabelled_rows(labelled))
+    }
+
+    /// Rows without a label in an epoch with so many that have one, if it has some of them in turn.
+    pub(crate) fn unlabelled_rows(&self, labelled: usize) -> usize {
+        self.unlabelled_rate.map_or(0, |rate| ((rate * labelled as f64).round() as usize).max(1))
+    }
+
     /// The same over fewer rows: as many steps, and evaluated as often as over `rows` of them.
     pub(crate) fn over_fewer_rows(&self, steps: usize, rows: usize) -> Self {
         let every = self.evaluated_every(rows.div_ceil(self.batch_rows));
         Self {
             max_steps: Some(steps),
             max_minutes: None,
+            unlabelled_rate: None,
             evaluate_steps: Some(every),
             evaluate_every: Self::DEFAULT.evaluate_every,
             ..self.clone()
@@ -267,6 +283,7 @@ impl FitRecipe {
             Check::Size("train.checkpoint_every", self.checkpoint_every),
             Check::Number("train.checkpoint_minutes", self.checkpoint_minutes.unwrap_or(1.0), ABOVE_ZERO),
             Check::Number("train.max_minutes", self.max_minutes.unwrap_or(1.0), ABOVE_ZERO),
+            Check::Number("train.unlabelled_rate", self.unlabelled_rate.unwrap_or(1.0), ABOVE_ZERO),
             Check::Number("train.min_gain", self.min_gain, ZERO_OR_MORE),
             Check::Number("train.schedule_floor", self.schedule_floor, FRACTION),
             Check::Number("train.plateau_factor", self.plateau_factor, PROBABILITY),

@@ -28,6 +28,13 @@ impl FitRows {
     /// Their order in each epoch, and how they are batched: so many in a pass that all their views fit.
     pub(super) fn sampler(&self, recipe: &FitRecipe, views: usize) -> Result<Sampler, Error> {
         let batch_tokens = (recipe.batch_tokens() / views).max(1);
-        Sampler::new(self.encodings.lengths(), recipe.seed, recipe.batch_rows, batch_tokens)
+        let sampler = Sampler::new(self.encodings.lengths(), recipe.seed, recipe.batch_rows, batch_tokens)?;
+        if recipe.unlabelled_rate.is_none() {
+            return Ok(sampler);
+        }
+        let rows = 0..self.labels.len() as u32;
+        let (labelled, others): (Vec<u32>, Vec<u32>) = rows.partition(|row| self.labels[*row as usize].is_some());
+        let count = recipe.unlabelled_rows(labelled.len());
+        Ok(sampler.mixing(labelled, others, count))
     }
 }

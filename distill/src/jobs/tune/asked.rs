@@ -67,7 +67,7 @@ impl Asked<'_> {
         let candidates = Space { temperatures, shares }.candidates(self.count, &fit, &objective);
         let search = Search {
             settings: candidates.iter().map(|candidate| candidate.named.clone()).collect(),
-            steps: vec![whole_steps(&fit, self.train.rows.len()); candidates.len()],
+            steps: vec![whole_steps(&fit, fit.epoch_rows(&self.train.labels)); candidates.len()],
             metric: fit.metric,
             output,
             existing: existing.searching(),
