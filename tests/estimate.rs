@@ -44,6 +44,17 @@ fn passes_are_as_large_as_the_memory_allows() {
     assert_eq!(done.code, Some(2), "{}", done.stderr);
 }
 
+#[test]
+fn a_teacher_beside_the_student_must_fit_too() {
+    let place = Workplace::with_cache();
+    let refused = |line: &str| place.run(&format!("{line} --memory 1MB --output none")).failure();
+    let beside = refused(&TRAIN.replace("--cache cache", "--live"));
+    let way_out = "stored answers in place of the teacher beside the student";
+    assert!(beside.contains("even with --batch-tokens") && beside.contains(way_out), "{beside}");
+    assert!(!refused(TRAIN).contains(way_out));
+    assert!(!place.path("none").exists());
+}
+
 /// A run of a number of minutes is one of a number of steps, whose first ones were timed and undone.
 #[test]
 fn minutes_become_steps() {
