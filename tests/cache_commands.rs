@@ -149,9 +149,23 @@ fn an_estimate_is_what_a_capture_then_takes() {
         let [said, took] = [&estimate, &capture].map(|report| report["bytes"].as_f64().expect("a number"));
         assert!((said / took - 1.0).abs() < 0.05, "{flags}: {said} bytes were {took}");
         assert!(estimate["seconds"].as_f64() > Some(0.0), "{estimate}");
+        // What an epoch reads of hidden states, or takes beside the student.
+        let hidden = flags.contains("hidden");
+        let read = estimate["read_bytes_per_epoch"].as_f64();
+        assert_eq!(read.is_some(), hidden, "{estimate}");
+        if let Some(read) = read {
+            let live = estimate["live_seconds_per_epoch"].as_f64();
+            assert!(live > Some(0.0) && read < said * estimate["rows"].as_f64().expect("a count"), "{estimate}");
+            let per_row = if flags.contains("all") { 2.0 * 32.0 } else { 2.0 * 2.0 * 32.0 };
+            assert!(read >= per_row * estimate["rows"].as_f64().expect("a count"), "{estimate}");
+        }
     }
+    let done = place.run(&format!("cache estimate {line} --hidden-states 2"));
+    done.succeeded();
+    assert!(done.stdout.contains("read an epoch") && done.stdout.contains("or live, an epoch"), "{}", done.stdout);
     let done = place.run(&format!("cache estimate {line}"));
     done.succeeded();
+    assert!(!done.stdout.contains("live"), "{}", done.stdout);
     assert!(done.stdout.contains("a capture of this") && done.stdout.contains("3,000"), "{}", done.stdout);
 }
 

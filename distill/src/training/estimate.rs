@@ -178,9 +178,8 @@ impl Estimator<'_> {
         let (tokens, fits) = (smaller.batch_tokens(), fewer <= limit);
         let [whole, part, free] = [most, fewer, limit.saturating_sub(now)].map(ui::bytes);
         let beside = if teacher.is_some() { "stored answers in place of the teacher beside the student, " } else { "" };
-        let way_out = &format!(
-            "{beside}--recompute, a smaller student, shorter rows (--max-length) or --keep last take less"
-        );
+        let way_out =
+            &format!("{beside}--recompute, a smaller student, shorter rows (--max-length) or --keep last take less");
         match (recipe.memory, fits) {
             (Some(memory), true) => {
                 ui::say(format!("--memory {memory}: --batch-tokens {tokens}, with which it takes about {part}"));

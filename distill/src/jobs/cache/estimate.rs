@@ -26,6 +26,18 @@ pub(crate) struct Report {
     /// Tokens that the probe ran the teacher over, and for how long.
     probe_tokens: u64,
     probe_seconds: f64,
+    /// If hidden states are stored.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    live: Option<Live>,
+}
+
+/// What hidden states cost each epoch of a training: read from the cache, or computed by a teacher beside the student.
+#[derive(Debug, Serialize)]
+struct Live {
+    /// Bytes of hidden states to read.
+    read_bytes_per_epoch: u64,
+    /// Time of the teacher's forward passes.
+    live_seconds_per_epoch: f64,
 }
 
 /// Bytes that the index takes for a row, at most: a key, a number, and its share of the buckets and checksums.
@@ -113,6 +125,10 @@ pub(crate) fn estimate(asking: &Asking, probe_seconds: f64, compute: &Compute) -
         rows_per_second: unique as f64 / seconds.max(1e-9),
         probe_tokens: probed,
         probe_seconds: forward.as_secs_f64(),
+        live: captured.hidden_states.is_some().then(|| Live {
+            read_bytes_per_epoch: (rows as f64 * hidden) as u64,
+            live_seconds_per_epoch: per_token * tokens as f64 * rows as f64 / unique.max(1) as f64,
+        }),
     })
 }
 
@@ -125,6 +141,11 @@ impl Report {
         table.row(["bytes".to_string(), ui::bytes(self.bytes)]);
         table.row(["time".to_string(), ui::duration(Duration::from_secs_f64(self.seconds))]);
         table.row(["rows a second".to_string(), format!("{:.0}", self.rows_per_second)]);
+        if let Some(Live { read_bytes_per_epoch, live_seconds_per_epoch }) = self.live {
+            table.row(["read an epoch".to_string(), ui::bytes(read_bytes_per_epoch)]);
+            let live = Duration::from_secs_f64(live_seconds_per_epoch);
+            table.row(["or live, an epoch".to_string(), ui::duration(live)]);
+        }
         let probe = ui::duration(Duration::from_secs_f64(self.probe_seconds));
         format!("{table}\nfrom a probe of {} tokens in {probe}", ui::count(self.probe_tokens))
     }
