@@ -5,10 +5,13 @@
 //!
 //! The head is random, or the teacher's.
 //!
+//! Embeddings narrower than the hidden states, with a projection, are made by `factorise.rs`.
+//!
 //! For a narrower student, `narrow.rs` selects the dimensions, heads and neurons to copy.
 
 use nn::{Blocks, EncoderConfig, Family, Head, LayerSlot, Layout, Parameters, Slot, names};
 
+use crate::factorise::factorise;
 use crate::narrow::Selection;
 
 /// The teacher layers that a student is initialised from.
@@ -90,6 +93,19 @@ pub enum Error {
         /// The size.
         what: &'static str,
     },
+    /// Narrow embeddings in a family that has none.
+    #[error(
+        "the embeddings of a {family} are as wide as its hidden states, {hidden_size}, not {size}; an ELECTRA \
+         (--model-type electra) or a MobileBERT has a projection behind them"
+    )]
+    WideEmbeddings {
+        /// The family.
+        family: &'static str,
+        /// The size asked for.
+        size: usize,
+        /// The student's hidden size.
+        hidden_size: usize,
+    },
     /// The width is not a multiple of the head size.
     #[error("the size {inner} is no multiple of the head width {width}")]
     HeadWidth {
@@ -137,8 +153,13 @@ pub fn from_teacher(
     }
     let selection = Selection::new(config, teacher_config, teacher, layers);
     let mut parameters = Parameters::random(Layout::new(config), config.pad_token_id, seed);
+    let narrow_tables = config.projects_embeddings();
+    if narrow_tables {
+        let (positions, _) = selected(&selection, Slot::PositionEmbeddings, config, teacher_config);
+        factorise(&mut parameters, config, teacher_config, teacher, &positions, &selection.hidden);
+    }
     for entry in parameters.layout().clone().entries() {
-        if names::is_head(entry.slot) {
+        if names::is_head(entry.slot) || narrow_tables && !matches!(entry.slot, Slot::Layer(..)) {
             continue;
         }
         if entry.slot == Slot::TypeEmbeddings && teacher_config.type_vocab_size == 0 {
@@ -220,16 +241,16 @@ pub fn check(config: &EncoderConfig, teacher_config: &EncoderConfig) -> Result<(
         ("size inside the bottleneck", config.inner_size(), teacher_config.inner_size()),
         ("number of feed-forward parts", config.blocks.feed_forwards, teacher_config.blocks.feed_forwards),
     ];
-    // The norm between a narrow embedding and its projection keeps the two from being one table.
-    let table = [("embedding size", teacher_config.hidden_size, teacher_config.embedding_size)];
     let plain = [config, teacher_config].iter().all(|config| config.blocks == Blocks::default());
     // Sizes aside, a student of the teacher's family has the teacher's blocks.
     if !plain && config.family != teacher_config.family {
         let (student, teacher) = (config.family.title(), teacher_config.family.title());
         return Err(Error::OtherForm { student, teacher });
     }
-    let equal =
-        [&equal[..], if plain && !keeps_layers_whole(config, teacher_config) { &table } else { &whole }].concat();
+    // The norm between a narrow embedding and its projection keeps the two from being one table, so that such a teacher's stay
+    // as they are.
+    let of_wide = plain && !teacher_config.projects_embeddings() && !keeps_layers_whole(config, teacher_config);
+    let equal = [&equal[..], if of_wide { &[] } else { &whole }].concat();
     let misfit = equal.iter().find(|(_, student, teacher)| student != teacher);
     let misfit = misfit.or_else(|| at_most.iter().find(|(_, student, teacher)| student > teacher));
     match misfit {
@@ -306,6 +327,8 @@ pub struct Sizes {
     pub bottleneck_size: Option<usize>,
     /// Feed-forward blocks per layer.
     pub feed_forwards: Option<usize>,
+    /// Width of the embeddings, where a family may have them narrower than the hidden states.
+    pub embedding_size: Option<usize>,
 }
 
 impl Sizes {
@@ -325,7 +348,13 @@ impl Sizes {
         }
         blocks.feed_forwards = self.feed_forwards.unwrap_or(blocks.feed_forwards);
         let hidden_size = self.hidden_size.unwrap_or(model.hidden_size);
+        if let Some(size) =
+            self.embedding_size.filter(|size| !model.family.projects_embeddings() && *size != hidden_size)
+        {
+            return Err(Error::WideEmbeddings { family: model.family.title(), size, hidden_size });
+        }
         let embedding_size = if model.projects_embeddings() { model.embedding_size } else { hidden_size };
+        let embedding_size = self.embedding_size.unwrap_or(embedding_size);
         let intermediate_size = model.intermediate_size * hidden_size / model.hidden_size;
         let mut resized = EncoderConfig {
             num_layers: self.num_layers.unwrap_or(model.num_layers),

@@ -197,7 +197,7 @@ pub(crate) struct ShapeArgs {
     /// Weights are random, but capture uses the model's own unless a size below changes it
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// Architecture: distilbert, bert, or mobilebert in its published sizes [default: that of --model for capture,
+    /// Architecture: distilbert, bert, electra, or mobilebert in its published sizes [default: that of --model for capture,
     /// distilbert for train]
     #[arg(long, value_parser = one_of(&StudentFamily::ALL, StudentFamily::name), value_name = "TYPE",
           hide_possible_values = true)]

@@ -95,8 +95,9 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_parser = one_of(&Shape::ALL, Shape::name), value_name = "NAME", hide_possible_values = true,
           help_heading = "Student")]
     pub(crate) shape: Option<Shape>,
-    /// Architecture of the student: distilbert, bert (to make a smaller teacher) or mobilebert (in its published sizes,
-    /// unless the teacher is a mobilebert too) [default: the shape's, or distilbert]
+    /// Architecture of the student: distilbert, bert (to make a smaller teacher), electra (a bert whose embeddings may be
+    /// narrower, see --embedding-size) or mobilebert (in its published sizes, unless the teacher is a mobilebert too) [default:
+    /// the shape's, or distilbert]
     #[arg(long, value_parser = one_of(&StudentFamily::ALL, StudentFamily::name), value_name = "TYPE",
           hide_possible_values = true, help_heading = "Student")]
     pub(crate) model_type: Option<StudentFamily>,
@@ -128,6 +129,10 @@ pub(crate) struct TrainArgs {
     /// Feed-forward blocks in each layer of a mobilebert [default: the teacher's if it is a mobilebert, else 4]
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
     pub(crate) stacks: Option<usize>,
+    /// Width of the embeddings of an electra or a mobilebert, which are then projected to the hidden states; those of a teacher
+    /// are cut to their leading directions [default: the teacher's if it is of that type, else the hidden size, or 128]
+    #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Student")]
+    pub(crate) embedding_size: Option<usize>,
     /// Cut the vocabulary to the pieces that occur in the data, and all single characters
     #[arg(long, help_heading = "Student")]
     pub(crate) prune_vocabulary: bool,
@@ -239,6 +244,7 @@ impl TrainArgs {
             intermediate_size: self.intermediate_size,
             bottleneck_size: self.bottleneck_size,
             stacks: self.stacks,
+            embedding_size: self.embedding_size,
             prune_vocabulary: self.prune_vocabulary,
             dropout: self.fitting.dropout,
         }

@@ -15,11 +15,13 @@ pub(crate) enum StudentFamily {
     Bert,
     /// Narrow layers with a bottleneck.
     MobileBert,
+    /// A BERT whose embeddings may be narrower than its hidden states.
+    Electra,
 }
 
 impl StudentFamily {
     /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::DistilBert, Self::Bert, Self::MobileBert];
+    pub(crate) const ALL: [Self; 4] = [Self::DistilBert, Self::Bert, Self::MobileBert, Self::Electra];
 
     /// The word for it on the command line and in a recipe.
     pub(crate) fn name(self) -> &'static str {
@@ -27,6 +29,7 @@ impl StudentFamily {
             Self::DistilBert => "distilbert",
             Self::Bert => "bert",
             Self::MobileBert => "mobilebert",
+            Self::Electra => "electra",
         }
     }
 
@@ -35,6 +38,7 @@ impl StudentFamily {
             Self::DistilBert => Family::DISTILBERT,
             Self::Bert => Family::BERT,
             Self::MobileBert => Family::MOBILEBERT,
+            Self::Electra => Family::ELECTRA,
         }
     }
 }

@@ -65,6 +65,7 @@ impl Shape {
             intermediate_size: Some(intermediate_size),
             bottleneck_size: thin.then_some(128),
             feed_forwards: thin.then_some(4),
+            embedding_size: None,
         }
     }
 

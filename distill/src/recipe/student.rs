@@ -41,6 +41,8 @@ pub(crate) struct StudentRecipe {
     pub(crate) bottleneck_size: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stacks: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) embedding_size: Option<usize>,
     pub(crate) prune_vocabulary: bool,
     pub(crate) dropout: f64,
 }
@@ -66,6 +68,7 @@ impl StudentRecipe {
         intermediate_size: None,
         bottleneck_size: None,
         stacks: None,
+        embedding_size: None,
         prune_vocabulary: false,
         dropout: 0.1,
     };
@@ -79,6 +82,7 @@ impl StudentRecipe {
             Check::Size("student.intermediate_size", self.intermediate_size),
             Check::Size("student.bottleneck_size", self.bottleneck_size),
             Check::Size("student.stacks", self.stacks),
+            Check::Size("student.embedding_size", self.embedding_size),
             Check::Number("student.dropout", self.dropout, PROBABILITY),
         ]
     }
@@ -97,6 +101,7 @@ impl StudentRecipe {
             ("intermediate-size", self.intermediate_size.is_some()),
             ("bottleneck-size", self.bottleneck_size.is_some()),
             ("stacks", self.stacks.is_some()),
+            ("embedding-size", self.embedding_size.is_some()),
         ];
         if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
             let key = if *flag == "model-type" { "family".to_owned() } else { flag.replace('-', "_") };
@@ -154,6 +159,7 @@ impl StudentRecipe {
             intermediate_size: self.intermediate_size.or(shape.intermediate_size),
             bottleneck_size: self.bottleneck_size.or(shape.bottleneck_size),
             feed_forwards: self.stacks.or(shape.feed_forwards),
+            embedding_size: self.embedding_size.or(shape.embedding_size),
         }
     }
 }

@@ -146,6 +146,8 @@ pub(crate) struct Definition {
     pub(crate) copies: &'static [(Slot, &'static str)],
     /// Whether the model has token type embeddings.
     pub(crate) token_types: bool,
+    /// Whether its embeddings may have another width than the hidden states.
+    pub(crate) projects_embeddings: bool,
     /// The row of the position embedding table for the first token of a text.
     pub(crate) position_offset: fn(&EncoderConfig) -> usize,
     /// Reads the fields of `config.json` that differ between families into a configuration.

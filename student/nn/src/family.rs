@@ -86,11 +86,7 @@ impl Family {
             family: self,
             head: Head::Classification,
             vocab_size: 50,
-            embedding_size: if [Self::ELECTRA, Self::MOBILEBERT].contains(&self) {
-                hidden_size / 2 + 4
-            } else {
-                hidden_size
-            },
+            embedding_size: if self.projects_embeddings() { hidden_size / 2 + 4 } else { hidden_size },
             hidden_size,
             num_layers: 2,
             num_heads: 2,
@@ -111,6 +107,11 @@ impl Family {
     /// Whether a layer can have several feed-forward blocks.
     pub fn stacks_feed_forwards(self) -> bool {
         self.0.layer.iter().any(|(part, _)| matches!(part, LayerSlot::FeedForward(..)))
+    }
+
+    /// Whether its embeddings may have another width than its hidden states, with a projection behind them.
+    pub fn projects_embeddings(self) -> bool {
+        self.0.projects_embeddings
     }
 
     /// Whether this head is supported.

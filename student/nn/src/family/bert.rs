@@ -41,6 +41,7 @@ pub(super) const DEFINITION: Definition = Definition {
         (Slot::LmOutputBias,   "cls.predictions.decoder.bias"),
     ],
     token_types: true,
+    projects_embeddings: false,
     position_offset: |_| 0,
     read,
     write,

@@ -53,6 +53,7 @@ pub(super) const DEFINITION: Definition = Definition {
     ],
     copies: &[(Slot::WordEmbeddings, "vocab_projector.weight")],
     token_types: false,
+    projects_embeddings: false,
     position_offset: |_| 0,
     read: |fields, family| {
         // `attribute_map` of DistilBertConfig: the names that other families have are read as well.

@@ -17,11 +17,17 @@ pub(super) const DEFINITION: Definition = Definition {
     prefix: "electra.",
     heads: &bert::DENSE_CLASSIFIER,
     copies: &[],
+    projects_embeddings: true,
     read: |fields, family| {
         let embedding_size = fields.size("embedding_size")?;
         Ok(EncoderConfig { embedding_size, ..bert::read(fields, family)? })
     },
     write: |config| [bert::write(config), vec![("embedding_size", json!(config.embedding_size))]].concat(),
+    student: |teacher, family| {
+        let student = bert::student(teacher, family);
+        let embedding_size = if teacher.family == family { teacher.embedding_size } else { student.embedding_size };
+        EncoderConfig { embedding_size, ..student }
+    },
     program: |config| {
         let mut program = Program::default();
         let last = bert::encoder(&mut program, config, config.hidden_dropout);

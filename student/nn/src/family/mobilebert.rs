@@ -36,6 +36,7 @@ pub(super) const DEFINITION: Definition = Definition {
     ],
     layer: &LAYER,
     shape,
+    projects_embeddings: true,
     heads: &[
         (Slot::HeadDenseWeight,  "mobilebert.pooler.dense.weight"),
         (Slot::HeadDenseBias,    "mobilebert.pooler.dense.bias"),
