@@ -192,6 +192,38 @@ fn a_masked_language_model_teaches_one() {
 }
 
 #[test]
+fn stored_answers_teach_as_the_teacher_beside_the_student_does() {
+    let place = with_model();
+    // All logits of each token but one, to masks of a seed of their own.
+    place.json(&format!("{CAPTURE} --top-k 346 --dtype f32 --seed 7 --output all").replace("--top-k 8 ", ""));
+    let stored = DISTIL.replace("--live", "--cache all --seed 7");
+    let one = "--layers 0,2 --head teacher --max-steps 12 --epochs 1 --learning-rate 1e-3";
+    let run = |line: &str, output: &str| {
+        place.json(&format!("{} {one} --output {output}", line.replace(" --epochs 4", "")));
+        place.tensor(&format!("{output}/model.safetensors"), "vocab_transform.weight")
+    };
+    // Live, the first epoch has the same masks.
+    let (of_cache, live) = (run(&stored, "stored"), run(&format!("{DISTIL} --seed 7"), "live"));
+    let largest = of_cache.iter().zip(&live).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(largest < 1e-6, "{largest}");
+    // Whatever the training's own seed, masks are the cache's, and the same ones in each epoch.
+    run(&stored.replace("--seed 7", "--seed 3"), "other");
+    assert_eq!(place.read_json("other/distill.json")["inputs"]["mask_seed"], 7);
+
+    // The largest alone, as one would store them; without the teacher's pass.
+    place.json(&format!("{CAPTURE} --output cache"));
+    let largest = DISTIL.replace("--live", "--cache cache").replace("--term hidden_cosine,weight=1 ", "");
+    let report = place.json(&format!("{largest} {FROM_TEACHER} --output student"));
+    assert_eq!(report["gradient_shares"].as_array().map(Vec::len), Some(2), "{report}");
+    let accuracy = |run: &str| {
+        place.read_json(&format!("{run}/distill.json"))["figures"]["validation"]["accuracy"].as_f64().expect("a score")
+    };
+    place.json(&format!("{largest} {FROM_TEACHER} --output labels").replace("--weight-soft 5", "--weight-soft 0"));
+    // Measured: 0.094 and 0.047.
+    assert!(accuracy("student") > accuracy("labels"), "{} {}", accuracy("student"), accuracy("labels"));
+}
+
+#[test]
 fn a_student_that_is_its_teacher_has_nothing_to_learn_from_it() {
     let place = with_model();
     let same = "--model-type bert --layers 0,1,2,3 --head teacher --dropout 0 --max-steps 2 --learning-rate 1e-12";
@@ -219,8 +251,14 @@ fn what_a_student_of_masked_tokens_cannot_have_is_refused() {
     let place = with_model();
     place.json(&format!("{CAPTURE} --output cache"));
     let train = "train --task masked-lm --teacher mlm --data texts.txt --output student";
-    place.refuses(train, &["runs beside a masked-language model", "--live runs it"]);
-    place.refuses(&format!("{train} --cache cache"), &["contradicts --cache", "drawn anew in each epoch"]);
+    place.refuses(train, &["no --cache is given", "--live runs"]);
+    place.refuses(
+        &format!("{train} --cache cache --mask-probability 0.3"),
+        &["--mask-probability 0.3", "masks of 0.15 of the tokens", "capture anew"],
+    );
+    place.refuses(&format!("{train} --cache cache --temperature 3"), &["temperature 3", "1, 2, 4 alone"]);
+    place.json(&CACHE.replace("--output cache", "--output classes"));
+    place.refuses(&format!("{train} --cache classes"), &["classes: holds the answers of a classifier"]);
     place.refuses(&format!("{train} --live --prune-vocabulary"), &["contradicts --prune-vocabulary"]);
     place.refuses(&format!("{train} --live --student mlm"), &["contradicts --student"]);
     place.refuses(

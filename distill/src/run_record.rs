@@ -70,6 +70,9 @@ pub(crate) struct RunInputs {
     /// For a masked-language model only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mask_probability: Option<f64>,
+    /// The seed of the masks, where it is that of a cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mask_seed: Option<u64>,
     pub(crate) fit: FitRecipe,
     /// `cpu` or `cuda`; missing in older records.
     #[serde(default = "cpu")]

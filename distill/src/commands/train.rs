@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Instant;
 
-use cache::CacheReader;
+use anyhow::bail;
+use cache::{CacheReader, Masks};
 use teacher::HubOptions;
 
 use crate::cli::TrainArgs;
@@ -12,6 +13,7 @@ use crate::files::refuse_source;
 use crate::jobs::tune::Asked;
 use crate::jobs::{Teacher, TrainReport, Training, planned};
 use crate::recipe::{ColumnsRecipe, RowChoice, Subject};
+use crate::tasks::Task;
 use crate::ui::Ui;
 
 pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
@@ -25,7 +27,10 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
     let hub = HubOptions::from(args.hub.clone());
     let recipe = args.student();
     recipe.check()?;
-    let task = args.task.task(args.fit().seed)?;
+    let task = match (args.task.task(args.fit().seed)?, &args.cache) {
+        (Task::MaskedLm(asked), Some(cache)) => of_cache(asked, args.task.mask_probability.is_some(), cache)?,
+        (task, _) => task,
+    };
     let load = || match (&args.teacher, &args.cache) {
         (None, Some(cache)) => Teacher::of_cache(cache, &columns),
         (name, _) => {
@@ -106,4 +111,21 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
     let report = TrainReport::new(&args.output.output, &trained, tuned, start);
     ui.result(&report, TrainReport::text)?;
     Ok(())
+}
+
+/// Masked tokens as in a cache, whose answers are to its own masks. An error if it has none, or masks more or fewer of them than
+/// was asked for.
+fn of_cache(asked: Masks, given: bool, cache: &Path) -> anyhow::Result<Task> {
+    let folder = cache.display();
+    let Task::MaskedLm(masks) = Task::of_cache(CacheReader::open(cache, None)?.fingerprint()) else {
+        bail!("{folder}: holds the answers of a classifier, not of a masked-language model");
+    };
+    if given && asked.probability != masks.probability {
+        bail!(
+            "--mask-probability {}: the answers in {folder} are to masks of {} of the tokens; leave it out, or capture anew",
+            asked.probability,
+            masks.probability
+        );
+    }
+    Ok(Task::MaskedLm(masks))
 }

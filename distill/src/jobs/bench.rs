@@ -29,7 +29,7 @@ use crate::memory;
 use crate::model;
 use crate::objective::Objective;
 use crate::signal::TeacherSignal;
-use crate::tasks::{Targets, Task, single_label};
+use crate::tasks::{Questions, Targets, Task, single_label};
 use crate::training::step::{Examples, Learner};
 pub(crate) use clock::Budget;
 use report::{Case, Data, GemmFigures};
@@ -133,7 +133,7 @@ fn train_case(
     let sampler = Sampler::new(rows.encodings.lengths(), seed, args.rows.batch_rows, bench.report.data.batch_tokens)?;
     let objective = Objective::new(&single_label::TERMS_WITH_TEACHER, &[], &[])?;
     let said = rows.teacher_logits(seed);
-    let teacher = |batch: &[u32]| {
+    let teacher = |batch: &[u32], _: &Questions| {
         let of = |&row: &u32| &said[row as usize * rows.classes..(row as usize + 1) * rows.classes];
         Ok(TeacherSignal::Dense(batch.iter().flat_map(of).copied().collect()))
     };

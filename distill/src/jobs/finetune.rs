@@ -69,6 +69,7 @@ impl Finetuning<'_> {
             teacher_logits: None,
             stored_hidden_states: false,
             mask_probability: self.task.masks().map(|masks| masks.probability),
+            mask_seed: None,
             fit: fit.clone(),
             device: self.compute.kind().to_string(),
             precision: self.compute.precision(),

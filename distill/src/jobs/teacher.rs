@@ -74,10 +74,11 @@ impl Teacher {
     }
 
     /// The cache keys of these rows, and how many of the rows are truncated.
-    pub(crate) fn keys(&self, rows: &[Row]) -> anyhow::Result<(Vec<Key>, usize)> {
+    pub(crate) fn keys(&self, task: Task, rows: &[Row]) -> anyhow::Result<(Vec<Key>, usize)> {
         match self {
             Self::Model(model, max_length) => {
-                let encodings = model.tokenizer.encode(rows, *max_length)?;
+                let targets = task.targets(&model.tokenizer)?;
+                let encodings = targets.read_by_teacher(model.tokenizer.encode(rows, *max_length)?);
                 Ok((encodings.keys(), encodings.truncated_count()))
             }
             Self::Cached(_, keys) => keys.keys(rows),
@@ -90,7 +91,7 @@ impl Teacher {
             Self::Model(model, max_length) => {
                 // Whatever the teacher computed in, a student learns from it.
                 let (captured, precision) =
-                    (Captured::dense(model.config.labels.len(), Dtype::F32), compute.precision());
+                    (Captured::dense(model.config.encoder.outputs(), Dtype::F32), compute.precision());
                 fingerprint::of_teacher(model, *max_length, task, &precision.to_string(), captured)
             }
             Self::Cached(fingerprint, _) => (**fingerprint).clone(),

@@ -71,7 +71,7 @@ impl Training<'_> {
         let objective = Objective::new(&self.objective, names.names(), &self.data.train.labels)?;
         let masked = self.task.masks().is_some();
         if masked {
-            self.check_masked(&objective)?;
+            self.check_masked()?;
         }
         let Split { rows, labels } = self.data.train;
         let learned = || labels.iter().filter(|label| self.learns_from.takes(**label));
@@ -98,7 +98,8 @@ impl Training<'_> {
         };
         let fingerprint = self.teacher.fingerprint(self.task, self.compute);
         let weights = self.teacher.weights_hash();
-        let (teacher_length, (keys, cut_by_teacher)) = (self.teacher.max_length(), self.teacher.keys(&rows)?);
+        let (teacher_length, (keys, cut_by_teacher)) =
+            (self.teacher.max_length(), self.teacher.keys(self.task, &rows)?);
         let cache = match self.cache {
             Some(folder) => Some(open_cache(folder, &fingerprint)?),
             None if objective.needs_logits() && !self.live => {
@@ -126,7 +127,7 @@ impl Training<'_> {
                 data::refuse_chance(accuracy, labelled, names.len())?;
             }
         }
-        let (validation_keys, _) = self.teacher.keys(&self.data.validation.rows)?;
+        let (validation_keys, _) = self.teacher.keys(self.task, &self.data.validation.rows)?;
         let validation_rows = self.data.validation;
         let train_rows = Split { rows, labels };
         let wanted = Wanted {
@@ -221,6 +222,7 @@ impl Training<'_> {
                 .map(|cache| cache.captured().logits.clone()),
             stored_hidden_states: train.hidden_states_stored,
             mask_probability: self.task.masks().map(|masks| masks.probability),
+            mask_seed: self.task.masks().filter(|_| cache.is_some()).map(|masks| masks.seed),
             fit: fit.clone(),
             device: self.compute.kind().to_string(),
             precision: self.compute.precision(),
@@ -232,10 +234,11 @@ impl Training<'_> {
         if !masked && train.labels.iter().all(Option::is_none) {
             data::say_unlabelled("training row", "the student learns from its teacher alone, without the hard term");
         }
-        if let (Some(cache), true) = (&cache, objective.needs_logits()) {
+        if let (Some(cache), true) = (&cache, objective.needs_logits() && !masked) {
             quality::warnings(cache, &train.keys, &train.labels, objective.temperatures())?.iter().for_each(ui::say);
         }
         let targets = self.task.targets(&tokenizer)?;
+        let targets = if cache.is_some() { targets.same_in_every_pass() } else { targets };
         let mut student = Model::on(self.compute, config, parameters)?;
         let fitted = Fit {
             objective: &objective,
@@ -256,15 +259,9 @@ impl Training<'_> {
         Ok(Trained { figures, speed: Some(fitted.speed), estimate: Some(fitted.estimate) })
     }
 
-    /// Refuses what a masked-language model cannot be trained with: its teacher answers for each mask anew, and in pieces of
-    /// its own vocabulary.
-    fn check_masked(&self, objective: &Objective) -> anyhow::Result<()> {
+    /// Refuses what a masked-language model cannot be trained with: its teacher answers in pieces of its own vocabulary.
+    fn check_masked(&self) -> anyhow::Result<()> {
         let refused = [
-            (
-                self.cache.is_some(),
-                "--cache",
-                "masks are drawn anew in each epoch, and what is stored is for one of them",
-            ),
             (self.student.model.is_some(), "--student", "it starts from its teacher's layers, or at random"),
             (
                 self.student.prune_vocabulary,
@@ -275,12 +272,6 @@ impl Training<'_> {
         if let Some((_, flag, why)) = refused.iter().find(|(given, ..)| *given) {
             return Err(anyhow::anyhow!("--task masked-lm contradicts {flag}: {why}"))
                 .hint(format!("leave {flag} out; with --live the teacher runs beside the student"));
-        }
-        if objective.needs_logits() && !self.live {
-            return Err(anyhow::anyhow!(
-                "the loss needs the answers of the teacher, which runs beside a masked-language model"
-            ))
-            .hint("--live runs it; --weight-soft 0 leaves it out");
         }
         Ok(())
     }

@@ -48,6 +48,24 @@ impl TeacherSignal {
         }
     }
 
+    /// The outputs with these numbers alone, ascending; all of them are over so many classes.
+    pub(crate) fn at(self, numbers: &[u32], classes: usize) -> Self {
+        fn chosen<T: Copy>(all: &[T], numbers: &[u32], width: usize) -> Vec<T> {
+            numbers.iter().flat_map(|&number| &all[number as usize * width..][..width]).copied().collect()
+        }
+        match self {
+            Self::Dense(logits) => Self::Dense(chosen(&logits, numbers, classes)),
+            Self::TopK { k, indices, logits, temperatures, tails } => Self::TopK {
+                k,
+                indices: chosen(&indices, numbers, k),
+                logits: chosen(&logits, numbers, k),
+                tails: chosen(&tails, numbers, temperatures.len()),
+                temperatures,
+            },
+            Self::Sample { draws, indices } => Self::Sample { draws, indices: chosen(&indices, numbers, draws) },
+        }
+    }
+
     /// Values per row, and values in all, for checks.
     pub(crate) fn size(&self, classes: usize) -> (usize, usize) {
         match self {

@@ -127,9 +127,19 @@ pub(crate) enum Targets {
     Labels,
     /// The original tokens at the masked positions of each row.
     MaskedTokens(Masking),
+    /// The same at the positions of the first pass in every pass, which are those that a cache has the answers to.
+    SameMaskedTokens(Masking),
 }
 
 impl Targets {
+    /// With the same masks in every pass over the rows.
+    pub(crate) fn same_in_every_pass(self) -> Self {
+        match self {
+            Self::MaskedTokens(masking) => Self::SameMaskedTokens(masking),
+            other => other,
+        }
+    }
+
     /// Model inputs and targets for these rows in this pass over the data, each row in so many views; masked tokens are
     /// always in one.
     pub(crate) fn ask(
@@ -143,6 +153,7 @@ impl Targets {
         match self {
             Self::Labels => single_label::ask(encodings, labels, rows, views),
             Self::MaskedTokens(masking) => masked_lm::ask(masking, pass, encodings, rows),
+            Self::SameMaskedTokens(masking) => masked_lm::ask(masking, 0, encodings, rows),
         }
     }
 
@@ -150,7 +161,7 @@ impl Targets {
     pub(crate) fn read_by_teacher(&self, encodings: Encodings) -> Encodings {
         match self {
             Self::Labels => encodings,
-            Self::MaskedTokens(masking) => masking.masked(0, &encodings),
+            Self::MaskedTokens(masking) | Self::SameMaskedTokens(masking) => masking.masked(0, &encodings),
         }
     }
 
@@ -164,7 +175,7 @@ impl Targets {
                 let loss = [Metric::Loss].into_iter().filter(|_| answered && !labelled);
                 of_labels.chain(of_answers).chain(loss).collect()
             }
-            Self::MaskedTokens(_) => vec![Metric::Accuracy, Metric::Loss],
+            Self::MaskedTokens(_) | Self::SameMaskedTokens(_) => vec![Metric::Accuracy, Metric::Loss],
         }
     }
 
@@ -179,7 +190,9 @@ impl Targets {
     ) -> anyhow::Result<Evaluated> {
         match self {
             Self::Labels => single_label::score(model, encodings, labels, teacher, batch_tokens),
-            Self::MaskedTokens(masking) => masked_lm::score(model, masking, encodings, batch_tokens),
+            Self::MaskedTokens(masking) | Self::SameMaskedTokens(masking) => {
+                masked_lm::score(model, masking, encodings, batch_tokens)
+            }
         }
     }
 }

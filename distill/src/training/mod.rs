@@ -38,7 +38,7 @@ use crate::recipe::FitRecipe;
 use crate::run_record::RunInputs;
 use crate::scores::{Evaluated, Scores};
 use crate::signal::cached;
-use crate::tasks::Targets;
+use crate::tasks::{Questions, Targets};
 use crate::ui;
 use checkpoint::{Restored, State, Writer};
 use estimate::{Estimate, Estimator};
@@ -138,10 +138,15 @@ impl Fit<'_> {
         let recipe = earlier.map_or(self.recipe.clone(), |earlier| self.recipe.as_measured(earlier));
         let steps_per_epoch = self.train.sampler(&recipe, views)?.steps_per_epoch();
         let plan = Plan::new(steps_per_epoch, &recipe)?;
-        let cached = |rows: &[u32]| {
+        let cached = |rows: &[u32], questions: &Questions| {
             let cache = self.cache.context("the loss needs the teacher's stored logits; give --cache")?;
             let keys: Vec<Key> = rows.iter().map(|&row| self.train.keys[row as usize]).collect();
-            cached::signal(cache, &keys)
+            let signal = cached::signal(cache, &keys)?;
+            // Every token of these rows has an output.
+            Ok(match &questions.positions {
+                Some(positions) => signal.at(positions, cache.captured().width),
+                None => signal,
+            })
         };
         let [_, of_teacher] = self.objective.taps();
         let hidden_states = |rows: &[u32]| {

@@ -25,7 +25,7 @@ mod tests;
 pub(crate) struct Examples<'a> {
     pub(crate) encodings: &'a Encodings,
     pub(crate) labels: &'a [Option<u32>],
-    /// Looks up the teacher's outputs for some rows; `None` if the loss does not need them.
+    /// Looks up the teacher's outputs for what some rows are asked; `None` if the loss does not need them.
     pub(crate) teacher: Option<&'a TeacherLookup<'a>>,
     /// The targets of the rows.
     pub(crate) targets: &'a Targets,
@@ -37,8 +37,8 @@ pub(crate) struct Examples<'a> {
     pub(crate) views: usize,
 }
 
-/// Looks up the teacher's outputs for rows; called from several threads.
-pub(crate) type TeacherLookup<'a> = dyn Fn(&[u32]) -> anyhow::Result<TeacherSignal> + Sync + 'a;
+/// Looks up the teacher's outputs for rows and what they are asked; called from several threads.
+pub(crate) type TeacherLookup<'a> = dyn Fn(&[u32], &Questions) -> anyhow::Result<TeacherSignal> + Sync + 'a;
 
 /// Looks up the teacher's hidden states for rows; called from several threads.
 pub(crate) type HiddenLookup<'a> = dyn Fn(&[u32]) -> anyhow::Result<BTreeMap<Tap, Vec<f32>>> + Sync + 'a;
@@ -60,8 +60,8 @@ impl Examples<'_> {
     }
 
     fn micro_batch(&self, pass: u64, rows: &[u32]) -> anyhow::Result<Prepared> {
-        let teacher = self.teacher.map(|teacher| teacher(rows)).transpose()?;
         let questions = self.targets.ask(pass, self.encodings, self.labels, rows, self.views);
+        let teacher = self.teacher.map(|teacher| teacher(rows, &questions)).transpose()?;
         let read_by_teacher = self.read_by_teacher.map(|read| match read {
             ReadByTeacher::Rows(encodings) => TokenBatch::gather(encodings, rows),
             ReadByTeacher::Masked => questions.batch.clone(),

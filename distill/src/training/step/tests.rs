@@ -182,7 +182,7 @@ fn cut(compute: &Compute, terms: &[LossTermRecipe]) -> f64 {
         (0..11).map(|row| (0..1 + row * 5 % 13).map(|token| (row * 17 + token * 7) % 40).collect()).collect();
     let encodings = Encodings::of_ids(&rows);
     let labels: Vec<Option<u32>> = (0..11).map(|row| (row % 4 != 3).then_some(row % 3)).collect();
-    let said = |rows: &[u32]| {
+    let said = |rows: &[u32], _: &Questions| {
         let logits = rows.iter().flat_map(|&row| {
             let mut logits = [0.0; 3];
             Normal::new(u64::from(row), "teacher", 1.5).fill(&mut logits);
@@ -294,7 +294,9 @@ fn the_shares_of_the_terms_leave_a_step_as_it_is() {
         (0..4).map(|row| (0..3 + row).map(|token| (row * 17 + token * 7) % 40).collect()).collect();
     let encodings = Encodings::of_ids(&rows);
     let labels = [Some(0), None, Some(2), Some(1)];
-    let said = |rows: &[u32]| Ok(TeacherSignal::Dense(rows.iter().flat_map(|&row| [row as f32, 1.0, 0.5]).collect()));
+    let said = |rows: &[u32], _: &Questions| {
+        Ok(TeacherSignal::Dense(rows.iter().flat_map(|&row| [row as f32, 1.0, 0.5]).collect()))
+    };
     let read_by_teacher = ReadByTeacher::Rows(encodings.clone());
     let examples = Examples {
         encodings: &encodings,
