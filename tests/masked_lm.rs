@@ -224,6 +224,26 @@ fn stored_answers_teach_as_the_teacher_beside_the_student_does() {
 }
 
 #[test]
+fn texts_are_packed_into_rows_of_one_length() {
+    let place = with_model();
+    let steps = |line: &str, output: &str| {
+        place.json(&format!("{line} --epochs 1 --output {output}"));
+        place.read_json(&format!("{output}/distill.json"))["figures"]["steps"].as_u64().expect("a number")
+    };
+    let finetune = "finetune --task masked-lm --model mlm --data texts.txt --max-length 32";
+    let (plain, packed) = (steps(finetune, "plain"), steps(&format!("{finetune} --pack"), "packed"));
+    // Texts of 11 tokens in the mean, so that a third as many rows hold them; nine tenths are trained on.
+    assert!((2 * packed..4 * packed).contains(&plain), "{plain} steps, {packed} packed");
+    let live = DISTIL.replace(" --epochs 4", " --max-length 32 --pack");
+    assert_eq!(steps(&live, "taught"), packed);
+    place.json(&format!("{CAPTURE} --output cache"));
+    let cached = live.replace("--live", "--cache cache");
+    place.refuses(&format!("{cached} --output none"), &["--pack contradicts --cache", "--live"]);
+    let of_labels = "finetune --model teacher --data train.tsv --pack --output none";
+    place.refuses(of_labels, &["--pack goes with --task masked-lm"]);
+}
+
+#[test]
 fn a_student_that_is_its_teacher_has_nothing_to_learn_from_it() {
     let place = with_model();
     let same = "--model-type bert --layers 0,1,2,3 --head teacher --dropout 0 --max-steps 2 --learning-rate 1e-12";

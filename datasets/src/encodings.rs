@@ -132,6 +132,15 @@ impl Encodings {
         key
     }
 
+    /// All tokens, one behind the other, cut into rows of this many; the last one has what is left.
+    pub fn packed(&self, length: usize) -> Self {
+        let mut packed = Self::new();
+        for (ids, type_ids) in self.ids.chunks(length).zip(self.type_ids.chunks(length)) {
+            packed.push(ids, type_ids, false);
+        }
+        packed
+    }
+
     /// The key of each row: see [`Encodings::key`].
     pub fn keys(&self) -> Vec<Key> {
         (0..self.len()).map(|row| self.key(row)).collect()
@@ -166,6 +175,15 @@ mod tests {
         assert_eq!(encodings.lengths(), [2, 0, 1, 3]);
         assert_eq!((encodings.tokens(), encodings.truncated_count()), (6, 0));
         assert_eq!(encodings.used_ids(), [5, 6, 7, 9]);
+    }
+
+    #[test]
+    fn packed_rows_have_every_token_in_its_order() {
+        let encodings = of(&[(&[1, 2, 3], &[0, 0, 1]), (&[4, 5], &[0, 0]), (&[6, 7, 8], &[0, 1, 1])]);
+        let packed = encodings.packed(3);
+        assert_eq!(packed.lengths(), [3, 3, 2]);
+        assert_eq!((packed.ids(1), packed.type_ids(2)), (&[4, 5, 6][..], &[1, 1][..]));
+        assert!(Encodings::new().packed(3).is_empty());
     }
 
     #[test]

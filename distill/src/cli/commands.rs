@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use datasets::Quotes;
 
-use super::groups::{ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, LossArgs, OutputArgs, TaskArgs};
+use super::groups::{
+    ColumnArgs, ComputeArgs, DeviceArgs, FittingArgs, HubArgs, LossArgs, OutputArgs, PackingArgs, TaskArgs,
+};
 use super::telemetry::TelemetryArgs;
 use super::values::{at_least_one, at_least_three, number, one_of};
 use crate::objective::{Divergence, LossTermRecipe, SoftTarget};
@@ -27,6 +29,8 @@ pub(crate) struct FinetuneArgs {
     pub(crate) prune_vocabulary: bool,
     #[command(flatten)]
     pub(crate) task: TaskArgs,
+    #[command(flatten)]
+    pub(crate) packing: PackingArgs,
     /// Training data, labelled unless --task is masked-lm: TSV, CSV, JSONL or plain text (.txt), optionally gzipped
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: PathBuf,
@@ -153,6 +157,8 @@ pub(crate) struct TrainArgs {
     pub(crate) columns: ColumnArgs,
     #[command(flatten)]
     pub(crate) task: TaskArgs,
+    #[command(flatten)]
+    pub(crate) packing: PackingArgs,
     // These three are optional, since --tune leaves alone what is given.
     /// Softmax temperature of the soft term: teacher and student logits are divided by it [default: 4]
     #[arg(long, value_name = "T", value_parser = number(ABOVE_ZERO), help_heading = "Objective")]

@@ -84,6 +84,26 @@ impl TaskArgs {
     }
 }
 
+/// How texts become rows.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Task")]
+pub(crate) struct PackingArgs {
+    /// With masked-lm: cut the texts, one behind the other, into rows of --max-length tokens, in place of a row for each text
+    #[arg(long)]
+    pub(crate) pack: bool,
+}
+
+impl PackingArgs {
+    /// Whether to pack texts of this task. An error for one whose rows are texts of their own.
+    pub(crate) fn of(self, task: Task) -> anyhow::Result<bool> {
+        anyhow::ensure!(
+            !self.pack || task.masks().is_some(),
+            "--pack goes with --task masked-lm: a label is of one text"
+        );
+        Ok(self.pack)
+    }
+}
+
 /// Where to compute.
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Compute")]

@@ -30,6 +30,7 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
         let finetuning = Finetuning {
             source,
             task,
+            pack: args.packing.of(task)?,
             prune_vocabulary: args.prune_vocabulary,
             dropout: args.fitting.dropout,
             objective,

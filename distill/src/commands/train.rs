@@ -31,6 +31,10 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
         (Task::MaskedLm(asked), Some(cache)) => of_cache(asked, args.task.mask_probability.is_some(), cache)?,
         (task, _) => task,
     };
+    anyhow::ensure!(
+        !args.packing.of(task)? || args.cache.is_none(),
+        "--pack contradicts --cache: the answers there are to rows of one text each; --live runs the teacher beside the student"
+    );
     let load = || match (&args.teacher, &args.cache) {
         (None, Some(cache)) => Teacher::of_cache(cache, &columns),
         (name, _) => {
@@ -63,6 +67,7 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
     let train = |teacher, data, objective, fit, output: &Path, existing| {
         let training = Training {
             task,
+            pack: args.packing.of(task)?,
             teacher,
             data,
             max_length: columns.max_length,

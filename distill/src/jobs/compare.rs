@@ -357,6 +357,7 @@ impl Comparing<'_> {
         let objective = self.objective(arm, recipe);
         let trained = Training {
             task: TASK,
+            pack: false,
             teacher: Teacher::of_model(self.teacher(recipe)?, recipe.data.max_length)?,
             data: split,
             max_length: recipe.data.max_length,

@@ -9,7 +9,7 @@ use super::student::prune;
 use super::train::Trained;
 use crate::data::Split;
 use crate::fingerprint;
-use crate::model::{self, TextModel};
+use crate::model;
 use crate::objective::{self, LossTermRecipe, Objective};
 use crate::recipe::{FitRecipe, Subject};
 use crate::run_record::RunInputs;
@@ -20,6 +20,8 @@ use crate::training::{Fit, FitRows};
 pub(crate) struct Finetuning<'a> {
     pub(crate) source: Source<'a>,
     pub(crate) task: Task,
+    /// Whether texts are cut into rows one behind the other.
+    pub(crate) pack: bool,
     pub(crate) prune_vocabulary: bool,
     pub(crate) dropout: f64,
     pub(crate) objective: Vec<LossTermRecipe>,
@@ -47,10 +49,15 @@ impl Finetuning<'_> {
         }
         let objective = Objective::new(&self.objective, &model.config.labels, &train.labels)?;
         let targets = self.task.targets(&model.tokenizer)?;
-        let train = fit_rows(&model, train, max_length)?;
+        let fit_rows = |split: Split| -> anyhow::Result<FitRows> {
+            let rows = FitRows::of(&model.tokenizer, &split, max_length, self.pack)?;
+            model::report_truncated(rows.encodings.truncated_count(), rows.encodings.len(), max_length);
+            Ok(rows)
+        };
+        let train = fit_rows(train)?;
         let subject = Subject { rows: train.encodings.len(), width: model.config.encoder.hidden_size, trained: true };
         let fit = self.fit.suited_to(subject).on(self.compute)?;
-        let validation = fit_rows(&model, validation, max_length)?;
+        let validation = fit_rows(validation)?;
         let inputs = RunInputs {
             command: "finetune".to_string(),
             distill: env!("CARGO_PKG_VERSION").to_string(),
@@ -96,17 +103,4 @@ impl Finetuning<'_> {
         let figures = finish(self.output, &student, &model.tokenizer, inputs, &fitted)?;
         Ok(Trained { figures, speed: Some(fitted.speed), estimate: Some(fitted.estimate) })
     }
-}
-
-/// Tokenises rows for training.
-fn fit_rows(model: &TextModel, split: Split, max_length: usize) -> anyhow::Result<FitRows> {
-    let encodings = model.tokenizer.encode(&split.rows, max_length)?;
-    model::report_truncated(encodings.truncated_count(), encodings.len(), max_length);
-    Ok(FitRows {
-        encodings,
-        labels: split.labels,
-        keys: Vec::new(),
-        read_by_teacher: None,
-        hidden_states_stored: false,
-    })
 }

@@ -180,6 +180,7 @@ impl Pipeline<'_> {
             let Arm { texts, learns_from, objective, cache, fit } = arm;
             let training = Training {
                 task: TASK,
+                pack: false,
                 teacher: Teacher::of_model(load()?, recipe.data.max_length)?,
                 data: split()?.with_unlabelled(texts),
                 max_length: recipe.data.max_length,

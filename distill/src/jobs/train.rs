@@ -28,6 +28,8 @@ use crate::ui;
 /// A training run of a student, with everything that determines its result.
 pub(crate) struct Training<'a> {
     pub(crate) task: Task,
+    /// Whether texts are cut into rows one behind the other, which no cache has.
+    pub(crate) pack: bool,
     pub(crate) teacher: Teacher,
     pub(crate) data: TaskData,
     /// Tokens that the student keeps of a text; as many as suit it where none are asked for.
@@ -141,9 +143,10 @@ impl Training<'_> {
             start_student(self.teacher, &wanted)?;
 
         let (train_rows, keys) = taken(self.learns_from, train_rows, keys);
-        let encodings = tokenizer.encode(&train_rows.rows, max_length)?;
+        let rows = FitRows::of(&tokenizer, &train_rows, max_length, self.pack)?;
+        let encodings = &rows.encodings;
         match (&self.student.model, teacher_length) {
-            (Some(_), Some(length)) => report_cuts([cut_by_teacher, length], &encodings, max_length),
+            (Some(_), Some(length)) => report_cuts([cut_by_teacher, length], encodings, max_length),
             _ => model::report_truncated(encodings.truncated_count(), encodings.len(), max_length),
         }
         let objective = match &beside {
@@ -154,8 +157,8 @@ impl Training<'_> {
             if masked {
                 return Ok(ReadByTeacher::Masked);
             }
-            let rows = &train_rows.rows;
-            beside::read(&teacher.tokenizer, &tokenizer, rows, &encodings, *length, on_tokens).map(ReadByTeacher::Rows)
+            let texts = &train_rows.rows;
+            beside::read(&teacher.tokenizer, &tokenizer, texts, encodings, *length, on_tokens).map(ReadByTeacher::Rows)
         };
         let read_by_teacher = beside.as_ref().map(read).transpose()?;
         let stored = match &cache {
@@ -165,11 +168,10 @@ impl Training<'_> {
         let running = beside.filter(|_| !stored || self.live);
         let mut teacher = running.map(|(teacher, _)| beside::model(teacher, self.compute)).transpose()?;
         let train = FitRows {
-            encodings,
-            labels: train_rows.labels,
             keys,
             read_by_teacher: read_by_teacher.filter(|_| teacher.is_some()),
             hidden_states_stored: stored && teacher.is_none(),
+            ..rows
         };
         let told = on_tokens.map(|term| match teacher {
             Some(_) => format!("`{term}`: the teacher runs beside the student"),
@@ -193,14 +195,8 @@ impl Training<'_> {
             // Before anything is written; a limit of memory may change it yet.
             check_coupling(&objective, &train, &fit)?;
         }
-        let encodings = tokenizer.encode(&validation_rows.rows, max_length)?;
-        let validation = FitRows {
-            encodings,
-            labels: validation_rows.labels,
-            keys: validation_keys,
-            read_by_teacher: None,
-            hidden_states_stored: false,
-        };
+        let validation = FitRows::of(&tokenizer, &validation_rows, max_length, self.pack)?;
+        let validation = FitRows { keys: validation_keys, ..validation };
         let inputs = RunInputs {
             command: "train".to_string(),
             distill: env!("CARGO_PKG_VERSION").to_string(),

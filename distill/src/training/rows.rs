@@ -1,7 +1,8 @@
 //! The rows of a training.
 
-use datasets::{Encodings, Error, Key, Sampler};
+use datasets::{Encodings, Error, Key, Sampler, TextTokenizer};
 
+use crate::data::Split;
 use crate::recipe::FitRecipe;
 
 /// Rows as a model in training sees them.
@@ -25,6 +26,19 @@ pub(crate) enum ReadByTeacher {
 }
 
 impl FitRows {
+    /// Rows of at most so many tokens, without a teacher; with `pack` all tokens one behind the other, cut into rows that have no
+    /// label.
+    pub(crate) fn of(tokenizer: &TextTokenizer, split: &Split, max_length: usize, pack: bool) -> Result<Self, Error> {
+        let (encodings, labels) = if pack {
+            let packed = tokenizer.encode(&split.rows, usize::MAX)?.packed(max_length);
+            let labels = vec![None; packed.len()];
+            (packed, labels)
+        } else {
+            (tokenizer.encode(&split.rows, max_length)?, split.labels.clone())
+        };
+        Ok(Self { encodings, labels, keys: Vec::new(), read_by_teacher: None, hidden_states_stored: false })
+    }
+
     /// Their order in each epoch, and how they are batched: so many in a pass that all their views fit.
     pub(super) fn sampler(&self, recipe: &FitRecipe, views: usize) -> Result<Sampler, Error> {
         let batch_tokens = (recipe.batch_tokens() / views).max(1);
