@@ -108,6 +108,39 @@ fn what_cannot_be_compared_is_told_before_the_first_step() {
     );
 }
 
+/// Projections may be trained before the student is, and the training that goes on from there begins with them.
+#[test]
+fn projections_go_from_one_training_to_the_next() {
+    let place = Workplace::with_cache();
+    let term = "--weight-soft 0 --weight-hard 0 --term hidden_mse,weight=1";
+    let train = "train --teacher teacher --cache cache --data train.tsv";
+    let first = |epochs: u32, output: &str| {
+        place.json(&format!(
+            "{train} --layers random --num-layers 2 --hidden-size 16 --freeze all --keep last {term} --epochs {epochs} \
+             --projection-learning-rate 1e-2 --output {output}"
+        ));
+        place.read_bytes(&format!("{output}/model.safetensors"))
+    };
+    assert!(first(1, "short") == first(6, "long"), "the student stays as it is");
+    let loss = |run: &str| last_step(&place, run)["hidden_mse"].as_f64().expect("a number");
+    assert!(loss("long") < 0.8 * loss("short"), "{} {}", loss("long"), loss("short"));
+
+    let next = |output: &str| {
+        place.json(&format!("{train} --student long {term} --max-steps 1 --learning-rate 1e-9 --output {output}"));
+        (loss(output), place.read_json(&format!("{output}/distill.json"))["inputs"]["student_projections"].clone())
+    };
+    let (with, hash) = next("with");
+    std::fs::remove_file(place.path("long/projections.safetensors")).expect("it was written");
+    let (without, none) = next("without");
+    assert!(with < 0.8 * without && hash.is_string() && none.is_null(), "{with} {without} {hash} {none}");
+
+    let refused = place.run(&format!("{TRAIN} --freeze all --output none")).failure();
+    assert!(
+        refused.contains("--freeze all leaves the projections") && refused.contains("no term compares"),
+        "{refused}"
+    );
+}
+
 /// The map to the teacher's width is trained with the student, survives a kill, and is not part of the model.
 #[test]
 fn a_projection_is_trained_and_resumed_and_never_exported() {

@@ -60,6 +60,9 @@ pub(crate) struct RunInputs {
     /// Hash of the pretrained model that a student starts from; absent where it starts from its teacher or at random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) student_weights: Option<String>,
+    /// Hash of the projections that come with it from an earlier training, if this one has use for some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) student_projections: Option<String>,
     pub(crate) prune_vocabulary: bool,
     /// The form in which the teacher's logits were stored; `None` if none are used.
     #[serde(default, skip_serializing_if = "Option::is_none")]

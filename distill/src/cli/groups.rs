@@ -253,7 +253,8 @@ pub(crate) struct FittingArgs {
     /// Learning rate of the head [default: --learning-rate]
     #[arg(long, value_name = "RATE", value_parser = number(ABOVE_ZERO))]
     pub(crate) head_learning_rate: Option<f64>,
-    /// Parameters to leave as they are: embeddings, head, layers (0 or 0-3), or beginnings of names, with commas between them
+    /// Parameters to leave as they are: embeddings, head, layers (0 or 0-3), or beginnings of names, with commas between them;
+    /// all, to train projections of hidden states alone
     #[arg(long, value_name = "A,B,..", value_delimiter = ',')]
     pub(crate) freeze: Vec<String>,
     /// Keep an exponential moving average of the weights with this decay, such as 0.999; it is evaluated and saved in their

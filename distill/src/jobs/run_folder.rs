@@ -10,6 +10,7 @@ use nn::Model;
 use crate::files::{prepare_output, remove_partial};
 use crate::hint::HintExt;
 use crate::model::{self, MODEL_FILES};
+use crate::objective::PROJECTIONS;
 use crate::recipe::ExportDtype;
 use crate::run_record::{RECORD, RunFigures, RunInputs, RunRecord};
 use crate::telemetry::{EVENTS, METRICS, METRICS_START, event_files};
@@ -167,7 +168,7 @@ pub(super) fn search_files(folder: &Path) -> Vec<String> {
 
 /// All files that a training run may write, besides event files.
 fn written() -> Vec<&'static str> {
-    [METRICS, CHECKPOINT, EARLIER, RECORD].into_iter().chain(MODEL_FILES).collect()
+    [METRICS, CHECKPOINT, EARLIER, RECORD, PROJECTIONS].into_iter().chain(MODEL_FILES).collect()
 }
 
 /// The results of a complete run in the folder; an error if it had other inputs.
@@ -209,6 +210,7 @@ pub(super) fn finish(
         device_peak_memory_bytes: fitted.device_peak_bytes,
         products: fitted.products.clone(),
     };
+    fitted.projections.write(folder)?;
     RunRecord::new(inputs, figures.clone()).write(folder)?;
     checkpoint::remove(folder)?;
     Ok(figures)

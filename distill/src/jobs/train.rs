@@ -16,7 +16,7 @@ use crate::data::{self, Split, TaskData};
 use crate::fingerprint;
 use crate::hint::HintExt;
 use crate::model::{self, TextModel};
-use crate::objective::{self, LossTermRecipe, Objective};
+use crate::objective::{self, LossTermRecipe, Maps, Objective};
 use crate::recipe::{FitRecipe, RowChoice, StudentRecipe, Subject};
 use crate::run_record::{RunFigures, RunInputs};
 use crate::signal::{cached, quality};
@@ -197,6 +197,10 @@ impl Training<'_> {
         }
         let validation = FitRows::of(&tokenizer, &validation_rows, max_length, self.pack)?;
         let validation = FitRows { keys: validation_keys, ..validation };
+        let maps = match &self.student.model {
+            Some(folder) if !objective.projections(0).is_empty() => Maps::read(Path::new(folder))?,
+            _ => None,
+        };
         let inputs = RunInputs {
             command: "train".to_string(),
             distill: env!("CARGO_PKG_VERSION").to_string(),
@@ -211,6 +215,7 @@ impl Training<'_> {
             objective: self.objective,
             student: Some(self.student.recorded()),
             student_weights,
+            student_projections: maps.as_ref().map(|(_, hash)| hash.clone()),
             prune_vocabulary: self.student.prune_vocabulary,
             teacher_logits: cache
                 .as_ref()
@@ -242,6 +247,7 @@ impl Training<'_> {
             validation: &validation,
             targets: &targets,
             cache: cache.as_ref(),
+            maps: maps.as_ref().map(|(maps, _)| maps),
             recipe: &fit,
             inputs: &inputs,
             folder: self.output,

@@ -43,7 +43,7 @@ use crate::signal::{TeacherRow, TeacherSignal};
 pub(crate) use class_weights::ClassWeights;
 pub(crate) use error::ObjectiveError;
 pub(crate) use hard_label::HardLabel;
-pub(crate) use projections::Projections;
+pub(crate) use projections::{Maps, PROJECTIONS, Projections};
 pub(crate) use r_drop::RDrop;
 pub(crate) use soft_target::{Divergence, SoftTarget};
 use term::{Reads, TermRow};

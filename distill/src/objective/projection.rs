@@ -111,6 +111,28 @@ impl Projection {
         self.clear();
     }
 
+    /// Its rows `[teacher, student + 1]`: the weights of a dimension and its bias.
+    pub(super) fn rows(&self) -> ([usize; 2], Vec<f32>) {
+        let [student, teacher] = self.widths;
+        let (weights, bias) = self.parameters.split_at(student * teacher);
+        let rows = weights.chunks_exact(student).zip(bias).flat_map(|(row, bias)| row.iter().chain([bias])).copied();
+        ([teacher, student + 1], rows.collect())
+    }
+
+    /// Starts from such rows, if they are between the same widths.
+    pub(super) fn start_from(&mut self, shape: [usize; 2], rows: &[f32]) {
+        let [student, teacher] = self.widths;
+        if shape != [teacher, student + 1] {
+            return;
+        }
+        let (weights, bias) = self.parameters.split_at_mut(student * teacher);
+        let to = weights.chunks_exact_mut(student).zip(bias);
+        for ((weights, bias), row) in to.zip(rows.chunks_exact(student + 1)) {
+            weights.copy_from_slice(&row[..student]);
+            *bias = row[student];
+        }
+    }
+
     /// Forgets the gradient.
     pub(super) fn clear(&mut self) {
         self.gradient.fill(0.0);
@@ -178,6 +200,21 @@ mod tests {
             let difference = (loss(&moved, &values) - loss(&projection, &values)) / 0.5;
             assert!((difference - f64::from(projection.gradient[place])).abs() < 1e-3, "parameter {place}");
         }
+    }
+
+    #[test]
+    fn rows_are_a_start_for_a_map_between_the_same_widths() {
+        let ours = Projection::new([3, 2], 7, "test");
+        let (shape, rows) = ours.rows();
+        assert_eq!((shape, rows.len()), ([2, 4], 8));
+        let started = |widths: [usize; 2]| {
+            let mut other = Projection::new(widths, 8, "test");
+            other.parameters.iter_mut().for_each(|value| *value += 1.0);
+            other.start_from(shape, &rows);
+            other
+        };
+        assert_eq!(started([3, 2]), ours);
+        assert_eq!(started([2, 2]).parameters[0], Projection::new([2, 2], 8, "test").parameters[0] + 1.0);
     }
 
     #[test]

@@ -1,13 +1,24 @@
 //! The projections of an objective's terms, trained beside the student.
 
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
 use nn::Clip;
+use safetensors::tensor::{Dtype, TensorView};
 
 use super::projection::Projection;
+use crate::files::{self, FileError};
+
+/// The file of the projections that a training ends with, for one that goes on from it.
+pub(crate) const PROJECTIONS: &str = "projections.safetensors";
 
 /// One for each term that needs it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Projections {
     of_terms: Vec<Option<Projection>>,
+    /// Of each term its name, with a number behind the second and later ones of a name.
+    names: Vec<String>,
 }
 
 impl Projections {
@@ -16,7 +27,45 @@ impl Projections {
         let projection = |(number, (name, widths)): (usize, (&str, Option<[usize; 2]>))| {
             widths.map(|widths| Projection::new(widths, seed, &format!("projection {number} {name}")))
         };
-        Self { of_terms: terms.enumerate().map(projection).collect() }
+        let terms: Vec<(&str, Option<[usize; 2]>)> = terms.collect();
+        let mut seen = HashMap::new();
+        let mut of_its_own = |name: &str| {
+            let count = seen.entry(name.to_owned()).and_modify(|count| *count += 1).or_insert(1);
+            if *count == 1 { name.to_owned() } else { format!("{name} {count}") }
+        };
+        let names = terms.iter().map(|(name, _)| of_its_own(name)).collect();
+        Self { of_terms: terms.into_iter().enumerate().map(projection).collect(), names }
+    }
+
+    /// Writes the maps as they are, if there are any: for each term `[teacher, student + 1]`, a weight for each dimension of the
+    /// student and the bias behind them.
+    pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        let of_terms = self.names.iter().zip(&self.of_terms);
+        let of_terms = of_terms.filter_map(|(name, projection)| Some((name, projection.as_ref()?)));
+        let maps: Vec<(&String, [usize; 2], Vec<u8>)> = of_terms
+            .map(|(name, projection)| {
+                let (shape, rows) = projection.rows();
+                (name, shape, rows.iter().flat_map(|value| value.to_le_bytes()).collect())
+            })
+            .collect();
+        if maps.is_empty() {
+            return Ok(());
+        }
+        let views =
+            maps.iter().map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.to_vec(), bytes)?)));
+        let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+        let bytes = safetensors::serialize(views, None)?;
+        Ok(files::write_whole(&folder.join(PROJECTIONS), &bytes)?)
+    }
+
+    /// Starts from the maps of such a file, each from that of a term of its name between the same widths.
+    pub(crate) fn starting_from(mut self, maps: &Maps) -> Self {
+        for (name, projection) in self.names.iter().zip(&mut self.of_terms) {
+            if let (Some(projection), Some((shape, rows))) = (projection, maps.0.get(name)) {
+                projection.start_from(*shape, rows);
+            }
+        }
+        self
     }
 
     /// In the order of the terms.
@@ -53,5 +102,30 @@ impl Projections {
             left = projection.restore(*steps.next()?, left)?;
         }
         (left.is_empty() && steps.next().is_none()).then_some(self)
+    }
+}
+
+/// The maps in the file of an earlier training, by name: their shapes and values.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Maps(HashMap<String, ([usize; 2], Vec<f32>)>);
+
+impl Maps {
+    /// Those in the folder of a training, with the hash of the file; none if it has none.
+    pub(crate) fn read(folder: &Path) -> anyhow::Result<Option<(Self, String)>> {
+        let path = folder.join(PROJECTIONS);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = std::fs::read(&path).map_err(|source| FileError::Read { path: path.clone(), source })?;
+        let file = safetensors::SafeTensors::deserialize(&bytes).with_context(|| path.display().to_string())?;
+        let mut maps = HashMap::new();
+        for (name, map) in file.tensors() {
+            let &[rows, columns] = map.shape() else { bail!("{}: `{name}` is no matrix", path.display()) };
+            ensure!(map.dtype() == Dtype::F32, "{}: `{name}` is not in f32", path.display());
+            let values =
+                map.data().chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]]));
+            maps.insert(name, ([rows, columns], values.collect()));
+        }
+        Ok(Some((Self(maps), blake3::hash(&bytes).to_hex().to_string())))
     }
 }

@@ -33,7 +33,7 @@ use nn::{AdamW, Compute, Model};
 use crate::device;
 use crate::hint::HintExt;
 use crate::interrupt;
-use crate::objective::{Objective, Projections};
+use crate::objective::{Maps, Objective, Projections};
 use crate::recipe::FitRecipe;
 use crate::run_record::RunInputs;
 use crate::scores::{Evaluated, Scores};
@@ -65,6 +65,8 @@ pub(crate) struct Fit<'a> {
     pub(crate) targets: &'a Targets,
     /// The teacher's cached outputs.
     pub(crate) cache: Option<&'a CacheReader>,
+    /// Projections of the training that this one goes on from.
+    pub(crate) maps: Option<&'a Maps>,
     pub(crate) recipe: &'a FitRecipe,
     pub(crate) inputs: &'a RunInputs,
     /// The run's folder.
@@ -101,6 +103,8 @@ pub(crate) struct Fitted {
     pub(crate) products: Option<ProductChoices>,
     /// The share of each term in the gradient when it was last measured.
     pub(crate) shares: Vec<(String, f64)>,
+    /// As they were last.
+    pub(crate) projections: Projections,
 }
 
 /// Whether the terms' shares in the gradient are measured before this step, counted from 1: a forward and a backward pass for
@@ -132,6 +136,7 @@ impl Fit<'_> {
     pub(crate) fn run(&self, student: &mut Model, mut teacher: Option<&mut Model>) -> anyhow::Result<Fitted> {
         check_metric(self.recipe, self.targets, self.validation, self.cache)?;
         optimizer::rate_factors(self.recipe, student.parameters().layout())?;
+        optimizer::check_trained(self.recipe, self.objective)?;
         let views = self.objective.views();
         let restored = self.restore(student)?;
         let earlier = restored.as_ref().map(|restored| &restored.state.inputs.fit);
@@ -262,6 +267,7 @@ impl Fit<'_> {
             }
         }
         writer.finish()?;
+        let projections = learner.projections;
         // The average is what is kept.
         student.swap_average()?;
         let speed = watch.finish(feed.waited());
@@ -289,6 +295,7 @@ impl Fit<'_> {
             device_peak_bytes,
             products,
             shares: progress.shares,
+            projections,
         })
     }
 
@@ -347,6 +354,15 @@ impl Fit<'_> {
         Ok(restored)
     }
 
+    /// The projections of the first step.
+    fn first_projections(&self) -> Projections {
+        let projections = self.objective.projections(self.recipe.seed);
+        match self.maps {
+            Some(maps) => projections.starting_from(maps),
+            None => projections,
+        }
+    }
+
     /// Starts from this checkpoint, or from the beginning.
     fn start(&self, student: &mut Model, restored: Option<Restored>) -> anyhow::Result<Start> {
         let FitRecipe { keep, metric, .. } = *self.recipe;
@@ -355,7 +371,7 @@ impl Fit<'_> {
         Ok(match restored {
             None => Start {
                 optimizer: optimizer::start(self.recipe, student.parameters())?,
-                projections: self.objective.projections(self.recipe.seed),
+                projections: self.first_projections(),
                 first_step: 0,
                 kept: Kept::new(keep, metric, None, None),
                 metrics_bytes: 0,

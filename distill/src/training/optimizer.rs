@@ -4,6 +4,7 @@
 use anyhow::{bail, ensure};
 use nn::{AdamW, Layout, Parameters, Slot, names};
 
+use crate::objective::Objective;
 use crate::recipe::FitRecipe;
 
 /// The optimiser of a training that starts from these weights.
@@ -11,6 +12,20 @@ pub(super) fn start(recipe: &FitRecipe, parameters: &Parameters) -> anyhow::Resu
     let layout = parameters.layout();
     let optimizer = AdamW::new(layout.clone(), recipe.weight_decay);
     with_settings(optimizer, recipe, layout, || Some(parameters.flat().to_vec()))
+}
+
+/// The item of `--freeze` that leaves the projections of a loss alone.
+const ALL: &str = "all";
+
+/// Refuses to train nothing: a frozen model beside a loss without projections.
+pub(super) fn check_trained(recipe: &FitRecipe, objective: &Objective) -> anyhow::Result<()> {
+    let all = recipe.freeze.iter().any(|item| item == ALL);
+    ensure!(
+        !all || !objective.projections(0).is_empty(),
+        "--freeze all leaves the projections of hidden states to train, and this loss has none: no term compares hidden states of \
+         two widths"
+    );
+    Ok(())
 }
 
 /// An optimiser with a recipe's settings; `average` is asked for where it keeps one.
@@ -29,7 +44,7 @@ pub(super) fn with_settings(
 }
 
 /// What each parameter's learning rate is multiplied by; 0 for those that are frozen. An error if what is to be frozen is not
-/// there, or if nothing is left to train.
+/// there, or if nothing is left to train, unless `all` is frozen by that name, which leaves the projections of a loss.
 ///
 /// With a layer decay of `d` the head has the whole rate, the last of `L` layers `d` times that, and so on down to the
 /// embeddings with `d^(L + 1)`: `param_groups_layer_decay` of `timm`, and Clark et al., 2020 (ELECTRA). What is frozen from the
@@ -56,13 +71,16 @@ pub(crate) fn rate_factors(recipe: &FitRecipe, layout: &Layout) -> anyhow::Resul
         ensure!(
             found && !beyond,
             "--freeze {item}: the model has no such parameters; give embeddings, head, layers from 0 to {last} such as 0 or \
-             0-{last}, or the beginning of a name such as {}",
+             0-{last}, all, or the beginning of a name such as {}",
             layout.entries().get(layout.entries().len() / 2).map_or("", |entry| names::without_prefix(&entry.name))
         );
     }
     let learning = || slots.iter().zip(&learns).filter(|(_, learns)| **learns).map(|(slot, _)| *slot);
     if let Some(rate) = recipe.head_learning_rate.filter(|_| !learning().any(names::is_head)) {
         bail!("--head-learning-rate {rate}: the head is frozen; leave out one of the two");
+    }
+    if recipe.freeze.iter().any(|item| item == ALL) {
+        return Ok(vec![0.0; slots.len()]);
     }
     let Some(highest) = learning().map(height).max() else {
         bail!("--freeze {}: no parameter is left to train", recipe.freeze.join(","));
@@ -78,6 +96,7 @@ pub(crate) fn rate_factors(recipe: &FitRecipe, layout: &Layout) -> anyhow::Resul
 /// Whether an item of `--freeze` means this parameter.
 fn names_parameter(item: &str, slot: Slot, name: &str) -> bool {
     match (item, layers(item)) {
+        (ALL, _) => true,
         ("head", _) => names::is_head(slot),
         ("embeddings", _) => layer(slot).is_none() && !names::is_head(slot),
         (_, Some([first, last])) => layer(slot).is_some_and(|layer| (first..=last).contains(&layer)),
@@ -182,6 +201,7 @@ mod tests {
         for item in ["1-3", "2-1", "", "encoder.lay"] {
             assert!(error(&[item]).starts_with(&format!("--freeze {item}: ")), "{item}");
         }
+        assert!(rate_factors(&freezing(&["all"]), &layout()).expect("by name").iter().all(|factor| *factor == 0.0));
         assert!(error(&["head", "pooler.dense.weigth"]).contains("pooler.dense.weigth"));
         let nothing = error(&["embeddings", "0-2", "head"]);
         assert_eq!(nothing, "--freeze embeddings,0-2,head: no parameter is left to train");
