@@ -102,6 +102,34 @@ fn a_run_that_was_killed_between_stages_goes_on_to_the_same_end() {
     }
 }
 
+/// Against the labels alone for as many steps as all stages have together.
+#[test]
+fn a_recipe_with_stages_is_compared() {
+    let place = Workplace::with_cache();
+    place.write("recipe.toml", RECIPE);
+    let report = place.json("compare recipe.toml --seeds 2");
+    place.json("run recipe.toml");
+    let steps = |run: &str| place.read_json(&format!("{run}/distill.json"))["figures"]["steps"].as_u64();
+    let both = steps("out/stages/layers").zip(steps("out/student")).map(|(first, last)| first + last);
+    let arm = |number: usize| &report["arms"][number]["steps"];
+    assert_eq!((arm(0)[0].as_u64(), arm(0)), (both, arm(1)));
+    let weights = |run: &str| place.read_bytes(&format!("{run}/model.safetensors"));
+    let with_teacher = "out/compare/with_teacher";
+    assert!(weights(&format!("{with_teacher}/seed-42")) == weights("out/student"));
+    assert!(weights(&format!("{with_teacher}/stages/seed-42/layers")) == weights("out/stages/layers"));
+    assert!(weights(&format!("{with_teacher}/seed-43")) != weights("out/student"));
+    assert_eq!(steps("out/compare/without_teacher/seed-43"), both);
+
+    // Nothing is trained again, and what is overwritten is whole.
+    let before = place.files(with_teacher);
+    place.json("compare recipe.toml --seeds 2");
+    assert!(place.files(with_teacher) == before);
+    place.json("compare recipe.toml --seeds 1 --overwrite --set stage.0.train.epochs=1");
+    assert!(!place.path(&format!("{with_teacher}/stages/seed-43")).join("layers/distill.json").exists());
+    let record = place.read_json(&format!("{with_teacher}/stages/seed-42/layers/distill.json"));
+    assert_eq!(record["inputs"]["fit"]["epochs"], 1);
+}
+
 #[test]
 fn stages_without_sense_are_refused() {
     let place = Workplace::with_cache();
@@ -118,7 +146,11 @@ fn stages_without_sense_are_refused() {
     place.refuses("run recipe.toml --sweep train.learning_rate=1e-4,1e-3", &["--sweep", "stages"]);
     let late = place.run("run recipe.toml --set stage.0.objective.0.layers=0:7").failure();
     assert!(late.contains("stage layers") && late.contains("hidden states of the teacher are 0 to 4"), "{late}");
-    place.refuses("compare recipe.toml", &["a recipe with stages cannot be compared yet"]);
+    place.refuses(
+        "compare recipe.toml --sweep train.learning_rate=1e-4,1e-3",
+        &["--sweep", "the recipe has stages", "leave out one of the two"],
+    );
+    place.refuses("compare recipe.toml --set stage.1.train.patience=2", &["`train.patience`"]);
 }
 
 #[test]

@@ -13,14 +13,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use datasets::{LabelNames, Row};
-use nn::Compute;
+use nn::{Compute, EncoderConfig};
 use serde::Serialize;
 use teacher::HubOptions;
 
 use super::capture::capture_recipe;
 use super::evaluate::{Measured, measure_and_choose, teacher_predictions};
 use super::run_folder::Existing;
-use super::student::check_students;
+use super::staged::Staged;
+use super::student::{check_students, planned};
 use super::teacher::Teacher;
 use super::train::Training;
 use super::tune::{Search, Tuned, check_validation, whole_steps};
@@ -29,7 +30,7 @@ use crate::files;
 use crate::inference::Running;
 use crate::model::TextModel;
 use crate::objective::{self, LossTermRecipe};
-use crate::recipe::{FitRecipe, Metric, Recipe, RowChoice, Swept};
+use crate::recipe::{FitRecipe, Metric, Recipe, RowChoice, StageRecipe, StudentRecipe, Swept};
 use crate::run_record::RunFigures;
 use crate::scores::MACRO_F1;
 use crate::tasks::{Task, single_label};
@@ -111,10 +112,22 @@ struct Arm<'a> {
     tuned: Option<Tuned>,
 }
 
-/// The result of one training.
+/// The result of one training, or of the last one of a recipe with stages.
 struct Run {
     figures: RunFigures,
+    /// Of all stages together.
+    steps: usize,
     folder: PathBuf,
+}
+
+/// One training of an arm.
+struct Learning<'a> {
+    student: &'a StudentRecipe,
+    objective: Vec<LossTermRecipe>,
+    learns_from: RowChoice,
+    /// Besides those of the whole.
+    texts: &'a [Row],
+    fit: FitRecipe,
 }
 
 /// A model's predictions for the test rows, and their scores.
@@ -129,6 +142,8 @@ struct Rows {
     all: Vec<Row>,
     validation: Option<Vec<Row>>,
     unlabelled: Vec<Row>,
+    /// The same of each stage alone.
+    stage_texts: Vec<Vec<Row>>,
 }
 
 impl Rows {
@@ -174,7 +189,7 @@ impl Comparing<'_> {
             for (side, arm) in arms.iter().enumerate() {
                 // An arm without a teacher takes as many steps as the one with it.
                 let without = self.against.is_none() && !arm.with_teacher;
-                let steps = runs[0].get(number).map(|run| run.figures.steps).filter(|_| without);
+                let steps = runs[0].get(number).map(|run| run.steps).filter(|_| without);
                 ui::say(format!("{}, seed {} of {}", arm.name, number + 1, self.seeds));
                 let run = self.train(arm, &rows[side], caches[side].as_deref(), number, steps);
                 runs[side].push(run.with_context(|| format!("{}, seed {}", arm.name, number + 1))?);
@@ -187,15 +202,17 @@ impl Comparing<'_> {
         let swept = self.swept.into_iter().flatten().map(|swept| &swept.recipe);
         for recipe in [Some(self.recipe), self.against].into_iter().flatten().chain(swept) {
             recipe.check()?;
-            if !recipe.stages.is_empty() {
-                bail!("a recipe with stages cannot be compared yet: give one with a single objective");
+            if !recipe.stages.is_empty() && !self.swept[0].is_empty() {
+                bail!(
+                    "--sweep tries settings of a single training, and the recipe has stages; leave out one of the two"
+                );
             }
-            if recipe.train.max_minutes.is_some() {
+            if recipe.fits().any(|fit| fit.max_minutes.is_some()) {
                 bail!(
                     "`train.max_minutes` would give the arms different numbers of steps; give `train.max_steps` to compare"
                 );
             }
-            if recipe.train.patience.is_some() {
+            if recipe.fits().any(|fit| fit.patience.is_some()) {
                 bail!("`train.patience` would give the arms different numbers of steps; leave it out to compare");
             }
         }
@@ -203,7 +220,6 @@ impl Comparing<'_> {
         if let Some(key) = keys.into_iter().find(|key| OF_LENGTH.contains(&key.as_str())) {
             bail!("--sweep {key} would give the arms different numbers of steps; sweep it with `distill run`");
         }
-        let needs_teacher = |recipe: &Recipe| objective::needs_teacher(&recipe.objective);
         let arm = |name: &str, folder, recipe, with_teacher| Arm {
             name: name.to_owned(),
             folder,
@@ -222,11 +238,11 @@ impl Comparing<'_> {
                     );
                 }
                 [
-                    arm("recipe", folders::RECIPES[0], self.recipe, needs_teacher(self.recipe)),
-                    arm("against", folders::RECIPES[1], other, needs_teacher(other)),
+                    arm("recipe", folders::RECIPES[0], self.recipe, self.recipe.needs_teacher()),
+                    arm("against", folders::RECIPES[1], other, other.needs_teacher()),
                 ]
             }
-            None if !needs_teacher(self.recipe) => {
+            None if !self.recipe.needs_teacher() => {
                 bail!("the recipe has no term that needs its teacher, and nothing is left to compare; see --against")
             }
             None => [
@@ -242,8 +258,23 @@ impl Comparing<'_> {
         let all = data::read_rows(&recipe.data.train, &columns)?;
         let others = [Some(&all), validation.as_ref(), test];
         let unlabelled = data::read_unlabelled(recipe.data.unlabelled.as_deref(), &columns, &others)?;
-        let names = LabelNames::new(self.teacher(recipe)?.config.labels)?;
-        Ok(Rows { names, all, validation, unlabelled })
+        let of_stage = |stage: &StageRecipe| data::read_unlabelled(stage.unlabelled.as_deref(), &columns, &others);
+        let stage_texts = recipe.stages.iter().map(of_stage).collect::<anyhow::Result<_>>()?;
+        let teacher = self.teacher(recipe)?.config;
+        self.staged(recipe, &stage_texts, &teacher.encoder)?;
+        let names = LabelNames::new(teacher.labels)?;
+        Ok(Rows { names, all, validation, unlabelled, stage_texts })
+    }
+
+    /// The trainings of a recipe.
+    fn staged<'t>(
+        &self,
+        recipe: &Recipe,
+        texts: &'t Vec<Vec<Row>>,
+        teacher: &EncoderConfig,
+    ) -> anyhow::Result<Staged<'t>> {
+        let student = planned(&recipe.student, Some(teacher), &recipe.student.hub(self.hub))?;
+        Staged::of(recipe, texts, &student, teacher)
     }
 
     fn teacher(&self, recipe: &Recipe) -> anyhow::Result<TextModel> {
@@ -262,6 +293,7 @@ impl Comparing<'_> {
                 let (recipe, rows) = (arm.recipe, &rows[side]);
                 let labels = data::labels_of(&rows.all, &rows.names, &recipe.data.train)?;
                 let all = Split { rows: rows.all.clone(), labels }.with_unlabelled(&rows.unlabelled);
+                let all = rows.stage_texts.iter().fold(all, |all, texts| all.with_unlabelled(texts));
                 capture_recipe(recipe, TASK, self.teacher(recipe)?, &all, &folder, self.compute).context("capture")?;
             }
             caches[side] = Some(folder);
@@ -281,11 +313,39 @@ impl Comparing<'_> {
         number: usize,
         steps: Option<usize>,
     ) -> anyhow::Result<Run> {
-        let seed = self.recipe.train.seed + number as u64;
-        let fit = &arm.recipe.train;
-        let fit = FitRecipe { seed, max_steps: steps.or(fit.max_steps), ..fit.clone() };
-        let folder = self.output.join(arm.folder).join(folders::of_seed(seed));
-        self.train_in(&folder, arm, arm.recipe, rows, cache, fit)
+        let seed = folders::of_seed(self.recipe.train.seed + number as u64);
+        let (recipe, place) = (arm.recipe, self.output.join(arm.folder));
+        let (folder, earlier) = (place.join(&seed), place.join(folders::STAGES).join(&seed));
+        let seeded = |fit: &FitRecipe, of_arm: u64| {
+            let seed = of_arm.wrapping_add(number as u64);
+            FitRecipe { seed, max_steps: steps.or(fit.max_steps), ..fit.clone() }
+        };
+        if self.labels_alone(arm) {
+            let fit = seeded(&recipe.train, self.recipe.train.seed);
+            let figures = self.train_in(&folder, arm, recipe, rows, cache, self.learning(arm, recipe, fit))?;
+            return Ok(Run { steps: figures.steps, figures, folder });
+        }
+        let staged = self.staged(recipe, &rows.stage_texts, &self.teacher(recipe)?.config.encoder)?;
+        let train = |student: &StudentRecipe, stage: &StageRecipe, texts, folder: &Path| {
+            // A stage's own seed stays as far from that of its recipe.
+            let apart = stage.train.seed.wrapping_sub(recipe.train.seed);
+            let fit = seeded(&stage.train, self.recipe.train.seed.wrapping_add(apart));
+            let (objective, learns_from) = (stage.objective.clone(), stage.rows);
+            self.train_in(folder, arm, recipe, rows, cache, Learning { student, objective, learns_from, texts, fit })
+        };
+        let (figures, steps) = staged.run(&recipe.student, &folder, &earlier, train)?;
+        Ok(Run { steps, figures, folder })
+    }
+
+    /// Whether an arm is the other one's student without its teacher.
+    fn labels_alone(&self, arm: &Arm<'_>) -> bool {
+        self.against.is_none() && !arm.with_teacher
+    }
+
+    /// The training of an arm without stages.
+    fn learning<'r>(&self, arm: &Arm<'_>, recipe: &'r Recipe, fit: FitRecipe) -> Learning<'r> {
+        let learns_from = if self.labels_alone(arm) { RowChoice::Labelled } else { RowChoice::All };
+        Learning { student: &recipe.student, objective: self.objective(arm, recipe), learns_from, texts: &[], fit }
     }
 
     /// The settings of an arm by the validation rows, with the first seed. Settings that are the same without a teacher are
@@ -322,7 +382,8 @@ impl Comparing<'_> {
             let (number, tuned) = search.run(|trial| {
                 let recipe = &candidates[trial.number].recipe;
                 let fit = FitRecipe { seed: self.recipe.train.seed, ..recipe.train.clone() };
-                Ok(self.train_in(&trial.folder, arm, recipe, rows, cache, trial.fit(&fit))?.figures)
+                let learning = self.learning(arm, recipe, trial.fit(&fit));
+                self.train_in(&trial.folder, arm, recipe, rows, cache, learning)
             })?;
             (best, arm.tuned) = (number, Some(tuned));
         }
@@ -332,9 +393,9 @@ impl Comparing<'_> {
 
     /// The loss of an arm.
     fn objective(&self, arm: &Arm<'_>, recipe: &Recipe) -> Vec<LossTermRecipe> {
-        match arm.with_teacher || self.against.is_some() {
-            true => recipe.objective.clone(),
-            false => objective::without_teacher(&recipe.objective),
+        match self.labels_alone(arm) {
+            false => recipe.objective.clone(),
+            true => objective::without_teacher(&recipe.objective),
         }
     }
 
@@ -345,24 +406,23 @@ impl Comparing<'_> {
         recipe: &Recipe,
         rows: &Rows,
         cache: Option<&Path>,
-        mut fit: FitRecipe,
-    ) -> anyhow::Result<Run> {
-        let split = rows.split(recipe)?;
-        let labelled_alone = self.against.is_none() && !arm.with_teacher;
+        learning: Learning<'_>,
+    ) -> anyhow::Result<RunFigures> {
+        let Learning { student, objective, learns_from, texts, mut fit } = learning;
+        let split = rows.split(recipe)?.with_unlabelled(texts);
         let (all, unlabelled) =
             (fit.epoch_rows(&split.train.labels), split.train.labels.iter().filter(|label| label.is_none()).count());
-        if let Some(steps) = fit.max_steps.filter(|_| labelled_alone && unlabelled > 0) {
+        if let Some(steps) = fit.max_steps.filter(|_| self.labels_alone(arm) && unlabelled > 0) {
             fit = fit.over_fewer_rows(steps, all);
         }
-        let objective = self.objective(arm, recipe);
         let trained = Training {
             task: TASK,
             pack: false,
             teacher: Teacher::of_model(self.teacher(recipe)?, recipe.data.max_length)?,
             data: split,
             max_length: recipe.data.max_length,
-            student: &recipe.student,
-            hub: &recipe.student.hub(self.hub),
+            student,
+            hub: &student.hub(self.hub),
             objective,
             fit,
             cache,
@@ -371,11 +431,11 @@ impl Comparing<'_> {
             force: recipe.teacher.force,
             // Not of the trials of a search.
             tensorboard: self.tensorboard && folder.parent() == Some(&self.output.join(arm.folder)),
-            learns_from: if labelled_alone { RowChoice::Labelled } else { RowChoice::All },
+            learns_from,
             compute: self.compute,
         }
         .run(Existing::Resume)?;
-        Ok(Run { figures: trained.figures, folder: folder.to_owned() })
+        Ok(trained.figures)
     }
 
     /// Reads the test rows, and puts the models' answers side by side.
@@ -441,7 +501,7 @@ impl Comparing<'_> {
             ArmReport {
                 name: arms[side].name.clone(),
                 metrics: metrics.collect(),
-                steps: runs[side].iter().map(|run| run.figures.steps).collect(),
+                steps: runs[side].iter().map(|run| run.steps).collect(),
                 parameters: figures.parameters,
                 bytes: figures.bytes,
                 rows_per_second: mean(&speeds),

@@ -13,6 +13,7 @@ pub(crate) mod plot;
 pub(crate) mod predict;
 pub(crate) mod propose;
 mod run_folder;
+mod staged;
 mod student;
 mod teacher;
 mod train;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use datasets::Row;
-use nn::{Compute, Layout};
+use nn::Compute;
 use serde::{Deserialize, Serialize};
 use teacher::HubOptions;
 
@@ -16,6 +16,7 @@ use super::capture::{CacheReport, TOKENIZER, capture_recipe};
 use super::evaluate::{Measured, measure, teacher_predictions};
 use super::export::{Exported, export, exported, refuse_foreign};
 use super::run_folder::{Existing, clear_run, search_files};
+use super::staged::Staged;
 use super::student::{check_students, planned};
 use super::teacher::Teacher;
 use super::train::Training;
@@ -26,11 +27,10 @@ use crate::fingerprint;
 use crate::inference::Running;
 use crate::model::{self, TextModel};
 use crate::objective::{self, LossTermRecipe};
-use crate::recipe::{FitRecipe, Recipe, RowChoice, StageRecipe, StudentRecipe, Swept, check_names};
+use crate::recipe::{FitRecipe, Recipe, RowChoice, StageRecipe, StudentRecipe, Swept};
 use crate::run_record::RECORD;
 use crate::scores::MACRO_F1;
 use crate::tasks::{Task, single_label};
-use crate::training::optimizer::rate_factors;
 use crate::ui;
 
 /// The pipeline only supports classifiers so far.
@@ -135,20 +135,11 @@ impl Pipeline<'_> {
             Some(rows) => labelled(rows.clone(), recipe.data.test.as_deref().unwrap_or(origins[0]))?,
             None => split()?.validation,
         };
-        let (mut stages, mut stage_texts) = (Vec::new(), Vec::new());
-        for recipe in &recipes {
+        let staged = |recipe: &&Recipe| {
             let student = planned(&recipe.student, Some(&teacher.config.encoder), &recipe.student.hub(self.hub))?;
-            let layout = Layout::new(&student);
-            rate_factors(&recipe.train, &layout)?;
-            let models = [student.num_layers, teacher.config.encoder.num_layers];
-            for (number, stage) in recipe.stages.iter().enumerate() {
-                let trainings = stage.trainings(models).with_context(|| format!("stage {}", stage.name))?;
-                trainings.iter().try_for_each(|training| rate_factors(&training.train, &layout).map(drop))?;
-                stage_texts
-                    .extend(trainings.iter().map(|_| self.stage_texts.get(number).map_or(&[][..], Vec::as_slice)));
-                stages.extend(trainings);
-            }
-        }
+            Staged::of(recipe, &self.stage_texts, &student, &teacher.config.encoder)
+        };
+        let staged = recipes.iter().map(staged).collect::<anyhow::Result<Vec<_>>>()?;
         let learned = split()?;
         let epoch_rows = {
             let labels = learned.train.labels.clone();
@@ -168,7 +159,6 @@ impl Pipeline<'_> {
             check_students(students, teacher, &learned.train, recipe.data.max_length, self.hub)?;
         }
         drop(learned);
-        check_names(&stages)?;
         if self.overwrite {
             self.clear()?;
         }
@@ -223,34 +213,16 @@ impl Pipeline<'_> {
             }
         };
         let recipe = recipes[number];
-        let mut student = recipe.student.clone();
-        if stages.is_empty() {
-            stages.push(StageRecipe::only(&recipe.objective, &recipe.train));
+        if recipe.stages.is_empty() {
+            ui::say("training the student with its teacher");
         }
-        let mut steps = 0;
-        for (number, StageRecipe { name, rows, objective, train: fit, .. }) in stages.iter().enumerate() {
-            let folder = match number + 1 == stages.len() {
-                true => student_folder.clone(),
-                false => self.output.join(STAGES_FOLDER).join(name),
-            };
-            match name.is_empty() {
-                true => ui::say("training the student with its teacher"),
-                false => ui::say(format!("training the student, stage {name}, {} of {}", number + 1, stages.len())),
-            }
-            let arm = Arm {
-                texts: stage_texts.get(number).copied().unwrap_or_default(),
-                learns_from: *rows,
-                objective: objective.clone(),
-                cache: Some(&cache_folder),
-                fit: fit.clone(),
-            };
-            let trained = train(&student, arm, &folder, Existing::Resume);
-            let trained = trained.with_context(|| format!("stage {}", if name.is_empty() { "train" } else { name }))?;
-            steps = trained.figures.steps;
-            // The next one goes on from here, with the sizes and the tokenizer that it has by now.
-            let (model, dropout) = (Some(folder.display().to_string()), student.dropout);
-            student = StudentRecipe { model, dropout, ..StudentRecipe::DEFAULT };
-        }
+        let train_stage = |student: &StudentRecipe, stage: &StageRecipe, texts, folder: &Path| {
+            let StageRecipe { rows, objective, train: fit, .. } = stage.clone();
+            let arm = Arm { texts, learns_from: rows, objective, cache: Some(&cache_folder), fit };
+            Ok(train(student, arm, folder, Existing::Resume)?.figures)
+        };
+        let earlier = self.output.join(STAGES_FOLDER);
+        let (_, steps) = staged[number].run(&recipe.student, &student_folder, &earlier, train_stage)?;
         let baseline_folder = self.output.join("baseline");
         if self.baseline {
             let labelled = all.labels.iter().flatten().count();

@@ -78,12 +78,25 @@ impl Recipe {
         self.train.with_epochs_for(rows, self.student.trained())
     }
 
+    /// Whether a training of it needs the teacher.
+    pub(crate) fn needs_teacher(&self) -> bool {
+        match self.stages.is_empty() {
+            true => objective::needs_teacher(&self.objective),
+            false => self.stages.iter().any(|stage| objective::needs_teacher(&stage.objective)),
+        }
+    }
+
+    /// The settings of each of its trainings.
+    pub(crate) fn fits(&self) -> impl Iterator<Item = &FitRecipe> {
+        std::iter::once(&self.train).chain(self.stages.iter().map(|stage| &stage.train))
+    }
+
     /// An error that names the key if a value is not allowed.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         refuse(&[self.train.checks(), self.student.checks()].concat())?;
         self.train.check()?;
         self.student.check()?;
-        stage::check_names(&self.stages)?;
+        stage::check_names(self.stages.iter())?;
         self.stages
             .iter()
             .try_for_each(|stage| stage.check(self.student.dropout).with_context(|| format!("stage {}", stage.name)))?;

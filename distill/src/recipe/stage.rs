@@ -118,9 +118,9 @@ impl StageRecipe {
 }
 
 /// Refuses two stages of one name.
-pub(crate) fn check_names(stages: &[StageRecipe]) -> anyhow::Result<()> {
+pub(crate) fn check_names<'a>(mut stages: impl Iterator<Item = &'a StageRecipe>) -> anyhow::Result<()> {
     let mut names = HashSet::new();
-    match stages.iter().find(|stage| !names.insert(&stage.name)) {
+    match stages.find(|stage| !names.insert(&stage.name)) {
         Some(stage) => anyhow::bail!("two stages are called `{}`: give them names of their own", stage.name),
         None => Ok(()),
     }

@@ -25,6 +25,9 @@ pub(super) const RECIPES: [&str; 2] = ["recipe", "against"];
 /// What the folder of a training is named by, in that of its arm.
 const SEED: &str = "seed-";
 
+/// The trainings of earlier stages, in the folder of their arm: a folder a seed.
+pub(super) const STAGES: &str = "stages";
+
 /// The folder of a training, in that of its arm.
 pub(super) fn of_seed(seed: u64) -> String {
     format!("{SEED}{seed}")
@@ -37,9 +40,17 @@ pub(super) fn clear(output: &Path) -> anyhow::Result<()> {
     }
     for arm in [TEACHER, RECIPES].as_flattened().iter().map(|arm| output.join(arm)).filter(|arm| arm.exists()) {
         clear_run(&arm)?;
-        let trainings = fs::read_dir(&arm).into_iter().flatten().flatten();
-        for training in trainings.filter(|entry| entry.file_name().to_string_lossy().starts_with(SEED)) {
-            clear_run(&training.path())?;
+        let of_seeds = |folder: &Path| {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(SEED)).map(|entry| entry.path())
+        };
+        for training in of_seeds(&arm) {
+            clear_run(&training)?;
+        }
+        for seed in of_seeds(&arm.join(STAGES)) {
+            for stage in fs::read_dir(&seed).into_iter().flatten().flatten() {
+                clear_run(&stage.path())?;
+            }
         }
     }
     Ok(prepare_output(output, true, &[COMPARISON, TABLE])?)
