@@ -64,7 +64,12 @@ fn a_text_that_is_blank() {
 
 #[test]
 fn a_kind_of_file_that_nobody_knows() {
-    refused_by_all("data.parquet", b"PAR1", &["data.parquet: unknown kind of data file", ".jsonl"]);
+    refused_by_all("data.xlsx", b"PK", &["data.xlsx: unknown kind of data file", ".jsonl", ".parquet"]);
+}
+
+#[test]
+fn a_parquet_file_that_is_broken() {
+    refused_by_all("data.parquet", b"PAR1", &["data.parquet: cannot be read as Parquet"]);
 }
 
 #[test]

@@ -1,9 +1,13 @@
 //! Every format of a data file says the same, and a teacher reads the same of it.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use serde_json::json;
 
 use crate::support::{CACHE, CLASSES, TRAIN, Workplace, rows};
@@ -52,6 +56,46 @@ fn jsonl_has_other_keys_and_ids() {
         let line = |(text, label): &(String, String)| json!({"id": 7, "text": text, "label": id(label)});
         rows.iter().map(|row| format!("{}\n", line(row))).collect()
     });
+}
+
+#[test]
+fn objects_may_stand_in_an_array() {
+    holds_the_same_rows("data.json", "", |rows| {
+        let objects: Vec<_> = rows.iter().map(|(text, label)| json!({"text": text, "label": label})).collect();
+        serde_json::to_string_pretty(&objects).expect("JSON")
+    });
+}
+
+#[test]
+fn parquet_and_zstd_hold_the_same_rows() {
+    let place = Workplace::with_cache();
+    let rows = rows(&place.read("train.tsv"));
+    let packed = zstd::encode_all(place.read("train.tsv").as_bytes(), 3).expect("packs");
+    std::fs::write(place.path("data.tsv.zst"), packed).expect("writes");
+    std::fs::write(place.path("data.parquet"), parquet(&rows)).expect("writes");
+    for file in ["data.tsv.zst", "data.parquet"] {
+        let report = place.json(&CACHE.replace("train.tsv", file));
+        assert_eq!((&report["rows"], &report["forwarded"]), (&json!(600), &json!(0)), "{file}");
+        assert!(report["accuracy"].as_f64() > Some(0.99), "{file}: {report}");
+        place.json(&format!("{TRAIN} --output student --overwrite").replace("train.tsv", file));
+    }
+}
+
+/// Texts and labels as a Parquet file.
+fn parquet(rows: &[(String, String)]) -> Vec<u8> {
+    let schema = "message rows { required binary text (STRING); required binary label (STRING); }";
+    let schema = Arc::new(parse_message_type(schema).expect("a schema"));
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).expect("a writer");
+    let mut group = writer.next_row_group().expect("a group");
+    let columns: [fn(&(String, String)) -> &str; 2] = [|row| &row.0, |row| &row.1];
+    for of_row in columns {
+        let values: Vec<ByteArray> = rows.iter().map(|row| ByteArray::from(of_row(row))).collect();
+        let mut column = group.next_column().expect("reads").expect("a column");
+        column.typed::<ByteArrayType>().write_batch(&values, None, None).expect("writes");
+        column.close().expect("closes");
+    }
+    group.close().expect("closes");
+    writer.into_inner().expect("closes")
 }
 
 #[test]

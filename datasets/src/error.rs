@@ -13,9 +13,14 @@ pub enum Error {
     #[error("{file}: cannot be written: {cause}")]
     Write { file: String, cause: io::Error },
     #[error(
-        "{file}: unknown kind of data file; known are .tsv, .csv, .jsonl, .json and .txt, and each with .gz behind it"
+        "{file}: unknown kind of data file; known are .tsv, .csv, .jsonl, .json and .txt, each also with .gz or .zst behind it, \
+         and .parquet"
     )]
     UnknownFormat { file: String },
+    #[error("{place}: cannot be read as Parquet: {reason}; its pages may be uncompressed, or in snappy or zstd")]
+    Parquet { place: String, reason: String },
+    #[error("{file}, row {row}: no JSON array of objects: {reason}")]
+    JsonArray { file: String, row: usize, reason: String },
     #[error("{file}: holds no rows")]
     NoRows { file: String },
     #[error("{file}, line {line}: not valid UTF-8; convert the file to UTF-8 first")]

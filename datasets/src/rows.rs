@@ -1,12 +1,15 @@
-//! Reads text and its labels: one [`Row`] for each line of a TSV, CSV, JSONL or text file, plain or gzipped.
+//! Reads text and its labels: one [`Row`] for each line of a TSV, CSV, JSONL or text file, plain or compressed, for each object of
+//! a JSON array and for each row of a Parquet file.
 //!
 //! How each format is written is in the modules below; which classes the labels stand for is settled by
 //! [`reconcile`](crate::reconcile).
 
+mod array;
 mod columns;
 mod header;
 mod jsonl;
 mod lines;
+mod parquet;
 mod quoted;
 mod rest;
 mod row;
@@ -19,6 +22,7 @@ pub use rest::{Cell, Rest};
 pub use row::Row;
 
 use crate::Error;
+use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 use row::{GuessedLabel, Sink};
 use std::fs::File;
@@ -26,7 +30,8 @@ use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-/// Reads a file; its extension says the format (`.tsv`, `.csv`, `.jsonl`, `.json`, `.txt`, and each with `.gz`).
+/// Reads a file; its extension says the format (`.tsv`, `.csv`, `.jsonl`, `.json`, `.txt`, each also with `.gz` or `.zst`, and
+/// `.parquet`).
 pub fn read_rows(path: &Path, columns: &Columns) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
     for_each_row(path, columns, |row| {
@@ -55,28 +60,49 @@ pub fn for_each_record(
     let name = path.display().to_string();
     let format = Format::of(&name)?;
     let file = File::open(path).map_err(|cause| Error::Open { file: name.clone(), cause })?;
-    format.read(&name, BufReader::new(file), columns, &mut each)
+    match format {
+        Format::Stream(stream) => stream.read(&name, BufReader::new(file), columns, &mut each),
+        Format::Parquet => parquet::read(&name, file, columns, &mut each),
+    }
 }
 
 /// As [`read_rows`], from memory; the extension of `name` says the format.
 pub fn parse_rows(name: &str, bytes: &[u8], columns: &Columns) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
-    Format::of(name)?.read(name, bytes, columns, &mut |row, _| {
+    let mut push = |row, _: Rest<'_>| {
         rows.push(row);
         ControlFlow::Continue(())
-    })?;
+    };
+    match Format::of(name)? {
+        Format::Stream(stream) => stream.read(name, bytes, columns, &mut push)?,
+        Format::Parquet => parquet::read(name, Bytes::copy_from_slice(bytes), columns, &mut push)?,
+    };
     Ok(rows)
 }
 
-/// Whether a file of this name has columns to choose from: TSV, CSV or JSONL.
+/// Whether a file of this name has columns to choose from, as all but plain text have.
 pub fn has_columns(path: &Path) -> bool {
-    Format::of(&path.display().to_string()).is_ok_and(|format| format.kind != Kind::Text)
+    !matches!(Format::of(&path.display().to_string()), Err(_) | Ok(Format::Stream(Stream { kind: Kind::Text, .. })))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Format {
+enum Format {
+    /// Read from its beginning to its end.
+    Stream(Stream),
+    Parquet,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stream {
     kind: Kind,
-    gzipped: bool,
+    compression: Compression,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compression {
+    None,
+    Gzip,
+    Zstd,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,37 +113,44 @@ enum Kind {
         /// What they mean where nobody says.
         quotes: Quotes,
     },
-    Jsonl,
+    /// Objects, one a line or in an array.
+    Json,
     Text,
 }
 
 impl Format {
     fn of(name: &str) -> Result<Self, Error> {
         let lower = name.to_ascii_lowercase();
-        let (stem, gzipped) = match lower.strip_suffix(".gz") {
-            Some(stem) => (stem, true),
-            None => (lower.as_str(), false),
-        };
+        let compressed = [(".gz", Compression::Gzip), (".zst", Compression::Zstd)];
+        let found = compressed.into_iter().find_map(|(suffix, how)| Some((lower.strip_suffix(suffix)?, how)));
+        let (stem, compression) = found.unwrap_or((lower.as_str(), Compression::None));
         let kind = match Path::new(stem).extension().and_then(|extension| extension.to_str()) {
             Some("tsv") => Kind::Table { separator: '\t', quotes: Quotes::None },
             Some("csv") => Kind::Table { separator: ',', quotes: Quotes::Csv },
-            Some("jsonl" | "json") => Kind::Jsonl,
+            Some("jsonl" | "json") => Kind::Json,
             Some("txt") => Kind::Text,
+            Some("parquet") if compression == Compression::None => return Ok(Self::Parquet),
             _ => return Err(Error::UnknownFormat { file: name.to_owned() }),
         };
-        Ok(Self { kind, gzipped })
+        Ok(Self::Stream(Stream { kind, compression }))
     }
+}
 
+impl Stream {
     fn read(self, file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<GuessedLabel, Error> {
         let mut none = true;
         let mut sink = |row: Row, rest: Rest<'_>| {
             none = false;
             sink(row, rest)
         };
-        let guessed = if self.gzipped {
-            self.read_plain(file, BufReader::new(MultiGzDecoder::new(reader)), columns, &mut sink)
-        } else {
-            self.read_plain(file, reader, columns, &mut sink)
+        let guessed = match self.compression {
+            Compression::None => self.read_plain(file, reader, columns, &mut sink),
+            Compression::Gzip => self.read_plain(file, BufReader::new(MultiGzDecoder::new(reader)), columns, &mut sink),
+            Compression::Zstd => {
+                let decoder = zstd::Decoder::with_buffer(reader);
+                let decoder = decoder.map_err(|cause| Error::Read { file: file.to_owned(), cause })?;
+                self.read_plain(file, BufReader::new(decoder), columns, &mut sink)
+            }
         }?;
         if none {
             return Err(Error::NoRows { file: file.to_owned() });
@@ -138,7 +171,7 @@ impl Format {
                 Quotes::None => unquoted::read(file, reader, separator, columns, sink),
                 Quotes::Csv => quoted::read(file, reader, separator as u8, columns, sink),
             },
-            Kind::Jsonl => jsonl::read(file, reader, columns, sink),
+            Kind::Json => jsonl::read(file, reader, columns, sink),
             Kind::Text => text::read(file, reader, columns, sink),
         }
     }

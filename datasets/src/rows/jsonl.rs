@@ -1,15 +1,20 @@
-//! JSON lines: one object a line. Other keys than the columns asked for are left alone.
+//! JSON lines, one object a line, and JSON arrays of objects. Other keys than the columns asked for are left alone.
 
+use super::array;
 use super::columns::{Columns, LabelColumn};
 use super::lines::Lines;
 use super::rest::Rest;
 use super::row::{GuessedLabel, Row, Sink};
 use crate::Error;
 use serde_json::{Map, Value};
-use std::io::BufRead;
+use std::io::{self, BufRead};
 use std::ops::ControlFlow;
 
 pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<GuessedLabel, Error> {
+    let mut reader = reader;
+    if begins_array(&mut reader).map_err(|cause| Error::Read { file: file.to_owned(), cause })? {
+        return array::read(file, reader, columns, sink);
+    }
     let mut lines = Lines::new(file, reader);
     let mut objects = Objects::new(file, columns);
     while let Some(line) = lines.next()? {
@@ -23,10 +28,16 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Si
         })?;
         let row = objects.take(line.number, &mut object)?;
         if let ControlFlow::Break(()) = sink(row, Rest::of_object(&object)) {
-            return Ok(objects.guessed);
+            return Ok(objects.guessed());
         }
     }
     objects.finish()
+}
+
+/// Whether the first thing in a file is the bracket of an array.
+fn begins_array(reader: &mut impl BufRead) -> io::Result<bool> {
+    let first = reader.fill_buf()?.iter().find(|byte| !byte.is_ascii_whitespace());
+    Ok(first == Some(&b'['))
 }
 
 /// Rows from objects, one after another: those of JSON Lines, and of other formats whose rows are read as such.
@@ -55,6 +66,11 @@ impl<'a> Objects<'a> {
             self.guessed = label_column.clone().filter(|name| self.columns.label.is_guess(name));
         }
         taken.row(label_column)
+    }
+
+    /// The name of the label column so far, where nobody asked for it.
+    pub(super) fn guessed(self) -> GuessedLabel {
+        self.guessed
     }
 
     /// After the last row: the name of the label column, where nobody asked for it and it is not called `label`.

@@ -362,7 +362,7 @@ fn json_of_another_type_is_refused() {
         refusal("a.jsonl", r#"{"text":3}"#),
         "a.jsonl, line 1: column `text` is the number 3, expected a string"
     );
-    for text in ["[", "\"a\"", "{\"text\":", "{} {}"] {
+    for text in ["\"a\"", "{\"text\":", "{} {}"] {
         assert!(refusal("a.json", text).contains("line 1: not one JSON object on a line"), "{text}");
     }
 }
@@ -471,4 +471,38 @@ fn another_separator_is_guessed_where_one_column_looks_like_several() {
     assert!(hint("a.csv", "text\tlabel").ends_with("from a file whose name ends in .tsv"));
     assert!(hint("a.tsv", "text,label").ends_with("from a file whose name ends in .csv"));
     assert!(hint("a.tsv", "words").ends_with("no column `text`; there are `words`"));
+}
+
+#[test]
+fn a_json_array_is_read_as_its_objects_on_lines() {
+    let lines = "{\"text\":\"a\",\"label\":1,\"n\":[2]}\n{\"label\":null,\"text\":\"b\"}\n";
+    let array = " \n[\n {\"text\": \"a\",\n  \"label\": 1, \"n\": [2]},\n {\"label\": null, \"text\": \"b\"}\n]\n";
+    let read = |text: &str| parse_rows("rows.json", text.as_bytes(), &Columns::default());
+    let (expected, found) = (read(lines).expect("lines"), read(array).expect("an array"));
+    assert_eq!(found, expected);
+    assert_eq!(found[1].line, 2, "the second object");
+
+    let refused = |text: &str, expected: &str| {
+        let error = read(text).expect_err(text).to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    };
+    refused("[]", "rows.json: holds no rows");
+    refused("[{\"text\":\"a\"},", "rows.json, row 2: no JSON array of objects: EOF");
+    refused("[{\"text\":\"a\"}] x", "row 2: no JSON array of objects: trailing characters");
+    refused("[{\"text\":\"a\"}, 7]", "row 2: no JSON array of objects: invalid type: integer `7`");
+    refused("[{\"text\":\"a\"}, {\"text\":\"\"}]", "rows.json, line 2: nothing in column `text`");
+    refused("[{\"text\":\"a\"}, {\"txt\":\"b\"}]", "rows.json, line 2: no column `text`; there are `txt`");
+}
+
+#[test]
+fn zstd_is_read_as_what_it_holds() {
+    let text = "text\tlabel\na\tx\nb\ty\n";
+    let packed = zstd::encode_all(text.as_bytes(), 3).expect("packs");
+    let read = |name: &str, bytes: &[u8]| parse_rows(name, bytes, &Columns::default());
+    assert_eq!(read("rows.tsv.zst", &packed).expect("reads"), read("rows.tsv", text.as_bytes()).expect("reads"));
+    let cut = read("rows.tsv.zst", &packed[..packed.len() - 3]).expect_err("cut short").to_string();
+    assert!(cut.contains("rows.tsv.zst: cannot be read"), "{cut}");
+    let other = read("rows.tsv.zst", text.as_bytes()).expect_err("not packed").to_string();
+    assert!(other.contains("rows.tsv.zst: cannot be read"), "{other}");
+    assert!(read("rows.parquet.gz", b"").expect_err("packed twice").to_string().contains("unknown kind of data file"));
 }

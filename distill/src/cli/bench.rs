@@ -241,7 +241,7 @@ impl From<ShapeArgs> for Shape {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct RowsArgs {
-    /// Real rows, tokenised by --model's tokenizer: TSV, CSV or JSONL, optionally gzipped [default: synthetic rows]
+    /// Real rows, tokenised by --model's tokenizer: TSV, CSV, JSON or Parquet, also .gz or .zst [default: synthetic rows]
     #[arg(long, value_name = "FILE", requires = "model")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]

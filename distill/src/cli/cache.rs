@@ -77,7 +77,7 @@ pub(crate) struct CaptureArgs {
     /// Accept a teacher that is no better than chance on the labelled rows
     #[arg(long, help_heading = "Model")]
     pub(crate) force: bool,
-    /// Rows to run the teacher on, labels optional: TSV, CSV, JSONL or plain text (.txt), optionally gzipped
+    /// Rows to run the teacher on, labels optional: TSV, CSV, JSON, Parquet or plain text (.txt), also .gz or .zst
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: PathBuf,
     #[command(flatten)]

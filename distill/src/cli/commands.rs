@@ -31,7 +31,7 @@ pub(crate) struct FinetuneArgs {
     pub(crate) task: TaskArgs,
     #[command(flatten)]
     pub(crate) packing: PackingArgs,
-    /// Training data, labelled unless --task is masked-lm: TSV, CSV, JSONL or plain text (.txt), optionally gzipped
+    /// Training data, labelled unless --task is masked-lm: TSV, CSV, JSON, Parquet or plain text (.txt), also .gz or .zst
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: PathBuf,
     /// Validation data [default: a tenth of --data, held out by a hash of the text]
@@ -140,7 +140,7 @@ pub(crate) struct TrainArgs {
     /// Cut the vocabulary to the pieces that occur in the data, and all single characters
     #[arg(long, help_heading = "Student")]
     pub(crate) prune_vocabulary: bool,
-    /// Training data, labels optional: TSV, CSV, JSONL or plain text (.txt), optionally gzipped
+    /// Training data, labels optional: TSV, CSV, JSON, Parquet or plain text (.txt), also .gz or .zst
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: PathBuf,
     /// More texts to learn from, without labels. Those that also stand in --data or --validation are left out, and none is used
@@ -277,7 +277,7 @@ pub(crate) struct EvaluateArgs {
     /// Teacher to compare with: adds the share of rows on which both predict the same label
     #[arg(long, value_name = "MODEL", help_heading = "Model")]
     pub(crate) teacher: Option<String>,
-    /// Labelled rows to measure on: TSV, CSV or JSONL, optionally gzipped
+    /// Labelled rows to measure on: TSV, CSV, JSON or Parquet, also .gz or .zst
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub(crate) data: PathBuf,
     #[command(flatten)]
@@ -324,7 +324,7 @@ pub(crate) struct PredictArgs {
     /// Print the logits (before softmax) as well
     #[arg(long, help_heading = "Output")]
     pub(crate) logits: bool,
-    /// Column that holds the text, where FILE is TSV, CSV or JSONL
+    /// Column that holds the text, where FILE is TSV, CSV, JSON or Parquet
     #[arg(long, value_name = "NAME", requires = "file", help_heading = "Data")]
     pub(crate) text_column: Option<String>,
     /// Column that holds the second text, for text pairs [default: text_b, if there is one]

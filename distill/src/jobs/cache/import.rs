@@ -3,7 +3,6 @@
 
 mod answers;
 mod layout;
-mod parquet;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -136,11 +135,6 @@ impl Answers {
             self.take(row, &rest, &place, &mut layout, how).with_context(|| self.named(&place))
         };
         let columns = data::columns_of(how.columns);
-        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) {
-            let label_column = parquet::for_each_record(path, &columns, &mut each)?;
-            data::say_label_column(path, label_column.as_deref());
-            return Ok(());
-        }
         let mut result = Ok(());
         let label_column = for_each_record(path, &columns, |row, rest| {
             result = each(row, rest);

@@ -1,44 +1,47 @@
 //! Rows of a Parquet file, each as the JSON object that a line of JSONL would hold.
 
-use std::fs::File;
-use std::path::Path;
+use std::ops::ControlFlow;
 
-use anyhow::Context;
-use datasets::{Columns, Objects, Rest, Row};
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
 use parquet::record::Field;
 use serde_json::{Map, Number, Value};
 
-use crate::files::FileError;
+use super::columns::Columns;
+use super::jsonl::Objects;
+use super::rest::Rest;
+use super::row::{GuessedLabel, Sink};
+use crate::Error;
 
 /// Columns that pandas writes its row numbers into.
 const PANDAS_INDEX: &str = "__index_level_";
 
-/// Calls `each` with every row and its other columns; the first row counts as line 1. Returns the name of the label column, as
-/// [`for_each_record`](datasets::for_each_record) does.
-pub(super) fn for_each_record(
-    path: &Path,
+/// The first row counts as line 1.
+pub(super) fn read(
+    file: &str,
+    reader: impl ChunkReader + 'static,
     columns: &Columns,
-    each: &mut dyn FnMut(Row, Rest<'_>) -> anyhow::Result<()>,
-) -> anyhow::Result<Option<String>> {
-    let name = path.display().to_string();
-    let file = File::open(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
-    let reader = SerializedFileReader::new(file).with_context(|| format!("{name}: no Parquet file"))?;
-    let rows = reader.get_row_iter(None).with_context(|| name.clone())?;
-    let mut objects = Objects::new(&name, columns);
+    sink: Sink<'_>,
+) -> Result<GuessedLabel, Error> {
+    let unreadable = |row: Option<usize>, cause: &parquet::errors::ParquetError| Error::Parquet {
+        place: row.map_or_else(|| file.to_owned(), |row| format!("{file}, row {row}")),
+        reason: cause.to_string(),
+    };
+    let reader = SerializedFileReader::new(reader).map_err(|cause| unreadable(None, &cause))?;
+    let rows = reader.get_row_iter(None).map_err(|cause| unreadable(None, &cause))?;
+    let mut objects = Objects::new(file, columns);
     for (number, row) in rows.enumerate() {
-        let row = row.with_context(|| {
-            format!("{name}, row {}: cannot be read; write the file uncompressed, or with snappy or zstd", number + 1)
-        })?;
+        let row = row.map_err(|cause| unreadable(Some(number + 1), &cause))?;
         let mut object: Map<String, Value> = row
             .get_column_iter()
             .filter(|(column, _)| !column.starts_with(PANDAS_INDEX))
             .map(|(column, field)| (column.clone(), json(field)))
             .collect();
         let row = objects.take(number + 1, &mut object)?;
-        each(row, Rest::of_object(&object))?;
+        if let ControlFlow::Break(()) = sink(row, Rest::of_object(&object)) {
+            return Ok(objects.guessed());
+        }
     }
-    Ok(objects.finish()?)
+    objects.finish()
 }
 
 /// A value as JSON has it. What JSON has not, NaN among it, becomes the text that it is printed as.
@@ -77,10 +80,13 @@ fn json(field: &Field) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{for_each_record, read_rows};
     use parquet::data_type::{ByteArray, ByteArrayType, DoubleType};
     use parquet::file::properties::WriterProperties;
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
+    use std::fs::File;
+    use std::path::Path;
     use std::sync::Arc;
 
     /// A file with a text column, a list of two numbers a row and a number, some of which are not there.
@@ -126,10 +132,10 @@ mod tests {
         let path = folder.path().join("table.parquet");
         written(&path);
         let mut found = Vec::new();
-        for_each_record(&path, &Columns::default(), &mut |row, rest| {
+        for_each_record(&path, &Columns::default(), |row, rest| {
             let rest: Vec<String> = rest.iter().map(|(name, cell)| format!("{name} {cell:?}")).collect();
             found.push((row.line, row.text, rest.join("; ")));
-            Ok(())
+            ControlFlow::Continue(())
         })
         .expect("reads");
         let row = |line, text: &str, p: &str, q: &str| (line, text.to_owned(), format!("p Json({p}); q Json({q})"));
@@ -144,9 +150,9 @@ mod tests {
         let path = folder.path().join("table.parquet");
         written_with(&path, "");
         let mut found = Vec::new();
-        for_each_record(&path, &Columns::default(), &mut |row, _| {
+        for_each_record(&path, &Columns::default(), |row, _| {
             found.push(row.text);
-            Ok(())
+            ControlFlow::Continue(())
         })
         .expect("reads");
         assert_eq!(found, ["a", "b", "c"]);
@@ -158,7 +164,7 @@ mod tests {
         let path = folder.path().join("table.parquet");
         written(&path);
         let columns = Columns { pair: Some("other".to_owned()), ..Columns::default() };
-        let error = for_each_record(&path, &columns, &mut |_, _| Ok(())).expect_err("refused").to_string();
+        let error = read_rows(&path, &columns).expect_err("refused").to_string();
         assert!(error.contains("table.parquet: no column `other`"), "{error}");
     }
 
@@ -166,16 +172,13 @@ mod tests {
     fn files_that_are_no_parquet_are_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("table.parquet");
-        let error = |path: &Path| {
-            let read = for_each_record(path, &Columns::default(), &mut |_, _| Ok(()));
-            format!("{:#}", read.expect_err("refused"))
-        };
-        assert!(error(&path).contains("cannot read"), "{}", error(&path));
+        let error = |path: &Path| read_rows(path, &Columns::default()).expect_err("refused").to_string();
+        assert!(error(&path).contains("cannot be opened"), "{}", error(&path));
         std::fs::write(&path, "text,p\na,0.5\n").expect("writes");
-        assert!(error(&path).contains("table.parquet: no Parquet file"), "{}", error(&path));
+        assert!(error(&path).contains("table.parquet: cannot be read as Parquet"), "{}", error(&path));
         written(&path);
         let columns = Columns { text: Some("body".to_owned()), ..Columns::default() };
-        let error = for_each_record(&path, &columns, &mut |_, _| Ok(())).expect_err("refused").to_string();
+        let error = read_rows(&path, &columns).expect_err("refused").to_string();
         assert!(error.contains("line 1: no column `body`; there are `text`, `p`, `q`"), "{error}");
     }
 }
