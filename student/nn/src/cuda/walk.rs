@@ -75,7 +75,10 @@ impl Habits for CudaHabits {
                 ..Needs::default()
             },
             Kind::Linear(_) | Kind::Decode(_) => Needs { keeps: &[0], gradients: &[Gradient::Own], ..Needs::default() },
-            Kind::Activate(_) => Needs { keeps: &[0], gradients: &[Gradient::Takes], ..Needs::default() },
+            // In place where no backward pass reads the input: each thread reads its elements before it writes them.
+            Kind::Activate(_) => {
+                Needs { keeps: &[0], in_place: true, gradients: &[Gradient::Takes], ..Needs::default() }
+            }
             Kind::Attention(attention) => {
                 // Log-sum-exps, and for the kernels on tensor cores what the mask leaves.
                 let masked = self.0 == Precision::Bf16 && attention.site.is_some();

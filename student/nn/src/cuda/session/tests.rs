@@ -302,6 +302,26 @@ fn passes_that_compute_their_values_twice_have_the_same_bits_in_less_memory() {
 }
 
 #[test]
+fn a_capture_that_activates_in_place_has_the_bits_of_a_pass_that_keeps_its_values() {
+    let Some(device) = emulation::device() else { return };
+    let masked = MASKED.map(|family| masked_lm(family, 64, 2));
+    let classifiers = Family::ALL.into_iter().flat_map(|family| [24, 64].map(|hidden| config(family, hidden, 2)));
+    for (config, precision) in classifiers
+        .chain(masked)
+        .flat_map(|config| [Precision::F32, Precision::Bf16].map(|precision| (config.clone(), precision)))
+    {
+        let mut gpu = CudaSession::new(&device, &config, precision, weights(&config)).expect("a model");
+        let (rows, rng) = (Rows::new(&config, &LENGTHS, 0), DropoutRng::new(1, 2, 3));
+        // Without dropout, a pass in training computes the same, and keeps what its backward pass reads.
+        let [captured, kept] = [Mode::Eval, Mode::Train(&rng)].map(|mode| {
+            let mut pass = gpu.forward(rows.input(), &[Tap::Logits], mode).expect("forward");
+            gpu.read(&mut pass, Tap::Logits).expect("asked for")
+        });
+        assert!(captured == kept, "{:?}, {:?} in {precision}", config.family, config.head);
+    }
+}
+
+#[test]
 fn a_pass_whose_memory_a_later_one_has_taken_is_refused() {
     let config = config(Family::BERT, 24, 1);
     let Some([_, mut gpu]) = both(&config, Precision::F32) else { return };

@@ -149,6 +149,23 @@ fn places_do_not_grow_with_the_layers_where_nothing_is_kept() {
 }
 
 #[test]
+fn an_activation_on_a_gpu_stands_in_its_input_s_place_unless_a_backward_pass_reads_that() {
+    let habits = crate::cuda::CudaHabits(crate::cuda::Precision::Bf16);
+    let all = FAMILIES.map(|family| config(family, Activation::Gelu, 0.1)).into_iter();
+    for config in all.chain([masked_lm(Family::BERT, Activation::Gelu, 0.1)]) {
+        for training in [false, true] {
+            let program = config.program().demanded(&[Tap::Logits], training).expect("taps");
+            let plan = Plan::new(program, &habits, training);
+            let activations = plan.program.ops.iter().filter(|op| matches!(op.kind, Kind::Activate(_)));
+            let shared: Vec<bool> =
+                activations.map(|op| plan.value(op.out) == plan.value(op.inputs[0].value)).collect();
+            assert!(shared.len() >= config.num_layers, "{shared:?}");
+            assert!(shared.iter().all(|shared| *shared != training), "{:?}, {training}: {shared:?}", config.family);
+        }
+    }
+}
+
+#[test]
 fn the_logits_alone_need_first_tokens_of_the_last_layer() {
     let config = config(Family::BERT, Activation::Gelu, 0.1);
     let rows = |taps: &[Tap]| -> Vec<Rows> {

@@ -25,6 +25,11 @@ fn activation(bench: &mut Bench<'_>, rows: usize, width: usize) -> Result<(), Er
         ActivationForward { activation: kind, pre: pre.matrix(width), out: out.matrix(width) }.launch(bench.device)?;
         let expected: Vec<f64> = pre.values.iter().map(|&x| value(kind, x)).collect();
         bench.compare("activation_forward", "out", &shape, &out, &expected, ROUNDED)?;
+        // As a pass without a backward one runs it.
+        let both = bench.activations("pre", rows * width)?;
+        ActivationForward { activation: kind, pre: both.matrix(width), out: both.matrix(width) }
+            .launch(bench.device)?;
+        bench.same("activation_forward", "in place", &shape, [&both, &out])?;
 
         let d = bench.activations("d", rows * width)?;
         let sums = bench.output_floats(column_partials(rows, width) * width)?;
