@@ -34,6 +34,23 @@ impl KernelCheck {
     }
 }
 
+/// Reports an error as a failed check, and returns it if the GPU cannot compute any more.
+pub(super) fn go_on(
+    result: Result<(), Error>,
+    kernel: &str,
+    shape: &str,
+    report: &mut dyn FnMut(KernelCheck),
+) -> Result<(), Error> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(Error::Device(error)) if error.is_loss() => Err(error.into()),
+        Err(error) => {
+            report(KernelCheck::failed(kernel, shape, error.to_string()));
+            Ok(())
+        }
+    }
+}
+
 /// The device with the type of activations under test, and where results go.
 pub(in crate::cuda) struct Bench<'a> {
     pub(in crate::cuda) device: &'a Device,

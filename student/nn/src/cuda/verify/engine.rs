@@ -1,6 +1,10 @@
-//! Checks the GPU engine against the CPU engine: logits, gradients and two optimiser steps of a small encoder.
+//! Checks the GPU engine against the CPU engine: logits, gradients and two optimiser steps of small encoders. What else a
+//! training can ask of it is in `settings.rs`.
 
-use super::bench::KernelCheck;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::bench::{KernelCheck, go_on};
 use crate::cuda::device::Device;
 use crate::cuda::operand::Precision;
 use crate::hf::HfConfig;
@@ -11,11 +15,11 @@ use crate::{
 
 /// What may differ, as the Euclidean distance to the CPU's result over that one's length.
 #[derive(Clone, Copy)]
-struct Distances {
-    logits: f64,
-    gradients: f64,
+pub(super) struct Distances {
+    pub(super) logits: f64,
+    pub(super) gradients: f64,
     /// Of what two steps changed.
-    steps: f64,
+    pub(super) steps: f64,
 }
 
 /// Measured: 7.6e-7, 1.3e-6 and 2.5e-6, with the CPU's products on both sides. A GPU's add up in another order, in each
@@ -27,14 +31,17 @@ const BF16: Distances = Distances { logits: 2.7e-2, gradients: 5.7e-2, steps: 0.
 /// not: 2.7e-3, 1.2e-2 and 2.2e-2 (in MobileBERT; 2.0e-3, 5.2e-3 and 4.2e-3 elsewhere); three times as much.
 const TF32: Distances = Distances { logits: 8.1e-3, gradients: 3.6e-2, steps: 6.6e-2 };
 
+pub(super) const PRECISIONS: [(Precision, Distances); 3] =
+    [(Precision::F32, F32), (Precision::Tf32, TF32), (Precision::Bf16, BF16)];
+
 /// Tokens of the rows.
-const LENGTHS: [u32; 6] = [3, 17, 1, 130, 8, 33];
-const VOCABULARY: u32 = 50;
+pub(super) const LENGTHS: [u32; 6] = [3, 17, 1, 130, 8, 33];
+pub(super) const VOCABULARY: u32 = 50;
 const LABELS: usize = 3;
 
 /// Large, so that what a step changes is not lost in the rounding of weights.
 const WEIGHT_DECAY: f64 = 0.01;
-const RATES: StepRates = StepRates { learning_rate: 0.1, clip: Clip::Norm(1.0) };
+pub(super) const RATES: StepRates = StepRates { learning_rate: 0.1, clip: Clip::Norm(1.0) };
 /// Steps that the optimiser's state says were taken.
 const STEPS_BEFORE: u64 = 1000;
 
@@ -43,27 +50,19 @@ pub(super) fn verify(device: &Device, report: &mut dyn FnMut(KernelCheck)) -> Re
     let masked = EncoderConfig { head: Head::MaskedLm, num_labels: 0, ..config(Family::BERT, 64) };
     let thin = EncoderConfig { head: Head::MaskedLm, num_labels: 0, ..config(Family::MOBILEBERT, 64) };
     for config in [config(Family::DISTILBERT, 64), config(Family::BERT, 128), masked, thin] {
-        for (precision, limits) in [(Precision::F32, F32), (Precision::Tf32, TF32), (Precision::Bf16, BF16)] {
+        for (precision, limits) in PRECISIONS {
             let shape = format!("{:?}, {:?}, heads of {}", config.family, config.head, config.head_size());
-            let result = engine(device, &config, precision, limits, &mut |kernel, worst: Worst, tolerance| {
-                report(KernelCheck {
-                    kernel: format!("engine {kernel} ({precision})"),
-                    shape: format!("{shape}: {}", worst.name),
-                    worst: worst.distance,
-                    tolerance,
-                    element: worst.element,
-                    passed: worst.distance <= tolerance,
-                    fault: None,
-                });
+            let result = engine(device, &config, precision, limits, &mut |kernel, worst, tolerance| {
+                report(worst.check(kernel, precision, &shape, tolerance));
             });
-            super::go_on(result, &format!("engine ({precision})"), &shape, report)?;
+            go_on(result, &format!("engine ({precision})"), &shape, report)?;
         }
     }
     Ok(())
 }
 
 /// Two layers, two heads, dropout everywhere.
-fn config(family: Family, hidden: usize) -> EncoderConfig {
+pub(super) fn config(family: Family, hidden: usize) -> EncoderConfig {
     let small = family.small(hidden);
     EncoderConfig {
         vocab_size: VOCABULARY as usize,
@@ -89,29 +88,15 @@ fn engine(
 ) -> Result<(), Error> {
     let start = weights(config);
     let layout = start.layout().clone();
-    // With moments from a life before, no step divides a gradient by its own size, which makes whole steps of rounding.
-    let (first, second) = (vec![0.0; layout.len()], vec![1e-5; layout.len()]);
-    let restored = AdamW::restore(layout.clone(), WEIGHT_DECAY, STEPS_BEFORE, first, second);
-    let optimizer = restored.ok_or_else(|| Error::Batch("the moments do not fit the layout".to_string()))?;
-    let on = |compute: Compute| -> Result<Model, Error> {
-        let mut model = Model::on(&compute, HfConfig { encoder: config.clone(), labels: Vec::new() }, start.clone())?;
-        model.begin(optimizer.clone())?;
-        Ok(model)
-    };
-    let mut models = [on(Compute::Cpu)?, on(Compute::Cuda { device: device.clone(), precision })?];
+    let optimizer = optimizer(&layout, &(0..0))?;
+    let mut models = both(device, config, precision, &optimizer)?;
     for step in 0..2 {
         let rows = Rows::new(config, &LENGTHS, step);
-        let rng = DropoutRng::new(1, u64::from(step), 0);
-        let mut d_logits = vec![0.0; rows.len() * config.outputs()];
-        Normal::new(u64::from(step), "d_logits", 1.0).fill(&mut d_logits);
         let (mut logits, mut gradients) = (Vec::new(), Vec::new());
         for model in &mut models {
-            let mut pass = model.forward(rows.input(), &[Tap::Logits], Mode::Train(&rng))?;
-            logits.push(model.read(&mut pass, Tap::Logits)?);
-            pass.enter(Tap::Logits, d_logits.clone())?;
-            model.backward(pass)?;
+            let [out] = &*pass(model, &rows, &[Tap::Logits], step)? else { return Err(Error::NoForward) };
+            logits.push(out.clone());
             gradients.push(model.gradients()?);
-            model.step(u64::from(step), RATES)?;
         }
         // The second step begins from weights that are no longer the same; they are compared below.
         if step == 0 {
@@ -120,13 +105,61 @@ fn engine(
             report("logits", worst, limits.logits);
             report("gradients", Worst::of(&layout, gradients[1].flat(), gradients[0].flat()), limits.gradients);
         }
+        models.iter_mut().try_for_each(|model| model.step(u64::from(step), RATES))?;
     }
-    let change = |model: &mut Model| -> Result<Vec<f32>, Error> {
-        Ok(model.settle()?.flat().iter().zip(start.flat()).map(|(after, before)| after - before).collect())
-    };
-    let [cpu, gpu] = &mut models;
-    report("two steps", Worst::of(&layout, &change(gpu)?, &change(cpu)?), limits.steps);
+    let [theirs, ours] = changes(&mut models, &start)?;
+    report("two steps", Worst::of(&layout, &ours, &theirs), limits.steps);
     Ok(())
+}
+
+/// AdamW with moments from a life before, so that no step divides a gradient by its own size, which makes whole steps of
+/// rounding; without any for this range of the parameters.
+pub(super) fn optimizer(layout: &Arc<Layout>, without: &Range<usize>) -> Result<AdamW, Error> {
+    let (first, mut second) = (vec![0.0; layout.len()], vec![1e-5; layout.len()]);
+    second[without.clone()].fill(0.0);
+    let restored = AdamW::restore(layout.clone(), WEIGHT_DECAY, STEPS_BEFORE, first, second);
+    restored.ok_or_else(|| Error::Batch("the moments do not fit the layout".to_string()))
+}
+
+/// The same model on the CPU and on the device, at the start of a training.
+pub(super) fn both(
+    device: &Device,
+    config: &EncoderConfig,
+    precision: Precision,
+    optimizer: &AdamW,
+) -> Result<[Model; 2], Error> {
+    let on = |compute: Compute| -> Result<Model, Error> {
+        let labels = Vec::new();
+        let mut model = Model::on(&compute, HfConfig { encoder: config.clone(), labels }, weights(config))?;
+        model.begin(optimizer.clone())?;
+        Ok(model)
+    };
+    Ok([on(Compute::Cpu)?, on(Compute::Cuda { device: device.clone(), precision })?])
+}
+
+/// Forward in training, and backward from made-up gradients at these taps. Returns the values there.
+pub(super) fn pass(model: &mut Model, rows: &Rows, taps: &[Tap], step: u32) -> Result<Vec<Vec<f32>>, Error> {
+    let rng = DropoutRng::new(1, u64::from(step), 0);
+    let mut pass = model.forward(rows.input(), taps, Mode::Train(&rng))?;
+    let mut values = Vec::new();
+    for &tap in taps {
+        let value = model.read(&mut pass, tap)?;
+        let mut gradient = vec![0.0; value.len()];
+        Normal::new(u64::from(step), &format!("d_{tap}"), 1.0).fill(&mut gradient);
+        pass.enter(tap, gradient)?;
+        values.push(value);
+    }
+    model.backward(pass)?;
+    Ok(values)
+}
+
+/// What training has added to the weights of each model.
+pub(super) fn changes(models: &mut [Model; 2], start: &Parameters) -> Result<[Vec<f32>; 2], Error> {
+    let mut change = |model: usize| -> Result<Vec<f32>, Error> {
+        let after = models[model].settle()?.flat();
+        Ok(after.iter().zip(start.flat()).map(|(after, before)| after - before).collect())
+    };
+    Ok([change(0)?, change(1)?])
 }
 
 /// Weights far from zero.
@@ -172,13 +205,14 @@ impl Rows {
     }
 
     /// Rows of logits.
+    #[cfg(test)]
     pub(in crate::cuda) fn len(&self) -> usize {
         self.asked.as_ref().map_or(self.starts.len() - 1, Vec::len)
     }
 }
 
 /// The tensor that is farthest from the CPU's.
-struct Worst {
+pub(super) struct Worst {
     name: String,
     distance: f64,
     /// Where in the tensor the largest difference is.
@@ -186,12 +220,12 @@ struct Worst {
 }
 
 impl Worst {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { name: String::new(), distance: -1.0, element: 0 }
     }
 
     /// Of all parameters, in flat buffers.
-    fn of(layout: &Layout, found: &[f32], expected: &[f32]) -> Self {
+    pub(super) fn of(layout: &Layout, found: &[f32], expected: &[f32]) -> Self {
         let mut worst = Self::new();
         for entry in layout.entries() {
             // The gradient of the keys' bias is zero by the mathematics and only rounding here: it is held against that
@@ -206,8 +240,20 @@ impl Worst {
         worst
     }
 
+    pub(super) fn check(self, kernel: &str, precision: Precision, shape: &str, tolerance: f64) -> KernelCheck {
+        KernelCheck {
+            kernel: format!("engine {kernel} ({precision})"),
+            shape: format!("{shape}: {}", self.name),
+            worst: self.distance,
+            tolerance,
+            element: self.element,
+            passed: self.distance <= tolerance,
+            fault: None,
+        }
+    }
+
     /// Takes note of a tensor if none was farther away.
-    fn add(&mut self, name: &str, found: &[f32], expected: &[f32], scale: f64) {
+    pub(super) fn add(&mut self, name: &str, found: &[f32], expected: &[f32], scale: f64) {
         let differences: Vec<f32> = found.iter().zip(expected).map(|(found, expected)| found - expected).collect();
         let distance = length(&differences) / scale.max(1e-30);
         // Not a number: neither engine's may be.
@@ -220,6 +266,6 @@ impl Worst {
     }
 }
 
-fn length(values: &[f32]) -> f64 {
+pub(super) fn length(values: &[f32]) -> f64 {
     values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt()
 }

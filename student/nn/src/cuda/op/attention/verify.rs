@@ -172,7 +172,10 @@ pub(in crate::cuda) fn large(bench: &mut Bench<'_>) -> Result<(), Error> {
     let shape =
         Shape { lengths: &[128; 24], heads: 12, head_size: 64, mask: 3, asked: Asked::All, layout, opposed: false };
     attention(bench, &shape)?;
-    attention(bench, &Shape { lengths: &[17; 500], mask: 1, ..shape })
+    attention(bench, &Shape { lengths: &[17; 500], mask: 1, ..shape })?;
+    // Longer than one block holds: over keys in tiles.
+    attention(bench, &Shape { lengths: &[512; 3], ..shape })?;
+    attention(bench, &Shape { lengths: &[2048, 130], heads: 2, ..shape })
 }
 
 fn attention(bench: &mut Bench<'_>, shape: &Shape) -> Result<(), Error> {
