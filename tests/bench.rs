@@ -63,6 +63,19 @@ fn done(rows: u64, length: u64) -> [u64; 2] {
 }
 
 #[test]
+fn settings_of_a_training_are_timed_and_reported() {
+    let place = Workplace::new();
+    let plain = place.json(&format!("bench train {TINY}"));
+    assert_eq!(plain["settings"], json!({ "recompute": false, "ema_decay": null }));
+    let other = place.json(&format!("bench train {TINY} --recompute --ema-decay 0.99"));
+    fits_together(&other);
+    assert_eq!(other["settings"], json!({ "recompute": true, "ema_decay": 0.99 }));
+    assert!(number(&other["cases"][0]["loss"]).is_finite());
+    let done = place.run(&format!("bench capture {TINY} --recompute"));
+    assert_eq!(done.code, Some(2), "of a training alone");
+}
+
+#[test]
 fn train_prints_figures_that_fit_together() {
     let report = Workplace::new().json(&format!("bench train {TINY}"));
     assert_eq!(
@@ -77,6 +90,7 @@ fn train_prints_figures_that_fit_together() {
             "seed",
             "data",
             "gemm",
+            "settings",
             "cases",
             "process_peak_memory_bytes"
         ]

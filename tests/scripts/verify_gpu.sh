@@ -15,15 +15,17 @@
 #   --peers FOLDER     the repository's benches/peers [beside this script, or in the repository]
 #   --python FILE      [python3]
 #   --kernels FILE     kernels with line numbers (student/nn/cuda/build.sh --lineinfo), for the sanitizer
-#   --parts LIST       of kernels, bench, launches, curves, large (the kernels at training's sizes), peers, sanitizer and ncu,
-#                      with commas [all, in this order: what teaches most in a second comes first]
+#   --parts LIST       of kernels, bench, launches, masked (captures of a masked-language model), curves, large (the kernels
+#                      at training's sizes), peers, sanitizer and ncu, with commas [all, in this order: what teaches most in a
+#                      second comes first]
 #   --cases LIST       patterns of cases, with commas, such as 'train-6x768-*' [all]
 #   --quick            four of the cases, and eager PyTorch alone: about four minutes
 #   --budget SECONDS   what has not begun by then is left out, what runs is stopped [570]
 #   --epochs N         of the loss curves [5; with --quick 1]
 #   --output FOLDER    gets summary.txt and verify-gpu.tar.gz: every result as JSON, and what the programs said [verify-gpu]
-#   --keep             results that stand in --output from an earlier call stay in the table: a machine that is lent for
-#                      minutes is asked part by part, and its folder carried to the next
+#   --keep             results that stand in --output from an earlier call stay in the table, with what each call's machine
+#                      was and the order of the calls: a machine that is lent for minutes is asked part by part, and its folder
+#                      carried to the next
 #
 # What has to travel: the program (`strip` and `xz` bring it from 45 MB to 18 MB), this script, benches/peers (40 kB), the
 # data (Banking77 is 1 MB, less with gzip), and of the model config.json and tokenizer.json (0.5 MB) or all of it (90 MB in
@@ -31,10 +33,11 @@
 #   strip -o /tmp/distill target/release/distill && tar -C /tmp -cJf gpu.tar.xz distill
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-usage() { sed -n '2,31s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+arguments="$*"
 
 distill=distill device=cuda:0 model='' peers='' python=python3 kernels='' quick='' budget=570 epochs='' keep='' rehearsal=''
-parts=kernels,bench,launches,curves,large,peers,sanitizer,ncu case_patterns='*' target=verify-gpu data=()
+parts=kernels,bench,launches,masked,curves,large,peers,sanitizer,ncu case_patterns='*' target=verify-gpu data=()
 while [ $# -gt 0 ]; do
   case $1 in --quick) quick=yes; shift; continue ;; --keep) keep=yes; shift; continue ;; --rehearsal) rehearsal=yes; shift; continue ;; esac
   [ $# -ge 2 ] || usage
@@ -71,6 +74,10 @@ trap 'exit 130' INT TERM
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false TORCHINDUCTOR_CACHE_DIR="$work/inductor" CUDA_CACHE_PATH="$work/cuda-cache"
 export CUBLASLT_LOG_LEVEL=1 CUBLASLT_LOG_FILE="$output/cublaslt.log"
 unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
+# The calls whose results are here, in their order, and what came of each part of them.
+calls=$output/calls.txt
+call=$(($(grep -c '^call ' "$calls" 2> /dev/null) + 1))
+echo "call $call: ${arguments:-no flags}" >> "$calls"
 
 say() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
@@ -85,29 +92,39 @@ file_of() { echo "${1// /-}"; }
 field() { grep -oE "\"$1\": *-?[0-9][0-9.eE+-]*" "$2" 2>/dev/null | head -n 1 | grep -oE '[0-9.eE+-]+$'; }
 divide() { awk -v a="$1" -v b="$2" 'BEGIN { if (a != "" && b + 0 > 0) printf "%.2f", a / b; else printf "-" }'; }
 
+# Says how something ended, here, in NAME.status and in the list of calls.
+conclude() { # NAME VERDICT [SECONDS]
+  echo "$2" > "$output/$1.status"
+  echo "  $1: $2" >> "$calls"
+  printf '%-34s %s\n' "$1" "${3:-$2}"
+}
+
 # Runs a command within the limit and what is left of the budget. Its stdout goes to NAME.json among the results; how it
-# ended to NAME.status: passed, FAILED or skipped, and why. What failed on a GPU is run once more, for its log: with
-# launches that are waited for, and with all that cuBLASLt has to say.
+# ended to NAME.status: passed, FAILED or skipped, and why. What failed or crashed on a GPU is run once more, for its log:
+# with launches that are waited for, and with all that cuBLASLt has to say.
 try() { # NAME LIMIT COMMAND..
   local name=$1 limit=$2 left=$((budget - SECONDS)) start=$SECONDS code; shift 2
   if [ "$left" -lt 5 ]; then skip "$name" "out of time"; return 1; fi
   [ "$limit" -gt "$left" ] && limit=$left
   timeout --kill-after=5 "$limit" "$@" > "$output/$name.json" 2> "$output/$name.log"; code=$?
-  if [ "$code" -eq 0 ]; then echo "passed" > "$output/$name.status"; printf '%-34s %s s\n' "$name" "$((SECONDS - start))"; return 0; fi
-  local why
+  if [ "$code" -eq 0 ]; then conclude "$name" passed "$((SECONDS - start)) s"; return 0; fi
+  local why stopped=''
   why=$(grep -E '^error|Error|failed' "$output/$name.log" | tail -n 1 | cut -c 1-150)
-  [ "$code" -ge 124 ] && [ "$code" -le 137 ] && why="stopped after $limit s"
-  echo "FAILED: ${why:-exit status $code}" > "$output/$name.status"
-  printf '%-34s %s\n' "$name" "$(cat "$output/$name.status")"
+  case $code in
+    124 | 137) stopped=yes why="stopped after $limit s" ;;
+    # The shell's statuses of programs that a signal ended.
+    129 | 1[3-9]?) why="crashed by signal $((code - 128))${why:+, after: $why}" ;;
+  esac
+  conclude "$name" "FAILED: ${why:-exit status $code}"
   left=$((budget - SECONDS)); [ "$limit" -gt "$left" ] && limit=$left
-  if [ "$device" != cpu ] && [ "$code" -lt 124 ] && [ "$limit" -ge 5 ] && [[ $name != peer-* ]]; then
+  if [ "$device" != cpu ] && [ -z "$stopped" ] && [ "$limit" -ge 5 ] && [[ $name != peer-* ]]; then
     CUDA_LAUNCH_BLOCKING=1 CUBLASLT_LOG_LEVEL=5 CUBLASLT_LOG_FILE="$output/$name.cublaslt.log" RUST_BACKTRACE=1 \
       timeout --kill-after=5 "$limit" "$@" > "$output/$name.again.out" 2> "$output/$name.again.log"
     printf '%-34s again, waiting for each launch: exit status %s\n' '' "$?"
   fi
   return 1
 }
-skip() { echo "skipped: $2" > "$output/$1.status"; printf '%-34s skipped: %s\n' "$1" "$2"; }
+skip() { conclude "$1" "skipped: $2"; }
 
 {
   say "$("$distill" --version 2>&1 | head -n 1) on $device"
@@ -117,7 +134,7 @@ skip() { echo "skipped: $2" > "$output/$1.status"; printf '%-34s skipped: %s\n' 
   echo "$(nproc) CPU cores, $(uname -sr), $(ldd --version 2>/dev/null | head -n 1)"
   echo "DISTILL_CUDA_LIBRARIES=${DISTILL_CUDA_LIBRARIES:-} LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}"
   ldconfig -p 2>/dev/null | grep -E 'libcuda\.so|libcublasLt' | sed 's/^[[:space:]]*//'
-} 2>&1 | tee "$output/machine.txt"
+} 2>&1 | sed "1s/^\$/call $call/" | tee -a "$output/machine.txt"
 
 precision() { "$distill" "$@" --help 2>/dev/null | grep -q -- '--precision'; }
 
@@ -135,7 +152,8 @@ if wanted kernels; then
   tail -n 14 "$output/kernels.json" 2>/dev/null
 fi
 
-# ---- benchmarks of ours: NAME|what|sizes and batch|data set, from 1, or 0|peer's modes|goals, one a mode
+# ---- benchmarks of ours: NAME|what|flags|data set, from 1, or 0, or mixed|peer's modes|goals, one a mode
+# Those without a peer are to be held against the case that has their name's beginning; LOG.md says what was predicted.
 # Goals are ratios to PyTorch's torch.compile and to the whole step as a CUDA graph (for 3x384: to eager and graph).
 
 base='--layers 6 --hidden-size 768 --heads 12 --intermediate-size 3072'
@@ -155,9 +173,32 @@ cases=(
   "train 6x768 data2 64 rows|train|$base --batch-rows 64|2|compile graph|5 1.4"
   "train 6x768 data2 256 rows|train|$base --batch-rows 256|2|compile graph|2 1.4"
   "capture bert-base data2|capture|$bert --batch-rows 256|2|compile|1.5"
+  "train 6x768 256x128 autotune|train|$base --batch-rows 256 --length 128 --autotune|0||"
+  "train 6x768 32x128 autotune|train|$base --batch-rows 32 --length 128 --autotune|0||"
+  "capture bert-base 256x128 autotune|capture|$bert --batch-rows 256 --length 128 --autotune|0||"
+  "train 6x768 256x128 recompute|train|$base --batch-rows 256 --length 128 --recompute|0||"
+  "train 6x768 256x128 ema|train|$base --batch-rows 256 --length 128 --ema-decay 0.999|0||"
+  "train 6x768 mixed lengths|train|$base --batch-rows 256|mixed||"
+  "train 6x768 data1 256 rows 4096 tokens|train|$base --batch-rows 256 --batch-tokens 4096|1||"
+  "train 6x768 data1 256 rows 16384 tokens|train|$base --batch-rows 256 --batch-tokens 16384|1||"
+  "capture bert-base data1 4096 tokens|capture|$bert --batch-rows 256 --batch-tokens 4096|1||"
+  "capture bert-base data1 16384 tokens|capture|$bert --batch-rows 256 --batch-tokens 16384|1||"
 )
 if [ -n "$quick" ]; then cases=("${cases[@]:0:3}" "${cases[5]}"); fi
 core=("${cases[@]:0:3}" "${cases[@]:$([ -n "$quick" ] && echo 3 || echo 5):1}")
+for entry in "${cases[@]}"; do [[ $entry != *'mixed lengths'* ]] || core+=("$entry"); done
+
+# Rows of 4 to 40 words, and one in sixteen that is longer than attention takes in one block.
+mixed=$work/mixed.tsv
+awk 'BEGIN {
+  print "text\tlabel"
+  for (row = 0; row < 4096; row++) {
+    words = row % 16 == 7 ? 130 + row % 70 : 4 + row * 7 % 37
+    text = "word"
+    for (i = 1; i < words; i++) text = text " word"
+    print text "\t" row % 7
+  }
+}' > "$mixed"
 
 seconds=(--seconds "$([ -n "$rehearsal" ] && echo 0.5 || echo 2)")
 
@@ -165,8 +206,13 @@ seconds=(--seconds "$([ -n "$rehearsal" ] && echo 0.5 || echo 2)")
 shared() { # SIZES NUMBER_OF_DATA_SET
   shared=($1)
   [ -z "$rehearsal" ] || shared=(${1/--length 128/--length 16})
-  [ "$2" -eq 0 ] && return 0
+  [ "$2" = 0 ] && return 0
   [ -n "$model" ] || { reason="no --model"; return 1; }
+  if [ "$2" = mixed ]; then
+    shared+=(--model "$model" --data "$mixed")
+    [ -z "$rehearsal" ] || shared+=(--limit 48)
+    return 0
+  fi
   [ "${#data[@]}" -ge "$2" ] || { reason="no --data for data set $2"; return 1; }
   shared+=(--model "$model" --data "${data[$(($2 - 1))]}")
   [ -z "$rehearsal" ] || shared+=(--limit 512)
@@ -174,7 +220,8 @@ shared() { # SIZES NUMBER_OF_DATA_SET
 # The flags of a case for our program.
 flags_of() { # SIZES NUMBER_OF_DATA_SET WHAT
   shared "$1" "$2" || return 1
-  flags=("${shared[@]}" --device "$device" --batch-tokens 65536 --json)
+  flags=("${shared[@]}" --device "$device" --json)
+  [[ $1 == *--batch-tokens* ]] || flags+=(--batch-tokens 65536)
   precision bench "$3" && [ -z "$rehearsal" ] && flags+=(--precision bf16)
   return 0
 }
@@ -201,10 +248,31 @@ if wanted launches && [ "$device" != cpu ]; then
     wanted_case "$name" || continue
     flags_of "$sizes" "$set" "$what" || { skip "launches-$(file_of "$name")" "$reason"; continue; }
     flags=("${flags[@]/--json/--launches}" --repeats 3)
-    [ "$set" -eq 0 ] || [ -n "$rehearsal" ] || flags+=(--limit 2048)
+    [ "$set" = 0 ] || [ -n "$rehearsal" ] || flags+=(--limit 2048)
     try "launches-$(file_of "$name")" 60 "$distill" bench "$what" "${flags[@]}" &&
       grep -A 12 '^launches' "$output/launches-$(file_of "$name").json"
   done
+fi
+
+# ---- captures of a masked-language model: the largest logits alone leave the device
+
+if wanted masked; then
+  say "captures of a masked-language model"
+  if [ -z "$model" ] || [ "${#data[@]}" -eq 0 ]; then
+    skip masked "needs --model with its weights, and --data"
+  else
+    # As many rows as a second or a few take.
+    name=$(basename "${data[0]}" .gz)
+    gzip -cdf "${data[0]}" | head -n "$([ -n "$rehearsal" ] && echo 65 || echo 1025)" > "$work/some-$name"
+    if try masked-teacher 90 "$distill" finetune --task masked-lm --model "$model" --data "$work/some-$name" --max-steps 4 \
+      --device "$device" --output "$work/masked-teacher" --overwrite --json; then
+      # In the passes that the memory of the logits allows, and in those of before.
+      for tokens in 16384 512; do
+        try "masked-$tokens" 90 "$distill" cache --task masked-lm --teacher "$work/masked-teacher" --data "$work/some-$name" \
+          --top-k 64 --batch-tokens "$tokens" --device "$device" --output "$work/masked-$tokens" --overwrite --force --json
+      done
+    fi
+  fi
 fi
 
 # ---- loss curves
@@ -266,14 +334,15 @@ if wanted curves; then
       curve_line=$(awk -v a="${accuracies[0]}" -v b="${accuracies[1]}" -v c="${accuracies[2]}" \
         -v x="${last[0]}" -v y="${last[1]}" -v z="${last[2]}" 'BEGIN {
           printf "CPU f32 %.4f, GPU f32 %.4f, GPU bf16 %.4f; last loss %.4f, %.4f, %.4f", a, b, c, x, y, z }')
+      echo "$curve_line" > "$output/curves.line"
       echo "validation accuracy $curve_line"
       # Two standard errors of an accuracy near 0.9 on 1,000 rows.
       if awk -v a="${accuracies[0]}" -v b="${accuracies[1]}" -v c="${accuracies[2]}" 'BEGIN {
           if (a == "" || b == "" || c == "") exit 1
           if ((a - b) ^ 2 > 0.0004 || (a - c) ^ 2 > 0.0004) exit 1 }'; then
-        echo passed > "$output/curves.status"
+        conclude curves passed
       else
-        echo "FAILED: accuracies further apart than 0.02, or missing" > "$output/curves.status"
+        conclude curves "FAILED: accuracies further apart than 0.02, or missing"
       fi
     else
       skip curves "no teacher or no cache to learn from"
@@ -294,11 +363,13 @@ fi
 if wanted peers; then
   say "speeds of PyTorch"
   if ! "$python" -c 'import torch, transformers, tokenizers; print("torch", torch.__version__)' 2> "$output/python.log"; then
-    for entry in "${cases[@]}"; do skip "peer-$(file_of "${entry%%|*}")" "no python3 with torch, transformers and tokenizers"; done
+    for entry in "${cases[@]}"; do
+      [[ $entry == *'||' ]] || skip "peer-$(file_of "${entry%%|*}")" "no python3 with torch, transformers and tokenizers"
+    done
   else
     for entry in "${cases[@]}"; do
       IFS='|' read -r name what sizes set modes _ <<< "$entry"
-      wanted_case "$name" || continue
+      wanted_case "$name" && [ -n "$modes" ] || continue
       shared "$sizes" "$set" || { skip "peer-$(file_of "$name")" "$reason"; continue; }
       [ -n "$quick$rehearsal" ] && modes=eager
       kind=(--device cuda); [ "$device" = cpu ] && kind=(--device cpu --precision f32)
@@ -367,10 +438,11 @@ for status in "$output"/*.status; do
     skipped*) [[ $name == peer-* ]] || printf '%-34s %s\n' "$name" "$(cat "$status")" ;;
   esac
 done
-printf '%-28s %10s %7s  %s\n' "rows a second" ours ceiling "PyTorch: rows a second, ratio (goal)"
+printf '%-40s %10s %7s  %s\n' "rows a second" ours ceiling "PyTorch: rows a second, ratio (goal)"
 for entry in "${cases[@]}"; do
   IFS='|' read -r name _ _ _ modes goals <<< "$entry"
-  wanted_case "$name" || continue
+  # What an earlier call has left stays.
+  wanted_case "$name" || [ -e "$output/ours-$(file_of "$name").json" ] || continue
   ours=$(field samples_per_second "$output/ours-$(file_of "$name").json")
   line='' goals=($goals) number=0
   for mode in $modes; do
@@ -388,10 +460,15 @@ for entry in "${cases[@]}"; do
     line+=$(printf 'eager %.0f, %s' "$eager" "$(divide "$ours" "$eager")")
   fi
   share=$(field gemm_share "$output/ours-$(file_of "$name").json")
-  printf '%-28s %10s %7s  %s\n' "$name" "$(awk -v n="$ours" 'BEGIN { if (n != "") printf "%.0f", n; else printf "-" }')" \
+  printf '%-40s %10s %7s  %s\n' "$name" "$(awk -v n="$ours" 'BEGIN { if (n != "") printf "%.0f", n; else printf "-" }')" \
     "$(awk -v n="$share" 'BEGIN { if (n != "") printf "%.0f %%", 100 * n; else printf "-" }')" "${line%; }"
 done
-[ -z "${curve_line:-}" ] || echo "curves: validation accuracy $curve_line"
+for tokens in 16384 512; do
+  rate=$(field rows_per_second "$output/masked-$tokens.json")
+  [ -z "$rate" ] || printf '%-40s %10.0f\n' "capture masked-lm, $tokens tokens" "$rate"
+done
+[ ! -e "$output/curves.line" ] || echo "curves: validation accuracy $(cat "$output/curves.line")"
+[ "$call" -eq 1 ] || { echo "calls:"; grep '^call ' "$calls" | sed 's/^/  /'; }
 echo "$passed passed, $failed failed, in $SECONDS s; details in $target/verify-gpu.tar.gz"
 # Nothing checked is nothing passed.
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

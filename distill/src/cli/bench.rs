@@ -12,7 +12,7 @@ use super::values::{STORED_DTYPES, at_least_one, number, one_of, stored_name};
 use crate::device::DeviceChoice;
 use crate::jobs::bench::cache::CacheBench;
 use crate::jobs::bench::kernels::KernelsBench;
-use crate::jobs::bench::{Budget, CaptureBench, Measurement, RowsAsked, Shape, TrainBench};
+use crate::jobs::bench::{Budget, CaptureBench, Measurement, RowsAsked, Shape, TrainBench, TrainSettings};
 use crate::jobs::capture::StoredForm;
 use crate::recipe::{ABOVE_ZERO, PROBABILITY, StudentFamily};
 
@@ -117,6 +117,12 @@ pub(crate) struct BenchTrainArgs {
     /// Also time the student with a pruned vocabulary
     #[arg(long, requires = "data", help_heading = "Model")]
     pub(crate) prune_vocabulary: bool,
+    /// Compute each layer's values again in the backward pass, as `distill train --recompute`
+    #[arg(long, help_heading = "Training")]
+    pub(crate) recompute: bool,
+    /// Keep a moving average of the weights, as `distill train --ema-decay`
+    #[arg(long, value_name = "DECAY", value_parser = number(PROBABILITY), help_heading = "Training")]
+    pub(crate) ema_decay: Option<f64>,
     #[command(flatten)]
     pub(crate) rows: RowsArgs,
     #[command(flatten)]
@@ -131,6 +137,7 @@ impl From<BenchTrainArgs> for TrainBench {
             shape: args.shape.into(),
             dropout: args.dropout,
             prune_vocabulary: args.prune_vocabulary,
+            settings: TrainSettings { recompute: args.recompute, ema_decay: args.ema_decay },
             rows: args.rows.into(),
             measurement: args.measurement.into(),
             hub: args.hub.into(),

@@ -33,7 +33,7 @@ use crate::tasks::{Questions, Targets, Task, single_label};
 use crate::training::step::{Examples, Learner};
 pub(crate) use clock::Budget;
 use report::{Case, Data, GemmFigures};
-pub(crate) use report::{GemmReport, Report};
+pub(crate) use report::{GemmReport, Report, TrainSettings};
 use rows::Rows;
 pub(crate) use rows::RowsAsked;
 pub(crate) use subject::Shape;
@@ -62,6 +62,7 @@ pub(crate) struct TrainBench {
     pub(crate) dropout: f64,
     /// Whether to time a student with a pruned vocabulary as well.
     pub(crate) prune_vocabulary: bool,
+    pub(crate) settings: TrainSettings,
     pub(crate) rows: RowsAsked,
     pub(crate) measurement: Measurement,
     pub(crate) hub: HubOptions,
@@ -109,6 +110,7 @@ pub(crate) fn train(args: &TrainBench, compute: &Compute) -> anyhow::Result<Repo
     let batch_tokens = batch_tokens(&args.measurement, compute, &rows);
     let batch_rows = args.rows.batch_rows;
     let mut bench = Bench::start("train", &args.measurement, compute, &subject, &rows, Some(batch_rows), batch_tokens)?;
+    bench.report.settings = Some(args.settings);
     train_case(&mut bench, "full", compute, &subject, &rows, args)?;
     if args.prune_vocabulary {
         let subject = subject.prune(&rows.encodings)?;
@@ -130,6 +132,7 @@ fn train_case(
     let seed = args.measurement.seed;
     let (config, parameters) = subject.build(rows.classes, &args.hub, seed)?;
     let mut student = Model::on(compute, config, parameters)?;
+    student.recompute(args.settings.recompute.then_some(1));
     let sampler = Sampler::new(rows.encodings.lengths(), seed, args.rows.batch_rows, bench.report.data.batch_tokens)?;
     let objective = Objective::new(&single_label::TERMS_WITH_TEACHER, &[], &[])?;
     let said = rows.teacher_logits(seed);
@@ -147,7 +150,12 @@ fn train_case(
         hidden_states: None,
         views: 1,
     };
-    let optimizer = AdamW::new(student.parameters().layout().clone(), WEIGHT_DECAY);
+    let weights = student.parameters();
+    let optimizer = AdamW::new(weights.layout().clone(), WEIGHT_DECAY);
+    let optimizer = match args.settings.ema_decay {
+        Some(decay) => optimizer.with_average(decay, weights.flat().to_vec()),
+        None => optimizer,
+    };
     let mut learner = Learner::new(&mut student, &objective, optimizer, Clip::Norm(MAX_GRADIENT_NORM), true)?;
     let (mut step, mut loss) = (0, None);
     let steps = sampler.steps_per_epoch();
@@ -217,6 +225,7 @@ impl Bench {
                 batch_tokens,
             },
             gemm: GemmFigures::measure(compute, &subject.encoder)?,
+            settings: None,
             cases: Vec::new(),
             process_peak_memory_bytes: None,
             writing: None,

@@ -20,6 +20,9 @@ pub(crate) struct Report {
     pub(super) seed: u64,
     pub(super) data: Data,
     pub(super) gemm: GemmFigures,
+    /// Of a training; absent in capture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) settings: Option<TrainSettings>,
     /// One a model: the full one, and the one with a pruned vocabulary if asked for.
     pub(super) cases: Vec<Case>,
     /// The most memory that this process ever took, preparations included.
@@ -27,6 +30,15 @@ pub(crate) struct Report {
     /// What writing a cache adds to a capture, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) writing: Option<Overhead>,
+}
+
+/// Settings of a training that change what a step does.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct TrainSettings {
+    /// Whether values of each layer are computed again in the backward pass.
+    pub(crate) recompute: bool,
+    /// The decay of the weights' moving average; none is kept without.
+    pub(crate) ema_decay: Option<f64>,
 }
 
 /// The rows of one pass.
