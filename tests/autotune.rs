@@ -5,8 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::emulated::{build_once, library};
-use crate::support::{Finished, Workplace, repository};
+use crate::gpu::driver;
+use crate::support::{Finished, Workplace};
 
 /// As many texts as a step has rows: all steps have products of the same shapes, so a stop after the first has met them.
 fn data() -> String {
@@ -18,16 +18,6 @@ fn data() -> String {
 
 const TRAIN: &str = "train --teacher teacher --data rows.tsv --validation rows.tsv --weight-soft 0 --num-layers 1 \
                      --batch-rows 16 --precision f32 --device cuda:0 --seed 1";
-
-/// The folder with the emulated driver and cuBLASLt; none, with a word why, where there is no C++ compiler.
-fn driver() -> Option<PathBuf> {
-    let nn = repository().join("student/nn");
-    let kernels = library(&nn)?;
-    let folder = kernels.with_extension("driver");
-    std::fs::create_dir_all(&folder).expect("a folder for the libraries");
-    build_once(&folder.join("libcuda.so"), &nn.join("cuda/emulation/driver/build.sh"), &[&folder, &kernels]);
-    Some(folder)
-}
 
 /// A training where the algorithm with this number is the fastest.
 fn command(place: &Workplace, driver: &PathBuf, fastest: usize, flags: &str) -> Command {

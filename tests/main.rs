@@ -42,6 +42,7 @@ mod resume; // a stop at any moment, and going on to the same bytes
 mod bench; // figures of `bench` fit together; how fast anything is, no test says
 mod bench_kernels; // a fault in one part of a GPU's checks leaves the others
 mod estimate; // memory and time, told before they are taken
+mod gpu; // what is said and refused on a GPU
 mod help;
 mod look; // event files, traces and plots of a run // `--help`, word for word
 

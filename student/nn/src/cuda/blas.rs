@@ -30,7 +30,7 @@ pub(super) struct Blas {
     /// With the number of tokens rounded up, and as it is where the rounded one's algorithm refuses it. Nothing where the
     /// library knows no algorithm.
     plans: HashMap<Shape, Result<Plan, Status>>,
-    /// Refused shapes, rounded, that a person has been told of.
+    /// Refused shapes, rounded and [anywhere](Shape::anywhere), that a person has been told of.
     named: HashSet<Shape>,
     /// None where the library's first algorithm is taken.
     tuning: Option<Tuning>,
@@ -155,9 +155,9 @@ impl Blas {
         self.run(shape, matmul, Attempt::Each)
     }
 
-    /// Tells a person, once for shapes that round to the same, that the library refuses this one and what is done instead.
+    /// Tells a person, once for shapes that round to the same wherever they stand, that the library refuses this one and what is done instead.
     pub(super) fn name_once(&mut self, matmul: &Matmul, refusal: Status, instead: &str) {
-        if self.named.insert(Shape::of(matmul).rounded()) {
+        if self.named.insert(Shape::of(matmul).rounded().anywhere()) {
             let bias = if matmul.bias.is_some() { " with a bias" } else { "" };
             let release = self.library.release();
             tracing::warn!("cuBLASLt {release} refuses the product {matmul}{bias} ({refusal}): {instead}");
@@ -250,6 +250,15 @@ impl Shape {
     /// What an algorithm is chosen for: the library is not told whether its product is added to anything.
     fn overwriting(self) -> Self {
         Self(Matmul { accumulate: false, ..self.0 })
+    }
+
+    /// Of no address: what it is called without.
+    fn anywhere(mut self) -> Self {
+        let Matmul { a, b, c, bias, accumulate, .. } = &mut self.0;
+        [a, b, c].into_iter().for_each(|matrix| matrix.at = Ptr::NULL);
+        *bias = bias.map(|_| Ptr::NULL);
+        *accumulate = false;
+        self
     }
 
     /// The number of tokens rounded up to one of eight to sixteen steps between powers of two. Tokens are the rows of the
@@ -438,6 +447,9 @@ mod tests {
         assert_eq!(Shape(gradient).rounded().to_string(), name);
         let all = Matmul { bias: Some(Ptr(16)), tf32: true, ..gradient };
         assert_eq!(Shape(all).rounded().to_string(), format!("{name}, with a bias at one of 16, in tf32"));
+        let elsewhere = Matmul { a: Matrix { at: Ptr(64), ..gradient.a }, bias: Some(Ptr(256)), ..all };
+        assert!(Shape(elsewhere) != Shape(all) && Shape(elsewhere).anywhere() == Shape(all).anywhere());
+        assert!(Shape(all).anywhere() != Shape(gradient).anywhere());
         // A step's first product overwrites and others add, by the same algorithm.
         let added = Shape(Matmul { accumulate: true, ..gradient });
         assert!(added != Shape(gradient) && added.overwriting() == Shape(gradient));

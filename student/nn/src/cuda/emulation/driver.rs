@@ -28,6 +28,8 @@ use crate::{
 const MODES: [&str; 2] = ["", "eager,no-pool,other-sizes-refused,first-refused,misaligned-bias"];
 /// No product is cuBLASLt's.
 const NO_PRODUCTS: &str = "no-algorithm";
+/// cuBLASLt adds no bias: a kernel does, behind its product.
+const NO_BIAS: &str = "no-bias,trace";
 
 #[test]
 fn every_check_passes_over_the_driver_as_late_as_allowed_and_no_kernel_has_a_race() {
@@ -58,14 +60,18 @@ fn a_training_and_a_capture_over_the_driver_are_the_emulated_device_s() {
     let Some(device) = super::device() else { return };
     for (precision, task, limit) in [(Precision::F32, "train-f32", F32), (Precision::Bf16, "train-bf16", BF16)] {
         let expected = train_and_capture(&device, precision).expect("no launch fails");
-        let [late, early, alone] = [MODES[0], MODES[1], NO_PRODUCTS].map(|mode| {
+        let [late, early, alone, biased] = [MODES[0], MODES[1], NO_PRODUCTS, NO_BIAS].map(|mode| {
             let outcome = run(mode, task).expect("a compiler, as for the emulated device");
             outcome.assert_clean();
             outcome
         });
         assert_eq!(late.result, early.result, "{task}: when work runs changes what it computes");
         assert!(early.counted("products") > 0 && alone.counted("products") == 0);
-        for outcome in [late, alone] {
+        // No product is computed twice for it.
+        assert!(biased.counted("products") == early.counted("products"));
+        let add_bias = if precision == Precision::F32 { "add_bias_f32" } else { "add_bias_bf16" };
+        assert!(biased.counted(add_bias) > 0);
+        for outcome in [late, alone, biased] {
             for ((what, ours), theirs) in PARTS.iter().zip(&outcome.result).zip(&expected) {
                 let distance = distance(ours, theirs);
                 assert!(distance <= limit, "{task}, {what}: {distance:e} from the emulated device's, over {limit:e}");
