@@ -100,6 +100,58 @@ fn a_fault_in_one_part_leaves_the_table_of_all_others() {
 }
 
 #[test]
+fn faults_in_three_parts_leave_each_what_it_had_and_the_fourth_its_table() {
+    let faults = "norm_backward_bf16=3,attention_backward_query_f32=a,add_bias_bf16=2";
+    let Some(done) = check("norm,attention,products,loss", faults, "--json") else { return };
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    let report: Value = serde_json::from_str(&done.stdout).expect("JSON");
+    let (norm, checks, failed) = part(&report, "norm");
+    let ended = norm["ended"].as_str().expect("why");
+    assert!(checks > 100 && failed == 0 && ended.contains("for good"), "{norm}");
+    assert!(report["kernels"]["norm_backward (f32): d_x"]["shapes"].as_u64() > Some(5), "{}", report["kernels"]);
+    let (attention, ..) = part(&report, "attention");
+    assert!(attention["ended"].as_str().is_some_and(|why| why.contains("signal 6")), "{attention}");
+    let (products, checks, failed) = part(&report, "products");
+    assert!(failed > 0 && failed < checks / 4 && products["ended"].is_null(), "{products}");
+    let (loss, checks, failed) = part(&report, "loss");
+    assert!(checks > 30 && failed == 0 && loss["ended"].is_null(), "{loss}");
+    assert!(done.stderr.ends_with("and these parts ended early: norm, attention\n"), "{}", done.stderr);
+}
+
+#[test]
+fn a_gpu_that_the_engine_loses_is_there_for_the_next_part() {
+    let Some(done) = check("products,engine,loss", "adamw_marked=3", "--json") else { return };
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    let report: Value = serde_json::from_str(&done.stdout).expect("JSON");
+    let (engine, checks, failed) = part(&report, "engine");
+    let ended = engine["ended"].as_str().expect("why");
+    assert!(ended.contains("for good") && ended.contains("engine gradients (f32)"), "{ended}");
+    // Of the first model, before its step.
+    assert_eq!((checks, failed), (2, 0), "{engine}");
+    for name in ["products", "loss"] {
+        let (part, checks, failed) = part(&report, name);
+        assert!(checks > 30 && failed == 0 && part["ended"].is_null(), "{part}");
+    }
+}
+
+#[test]
+fn an_illegal_access_on_a_driver_ends_its_part_alone() {
+    let Some(driver) = crate::gpu::driver() else { return };
+    let place = Workplace::new();
+    let line = "bench kernels --only activation,loss --json";
+    let mut command = place.command(line);
+    command.env("LD_LIBRARY_PATH", driver).env("EMULATED_GPU", "fault=activation_backward_bf16");
+    let done = Finished::of(line, command.output().expect("runs"));
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    let report: Value = serde_json::from_str(&done.stdout).expect("JSON");
+    let (activation, checks, failed) = part(&report, "activation");
+    let ended = activation["ended"].as_str().expect("why");
+    assert!(checks > 30 && failed == 0 && ended.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{activation}");
+    let (loss, checks, failed) = part(&report, "loss");
+    assert!(checks > 30 && failed == 0 && loss["ended"].is_null(), "{loss}");
+}
+
+#[test]
 fn a_kernel_that_hangs_ends_its_part_alone() {
     let Some(done) = check("optimizer,loss", "adamw=h", "--json --limit 15") else { return };
     assert_eq!(done.code, Some(1), "{}", done.stderr);
