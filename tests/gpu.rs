@@ -2,6 +2,7 @@
 //! refuses and of rows that are slow, and the defaults there.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -104,4 +105,57 @@ fn a_pass_has_more_tokens_on_a_gpu_by_default() {
     };
     assert_eq!(batch_tokens(on_gpu(&place, &driver, "", line)), Some(16_384));
     assert_eq!(batch_tokens(place.run(&format!("{line} --device cpu"))), Some(4096));
+}
+
+/// Runs `verify_gpu.sh` with tiny sizes on the emulated GPU.
+fn verify(place: &Workplace, driver: &Path, program: &str, flags: &str) -> Finished {
+    let script = repository().join("tests/scripts/verify_gpu.sh");
+    let line = format!("{} --distill {program} --rehearsal --output out {flags}", script.display());
+    let mut command = Command::new("bash");
+    command.args(line.split_whitespace()).current_dir(place.path("")).env("LD_LIBRARY_PATH", driver);
+    Finished::of(&line, command.output().expect("runs"))
+}
+
+#[test]
+fn the_script_for_a_real_gpu_keeps_what_earlier_calls_found_and_names_a_crash() {
+    let script = repository().join("tests/scripts/verify_gpu.sh");
+    assert!(Command::new("bash").arg("-n").arg(script).status().is_ok_and(|status| status.success()));
+    let Some(driver) = driver() else { return };
+    let place = Workplace::new();
+    let program = env!("CARGO_BIN_EXE_distill");
+    let first = verify(&place, &driver, program, "--parts bench --cases train-6x768-32x128-autotune");
+    first.succeeded();
+    assert!(first.stdout.contains("1 passed, 0 failed"), "{}", first.stdout);
+
+    // A program that a signal ends, where it is asked for launches.
+    let crashing = format!("#!/bin/sh\ncase \"$*\" in *--launches*) kill -SEGV $$;; esac\nexec {program} \"$@\"\n");
+    place.write("crashing", crashing);
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(place.path("crashing"), permissions).expect("its own file");
+    let done = verify(&place, &driver, "./crashing", "--parts launches --cases train-6x768-32x128 --keep");
+    assert_eq!(done.code, Some(1), "{}{}", done.stdout, done.stderr);
+    let failed = "launches-train-6x768-32x128";
+    let named =
+        done.stdout.lines().any(|line| line.starts_with(failed) && line.ends_with("FAILED: crashed by signal 11"));
+    assert!(named && done.stdout.contains("1 passed, 1 failed"), "{}", done.stdout);
+    let row = |name: &str| {
+        let mut rows = done.stdout.lines().filter_map(|line| line.strip_prefix(name));
+        rows.next_back().and_then(|row| row.split_whitespace().next()?.parse::<f64>().ok())
+    };
+    assert!(row("train 6x768 32x128 autotune  ") > Some(0.0), "{}", done.stdout);
+
+    let archive = place.path("out/verify-gpu.tar.gz");
+    let unpacked = Command::new("tar").arg("-xzf").arg(archive).current_dir(place.path("")).status();
+    assert!(unpacked.is_ok_and(|status| status.success()));
+    // It was run once more, with launches that are waited for.
+    assert!(place.path(&format!("{failed}.again.log")).exists());
+    let calls = place.read("calls.txt");
+    let found: Vec<&str> = calls.lines().filter(|line| line.starts_with("call ")).map(|line| &line[..6]).collect();
+    assert_eq!(found, ["call 1", "call 2"]);
+    assert!(
+        calls.contains("  ours-train-6x768-32x128-autotune: passed\n") && calls.contains("crashed by signal 11"),
+        "{calls}"
+    );
+    let machines = place.read("machine.txt");
+    assert!(machines.contains("call 1\n") && machines.contains("call 2\n"), "{machines}");
 }
