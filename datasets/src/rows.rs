@@ -9,6 +9,7 @@ mod columns;
 mod header;
 mod jsonl;
 mod lines;
+mod objects;
 mod parquet;
 mod quoted;
 mod rest;
@@ -17,7 +18,7 @@ mod text;
 mod unquoted;
 
 pub use columns::{Columns, LabelColumn, Quotes};
-pub use jsonl::Objects;
+pub use objects::Objects;
 pub use rest::{Cell, Rest};
 pub use row::Row;
 
@@ -171,10 +172,27 @@ impl Stream {
                 Quotes::None => unquoted::read(file, reader, separator, columns, sink),
                 Quotes::Csv => quoted::read(file, reader, separator as u8, columns, sink),
             },
-            Kind::Json => jsonl::read(file, reader, columns, sink),
+            Kind::Json => {
+                let begins = begins_array(reader).map_err(|cause| Error::Read { file: file.to_owned(), cause });
+                let (array, reader) = begins?;
+                match array {
+                    true => array::read(file, reader, columns, sink),
+                    false => jsonl::read(file, reader, columns, sink),
+                }
+            }
             Kind::Text => text::read(file, reader, columns, sink),
         }
     }
+}
+
+/// Whether the first thing in a file is the bracket of an array; with the file from its beginning.
+fn begins_array(mut reader: impl BufRead) -> io::Result<(bool, impl BufRead)> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while head.last().is_none_or(u8::is_ascii_whitespace) && reader.read(&mut byte)? == 1 {
+        head.extend(byte);
+    }
+    Ok((head.last() == Some(&b'['), Cursor::new(head).chain(reader)))
 }
 
 fn without_byte_order_mark(mut reader: impl BufRead) -> io::Result<impl BufRead> {

@@ -1,7 +1,7 @@
 //! A JSON array of objects, read one object at a time.
 
 use super::columns::Columns;
-use super::jsonl::Objects;
+use super::objects::Objects;
 use super::rest::Rest;
 use super::row::{GuessedLabel, Sink};
 use crate::Error;

@@ -1,20 +1,16 @@
-//! JSON lines, one object a line, and JSON arrays of objects. Other keys than the columns asked for are left alone.
+//! JSON lines: one object a line.
 
-use super::array;
-use super::columns::{Columns, LabelColumn};
+use super::columns::Columns;
 use super::lines::Lines;
+use super::objects::Objects;
 use super::rest::Rest;
-use super::row::{GuessedLabel, Row, Sink};
+use super::row::{GuessedLabel, Sink};
 use crate::Error;
 use serde_json::{Map, Value};
-use std::io::{self, BufRead};
+use std::io::BufRead;
 use std::ops::ControlFlow;
 
 pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<GuessedLabel, Error> {
-    let mut reader = reader;
-    if begins_array(&mut reader).map_err(|cause| Error::Read { file: file.to_owned(), cause })? {
-        return array::read(file, reader, columns, sink);
-    }
     let mut lines = Lines::new(file, reader);
     let mut objects = Objects::new(file, columns);
     while let Some(line) = lines.next()? {
@@ -34,55 +30,6 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Si
     objects.finish()
 }
 
-/// Whether the first thing in a file is the bracket of an array.
-fn begins_array(reader: &mut impl BufRead) -> io::Result<bool> {
-    let first = reader.fill_buf()?.iter().find(|byte| !byte.is_ascii_whitespace());
-    Ok(first == Some(&b'['))
-}
-
-/// Rows from objects, one after another: those of JSON Lines, and of other formats whose rows are read as such.
-pub struct Objects<'a> {
-    file: &'a str,
-    columns: &'a Columns,
-    named: NamedColumns<'a>,
-    guessed: GuessedLabel,
-}
-
-impl<'a> Objects<'a> {
-    /// No rows yet; `file` is its name in messages.
-    pub fn new(file: &'a str, columns: &'a Columns) -> Self {
-        Self { file, columns, named: NamedColumns::new(columns), guessed: None }
-    }
-
-    /// Takes the row of this line out of an object, and leaves its other keys there.
-    ///
-    /// # Errors
-    /// A missing text or a value of the wrong type; the message names file and line.
-    pub fn take(&mut self, line: usize, object: &mut Map<String, Value>) -> Result<Row, Error> {
-        self.named.see(object);
-        let mut taken = Object { file: self.file, line, columns: self.columns, object };
-        let label_column = taken.label_column()?;
-        if self.guessed.is_none() {
-            self.guessed = label_column.clone().filter(|name| self.columns.label.is_guess(name));
-        }
-        taken.row(label_column)
-    }
-
-    /// The name of the label column so far, where nobody asked for it.
-    pub(super) fn guessed(self) -> GuessedLabel {
-        self.guessed
-    }
-
-    /// After the last row: the name of the label column, where nobody asked for it and it is not called `label`.
-    ///
-    /// # Errors
-    /// A named pair or label column that no row has, or no rows at all.
-    pub fn finish(self) -> Result<Option<String>, Error> {
-        self.named.check(self.file)?;
-        Ok(self.guessed)
-    }
-}
-
 /// What is wrong with a line. NaN and Infinity are named: Python writes them, and no other reader takes them.
 fn explained(line: &str, error: &serde_json::Error) -> String {
     // Behind a sign the column is one further.
@@ -94,104 +41,5 @@ fn explained(line: &str, error: &serde_json::Error) -> String {
     match found {
         Some(word) => format!("{word} at column {} is no JSON; null stands for what is missing", error.column()),
         None => error.to_string(),
-    }
-}
-
-struct Object<'a> {
-    file: &'a str,
-    line: usize,
-    columns: &'a Columns,
-    object: &'a mut Map<String, Value>,
-}
-
-impl Object<'_> {
-    fn row(&mut self, label_column: Option<String>) -> Result<Row, Error> {
-        let columns = self.columns;
-        let text_column = columns.text.as_deref().unwrap_or("text");
-        if !self.object.contains_key(text_column) {
-            return Err(Error::NoColumn {
-                file: format!("{}, line {}", self.file, self.line),
-                column: text_column.to_owned(),
-                found: self.object.keys().cloned().collect(),
-            });
-        }
-        let text = self.string(text_column)?.filter(|text| !text.trim().is_empty()).ok_or_else(|| {
-            Error::MissingText { file: self.file.to_owned(), line: self.line, column: text_column.to_owned() }
-        })?;
-        let text_b = self.string(columns.pair.as_deref().unwrap_or("text_b"))?.filter(|text| !text.is_empty());
-        let label = label_column.map(|column| self.label(&column)).transpose()?.flatten();
-        Ok(Row { text, text_b, label, line: self.line })
-    }
-
-    /// Takes a string out of the object; `null` and no such key are `None`.
-    fn string(&mut self, column: &str) -> Result<Option<String>, Error> {
-        match self.object.shift_remove(column) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => Err(self.wrong_type(column, &other, "a string")),
-        }
-    }
-
-    /// The key that the label stands under.
-    fn label_column(&self) -> Result<Option<String>, Error> {
-        let place = || format!("{}, line {}", self.file, self.line);
-        let position = self.columns.label.find(place, self.object.keys().map(String::as_str))?;
-        Ok(position.and_then(|position| self.object.keys().nth(position)).cloned())
-    }
-
-    /// The label as a table would spell it.
-    fn label(&mut self, column: &str) -> Result<Option<String>, Error> {
-        match self.object.shift_remove(column) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(name)) => Ok(self.columns.label(&name)),
-            Some(Value::Number(number)) => Ok(self.columns.label(&number.to_string())),
-            // As Python writes it into a table.
-            Some(Value::Bool(truth)) => Ok(self.columns.label(if truth { "True" } else { "False" })),
-            Some(other) => {
-                Err(self.wrong_type(column, &other, "a string, a number, a truth value, or null for no label"))
-            }
-        }
-    }
-
-    fn wrong_type(&self, column: &str, value: &Value, expected: &'static str) -> Error {
-        let found = match value {
-            Value::Null => "null".to_owned(),
-            Value::Bool(value) => format!("the truth value {value}"),
-            Value::Number(number) => format!("the number {number}"),
-            Value::String(_) => "a string".to_owned(),
-            Value::Array(_) => "a list".to_owned(),
-            Value::Object(_) => "an object".to_owned(),
-        };
-        Error::WrongType { file: self.file.to_owned(), line: self.line, column: column.to_owned(), found, expected }
-    }
-}
-
-/// A pair or label column that the user named must be somewhere in the file; one row may lack it.
-struct NamedColumns<'a> {
-    missing: Vec<&'a str>,
-    first_keys: Option<Vec<String>>,
-}
-
-impl<'a> NamedColumns<'a> {
-    fn new(columns: &'a Columns) -> Self {
-        let label = match &columns.label {
-            LabelColumn::Named(name) => Some(name.as_str()),
-            LabelColumn::Usual | LabelColumn::Ignored => None,
-        };
-        let missing = columns.pair.as_deref().into_iter().chain(label).collect();
-        Self { missing, first_keys: None }
-    }
-
-    fn see(&mut self, object: &Map<String, Value>) {
-        self.first_keys.get_or_insert_with(|| object.keys().cloned().collect());
-        self.missing.retain(|column| !object.contains_key(*column));
-    }
-
-    fn check(self, file: &str) -> Result<(), Error> {
-        let found = self.first_keys.ok_or_else(|| Error::NoRows { file: file.to_owned() })?;
-        match self.missing.first() {
-            Some(column) => Err(Error::NoColumn { file: file.to_owned(), column: (*column).to_owned(), found }),
-            None => Ok(()),
-        }
     }
 }

@@ -7,7 +7,7 @@ use parquet::record::Field;
 use serde_json::{Map, Number, Value};
 
 use super::columns::Columns;
-use super::jsonl::Objects;
+use super::objects::Objects;
 use super::rest::Rest;
 use super::row::{GuessedLabel, Sink};
 use crate::Error;

@@ -476,7 +476,7 @@ fn another_separator_is_guessed_where_one_column_looks_like_several() {
 #[test]
 fn a_json_array_is_read_as_its_objects_on_lines() {
     let lines = "{\"text\":\"a\",\"label\":1,\"n\":[2]}\n{\"label\":null,\"text\":\"b\"}\n";
-    let array = " \n[\n {\"text\": \"a\",\n  \"label\": 1, \"n\": [2]},\n {\"label\": null, \"text\": \"b\"}\n]\n";
+    let array = "  \n \n[\n {\"text\": \"a\",\n  \"label\": 1, \"n\": [2]},\n {\"label\": null, \"text\": \"b\"}\n]\n";
     let read = |text: &str| parse_rows("rows.json", text.as_bytes(), &Columns::default());
     let (expected, found) = (read(lines).expect("lines"), read(array).expect("an array"));
     assert_eq!(found, expected);
