@@ -87,9 +87,10 @@ fn parquet(rows: &[(String, String)]) -> Vec<u8> {
     let schema = Arc::new(parse_message_type(schema).expect("a schema"));
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).expect("a writer");
     let mut group = writer.next_row_group().expect("a group");
-    let columns: [fn(&(String, String)) -> &str; 2] = [|row| &row.0, |row| &row.1];
-    for of_row in columns {
-        let values: Vec<ByteArray> = rows.iter().map(|row| ByteArray::from(of_row(row))).collect();
+    let (texts, labels): (Vec<&str>, Vec<&str>) =
+        rows.iter().map(|(text, label)| (text.as_str(), label.as_str())).unzip();
+    for cells in [texts, labels] {
+        let values: Vec<ByteArray> = cells.into_iter().map(ByteArray::from).collect();
         let mut column = group.next_column().expect("reads").expect("a column");
         column.typed::<ByteArrayType>().write_batch(&values, None, None).expect("writes");
         column.close().expect("closes");

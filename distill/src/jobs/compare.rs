@@ -186,7 +186,7 @@ impl Comparing<'_> {
         let others = [Some(&all), validation.as_ref(), test];
         let unlabelled = data::read_unlabelled(recipe.data.unlabelled.as_deref(), &columns, &others)?;
         let of_stage = |stage: &StageRecipe| data::read_unlabelled(stage.unlabelled.as_deref(), &columns, &others);
-        let stage_texts = recipe.stages.iter().map(of_stage).collect::<anyhow::Result<_>>()?;
+        let stage_texts = recipe.stages.iter().map(of_stage).collect::<anyhow::Result<Vec<_>>>()?;
         let teacher = self.teacher(recipe)?.config;
         self.staged(recipe, &stage_texts, &teacher.encoder)?;
         let names = LabelNames::new(teacher.labels)?;

@@ -99,7 +99,7 @@ impl Comparing<'_> {
     pub(super) fn staged<'t>(
         &self,
         recipe: &Recipe,
-        texts: &'t Vec<Vec<Row>>,
+        texts: &'t [Vec<Row>],
         teacher: &EncoderConfig,
     ) -> anyhow::Result<Staged<'t>> {
         let student = planned(&recipe.student, Some(teacher), &recipe.student.hub(self.hub))?;
