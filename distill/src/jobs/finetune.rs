@@ -45,7 +45,8 @@ impl Finetuning<'_> {
         let max_length = model.max_length(self.source.columns.max_length)?;
         let weights = teacher::weights_hash(&model.parameters);
         if self.prune_vocabulary {
-            prune(&mut model, &train, max_length)?;
+            // Packed, no text is cut.
+            prune(&mut model, &train, if self.pack { usize::MAX } else { max_length })?;
         }
         let objective = Objective::new(&self.objective, &model.config.labels, &train.labels)?;
         let targets = self.task.targets(&model.tokenizer)?;
