@@ -168,6 +168,10 @@ fn a_head_without_class_names_goes_on_with_its_ids() {
     let [stars, ..] = in_every_format(&place, [1, 2, 3, 4]);
     let done = place.run(&format!("finetune --model teacher --data {stars} --epochs 1 --output stars"));
     assert!(done.stderr.contains("a new classification head for 4 classes starts at random"), "{}", done.stderr);
+    // Those of which the head has one that never occurs are too.
+    let [some, ..] = in_every_format(&place, [0, 1, 1, 3]);
+    place.json(&format!("finetune --model teacher --data {some} --epochs 1 --output some"));
+    assert_eq!(place.read_json("some/config.json")["id2label"], json!({"0": "0", "1": "1", "2": "3"}));
 }
 
 #[test]

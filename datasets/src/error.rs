@@ -62,6 +62,8 @@ pub enum Error {
          --unlabelled-value '{label}', or make it a class by naming all of them with --label-names"
     )]
     MissingLabel { label: String, line: usize },
+    #[error("line {line}: the labels `{label}` and `{other}` differ by spaces alone; spell them alike")]
+    SpacedLabel { label: String, other: String, line: usize },
     #[error(
         "line {line}: the label is {label}, and all labels are numbers: a score is not learned, only classes are; if \
          these are classes, name them with --label-names"

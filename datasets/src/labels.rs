@@ -102,7 +102,11 @@ impl LabelNames {
     fn resolve(&self, label: &str, line: usize) -> Result<u32, Error> {
         let number = whole_number(label);
         let spelled = |number: i64| self.id(&number.to_string()).or_else(|| self.id(&format!("{number}.0")));
-        let named = self.id(label).or_else(|| spelled(number?));
+        let truth = || {
+            let word = ["true", "false"].into_iter().find(|word| label.eq_ignore_ascii_case(word))?;
+            self.names.iter().find(|name| name.eq_ignore_ascii_case(word)).and_then(|name| self.id(name))
+        };
+        let named = self.id(label).or_else(|| spelled(number?)).or_else(truth);
         // Where classes are named by numbers, one that is no name would be mistaken for the id of another class.
         let by_id = || number.and_then(|number| u32::try_from(number).ok()).filter(|_| !self.all_numbers);
         if let Some(id) = named.or_else(by_id).filter(|id| (*id as usize) < self.len()) {
@@ -158,6 +162,19 @@ fn discover(rows: &[Row]) -> Result<LabelNames, Error> {
     if let Some((label, line)) = labelled().find(|(label, _)| is_missing(label)) {
         return Err(Error::MissingLabel { label: label.to_owned(), line });
     }
+    let word = labelled().find(|(label, _)| MISSING_AMONG_NUMBERS.contains(label));
+    if let Some((label, line)) = word
+        && labelled().all(|(label, _)| MISSING_AMONG_NUMBERS.contains(&label) || whole_number(label).is_some())
+    {
+        return Err(Error::MissingLabel { label: label.to_owned(), line });
+    }
+    let mut trimmed: HashMap<&str, &str> = HashMap::new();
+    for (label, line) in labelled() {
+        let other = *trimmed.entry(label.trim()).or_insert(label);
+        if other != label {
+            return Err(Error::SpacedLabel { label: label.to_owned(), other: other.to_owned(), line });
+        }
+    }
     let numbers: Option<BTreeSet<i64>> = labelled().map(|(label, _)| whole_number(label)).collect();
     let names: Vec<String> = match numbers {
         Some(numbers) => numbers.iter().map(i64::to_string).collect(),
@@ -172,6 +189,9 @@ fn discover(rows: &[Row]) -> Result<LabelNames, Error> {
         _ => LabelNames::sorted(names),
     }
 }
+
+/// What stands for a value that is missing where all others are numbers; elsewhere it may be a name.
+const MISSING_AMONG_NUMBERS: [&str; 7] = ["None", "NA", "N/A", "n/a", "#N/A", "null", "NULL"];
 
 /// Whether a label is what pandas and numpy write for a value that is missing.
 fn is_missing(label: &str) -> bool {
@@ -217,6 +237,27 @@ mod tests {
 
     fn refusal(rows: &[Row], known: Option<&LabelNames>) -> String {
         reconcile(rows, known).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_missing_among_numbers_and_names_that_differ_by_spaces_are_refused() {
+        for word in MISSING_AMONG_NUMBERS {
+            let message = refusal(&named(&["1", word, "2"]), None);
+            assert!(message.contains("line 3") && message.contains(&format!("the label is {word}")), "{message}");
+        }
+        let (found, _) = reconcile(&named(&["yes", "no", "None"]), None).unwrap();
+        assert_eq!(found, names(&["None", "no", "yes"]), "a name among names");
+        let message = refusal(&named(&["a", "b", "a "]), None);
+        assert!(message.contains("line 4") && message.contains("`a ` and `a`"), "{message}");
+    }
+
+    #[test]
+    fn truth_is_the_same_in_every_spelling() {
+        let truths = names(&["False", "True"]);
+        let (_, ids) = reconcile(&named(&["true", "FALSE", "True", "False"]), Some(&truths)).unwrap();
+        assert_eq!(ids, [Some(1), Some(0), Some(1), Some(0)]);
+        let (_, ids) = reconcile(&named(&["true", "True"]), Some(&names(&["True", "true"]))).unwrap();
+        assert_eq!(ids, [Some(1), Some(0)], "a name as it stands comes first");
     }
 
     #[test]

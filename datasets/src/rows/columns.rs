@@ -56,14 +56,17 @@ impl Quotes {
 }
 
 impl Columns {
-    /// The label of a cell; an empty one is none.
+    /// The label of a cell; an empty or blank one is none.
     pub(super) fn label(&self, cell: &str) -> Option<String> {
         let same = |value: &str| {
             let (cell, value) = (cell.trim(), value.trim());
             cell == value || whole_number(cell).is_some_and(|number| whole_number(value) == Some(number))
         };
-        let labelled = !cell.is_empty() && !self.unlabelled.as_deref().is_some_and(same);
-        labelled.then(|| cell.to_owned())
+        let trimmed = cell.trim();
+        let labelled = !trimmed.is_empty() && !self.unlabelled.as_deref().is_some_and(same);
+        // A number is the same one with spaces around it.
+        let label = if whole_number(trimmed).is_some() { trimmed } else { cell };
+        labelled.then(|| label.to_owned())
     }
 }
 

@@ -36,6 +36,15 @@ pub(super) fn build(files: &TokenizerFiles<'_>, class: Class, settings: &Setting
 /// The model in the file stays as it is, and so does everything where the class is made for another kind of model.
 fn from_json(json: &[u8], class: Class, settings: &Settings) -> Result<Built, Error> {
     let mut tokenizer = Tokenizer::from_bytes(json).map_err(|reason| bad(TOKENIZER, reason))?;
+    // Drawn anew at each call, it would cut the same text into other pieces. `transformers` 5 leaves it out where it knows the
+    // class.
+    if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
+        && bpe.dropout.is_some()
+    {
+        let mut bpe = bpe.clone();
+        bpe.dropout = None;
+        tokenizer.with_model(bpe);
+    }
     let is_its_own = class.kind() == Some(kind(&tokenizer));
     let mut extra = settings.extra.clone();
     let normalizer = part(&tokenizer.get_normalizer())?;

@@ -265,6 +265,19 @@ fn a_general_tokenizer_is_saved_under_the_general_class_and_nothing_is_copied() 
     assert_eq!(config, expected);
 }
 
+#[test]
+fn merges_are_not_dropped_at_random() {
+    let json = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
+        "post_processor": null, "decoder": null, "added_tokens": [],
+        "model": { "type": "BPE", "dropout": 0.5, "vocab": { "a": 0, "b": 1, "ab": 2 }, "merges": [["a", "b"]] },
+    });
+    let tokenizer = configured(&json, &json!({})).unwrap();
+    // By chance it would be 40 times the same in one of 10^12 runs.
+    assert!((0..40).all(|_| tokens(&tokenizer, "ab") == "ab"));
+    assert!(tokenizer.canonical_json().contains("\"dropout\":null"));
+}
+
 /// Of a configuration beside a `tokenizer.json`, what is read or why not.
 fn configured(json: &Value, config: &Value) -> Result<TextTokenizer, Error> {
     TextTokenizer::from_files(&TokenizerFiles {

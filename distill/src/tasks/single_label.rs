@@ -1,5 +1,7 @@
 //! Classification: which one of several classes a text belongs to.
 
+use std::collections::BTreeSet;
+
 use anyhow::bail;
 use datasets::{Encodings, LabelNames, Row, TokenBatch};
 use nn::hf::HfConfig;
@@ -95,11 +97,13 @@ fn labelled(model: &mut TextModel, source: &Source<'_>) -> anyhow::Result<TaskDa
     Ok(data)
 }
 
-/// Whether the rows' labels are the ids of a head that is there and whose classes have no names, up to the last of them.
+/// Whether the rows' labels are the ids of a head that is there and whose classes have no names: each of them, so that labels
+/// from 1 to 4 are not five classes.
 fn are_ids_of(rows: &[Row], model: &TextModel, own: &LabelNames) -> bool {
     let has_head = model.missing_head.is_empty() && own.are_generic() && !own.are_numbers();
     let labels = datasets::reconcile(rows, Some(own)).map(|(_, labels)| labels);
-    has_head && labels.is_ok_and(|labels| labels.into_iter().flatten().max() == Some(own.len() as u32 - 1))
+    let occurring = labels.map(|labels| labels.into_iter().flatten().collect::<BTreeSet<u32>>());
+    has_head && occurring.is_ok_and(|ids| ids.len() == own.len())
 }
 
 /// Numbers the data's classes as the model does, if they are the same ones by name.
