@@ -98,6 +98,20 @@ fn a_tsv_with_quotes_is_refused_with_the_flag_that_reads_it() {
         assert!(message.contains("--quotes csv"), "{message}");
         parse_rows("a.tsv", text.as_bytes(), &quotes(Quotes::Csv)).unwrap();
     }
+    // A tab and a line break in one cell, each line of which has as many cells as the header.
+    let both = "text\tlabel\nplain\tx\n\"a\tb\nc\"\ty\nplain\tx\n";
+    assert!(refusal("a.tsv", both).starts_with("a.tsv, line 3: a cell stands in quotes"), "{}", refusal("a.tsv", both));
+    assert_eq!(parse_rows("a.tsv", both.as_bytes(), &quotes(Quotes::Csv)).unwrap()[1], row("a\tb\nc", Some("y"), 3));
+    let column = "text\n\"a\nb\"\nc\n";
+    assert!(
+        refusal("a.tsv", column).starts_with("a.tsv, line 2: a cell stands in quotes"),
+        "{}",
+        refusal("a.tsv", column)
+    );
+    // Where another quote closes nowhere, or within a text, they mean nothing.
+    for rest in ["\"open\tx\n", "\"no\" said he\tx\n"] {
+        assert_eq!(parse("a.tsv", &(both.to_owned() + rest)).len(), 5, "{rest}");
+    }
     // Columns that are not read may hold anything.
     assert_eq!(parse("a.tsv", "text\tnote\na\t\"say \"\"hi\"\"\"\n").len(), 1);
 }

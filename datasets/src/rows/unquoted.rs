@@ -31,7 +31,7 @@ pub(super) fn read(
         return Err(quoted(first.number));
     }
     let header = Header::find(file, &names, columns)?;
-    let mut seen = Seen::default();
+    let (mut seen, mut spans) = (Seen::default(), Spans::default());
     while let Some(line) = lines.next()? {
         let cells: Vec<_> = line.text.split(separator).collect();
         let row = header.row(file, line.number, &cells).map_err(|error| match error {
@@ -46,14 +46,61 @@ pub(super) fn read(
             return Err(quoted(line.number));
         }
         seen.see(line.number, header.used(&cells));
+        spans.see(line.number, &cells);
         if let ControlFlow::Break(()) = sink(row, header.rest(&cells)) {
             return Ok(header.guessed_label());
         }
     }
-    if let Some(line) = seen.quoted().filter(|_| suspicious) {
+    if let Some(line) = seen.quoted().or_else(|| spans.quoted()).filter(|_| suspicious) {
         return Err(quoted(line));
     }
     Ok(header.guessed_label())
+}
+
+/// Quotes that open a cell and close it further on, behind separators and line breaks, as RFC 4180 has them. Texts that merely
+/// begin with a quote have others that close nowhere, or in the middle of a cell, and then none of the file means anything.
+#[derive(Default)]
+struct Spans {
+    /// The line on which one has opened that is not closed yet.
+    open: Option<usize>,
+    /// The line of the first that was.
+    first: Option<usize>,
+    /// Whether one was not as the standard has it.
+    broken: bool,
+}
+
+impl Spans {
+    fn see(&mut self, line: usize, cells: &[&str]) {
+        for cell in cells {
+            let inner = match (self.open, cell.strip_prefix('"')) {
+                (Some(_), _) => cell,
+                (None, Some(inner)) => inner,
+                (None, None) => continue,
+            };
+            match (closing(inner), self.open.take()) {
+                (None, open) => self.open = open.or(Some(line)),
+                (Some(""), open) => self.first = self.first.or(open),
+                (Some(_), _) => self.broken = true,
+            }
+        }
+    }
+
+    /// The first line of such a cell, where every quote that opens one closes it.
+    fn quoted(&self) -> Option<usize> {
+        self.first.filter(|_| !self.broken && self.open.is_none())
+    }
+}
+
+/// What stands behind the quote that closes a cell, of which quotes that are doubled are a part.
+fn closing(inner: &str) -> Option<&str> {
+    let mut rest = inner;
+    loop {
+        let (_, behind) = rest.split_once('"')?;
+        match behind.strip_prefix('"') {
+            Some(doubled) => rest = doubled,
+            None => return Some(behind),
+        }
+    }
 }
 
 /// Cells that have been read, by whether they stand in quotes.
