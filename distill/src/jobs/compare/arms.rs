@@ -44,7 +44,6 @@ pub(crate) struct Comparing<'a> {
     pub(crate) compute: &'a Compute,
 }
 
-/// What `compare` prints.
 /// An arm before its trainings.
 pub(super) struct Arm<'a> {
     pub(super) name: String,
