@@ -239,6 +239,18 @@ fn texts_are_packed_into_rows_of_one_length() {
     place.json(&format!("{CAPTURE} --output cache"));
     let cached = live.replace("--live", "--cache cache");
     place.refuses(&format!("{cached} --output none"), &["--pack contradicts --cache", "--live"]);
+    // Pairs are cut one text behind the other, like single ones, and a run that was stopped goes on with the same rows.
+    let pairs: String = place.read("texts.txt").lines().map(|text| format!("{text}\t{text}\n")).collect();
+    place.write("pairs.tsv", format!("text\ttext_b\n{pairs}"));
+    let of_pairs = steps(&format!("{finetune} --pack").replace("texts.txt", "pairs.tsv"), "pairs");
+    assert!((2 * packed - 2..=2 * packed + 2).contains(&of_pairs), "{of_pairs} steps, {packed} of single texts");
+    let long = format!("{live} --epochs 4 --checkpoint-every 3");
+    place.json(&format!("{long} --output whole"));
+    let checkpoint = place.path("parts/checkpoint.safetensors");
+    let killed = place.start(&format!("{long} --output parts")).until(|| checkpoint.exists()).signal("KILL");
+    assert_eq!(killed.code, None);
+    place.json(&format!("{long} --output parts --resume"));
+    assert!(place.read_bytes("whole/model.safetensors") == place.read_bytes("parts/model.safetensors"));
     let of_labels = "finetune --model teacher --data train.tsv --pack --output none";
     place.refuses(of_labels, &["--pack goes with --task masked-lm"]);
 }
@@ -272,6 +284,12 @@ fn what_a_student_of_masked_tokens_cannot_have_is_refused() {
     place.json(&format!("{CAPTURE} --output cache"));
     let train = "train --task masked-lm --teacher mlm --data texts.txt --output student";
     place.refuses(train, &["no --cache is given", "--live runs"]);
+    let alone = train.replace("--teacher mlm ", "");
+    place.refuses(&format!("{alone} --cache cache --layers random"), &["--task masked-lm needs its --teacher"]);
+    place.refuses(
+        &format!("{alone} --cache cache --layers random").replace("--task masked-lm ", ""),
+        &["cache: holds the answers of a masked-language model", "--task masked-lm and --teacher"],
+    );
     place.refuses(
         &format!("{train} --cache cache --mask-probability 0.3"),
         &["--mask-probability 0.3", "masks of 0.15 of the tokens", "capture anew"],

@@ -93,6 +93,17 @@ fn a_training_with_every_term_of_the_loss_goes_on_to_the_same_end() {
 }
 
 #[test]
+fn a_training_of_projections_alone_with_texts_in_turn_goes_on_to_the_same_end() {
+    let place = Workplace::with_cache();
+    place.write_texts(80);
+    let line = LONG.replace("--cache cache", "--unlabelled texts.tsv --unlabelled-rate 0.3")
+        + " --layers random --num-layers 2 --hidden-size 16 --freeze all --keep last --weight-soft 0 --weight-hard 0 \
+           --term hidden_mse,weight=1";
+    interrupted(&place, &line);
+    goes_on_to_the_same_end(&place, &line);
+}
+
+#[test]
 fn a_training_that_was_killed_before_its_first_checkpoint_starts_again() {
     let place = Workplace::with_cache();
     fs::create_dir(place.path("out")).expect("a folder");

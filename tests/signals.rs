@@ -221,6 +221,10 @@ fn texts_without_labels_are_learned_from_and_never_measured_on() {
     let alone = train.replace("--unlabelled texts.txt", "--unlabelled-rate 0.5").replace("trained", "alone");
     let none = place.run(&alone).failure();
     assert!(none.contains("there is none without a label") && none.contains("--unlabelled FILE"), "{none}");
+    // Once ended with a capacity overflow.
+    let often = mixed.replace("--epochs 1", "").replace("--unlabelled-rate 0.5", "--unlabelled-rate 1e12 --overwrite");
+    let often = place.run(&often).failure();
+    assert!(often.contains("--unlabelled-rate 1000000000000: ") && often.contains("more than 100 times"), "{often}");
     assert!(!place.path("alone").exists());
 
     let compared = place.json("compare recipe.toml --seeds 1");
@@ -230,6 +234,44 @@ fn texts_without_labels_are_learned_from_and_never_measured_on() {
     let compared = place.json("compare recipe.toml --seeds 1");
     assert_eq!(compared["arms"][0]["steps"][0].as_u64(), Some(3 * of_epoch));
     assert_eq!(compared["arms"][1]["steps"][0].as_u64(), Some(3 * of_epoch));
+}
+
+/// A text was once learned from twice where it stood in both files, and counted twice among the answers.
+#[test]
+fn a_text_in_two_sources_is_learned_from_once() {
+    let place = Workplace::new();
+    let all = rows(&place.read("train.tsv"));
+    let (labelled, others) = all.split_at(200);
+    let known: BTreeSet<_> = labelled.iter().map(|row| &row.0).collect();
+    let texts: BTreeSet<&String> = others.iter().map(|row| &row.0).filter(|text| !known.contains(text)).collect();
+    let texts: Vec<&str> = texts.into_iter().map(String::as_str).collect();
+    let (of_all, of_first) = (&texts[..60], &texts[40..100]);
+    place.write("labelled.tsv", tsv(labelled));
+    place.write("all.txt", of_all.join("\n") + "\n");
+    place.write("stage.txt", of_first.join("\n") + "\n");
+    let stage = |name: &str| {
+        format!(
+            "[[stage]]\nname = \"{name}\"\nrows = \"unlabelled\"\nunlabelled = \"stage.txt\"\n[[stage.objective]]\n\
+             term = \"soft_target\"\ntemperature = 2.0\nweight = 1.0\n"
+        )
+    };
+    let recipe = "output = \"out\"\n[teacher]\nmodel = \"teacher\"\n[data]\ntrain = \"labelled.tsv\"\ntest = \"test.tsv\"\n\
+                  unlabelled = \"all.txt\"\n[train]\nepochs = 1\nbatch_rows = 1\n";
+    place.write("recipe.toml", [recipe, &stage("one"), &stage("two")].concat());
+    let report = place.json("run recipe.toml");
+    assert_eq!(report["cache"]["rows"].as_u64(), Some(200 + 100));
+    for run in ["stages/one", "student"] {
+        assert_eq!(
+            place.read_json(&format!("out/{run}/distill.json"))["figures"]["steps"].as_u64(),
+            Some(100),
+            "{run}"
+        );
+    }
+    // Of a stage whose rows do not suit it is told before the teacher answers.
+    let inherited = "--set train.unlabelled_rate=0.5 --output none";
+    let refused = place.run(&format!("run recipe.toml {inherited}")).failure();
+    assert!(refused.contains("stage one") && refused.contains("`train.unlabelled_rate`"), "{refused}");
+    assert!(!place.path("none").exists(), "{refused}");
 }
 
 #[test]
@@ -259,6 +301,22 @@ fn hidden_states_come_from_the_cache_where_it_has_them() {
     }
     let record = place.read_json("pkd-first-stored/distill.json");
     assert_eq!(record["inputs"]["stored_hidden_states"], true);
+    // Of a masked-language model too: its masks are the cache's.
+    let masked = "--task masked-lm --data train.tsv --label-column label";
+    place.json(&format!("finetune {masked} --model teacher --epochs 1 --output mlm"));
+    place.json(&format!(
+        "cache {masked} --teacher mlm --output words --top-k 8 --dtype f16 --seed 42 --hidden-states 2,4 --all-tokens"
+    ));
+    let of_masked = |flags: &str, output: &str| {
+        let line = format!("train {masked} --teacher mlm --num-layers 2 --weight-soft 0 --weight-hard 1 --epochs 1");
+        let ran = place.run(&format!("{line} --term hidden_mse,weight=1,layers=\"1:2,2:4\" {flags} --output {output}"));
+        ran.succeeded();
+        let loss = last_step(&place, output)["hidden_mse"].as_f64().expect("a number");
+        (ran.stderr.contains("hidden states are those of the cache"), loss)
+    };
+    let (stored, live) = (of_masked("--cache words", "words-stored"), of_masked("--live", "words-live"));
+    assert!(stored.0 && !live.0, "{stored:?} {live:?}");
+    assert!((stored.1 - live.1).abs() < 2e-3 * live.1.abs(), "{stored:?} {live:?}");
     // Of first tokens alone nothing is known of the others, and of attention nothing.
     assert!(!train("first", "hidden_mse,weight=1,layers=\"1:2\"", "others"));
     assert!(!train("all", "attention_kl,weight=1", "attention"));

@@ -252,4 +252,7 @@ fn layers_are_trained_one_after_the_other() {
     refused(["rows = \"unlabelled\"", "rows = \"labelled\""], &["stage answers", "leaves out the texts"]);
     refused(["\"answers\"", "\"maps-1\""], &["two stages are called `maps-1`"]);
     refused(["texts.tsv", "nowhere.txt"], &["nowhere.txt"]);
+    let (alone, _) = LAYER_BY_LAYER.split_once("[[stage]]\nname = \"answers\"").expect("two stages");
+    place.write("alone.toml", alone);
+    place.refuses("run alone.toml --output other", &["stage maps", "cannot be the last stage"]);
 }

@@ -154,6 +154,8 @@ pub(crate) fn cut(rows: &[u32], lengths: &[u32], batch_tokens: usize) -> Vec<Vec
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -182,7 +184,6 @@ mod tests {
         let often = Sampler::new(vec![3; 16], 5, 4, 64).expect("sound").mixing(always, in_turn, 25);
         assert_eq!(often.epoch(1).order().len(), 31);
     }
-    use proptest::prelude::*;
 
     proptest! {
         #[test]

@@ -73,8 +73,8 @@ impl FinetuneArgs {
 #[command(after_help = "Example:\n  distill train --teacher teacher --cache cache --data train.tsv \\\n      \
                         --layers 0,2,4 --prune-vocabulary --output student")]
 pub(crate) struct TrainArgs {
-    /// Teacher to learn from: a folder, or a name on the Hub; not needed with --cache if the student does not start from the
-    /// teacher's weights
+    /// Teacher to learn from: a folder, or a name on the Hub; not needed with --cache of a classifier's answers, if the student
+    /// does not start from the teacher's weights
     #[arg(long, value_name = "MODEL", required_unless_present = "cache", help_heading = "Teacher")]
     pub(crate) teacher: Option<String>,
     /// Folder written by `distill cache`; not needed with --weight-soft 0

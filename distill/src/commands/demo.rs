@@ -10,6 +10,7 @@ use serde::Serialize;
 use teacher::HubOptions;
 
 use crate::cli::DemoArgs;
+use crate::data::Texts;
 use crate::files::{self, FileError, prepare_output};
 use crate::jobs::evaluate::Measured;
 use crate::jobs::pipeline::{Pipeline, PipelineReport};
@@ -56,8 +57,7 @@ pub(crate) fn run(args: DemoArgs, ui: &Ui) -> anyhow::Result<()> {
         rows,
         // The last weights are kept: no label is spent on choosing.
         validation: Some(Vec::new()),
-        unlabelled: Vec::new(),
-        stage_texts: Vec::new(),
+        texts: Texts::default(),
         test: Some(parse_rows("test.jsonl.gz", TEST, &Columns::default())?),
         measured_on: "the test rows of Banking77".to_string(),
         baseline: !args.no_baseline,

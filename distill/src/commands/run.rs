@@ -6,10 +6,10 @@ use anyhow::bail;
 use serde::Serialize;
 
 use crate::cli::RunArgs;
-use crate::data::{self, read_rows};
+use crate::data::{Texts, read_rows};
 use crate::files;
 use crate::jobs::pipeline::{Pipeline, PipelineReport};
-use crate::recipe::{self, StageRecipe};
+use crate::recipe;
 use crate::ui::Ui;
 
 /// Runs a recipe.
@@ -27,18 +27,14 @@ pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
     let files = &recipe.data;
     let read = |path: &Option<_>| path.as_ref().map(|path: &std::path::PathBuf| read_rows(path, &columns)).transpose();
     let (rows, validation, test) = (read_rows(&files.train, &columns)?, read(&files.validation)?, read(&files.test)?);
-    let others = [Some(&rows), validation.as_ref(), test.as_ref()];
-    let unlabelled = data::read_unlabelled(files.unlabelled.as_deref(), &columns, &others)?;
-    let of_stage = |stage: &StageRecipe| data::read_unlabelled(stage.unlabelled.as_deref(), &columns, &others);
-    let stage_texts = recipe.stages.iter().map(of_stage).collect::<anyhow::Result<_>>()?;
+    let texts = Texts::read(&recipe, [Some(&rows), validation.as_ref(), test.as_ref()])?;
     let report = Pipeline {
         recipe: &recipe,
         hub: &recipe.teacher.hub(&args.hub.into()),
         output,
         rows,
         validation,
-        unlabelled,
-        stage_texts,
+        texts,
         test,
         measured_on: if files.test.is_some() { "the test rows" } else { "the validation rows" }.to_string(),
         baseline: false,

@@ -10,6 +10,7 @@ use teacher::HubOptions;
 use crate::cli::TrainArgs;
 use crate::data::{self, TaskData};
 use crate::files::refuse_source;
+use crate::hint::HintExt;
 use crate::jobs::tune::Asked;
 use crate::jobs::{Teacher, TrainReport, Training, planned};
 use crate::recipe::{ColumnsRecipe, RowChoice, Subject};
@@ -35,6 +36,10 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
         !args.packing.of(task)? || args.cache.is_none(),
         "--pack contradicts --cache: the answers there are to rows of one text each; --live runs the teacher beside the student"
     );
+    if let (Some(_), None) = (task.masks(), &args.teacher) {
+        return Err(anyhow::anyhow!("--task masked-lm needs its --teacher, beside the --cache of its answers too"))
+            .hint("the student takes its tokenizer and its sizes from it, and its answers from the cache");
+    }
     let load = || match (&args.teacher, &args.cache) {
         (None, Some(cache)) => Teacher::of_cache(cache, &columns),
         (name, _) => {
@@ -123,7 +128,10 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
 fn of_cache(asked: Masks, given: bool, cache: &Path) -> anyhow::Result<Task> {
     let folder = cache.display();
     let Task::MaskedLm(masks) = Task::of_cache(CacheReader::open(cache, None)?.fingerprint()) else {
-        bail!("{folder}: holds the answers of a classifier, not of a masked-language model");
+        bail!(
+            "{folder}: holds the answers of a classifier, not of a masked-language model: leave --task masked-lm out to learn \
+             from them, or run distill cache --task masked-lm"
+        );
     };
     if given && asked.probability != masks.probability {
         bail!(

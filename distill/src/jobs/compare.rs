@@ -20,10 +20,10 @@ use super::evaluate::{Measured, measure_and_choose, teacher_predictions};
 use super::student::check_students;
 use super::teacher::Teacher;
 use super::tune::{Tuned, check_validation};
-use crate::data::{self, Split};
+use crate::data::{self, Split, Texts};
 use crate::files;
 use crate::inference::Running;
-use crate::recipe::{Metric, Recipe, RowChoice, StageRecipe};
+use crate::recipe::{Metric, Recipe, RowChoice};
 use crate::scores::MACRO_F1;
 use crate::tasks::single_label;
 use crate::ui;
@@ -184,13 +184,12 @@ impl Comparing<'_> {
         let validation = recipe.data.validation.as_ref().map(|path| data::read_rows(path, &columns)).transpose()?;
         let all = data::read_rows(&recipe.data.train, &columns)?;
         let others = [Some(&all), validation.as_ref(), test];
-        let unlabelled = data::read_unlabelled(recipe.data.unlabelled.as_deref(), &columns, &others)?;
-        let of_stage = |stage: &StageRecipe| data::read_unlabelled(stage.unlabelled.as_deref(), &columns, &others);
-        let stage_texts = recipe.stages.iter().map(of_stage).collect::<anyhow::Result<Vec<_>>>()?;
+        let texts = Texts::read(recipe, others)?;
         let teacher = self.teacher(recipe)?.config;
-        self.staged(recipe, &stage_texts, &teacher.encoder)?;
         let names = LabelNames::new(teacher.labels)?;
-        Ok(Rows { names, all, validation, unlabelled, stage_texts })
+        let rows = Rows { names, all, validation, texts };
+        self.staged(recipe, &rows, &teacher.encoder)?;
+        Ok(rows)
     }
 
     /// Reads the test rows, and puts the models' answers side by side.

@@ -21,7 +21,7 @@ use super::student::{check_students, planned};
 use super::teacher::Teacher;
 use super::train::Training;
 use super::tune::{Search, Trial, Tuned, check_fit, check_validation, whole_steps};
-use crate::data::{self, NO_FIGURES, Split, TaskData};
+use crate::data::{self, NO_FIGURES, Split, TaskData, Texts};
 use crate::files::{self, FileError, prepare_output, refuse_source};
 use crate::fingerprint;
 use crate::inference::Running;
@@ -46,9 +46,7 @@ pub(crate) struct Pipeline<'a> {
     /// Validation rows; without them, a tenth of the training rows is held out.
     pub(crate) validation: Option<Vec<Row>>,
     /// Texts to learn from as well, which stand in none of the other rows.
-    pub(crate) unlabelled: Vec<Row>,
-    /// The same of each stage alone.
-    pub(crate) stage_texts: Vec<Vec<Row>>,
+    pub(crate) texts: Texts,
     /// Test rows; without them, scores are on the validation rows.
     pub(crate) test: Option<Vec<Row>>,
     /// Name of the rows that scores are on, for messages and the model card.
@@ -126,21 +124,20 @@ impl Pipeline<'_> {
         let origins = recipe.data.origins();
         let split = || -> anyhow::Result<TaskData> {
             let data = data::split(self.rows.clone(), self.validation.clone(), Some(&names), origins)?;
-            Ok(data.with_unlabelled(&self.unlabelled))
+            Ok(data.with_unlabelled(&self.texts.of_all))
         };
 
-        let all = labelled(self.rows.clone(), origins[0])?.with_unlabelled(&self.unlabelled);
-        let all = self.stage_texts.iter().fold(all, |all, texts| all.with_unlabelled(texts));
+        let all = labelled(self.rows.clone(), origins[0])?.with_unlabelled(&self.texts.distinct());
         let test = match &self.test {
             Some(rows) => labelled(rows.clone(), recipe.data.test.as_deref().unwrap_or(origins[0]))?,
             None => split()?.validation,
         };
+        let learned = split()?;
         let staged = |recipe: &&Recipe| {
             let student = planned(&recipe.student, Some(&teacher.config.encoder), &recipe.student.hub(self.hub))?;
-            Staged::of(recipe, &self.stage_texts, &student, &teacher.config.encoder)
+            Staged::of(recipe, &learned.train.labels, &self.texts, [&student, &teacher.config.encoder])
         };
         let staged = recipes.iter().map(staged).collect::<anyhow::Result<Vec<_>>>()?;
-        let learned = split()?;
         let epoch_rows = {
             let labels = learned.train.labels.clone();
             move |recipe: &Recipe| recipe.train.epoch_rows(&labels)

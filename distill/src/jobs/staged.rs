@@ -6,6 +6,7 @@ use anyhow::Context;
 use datasets::Row;
 use nn::{EncoderConfig, Layout};
 
+use crate::data::Texts;
 use crate::recipe::{Recipe, StageRecipe, StudentRecipe, check_names};
 use crate::run_record::RunFigures;
 use crate::training::optimizer::rate_factors;
@@ -17,26 +18,32 @@ pub(super) struct Staged<'a> {
 }
 
 impl<'a> Staged<'a> {
-    /// Those of a recipe, whose stages have these texts, for a student and its teacher. An error if a setting does not fit the
-    /// student.
+    /// Those of a recipe, for training rows with these labels and the texts of its stages, and for a student and its teacher. An
+    /// error if a setting does not fit the student or the rows.
     pub(super) fn of(
         recipe: &Recipe,
-        texts: &'a [Vec<Row>],
-        student: &EncoderConfig,
-        teacher: &EncoderConfig,
+        labels: &[Option<u32>],
+        texts: &'a Texts,
+        [student, teacher]: [&EncoderConfig; 2],
     ) -> anyhow::Result<Self> {
         let layout = Layout::new(student);
         rate_factors(&recipe.train, &layout)?;
         let mut trainings = Vec::new();
         for (number, stage) in recipe.stages.iter().enumerate() {
-            let of_stage = stage.trainings([student.num_layers, teacher.num_layers]);
-            let of_stage = of_stage.with_context(|| format!("stage {}", stage.name))?;
-            of_stage.iter().try_for_each(|training| rate_factors(&training.train, &layout).map(drop))?;
-            let texts = texts.get(number).map_or(&[][..], Vec::as_slice);
+            let texts = texts.of_stage(number);
+            let checked = || {
+                let rows = labels.iter().copied().chain(texts.iter().map(|_| None));
+                stage.train.check_mixing(rows.filter(|label| stage.rows.takes(*label)))?;
+                let of_stage = stage.trainings([student.num_layers, teacher.num_layers])?;
+                of_stage.iter().try_for_each(|training| rate_factors(&training.train, &layout).map(drop))?;
+                anyhow::Ok(of_stage)
+            };
+            let of_stage = checked().with_context(|| format!("stage {}", stage.name))?;
             trainings.extend(of_stage.into_iter().map(|training| (training, texts)));
         }
         check_names(trainings.iter().map(|(training, _)| training))?;
         if trainings.is_empty() {
+            recipe.train.check_mixing(labels.iter().copied())?;
             trainings.push((StageRecipe::only(&recipe.objective, &recipe.train), &[]));
         }
         Ok(Self { trainings })

@@ -32,7 +32,11 @@ impl Teacher {
         let reader = CacheReader::open(folder, None)?;
         let fingerprint = reader.fingerprint().clone();
         if !matches!(Task::of_cache(&fingerprint), Task::SingleLabel) {
-            anyhow::bail!("{}: holds the answers of a masked-language model, not of a classifier", folder.display());
+            anyhow::bail!(
+                "{}: holds the answers of a masked-language model, which a student learns from with --task masked-lm and \
+                 --teacher",
+                folder.display()
+            );
         }
         refuse_other_names(folder, &fingerprint, columns)?;
         let keys = RowKeys::of(folder, &reader)?;

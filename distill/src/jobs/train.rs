@@ -86,6 +86,7 @@ impl Training<'_> {
         if !masked && !objective::needs_teacher(&self.objective) && learned().all(Option::is_none) {
             bail!("no row has a label, and without a soft term there is nothing else to learn from");
         }
+        self.fit.check_mixing(learned().copied())?;
         let on_tokens = objective.compares_tokens();
         let beside = match &self.teacher {
             Teacher::Model(model, length) if self.live || on_tokens.is_some() => {
@@ -177,17 +178,6 @@ impl Training<'_> {
             Some(_) => format!("`{term}`: the teacher runs beside the student"),
             None => format!("`{term}`: hidden states are those of the cache"),
         });
-        if let Some(rate) = self.fit.unlabelled_rate {
-            let has = |unlabelled: bool| train.labels.iter().any(|label| label.is_none() == unlabelled);
-            for (unlabelled, which) in [(false, "with a label"), (true, "without a label")] {
-                if !has(unlabelled) {
-                    return Err(anyhow::anyhow!(
-                        "--unlabelled-rate {rate} mixes rows without a label with those that have one, and there is none {which}"
-                    ))
-                    .hint("leave it out, and an epoch has every row; --unlabelled FILE adds texts without labels");
-                }
-            }
-        }
         let (rows, width) = (self.fit.epoch_rows(&train.labels), config.encoder.hidden_size);
         let subject = Subject { rows, width, trained: self.student.trained() };
         let fit = self.fit.suited_to(subject).on(self.compute)?;

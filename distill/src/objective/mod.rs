@@ -43,6 +43,7 @@ use crate::signal::{TeacherRow, TeacherSignal};
 pub(crate) use class_weights::ClassWeights;
 pub(crate) use error::ObjectiveError;
 pub(crate) use hard_label::HardLabel;
+use projections::OfTerm;
 pub(crate) use projections::{Maps, PROJECTIONS, Projections};
 pub(crate) use r_drop::RDrop;
 pub(crate) use soft_target::{Divergence, SoftTarget};
@@ -205,7 +206,12 @@ impl Objective {
 
     /// New projections for the terms that need one.
     pub(crate) fn projections(&self, seed: u64) -> Projections {
-        Projections::new(seed, self.terms.iter().map(|term| (term.recipe.name(), term.comparisons.projected)))
+        let of_terms = self.terms.iter().map(|term| OfTerm {
+            term: term.recipe.name(),
+            layers: &term.comparisons.layers,
+            widths: term.comparisons.projected,
+        });
+        Projections::new(seed, of_terms)
     }
 
     /// The taps that terms on tokens read: the student's, and the teacher's.

@@ -17,24 +17,37 @@ pub(crate) const PROJECTIONS: &str = "projections.safetensors";
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Projections {
     of_terms: Vec<Option<Projection>>,
-    /// Of each term its name, with a number behind the second and later ones of a name.
+    /// Of each term its name; of terms of one name the layers too.
     names: Vec<String>,
 }
 
+/// What a projection is made for.
+pub(super) struct OfTerm<'a> {
+    pub(super) term: &'static str,
+    /// The pairs of layers that the term compares.
+    pub(super) layers: &'a str,
+    /// Widths of student and teacher, where they differ.
+    pub(super) widths: Option<[usize; 2]>,
+}
+
 impl Projections {
-    /// For terms with these names, and the widths of student and teacher where they differ.
-    pub(super) fn new(seed: u64, terms: impl Iterator<Item = (&'static str, Option<[usize; 2]>)>) -> Self {
-        let projection = |(number, (name, widths)): (usize, (&str, Option<[usize; 2]>))| {
-            widths.map(|widths| Projection::new(widths, seed, &format!("projection {number} {name}")))
+    pub(super) fn new<'a>(seed: u64, terms: impl Iterator<Item = OfTerm<'a>>) -> Self {
+        let terms: Vec<OfTerm<'_>> = terms.collect();
+        let alike = |one: &OfTerm<'_>, other: &OfTerm<'_>| one.term == other.term && other.widths.is_some();
+        let name = |(number, term): (usize, &OfTerm<'_>)| {
+            let of_the_name = terms.iter().filter(|other| alike(term, other)).count();
+            let of_the_layers = |other: &&OfTerm<'_>| alike(term, other) && other.layers == term.layers;
+            match (of_the_name, terms[..number].iter().filter(of_the_layers).count()) {
+                (..=1, _) => term.term.to_owned(),
+                (_, 0) => format!("{} {}", term.term, term.layers),
+                (_, before) => format!("{} {}, {}", term.term, term.layers, before + 1),
+            }
         };
-        let terms: Vec<(&str, Option<[usize; 2]>)> = terms.collect();
-        let mut seen = HashMap::new();
-        let mut of_its_own = |name: &str| {
-            let count = seen.entry(name.to_owned()).and_modify(|count| *count += 1).or_insert(1);
-            if *count == 1 { name.to_owned() } else { format!("{name} {count}") }
+        let projection = |(number, OfTerm { term, widths, .. }): (usize, &OfTerm<'_>)| {
+            widths.map(|widths| Projection::new(widths, seed, &format!("projection {number} {term}")))
         };
-        let names = terms.iter().map(|(name, _)| of_its_own(name)).collect();
-        Self { of_terms: terms.into_iter().enumerate().map(projection).collect(), names }
+        let names = terms.iter().enumerate().map(name).collect();
+        Self { of_terms: terms.iter().enumerate().map(projection).collect(), names }
     }
 
     /// Writes the maps as they are, if there are any: for each term `[teacher, student + 1]`, a weight for each dimension of the
@@ -58,7 +71,8 @@ impl Projections {
         Ok(files::write_whole(&folder.join(PROJECTIONS), &bytes)?)
     }
 
-    /// Starts from the maps of such a file, each from that of a term of its name between the same widths.
+    /// Starts from the maps of such a file: the only one of a term's name from the only one of it there, of several each from
+    /// that of the same layers. Those that differ in width start anew.
     pub(crate) fn starting_from(mut self, maps: &Maps) -> Self {
         for (name, projection) in self.names.iter().zip(&mut self.of_terms) {
             if let (Some(projection), Some((shape, rows))) = (projection, maps.0.get(name)) {
@@ -127,5 +141,41 @@ impl Maps {
             maps.insert(name, ([rows, columns], values.collect()));
         }
         Ok(Some((Self(maps), blake3::hash(&bytes).to_hex().to_string())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn projections(terms: &[(&'static str, &str)], seed: u64) -> Projections {
+        let of_term = |&(term, layers)| OfTerm { term, layers, widths: Some([2, 3]) };
+        Projections::new(seed, terms.iter().map(of_term))
+    }
+
+    /// They were once taken by the order of terms of a name, whatever those compare.
+    #[test]
+    fn of_several_terms_of_a_name_each_goes_on_with_the_map_of_its_layers() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let start = |from: &[(&'static str, &str)], to: &[(&'static str, &str)]| {
+            let (before, new) = (projections(from, 1), projections(to, 2));
+            before.write(folder.path()).expect("written");
+            let (maps, _) = Maps::read(folder.path()).expect("read").expect("there");
+            let after = new.clone().starting_from(&maps);
+            let of = |projections: &Projections| -> Vec<Vec<f32>> {
+                projections.of_terms.iter().flatten().map(|map| map.rows().1).collect()
+            };
+            let (before, new) = (of(&before), of(&new));
+            let place = |map: &Vec<f32>| before.iter().position(|other| other == map);
+            of(&after).iter().map(|map| if new.contains(map) { None } else { place(map) }).collect::<Vec<_>>()
+        };
+        let [first, second] = [("hidden_mse", "1:2"), ("hidden_mse", "2:4")];
+        assert_eq!(start(&[first, second], &[second, first]), [Some(1), Some(0)]);
+        // A single one goes on with a single one, be it of other layers.
+        assert_eq!(start(&[first], &[second]), [Some(0)]);
+        assert_eq!(start(&[("pkd", "1:2"), first], &[second, ("rkd", "1:1")]), [Some(1), None]);
+        assert_eq!(start(&[first, second], &[first]), [None]);
+        assert_eq!(start(&[first], &[first, second]), [None, None]);
+        assert_eq!(start(&[first, first], &[first, first]), [Some(0), Some(1)]);
     }
 }

@@ -45,6 +45,8 @@ pub(super) enum Needs {
 /// A term's comparisons, for a student and its teacher.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Comparisons {
+    /// The pairs of layers, as they are typed.
+    pub(super) layers: String,
     /// The taps of each pair of layers: `[student, teacher]`, by kind.
     pub(super) pairs: Vec<[Vec<Tap>; 2]>,
     /// Heads that the values are split into.
@@ -102,6 +104,7 @@ impl Comparisons {
         let Compares { kinds, layers, counted, needs, .. } = compares;
         let refuse = |why: String| ObjectiveError::Models { term, why };
         let pairs = layers.pairs(counted, [student.num_layers, teacher.num_layers]).map_err(refuse)?;
+        let typed = LayerMap::Pairs(pairs.clone()).to_string();
         let of_kinds = |layer: usize| kinds.iter().map(|kind| kind.tap(layer)).collect();
         let pairs = pairs.into_iter().map(|pair| pair.map(of_kinds)).collect();
         let widths = [student, teacher].map(|model| model.hidden_size);
@@ -131,7 +134,7 @@ impl Comparisons {
                 heads
             }
         };
-        Ok(Self { pairs, heads, projected })
+        Ok(Self { layers: typed, pairs, heads, projected })
     }
 
     /// Adds a term's gradient, and returns its loss times the weight of the rows, `add` being the term for all rows at a

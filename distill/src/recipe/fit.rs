@@ -9,6 +9,7 @@ use super::checks::{ABOVE_ZERO, Check, FRACTION, PART, PROBABILITY, ZERO_OR_MORE
 use super::{Bytes, Metric, ScheduleKind, ScheduleRecipe};
 use crate::default::is_default;
 use crate::device;
+use crate::hint::HintExt;
 
 /// Training settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -234,7 +235,34 @@ impl FitRecipe {
     /// Rows of an epoch, of training rows with these labels.
     pub(crate) fn epoch_rows(&self, labels: &[Option<u32>]) -> usize {
         let labelled = labels.iter().flatten().count();
-        self.unlabelled_rate.map_or(labels.len(), |_| labelled + self.unlabelled_rows(labelled))
+        self.unlabelled_rate.map_or(labels.len(), |_| labelled.saturating_add(self.unlabelled_rows(labelled)))
+    }
+
+    /// Refuses to mix rows in turn where there are none of a kind, or so often that an epoch would have nothing else.
+    pub(crate) fn check_mixing(&self, labels: impl Iterator<Item = Option<u32>>) -> anyhow::Result<()> {
+        let Some(rate) = self.unlabelled_rate else { return Ok(()) };
+        let [labelled, unlabelled] = labels.fold([0_usize; 2], |[with, without], label| match label {
+            Some(_) => [with + 1, without],
+            None => [with, without + 1],
+        });
+        for (count, which) in [(labelled, "with a label"), (unlabelled, "without a label")] {
+            if count == 0 {
+                return Err(anyhow::anyhow!(
+                    "--unlabelled-rate {rate} mixes rows without a label with those that have one, and there is none {which}"
+                ))
+                .hint(
+                    "leave it out (in a recipe `train.unlabelled_rate`, which stages inherit), and an epoch has every row; \
+                     --unlabelled FILE adds texts without labels",
+                );
+            }
+        }
+        let most = MOST_TURNS as f64 * unlabelled as f64 / labelled as f64;
+        anyhow::ensure!(
+            rate <= most,
+            "--unlabelled-rate {rate}: each of the {unlabelled} rows without a label would come more than {MOST_TURNS} times \
+             in an epoch; at most {most:.4} for {labelled} rows with one (in a recipe `train.unlabelled_rate`)"
+        );
+        Ok(())
     }
 
     /// Rows without a label in an epoch with so many that have one, if it has some of them in turn.
@@ -299,6 +327,9 @@ impl FitRecipe {
         ]
     }
 }
+
+/// Times that an epoch may have a row that it has in turn.
+const MOST_TURNS: usize = 100;
 
 fn is_layer_decay(decay: &f64) -> bool {
     *decay == FitRecipe::DEFAULT.layer_decay

@@ -100,6 +100,13 @@ impl Recipe {
         self.stages
             .iter()
             .try_for_each(|stage| stage.check(self.student.dropout).with_context(|| format!("stage {}", stage.name)))?;
+        if let Some(last) = self.stages.last().filter(|last| last.layer_by_layer) {
+            anyhow::bail!(
+                "stage {}: layer_by_layer leaves the head as it was, so it cannot be the last stage: add one behind it that \
+                 trains the head",
+                last.name
+            );
+        }
         Ok(objective::check(&self.objective, self.student.dropout)?)
     }
 }

@@ -333,6 +333,9 @@ impl Fit<'_> {
     /// Says once that a student predicts the same class for all rows, where the rows are of several.
     fn say_collapsed(&self, progress: &mut Progress, evaluated: &Evaluated, epoch: usize) {
         let Some(class) = evaluated.only_class else { return };
+        if self.recipe.freeze.iter().any(|part| part == "head" || part == "all") {
+            return;
+        }
         let several = self.validation.labels.iter().flatten().any(|label| *label != class);
         if several && !std::mem::replace(&mut progress.collapsed, true) {
             let name = &self.inputs.labels[class as usize];

@@ -15,7 +15,7 @@ use super::super::teacher::Teacher;
 use super::super::train::Training;
 use super::super::tune::{Search, Tuned, whole_steps};
 use super::folders;
-use crate::data::{self, Split, TaskData};
+use crate::data::{self, Split, TaskData, Texts};
 use crate::model::TextModel;
 use crate::objective::{self, LossTermRecipe};
 use crate::recipe::{FitRecipe, Recipe, RowChoice, StageRecipe, StudentRecipe, Swept};
@@ -58,16 +58,14 @@ pub(super) struct Rows {
     pub(super) names: LabelNames,
     pub(super) all: Vec<Row>,
     pub(super) validation: Option<Vec<Row>>,
-    pub(super) unlabelled: Vec<Row>,
-    /// The same of each stage alone.
-    pub(super) stage_texts: Vec<Vec<Row>>,
+    pub(super) texts: Texts,
 }
 
 impl Rows {
     /// Rows to learn from and rows to validate on, the same ones every time.
     pub(super) fn split(&self, recipe: &Recipe) -> anyhow::Result<TaskData> {
         let data = data::split(self.all.clone(), self.validation.clone(), Some(&self.names), recipe.data.origins())?;
-        Ok(data.with_unlabelled(&self.unlabelled))
+        Ok(data.with_unlabelled(&self.texts.of_all))
     }
 }
 
@@ -98,11 +96,11 @@ impl Comparing<'_> {
     pub(super) fn staged<'t>(
         &self,
         recipe: &Recipe,
-        texts: &'t [Vec<Row>],
+        rows: &'t Rows,
         teacher: &EncoderConfig,
     ) -> anyhow::Result<Staged<'t>> {
         let student = planned(&recipe.student, Some(teacher), &recipe.student.hub(self.hub))?;
-        Staged::of(recipe, texts, &student, teacher)
+        Staged::of(recipe, &rows.split(recipe)?.train.labels, &rows.texts, [&student, teacher])
     }
 
     /// Captures the teachers' answers; those that both arms need run once.
@@ -116,8 +114,7 @@ impl Comparing<'_> {
             if caches[0].as_ref() != Some(&folder) {
                 let (recipe, rows) = (arm.recipe, &rows[side]);
                 let labels = data::labels_of(&rows.all, &rows.names, &recipe.data.train)?;
-                let all = Split { rows: rows.all.clone(), labels }.with_unlabelled(&rows.unlabelled);
-                let all = rows.stage_texts.iter().fold(all, |all, texts| all.with_unlabelled(texts));
+                let all = Split { rows: rows.all.clone(), labels }.with_unlabelled(&rows.texts.distinct());
                 capture_recipe(recipe, TASK, self.teacher(recipe)?, &all, &folder, self.compute).context("capture")?;
             }
             caches[side] = Some(folder);
@@ -149,7 +146,7 @@ impl Comparing<'_> {
             let figures = self.train_in(&folder, arm, recipe, rows, cache, self.learning(arm, recipe, fit))?;
             return Ok(Run { steps: figures.steps, figures, folder });
         }
-        let staged = self.staged(recipe, &rows.stage_texts, &self.teacher(recipe)?.config.encoder)?;
+        let staged = self.staged(recipe, rows, &self.teacher(recipe)?.config.encoder)?;
         let train = |student: &StudentRecipe, stage: &StageRecipe, texts, folder: &Path| {
             // A stage's own seed stays as far from that of its recipe.
             let apart = stage.train.seed.wrapping_sub(recipe.train.seed);
@@ -238,6 +235,9 @@ impl Comparing<'_> {
             (fit.epoch_rows(&split.train.labels), split.train.labels.iter().filter(|label| label.is_none()).count());
         if let Some(steps) = fit.max_steps.filter(|_| self.labels_alone(arm) && unlabelled > 0) {
             fit = fit.over_fewer_rows(steps, all);
+        }
+        if self.labels_alone(arm) {
+            fit.unlabelled_rate = None;
         }
         let trained = Training {
             task: TASK,
