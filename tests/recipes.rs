@@ -41,6 +41,58 @@ fn has_figures(model: &Value, name: &str) {
     }
 }
 
+/// New texts are answered by the teacher, learned from without labels, and are none of what is measured on.
+#[test]
+fn a_recipe_makes_new_texts_of_those_it_has() {
+    let place = Workplace::new();
+    place.write_texts(20);
+    place.write("rules.toml", "rules = [[\"the\", \"a\"], [\"is\", \"was\"]]\n");
+    place.write(
+        "templates.toml",
+        "templates = [\"the {thing} is {how}\"]\n[slots]\nthing = [\"sun\", \"soil\"]\nhow = [\"dry\", \"warm\"]\n",
+    );
+    let ways = "unlabelled = \"texts.tsv\"\n[[data.augment]]\nmethod = \"recombine\"\ncopies = 2\n[[data.augment]]\nmethod = \"mask\"\n\
+                rate = 0.2\n[[data.augment]]\nmethod = \"rules\"\nfile = \"rules.toml\"\n[[data.augment]]\nmethod = \"templates\"\n\
+                file = \"templates.toml\"\n[student]";
+    place.write("recipe.toml", RECIPE.replace("[student]", ways));
+    let ran = place.run("run recipe.toml --json");
+    ran.succeeded();
+    assert!(ran.stderr.contains(" by recombine, mask, rules; "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("4 texts made of the templates in templates.toml"), "{}", ran.stderr);
+    let rows =
+        serde_json::from_str::<Value>(&ran.stdout).expect("a report")["cache"]["rows"].as_u64().expect("a count");
+    let labelled = place.read("train.tsv").lines().count() as u64 - 1;
+    assert!((2 * (labelled + 20)..5 * (labelled + 20)).contains(&rows), "{rows} rows of {labelled}");
+    let record = place.read_json("out/student/distill.json");
+    let validated = record["figures"]["validation"]["rows"].as_u64().expect("a count");
+    assert!((labelled / 20..labelled / 7).contains(&validated), "{validated} of {labelled}: no new text is among them");
+    assert_eq!(record["figures"]["steps"].as_u64(), Some(2 * (rows - validated).div_ceil(32)));
+    // The same again: nothing is new.
+    let before = place.files("out/student");
+    place.json("run recipe.toml");
+    assert!(place.files("out/student") == before);
+    // With other texts the answers that are there stay, and the training is another one.
+    let other = place.run("run recipe.toml --set data.augment.0.copies=1").failure();
+    assert!(other.contains("out/student"), "{other}");
+    // Both arms of a comparison have them; without a teacher their answers are of no use.
+    let compared = place.json("compare recipe.toml --seeds 1 --output compared");
+    assert_eq!(compared["arms"][0]["steps"][0].as_u64(), record["figures"]["steps"].as_u64());
+
+    for (setting, expected) in [
+        ("data.augment.0.method=combine", "unknown variant `combine`"),
+        ("data.augment.1.rate=1.5", "data.augment.rate is 1.5"),
+        ("data.augment.1.copies=0", "data.augment.copies is 0"),
+        ("data.augment.0.rate=0.5", "unknown field `rate`"),
+        ("data.augment.2.file=none.toml", "none.toml"),
+        ("data.augment.2.file=templates.toml", "templates.toml: not as it should be"),
+        ("data.dictionary=none.txt", "none.txt"),
+    ] {
+        let refused = place.run(&format!("run recipe.toml --output none --set {setting}")).failure();
+        assert!(refused.contains(expected), "{setting}: {refused}");
+        assert!(!place.path("none").exists(), "{setting}");
+    }
+}
+
 #[test]
 fn a_recipe_does_the_whole_job() {
     let place = with_recipe();

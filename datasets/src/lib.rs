@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+pub mod augment;
 mod batches;
 mod encodings;
 mod error;

@@ -161,7 +161,12 @@ impl TextTokenizer {
         self.token_id(self.description.special.get("pad_token")?)
     }
 
-    /// The id of the token that stands for a masked one, where there is one.
+    /// The token that stands for a masked one, where there is one, as it is written.
+    pub fn mask_token(&self) -> Option<&str> {
+        self.description.special.get("mask_token").map(String::as_str).filter(|token| self.token_id(token).is_some())
+    }
+
+    /// The id of the token that masked-language models fill in.
     pub fn mask_id(&self) -> Option<u32> {
         self.token_id(self.description.special.get("mask_token")?)
     }

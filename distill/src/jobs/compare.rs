@@ -16,6 +16,7 @@ use anyhow::{Context, bail};
 use datasets::{LabelNames, Row};
 use serde::Serialize;
 
+use super::augment;
 use super::evaluate::{Measured, measure_and_choose, teacher_predictions};
 use super::student::check_students;
 use super::teacher::Teacher;
@@ -185,10 +186,13 @@ impl Comparing<'_> {
         let all = data::read_rows(&recipe.data.train, &columns)?;
         let others = [Some(&all), validation.as_ref(), test];
         let texts = Texts::read(recipe, others)?;
-        let teacher = self.teacher(recipe)?.config;
-        let names = LabelNames::new(teacher.labels)?;
-        let rows = Rows { names, all, validation, texts };
-        self.staged(recipe, &rows, &teacher.encoder)?;
+        let teacher = self.teacher(recipe)?;
+        let names = LabelNames::new(teacher.config.labels.clone())?;
+        let mut rows = Rows { names, all, validation, texts };
+        let own = rows.split(recipe)?;
+        let test = test.map_or(&own.validation.rows, |test| test);
+        augment::extend(&mut rows.texts, recipe, &own, test, &teacher.tokenizer)?;
+        self.staged(recipe, &rows, &teacher.config.encoder)?;
         Ok(rows)
     }
 

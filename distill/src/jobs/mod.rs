@@ -1,5 +1,6 @@
 //! The jobs that commands run. A job knows nothing of flags and returns its results instead of printing them.
 
+mod augment;
 pub(crate) mod bench;
 mod beside;
 pub(crate) mod cache;

@@ -12,6 +12,7 @@ use nn::Compute;
 use serde::{Deserialize, Serialize};
 use teacher::HubOptions;
 
+use super::augment;
 use super::capture::{CacheReport, TOKENIZER, capture_recipe};
 use super::evaluate::{Measured, measure, teacher_predictions};
 use super::export::{Exported, export, exported, refuse_foreign};
@@ -122,20 +123,19 @@ impl Pipeline<'_> {
             Ok(Split { rows, labels })
         };
         let origins = recipe.data.origins();
-        let split = || -> anyhow::Result<TaskData> {
-            let data = data::split(self.rows.clone(), self.validation.clone(), Some(&names), origins)?;
-            Ok(data.with_unlabelled(&self.texts.of_all))
-        };
-
-        let all = labelled(self.rows.clone(), origins[0])?.with_unlabelled(&self.texts.distinct());
+        let own = data::split(self.rows.clone(), self.validation.clone(), Some(&names), origins)?;
         let test = match &self.test {
             Some(rows) => labelled(rows.clone(), recipe.data.test.as_deref().unwrap_or(origins[0]))?,
-            None => split()?.validation,
+            None => own.validation.clone(),
         };
+        let mut texts = self.texts.clone();
+        augment::extend(&mut texts, recipe, &own, &test.rows, &teacher.tokenizer)?;
+        let split = || -> anyhow::Result<TaskData> { Ok(own.clone().with_unlabelled(&texts.of_all)) };
+        let all = labelled(self.rows.clone(), origins[0])?.with_unlabelled(&texts.distinct());
         let learned = split()?;
         let staged = |recipe: &&Recipe| {
             let student = planned(&recipe.student, Some(&teacher.config.encoder), &recipe.student.hub(self.hub))?;
-            Staged::of(recipe, &learned.train.labels, &self.texts, [&student, &teacher.config.encoder])
+            Staged::of(recipe, &learned.train.labels, &texts, [&student, &teacher.config.encoder])
         };
         let staged = recipes.iter().map(staged).collect::<anyhow::Result<Vec<_>>>()?;
         let epoch_rows = {

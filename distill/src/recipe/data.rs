@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use datasets::Quotes;
 use serde::{Deserialize, Serialize};
 
+use super::AugmentRecipe;
 use super::label_names::LabelNameList;
 
 /// Training, validation and test data.
@@ -27,6 +28,11 @@ pub(crate) struct DataRecipe {
     #[serde(default)]
     pub(crate) label_names: LabelNameList,
     pub(crate) max_length: Option<usize>,
+    /// Ways to make new texts of the training rows and of `unlabelled`, which the student learns from without labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) augment: Vec<AugmentRecipe>,
+    /// Words of Chinese texts for `augment`, as in jieba's dictionary.
+    pub(crate) dictionary: Option<PathBuf>,
 }
 
 impl DataRecipe {

@@ -2,6 +2,7 @@
 //!
 //! Each part says what it refuses; the flags of the same meaning are checked by the same rules as they are read.
 
+mod augment;
 mod bytes;
 mod checks;
 mod data;
@@ -24,6 +25,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use teacher::HubOptions;
 
+pub(crate) use augment::AugmentRecipe;
 pub(crate) use bytes::{Bytes, with_unit};
 pub(crate) use checks::{ABOVE_ZERO, FRACTION, Numbers, PART, PROBABILITY, ZERO_OR_MORE};
 pub(crate) use data::{ColumnsRecipe, DataRecipe};
@@ -94,6 +96,7 @@ impl Recipe {
     /// An error that names the key if a value is not allowed.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         refuse(&[self.train.checks(), self.student.checks()].concat())?;
+        refuse(&self.data.augment.iter().flat_map(AugmentRecipe::checks).collect::<Vec<_>>())?;
         self.train.check()?;
         self.student.check()?;
         stage::check_names(self.stages.iter())?;
