@@ -283,6 +283,7 @@ fn what_a_student_of_masked_tokens_cannot_have_is_refused() {
     let place = with_model();
     place.json(&format!("{CAPTURE} --output cache"));
     let train = "train --task masked-lm --teacher mlm --data texts.txt --output student";
+    place.refuses(&format!("{train} --live --unlabelled texts.txt"), &["--unlabelled goes with --task single-label"]);
     place.refuses(train, &["no --cache is given", "--live runs"]);
     let alone = train.replace("--teacher mlm ", "");
     place.refuses(&format!("{alone} --cache cache --layers random"), &["--task masked-lm needs its --teacher"]);

@@ -1,6 +1,13 @@
-//! A tokenised data set: all tokens in one flat buffer, so that ten million rows fit in a few gigabytes.
+//! A tokenised data set: all tokens in one flat buffer, so that ten million rows fit in a few gigabytes, or in a file, so that any
+//! number of them does.
+
+mod file;
+mod flat;
 
 use std::collections::BTreeSet;
+
+pub use file::EncodingsFile;
+use flat::Flat;
 
 /// The cache key of a row: the first 128 bits of a hash of its token ids and type ids. See [`Encodings::key`].
 pub type Key = [u8; 16];
@@ -8,8 +15,8 @@ pub type Key = [u8; 16];
 /// The token ids and type ids of every row: truncated, with special tokens, without padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encodings {
-    ids: Vec<u32>,
-    type_ids: Vec<u8>,
+    ids: Flat<u32>,
+    type_ids: Flat<u8>,
     /// One more than there are rows.
     starts: Vec<u64>,
     truncated: Vec<bool>,
@@ -26,7 +33,13 @@ impl Default for Encodings {
 impl Encodings {
     /// An empty data set.
     pub fn new() -> Self {
-        Self { ids: Vec::new(), type_ids: Vec::new(), starts: vec![0], truncated: Vec::new(), weighed: BTreeSet::new() }
+        Self {
+            ids: Flat::default(),
+            type_ids: Flat::default(),
+            starts: vec![0],
+            truncated: Vec::new(),
+            weighed: BTreeSet::new(),
+        }
     }
 
     /// Rows with these token ids and type ids of 0, as of single texts that were not truncated.
@@ -39,8 +52,8 @@ impl Encodings {
     }
 
     pub(crate) fn push(&mut self, ids: &[u32], type_ids: &[u8], truncated: bool) {
-        self.ids.extend_from_slice(ids);
-        self.type_ids.extend_from_slice(type_ids);
+        self.ids.extend(ids);
+        self.type_ids.extend(type_ids);
         self.starts.push(self.ids.len() as u64);
         self.truncated.push(truncated);
     }
@@ -52,8 +65,8 @@ impl Encodings {
     /// Appends the rows of `other`.
     pub fn append(&mut self, other: &Self) {
         let offset = self.ids.len() as u64;
-        self.ids.extend_from_slice(&other.ids);
-        self.type_ids.extend_from_slice(&other.type_ids);
+        self.ids.extend(&other.ids);
+        self.type_ids.extend(&other.type_ids);
         self.starts.extend(other.starts.iter().skip(1).map(|start| start + offset));
         self.truncated.extend_from_slice(&other.truncated);
         self.weighed.extend(&other.weighed);
@@ -108,7 +121,7 @@ impl Encodings {
     /// Besides the ids of the rows these are the ids truncated from pairs, since where a pair is cut depends on the
     /// number of tokens of both texts.
     pub fn used_ids(&self) -> Vec<u32> {
-        let all = || self.ids.iter().chain(&self.weighed).copied();
+        let all = || self.ids.iter().copied().chain(self.weighed.iter().copied());
         let mut used = vec![false; all().max().map_or(0, |largest| largest as usize + 1)];
         for id in all() {
             used[id as usize] = true;
@@ -122,23 +135,15 @@ impl Encodings {
     /// u32, each token id as a u32, each type id as a u32. So rows that are the same to a model share a key, and the
     /// position of a row in its file does not matter.
     pub fn key(&self, row: usize) -> Key {
-        let span = self.span(row);
-        let mut bytes = Vec::with_capacity(4 + 8 * span.len());
-        bytes.extend_from_slice(&(span.len() as u32).to_le_bytes());
-        bytes.extend(self.ids[span.clone()].iter().flat_map(|id| id.to_le_bytes()));
-        bytes.extend(self.type_ids[span].iter().flat_map(|id| u32::from(*id).to_le_bytes()));
-        let mut key = Key::default();
-        key.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16]);
-        key
+        key_of(self.ids(row), self.type_ids(row))
     }
 
     /// All tokens, one behind the other, cut into rows of this many; the last one has what is left.
-    pub fn packed(&self, length: usize) -> Self {
-        let mut packed = Self::new();
-        for (ids, type_ids) in self.ids.chunks(length).zip(self.type_ids.chunks(length)) {
-            packed.push(ids, type_ids, false);
-        }
-        packed
+    pub fn packed(self, length: usize) -> Self {
+        let tokens = self.tokens();
+        let ends = (1..=tokens.div_ceil(length)).map(|row| (row * length).min(tokens) as u64);
+        let starts: Vec<u64> = std::iter::once(0).chain(ends).collect();
+        Self { truncated: vec![false; starts.len() - 1], starts, weighed: BTreeSet::new(), ..self }
     }
 
     /// The key of each row: see [`Encodings::key`].
@@ -149,6 +154,17 @@ impl Encodings {
     fn span(&self, row: usize) -> std::ops::Range<usize> {
         self.starts[row] as usize..self.starts[row + 1] as usize
     }
+}
+
+/// The key of a row with these ids: see [`Encodings::key`].
+pub(crate) fn key_of(ids: &[u32], type_ids: &[u8]) -> Key {
+    let mut bytes = Vec::with_capacity(4 + 8 * ids.len());
+    bytes.extend_from_slice(&(ids.len() as u32).to_le_bytes());
+    bytes.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
+    bytes.extend(type_ids.iter().flat_map(|id| u32::from(*id).to_le_bytes()));
+    let mut key = Key::default();
+    key.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16]);
+    key
 }
 
 #[cfg(test)]

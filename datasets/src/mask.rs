@@ -4,6 +4,9 @@
 //! The masks are a function of the seed, the pass over the data and the row's content. So a resumed training run needs
 //! no generator state, and teacher and student see the same masks, wherever the row is in its file.
 
+use rayon::prelude::*;
+
+use crate::encodings::key_of;
 use crate::{Encodings, Error, Key, TextTokenizer, TokenBatch};
 
 /// Masks rows; see [`Masking::new`].
@@ -77,6 +80,15 @@ impl Masking {
         }
         let originals = positions.iter().map(|&position| ids[position as usize]).collect();
         MaskedRow { ids: masked, positions, originals }
+    }
+
+    /// The keys of all rows, masked for this pass.
+    pub fn keys(&self, pass: u64, encodings: &Encodings) -> Vec<Key> {
+        let key = |row: usize| {
+            let ids = self.mask(pass, &encodings.key(row), encodings.ids(row)).ids;
+            key_of(&ids, encodings.type_ids(row))
+        };
+        (0..encodings.len()).into_par_iter().map(key).collect()
     }
 
     /// All rows, masked for this pass.

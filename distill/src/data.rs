@@ -5,7 +5,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use datasets::{Columns, LabelColumn, LabelNames, Row, for_each_row, hold_out, reconcile};
+use datasets::{
+    Columns, Encodings, LabelColumn, LabelNames, Row, RowLength, TextTokenizer, encode_and_hold_out, encode_file,
+    for_each_row, hold_out, reconcile,
+};
 
 use crate::recipe::{ColumnsRecipe, Recipe, RowChoice, StageRecipe};
 use crate::ui;
@@ -13,15 +16,34 @@ use crate::ui;
 /// Rows with the class ids of their labels.
 #[derive(Clone, Default)]
 pub(crate) struct Split {
+    /// None where the tokens are here.
     pub(crate) rows: Vec<Row>,
     pub(crate) labels: Vec<Option<u32>>,
+    /// The rows as a model reads them, if they were tokenised as they came from a file that may be larger than memory.
+    tokens: Option<Encodings>,
 }
 
 impl Split {
-    /// Rows without labels, for tasks that do not use them.
-    pub(crate) fn unlabelled(rows: Vec<Row>) -> Self {
-        let labels = vec![None; rows.len()];
-        Self { rows, labels }
+    pub(crate) fn new(rows: Vec<Row>, labels: Vec<Option<u32>>) -> Self {
+        Self { rows, labels, tokens: None }
+    }
+
+    /// Rows without labels, of whose texts only the tokens are kept.
+    fn of_tokens(tokens: Encodings) -> Self {
+        Self { rows: Vec::new(), labels: vec![None; tokens.len()], tokens: Some(tokens) }
+    }
+
+    /// The number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The rows in tokens of this tokenizer, at most so many of each; as they are if they were read so.
+    pub(crate) fn encode(&self, tokenizer: &TextTokenizer, max_length: usize) -> Result<Encodings, datasets::Error> {
+        match &self.tokens {
+            Some(tokens) => Ok(tokens.clone()),
+            None => tokenizer.encode(&self.rows, max_length),
+        }
     }
 
     /// With rows without labels behind them.
@@ -45,9 +67,12 @@ impl Split {
 
     /// The rows of a choice.
     pub(crate) fn taken(self, choice: RowChoice) -> Self {
+        if choice == RowChoice::All {
+            return self;
+        }
         let pairs = self.rows.into_iter().zip(self.labels);
         let (rows, labels) = pairs.filter(|(_, label)| choice.takes(*label)).unzip();
-        Self { rows, labels }
+        Self::new(rows, labels)
     }
 
     /// Says, where no row has a label, what follows from it; `row` says of which rows.
@@ -98,7 +123,7 @@ pub(crate) fn say_label_column(path: &Path, found: Option<&str>) {
 pub(crate) fn read(path: &Path, columns: &ColumnsRecipe, known: Option<&LabelNames>) -> anyhow::Result<Split> {
     let rows = read_rows(path, columns)?;
     let (_, labels) = reconcile(&rows, known).with_context(|| path.display().to_string())?;
-    Ok(Split { rows, labels })
+    Ok(Split::new(rows, labels))
 }
 
 impl TaskData {
@@ -178,18 +203,25 @@ pub(crate) fn read_split(
     split(rows, validation_rows, known, [data, validation.unwrap_or(data)])
 }
 
-/// Reads training and validation texts without their labels, for tasks that have no use for them.
-pub(crate) fn read_texts(
+/// Reads training and validation texts without their labels, for tasks that have no use for them, in tokens of this tokenizer.
+pub(crate) fn read_tokens(
     data: &Path,
     validation: Option<&Path>,
     columns: &ColumnsRecipe,
+    tokenizer: &TextTokenizer,
+    length: RowLength,
 ) -> anyhow::Result<(Split, Split)> {
     if !columns.label_names.is_empty() {
         bail!("--label-names goes with --task single-label: masked tokens have no classes");
     }
-    let read = |path| datasets::read_rows(path, &text_columns_of(columns)).map(Split::unlabelled);
-    let validation = validation.map(read).transpose()?;
-    or_held_out(read(data)?, validation)
+    let columns = text_columns_of(columns);
+    let read = |path: &Path| encode_file(path, &columns, tokenizer, length);
+    let [train, validation] = match validation {
+        Some(validation) => [read(data)?, read(validation)?],
+        None => encode_and_hold_out(data, &columns, tokenizer, length)?,
+    };
+    refuse_nothing_to_learn(train.len())?;
+    Ok((Split::of_tokens(train), Split::of_tokens(validation)))
 }
 
 /// As [`read_split`], of rows in memory; `origins` says where they are from, in messages. Without known classes, those of
@@ -209,10 +241,10 @@ pub(crate) fn split(
                 Some(_) => labels?,
                 None => labels.with_context(|| format!("the classes are those of {}", origins[0].display()))?,
             };
-            Some(Split { rows, labels })
+            Some(Split::new(rows, labels))
         }
     };
-    let (train, validation) = or_held_out(Split { rows, labels }, validation)?;
+    let (train, validation) = or_held_out(Split::new(rows, labels), validation)?;
     Ok(TaskData { train, validation, names })
 }
 
@@ -222,10 +254,15 @@ pub(crate) fn or_held_out(rows: Split, validation: Option<Split>) -> anyhow::Res
         Some(validation) => (rows, validation),
         None => rows.hold_out(),
     };
-    if train.rows.is_empty() {
+    refuse_nothing_to_learn(train.len())?;
+    Ok((train, validation))
+}
+
+fn refuse_nothing_to_learn(rows: usize) -> anyhow::Result<()> {
+    if rows == 0 {
         bail!("no rows are left to learn from: all are held out for validation; give more rows, or --validation");
     }
-    Ok((train, validation))
+    Ok(())
 }
 
 /// The class ids of rows from a file.

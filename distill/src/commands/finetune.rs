@@ -17,20 +17,20 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
     refuse_source(Path::new(&args.model), &args.output.output)?;
     let (fit, columns, objective) = (args.fit(), ColumnsRecipe::from(&args.columns), args.loss_terms()?);
     let hub = args.hub.into();
+    let task = args.task.task(fit.seed)?;
     let source = Source {
         model: &args.model,
         hub: &hub,
         data: &args.data,
         validation: args.validation.as_deref(),
         columns: &columns,
+        pack: args.packing.of(task)?,
         seed: fit.seed,
     };
-    let task = args.task.task(fit.seed)?;
     let run = |objective, fit, output: &Path, existing| {
         let finetuning = Finetuning {
             source,
             task,
-            pack: args.packing.of(task)?,
             prune_vocabulary: args.prune_vocabulary,
             dropout: args.fitting.dropout,
             objective,
@@ -49,7 +49,7 @@ pub(crate) fn run(args: FinetuneArgs, ui: &Ui) -> anyhow::Result<()> {
             let Start { model, train, validation } = task.start(&source)?;
             let width = model.config.encoder.hidden_size;
             drop(model);
-            let subject = Subject { rows: train.rows.len(), width, trained: true };
+            let subject = Subject { rows: train.len(), width, trained: true };
             let asked = Asked {
                 count,
                 temperature: false,

@@ -14,7 +14,7 @@ use crate::hint::HintExt;
 use crate::jobs::tune::Asked;
 use crate::jobs::{Teacher, TrainReport, Training, planned};
 use crate::recipe::{ColumnsRecipe, RowChoice, Subject};
-use crate::tasks::Task;
+use crate::tasks::{Task, masked_lm};
 use crate::ui::Ui;
 
 pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
@@ -32,8 +32,9 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
         (Task::MaskedLm(asked), Some(cache)) => of_cache(asked, args.task.mask_probability.is_some(), cache)?,
         (task, _) => task,
     };
+    let pack = args.packing.of(task)?;
     anyhow::ensure!(
-        !args.packing.of(task)? || args.cache.is_none(),
+        !pack || args.cache.is_none(),
         "--pack contradicts --cache: the answers there are to rows of one text each; --live runs the teacher beside the student"
     );
     if let (Some(_), None) = (task.masks(), &args.teacher) {
@@ -61,7 +62,15 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
     let data = match task.masks() {
         None => data::read_split(&args.data, validation, &columns, Some(&names))?,
         Some(_) => {
-            let (train, validation) = data::read_texts(&args.data, validation, &columns)?;
+            anyhow::ensure!(
+                args.unlabelled.is_none(),
+                "--unlabelled goes with --task single-label: of masked tokens no text has a label, so give all of them as --data"
+            );
+            let (Some(tokenizer), Some(max_length)) = (teacher.tokenizer(), teacher.max_length()) else {
+                bail!("--task masked-lm: the teacher's tokenizer is not here");
+            };
+            let length = masked_lm::row_length(pack, max_length);
+            let (train, validation) = data::read_tokens(&args.data, validation, &columns, tokenizer, length)?;
             TaskData { train, validation, names }
         }
     };
@@ -72,7 +81,6 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
     let train = |teacher, data, objective, fit, output: &Path, existing| {
         let training = Training {
             task,
-            pack: args.packing.of(task)?,
             teacher,
             data,
             max_length: columns.max_length,

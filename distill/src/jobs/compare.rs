@@ -209,7 +209,7 @@ impl Comparing<'_> {
             Some(test) => {
                 let origin = recipe.data.test.as_deref().unwrap_or(&recipe.data.train);
                 let labels = data::labels_of(&test, &rows.names, origin)?;
-                (Split { rows: test, labels }, "the test rows")
+                (Split::new(test, labels), "the test rows")
             }
             None => {
                 ui::say(

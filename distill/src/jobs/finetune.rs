@@ -20,8 +20,6 @@ use crate::training::{Fit, FitRows};
 pub(crate) struct Finetuning<'a> {
     pub(crate) source: Source<'a>,
     pub(crate) task: Task,
-    /// Whether texts are cut into rows one behind the other.
-    pub(crate) pack: bool,
     pub(crate) prune_vocabulary: bool,
     pub(crate) dropout: f64,
     pub(crate) objective: Vec<LossTermRecipe>,
@@ -40,18 +38,20 @@ impl Finetuning<'_> {
         self.task.check(&self.objective)?;
         // Before the model is read.
         self.fit.on(self.compute)?;
-        let Start { mut model, train, validation } = self.task.start(&self.source)?;
-        model.config.encoder = model.config.encoder.with_dropout(self.dropout as f32);
-        let max_length = model.max_length(self.source.columns.max_length)?;
-        let weights = teacher::weights_hash(&model.parameters);
+        let mut start = self.task.start(&self.source)?;
+        let encoder = &mut start.model.config.encoder;
+        *encoder = encoder.clone().with_dropout(self.dropout as f32);
+        let max_length = start.model.max_length(self.source.columns.max_length)?;
+        let weights = teacher::weights_hash(&start.model.parameters);
         if self.prune_vocabulary {
-            // Packed, no text is cut.
-            prune(&mut model, &train, if self.pack { usize::MAX } else { max_length })?;
+            prune(&mut start.model, &start.train, max_length)?;
+            start = self.task.read_again(&self.source, start)?;
         }
+        let Start { model, train, validation } = start;
         let objective = Objective::new(&self.objective, &model.config.labels, &train.labels)?;
         let targets = self.task.targets(&model.tokenizer)?;
         let fit_rows = |split: Split| -> anyhow::Result<FitRows> {
-            let rows = FitRows::of(&model.tokenizer, &split, max_length, self.pack)?;
+            let rows = FitRows::of(&model.tokenizer, &split, max_length)?;
             model::report_truncated(rows.encodings.truncated_count(), rows.encodings.len(), max_length);
             Ok(rows)
         };

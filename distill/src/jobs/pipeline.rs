@@ -120,7 +120,7 @@ impl Pipeline<'_> {
         let max_length = teacher.max_length(recipe.data.max_length)?;
         let labelled = |rows: Vec<Row>, origin: &Path| -> anyhow::Result<Split> {
             let labels = data::labels_of(&rows, &names, origin)?;
-            Ok(Split { rows, labels })
+            Ok(Split::new(rows, labels))
         };
         let origins = recipe.data.origins();
         let own = data::split(self.rows.clone(), self.validation.clone(), Some(&names), origins)?;
@@ -167,7 +167,6 @@ impl Pipeline<'_> {
             let Arm { texts, learns_from, objective, cache, fit } = arm;
             let training = Training {
                 task: TASK,
-                pack: false,
                 teacher: Teacher::of_model(load()?, recipe.data.max_length)?,
                 data: split()?.with_unlabelled(texts),
                 max_length: recipe.data.max_length,

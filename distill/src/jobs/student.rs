@@ -96,7 +96,7 @@ fn of_its_form(name: &str, names: LabelNames, wanted: &Wanted<'_>) -> anyhow::Re
     let (mut config, mut tokenizer) = model::describe(name, wanted.hub)?;
     let max_length = model::max_length(&config.encoder, wanted.max_length)?;
     if wanted.recipe.prune_vocabulary {
-        let used = tokenizer.encode(&wanted.rows.rows, max_length)?.used_ids();
+        let used = wanted.rows.encode(&tokenizer, max_length)?.used_ids();
         let pruned = prune_vocabulary(&tokenizer, used.into_iter())?;
         say_pruned(config.encoder.vocab_size, pruned.kept.len());
         config.encoder = student::prune::prune_config(&config.encoder, &pruned.kept).context(OTHER_PADDING)?;
@@ -179,7 +179,7 @@ fn at_random(teacher: &Teacher, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
     };
     let mut tokenizer = tokenizer.clone();
     if recipe.prune_vocabulary {
-        let used = tokenizer.encode(&wanted.rows.rows, teacher_length)?.used_ids();
+        let used = wanted.rows.encode(&tokenizer, teacher_length)?.used_ids();
         let before = tokenizer.vocab_size();
         tokenizer = prune_vocabulary(&tokenizer, used.into_iter())?.tokenizer;
         say_pruned(before, tokenizer.vocab_size());
@@ -279,7 +279,7 @@ pub(super) fn with_flags(error: start::Error, width_flag: &str, heads_flag: &str
 
 /// Cuts the model's vocabulary to the pieces that occur in these rows, and all single characters.
 pub(super) fn prune(model: &mut TextModel, rows: &Split, max_length: usize) -> anyhow::Result<()> {
-    let encodings = model.tokenizer.encode(&rows.rows, max_length)?;
+    let encodings = rows.encode(&model.tokenizer, max_length)?;
     let before = model.config.encoder.vocab_size;
     let pruned = prune_vocabulary(&model.tokenizer, encodings.used_ids().into_iter())?;
     let (config, parameters) =

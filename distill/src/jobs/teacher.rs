@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use cache::{CacheReader, Captured, Dtype, Fingerprint};
-use datasets::{Key, LabelNames, Row, TextTokenizer};
+use datasets::{Key, LabelNames, TextTokenizer};
 use nn::{Compute, EncoderConfig};
 
 use super::cache::keys::{RowKeys, refuse_other_names};
+use crate::data::Split;
 use crate::fingerprint;
 use crate::model::TextModel;
 use crate::recipe::ColumnsRecipe;
@@ -78,14 +79,14 @@ impl Teacher {
     }
 
     /// The cache keys of these rows, and how many of the rows are truncated.
-    pub(crate) fn keys(&self, task: Task, rows: &[Row]) -> anyhow::Result<(Vec<Key>, usize)> {
+    pub(crate) fn keys(&self, task: Task, rows: &Split) -> anyhow::Result<(Vec<Key>, usize)> {
         match self {
             Self::Model(model, max_length) => {
                 let targets = task.targets(&model.tokenizer)?;
-                let encodings = targets.read_by_teacher(model.tokenizer.encode(rows, *max_length)?);
-                Ok((encodings.keys(), encodings.truncated_count()))
+                let encodings = rows.encode(&model.tokenizer, *max_length)?;
+                Ok((targets.keys(&encodings), encodings.truncated_count()))
             }
-            Self::Cached(_, keys) => keys.keys(rows),
+            Self::Cached(_, keys) => keys.keys(&rows.rows),
         }
     }
 

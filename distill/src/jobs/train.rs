@@ -28,8 +28,6 @@ use crate::ui;
 /// A training run of a student, with everything that determines its result.
 pub(crate) struct Training<'a> {
     pub(crate) task: Task,
-    /// Whether texts are cut into rows one behind the other, which no cache has.
-    pub(crate) pack: bool,
     pub(crate) teacher: Teacher,
     pub(crate) data: TaskData,
     /// Tokens that the student keeps of a text; as many as suit it where none are asked for.
@@ -75,7 +73,8 @@ impl Training<'_> {
         if masked {
             self.check_masked()?;
         }
-        let Split { rows, labels } = self.data.train;
+        let train_rows = self.data.train;
+        let labels = &train_rows.labels;
         let learned = || labels.iter().filter(|label| self.learns_from.takes(**label));
         if learned().next().is_none() {
             let which = if self.learns_from == RowChoice::Labelled { "a label" } else { "no label" };
@@ -102,7 +101,7 @@ impl Training<'_> {
         let fingerprint = self.teacher.fingerprint(self.task, self.compute);
         let weights = self.teacher.weights_hash();
         let (teacher_length, (keys, cut_by_teacher)) =
-            (self.teacher.max_length(), self.teacher.keys(self.task, &rows)?);
+            (self.teacher.max_length(), self.teacher.keys(self.task, &train_rows)?);
         let cache = match self.cache {
             Some(folder) => Some(open_cache(folder, &fingerprint)?),
             None if objective.needs_logits() && !self.live => {
@@ -126,13 +125,12 @@ impl Training<'_> {
                 return Err(anyhow::anyhow!("{missing} of {} training rows are not in the cache", keys.len()))
                     .hint(way_out);
             }
-            if let (Some((accuracy, labelled)), false) = (cached::accuracy(cache, &keys, &labels)?, self.force) {
+            if let (Some((accuracy, labelled)), false) = (cached::accuracy(cache, &keys, labels)?, self.force) {
                 data::refuse_chance(accuracy, labelled, names.len())?;
             }
         }
-        let (validation_keys, _) = self.teacher.keys(self.task, &self.data.validation.rows)?;
+        let (validation_keys, _) = self.teacher.keys(self.task, &self.data.validation)?;
         let validation_rows = self.data.validation;
-        let train_rows = Split { rows, labels };
         let wanted = Wanted {
             recipe: self.student,
             hub: self.hub,
@@ -144,7 +142,7 @@ impl Training<'_> {
             start_student(self.teacher, &wanted)?;
 
         let (train_rows, keys) = taken(self.learns_from, train_rows, keys);
-        let rows = FitRows::of(&tokenizer, &train_rows, max_length, self.pack)?;
+        let rows = FitRows::of(&tokenizer, &train_rows, max_length)?;
         let encodings = &rows.encodings;
         match (&self.student.model, teacher_length) {
             (Some(_), Some(length)) => report_cuts([cut_by_teacher, length], encodings, max_length),
@@ -185,7 +183,7 @@ impl Training<'_> {
             // Before anything is written; a limit of memory may change it yet.
             check_coupling(&objective, &train, &fit)?;
         }
-        let validation = FitRows::of(&tokenizer, &validation_rows, max_length, self.pack)?;
+        let validation = FitRows::of(&tokenizer, &validation_rows, max_length)?;
         let validation = FitRows { keys: validation_keys, ..validation };
         let maps = match &self.student.model {
             Some(folder) if !objective.projections(0).is_empty() => Maps::read(Path::new(folder))?,

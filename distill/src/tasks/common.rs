@@ -19,6 +19,8 @@ pub(crate) struct Source<'a> {
     /// Without it, a tenth of the data is held out.
     pub(crate) validation: Option<&'a Path>,
     pub(crate) columns: &'a ColumnsRecipe,
+    /// Whether texts are cut into rows one behind the other.
+    pub(crate) pack: bool,
     /// Seed for parameters that are initialised at random.
     pub(crate) seed: u64,
 }

@@ -2,12 +2,12 @@
 //! not used.
 
 use cache::{Captured, Dtype, LogitForm, Masks, Outputs};
-use datasets::{Encodings, Masking, TextTokenizer, forward_batches};
+use datasets::{Encodings, Masking, RowLength, TextTokenizer, forward_batches};
 use nn::{Compute, Head, Model, PackedInput};
 use teacher::HubOptions;
 
 use super::common::{Questions, Source, Start, StoredByDefault};
-use crate::data;
+use crate::data::{self, Split};
 use crate::inference::packed;
 use crate::model::{self, TextModel};
 use crate::scores::{self, Evaluated, Scores};
@@ -51,8 +51,19 @@ pub(super) fn start(source: &Source<'_>) -> anyhow::Result<Start> {
         }
         ui::say("a new masked-language-model head starts at random");
     }
-    let (train, validation) = data::read_texts(source.data, source.validation, source.columns)?;
+    let (train, validation) = read(source, &model)?;
     Ok(Start { model, train, validation })
+}
+
+/// Reads the texts in tokens of a model.
+pub(super) fn read(source: &Source<'_>, model: &TextModel) -> anyhow::Result<(Split, Split)> {
+    let length = row_length(source.pack, model.max_length(source.columns.max_length)?);
+    data::read_tokens(source.data, source.validation, source.columns, &model.tokenizer, length)
+}
+
+/// How texts become rows.
+pub(crate) fn row_length(pack: bool, max_length: usize) -> RowLength {
+    if pack { RowLength::Packed(max_length) } else { RowLength::AtMost(max_length) }
 }
 
 /// Masked rows; the masks differ between passes over the data.

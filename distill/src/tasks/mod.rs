@@ -3,12 +3,12 @@
 //! and, if its targets are of a new kind, one of [`Targets`].
 
 mod common;
-mod masked_lm;
+pub(crate) mod masked_lm;
 pub(crate) mod single_label;
 
 use anyhow::bail;
 use cache::{Captured, Dtype, Fingerprint, Masks, Outputs, Preprocessing};
-use datasets::{Encodings, LabelNames, Masking, TextTokenizer};
+use datasets::{Encodings, Key, LabelNames, Masking, TextTokenizer};
 use nn::hf::HfConfig;
 use nn::{Compute, Model};
 use teacher::HubOptions;
@@ -88,6 +88,17 @@ impl Task {
         }
     }
 
+    /// Reads the rows again for a model whose vocabulary is another one by now.
+    pub(crate) fn read_again(self, source: &Source<'_>, start: Start) -> anyhow::Result<Start> {
+        match self {
+            Self::SingleLabel => Ok(start),
+            Self::MaskedLm(_) => {
+                let (train, validation) = masked_lm::read(source, &start.model)?;
+                Ok(Start { train, validation, ..start })
+            }
+        }
+    }
+
     /// The class names to match labels with; `None` for tasks without labels.
     pub(crate) fn class_names(self, config: &HfConfig) -> anyhow::Result<Option<LabelNames>> {
         match self {
@@ -162,6 +173,14 @@ impl Targets {
         match self {
             Self::Labels => encodings,
             Self::MaskedTokens(masking) | Self::SameMaskedTokens(masking) => masking.masked(0, &encodings),
+        }
+    }
+
+    /// The keys of rows as the teacher reads them.
+    pub(crate) fn keys(&self, encodings: &Encodings) -> Vec<Key> {
+        match self {
+            Self::Labels => encodings.keys(),
+            Self::MaskedTokens(masking) | Self::SameMaskedTokens(masking) => masking.keys(0, encodings),
         }
     }
 

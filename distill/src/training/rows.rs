@@ -26,17 +26,15 @@ pub(crate) enum ReadByTeacher {
 }
 
 impl FitRows {
-    /// Rows of at most so many tokens, without a teacher; with `pack` all tokens one behind the other, cut into rows that have no
-    /// label.
-    pub(crate) fn of(tokenizer: &TextTokenizer, split: &Split, max_length: usize, pack: bool) -> Result<Self, Error> {
-        let (encodings, labels) = if pack {
-            let packed = tokenizer.encode(&split.rows, usize::MAX)?.packed(max_length);
-            let labels = vec![None; packed.len()];
-            (packed, labels)
-        } else {
-            (tokenizer.encode(&split.rows, max_length)?, split.labels.clone())
-        };
-        Ok(Self { encodings, labels, keys: Vec::new(), read_by_teacher: None, hidden_states_stored: false })
+    /// Rows of at most so many tokens, without a teacher.
+    pub(crate) fn of(tokenizer: &TextTokenizer, split: &Split, max_length: usize) -> Result<Self, Error> {
+        Ok(Self {
+            encodings: split.encode(tokenizer, max_length)?,
+            labels: split.labels.clone(),
+            keys: Vec::new(),
+            read_by_teacher: None,
+            hidden_states_stored: false,
+        })
     }
 
     /// Their order in each epoch, and how they are batched: so many in a pass that all their views fit.

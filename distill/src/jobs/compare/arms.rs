@@ -114,7 +114,7 @@ impl Comparing<'_> {
             if caches[0].as_ref() != Some(&folder) {
                 let (recipe, rows) = (arm.recipe, &rows[side]);
                 let labels = data::labels_of(&rows.all, &rows.names, &recipe.data.train)?;
-                let all = Split { rows: rows.all.clone(), labels }.with_unlabelled(&rows.texts.distinct());
+                let all = Split::new(rows.all.clone(), labels).with_unlabelled(&rows.texts.distinct());
                 capture_recipe(recipe, TASK, self.teacher(recipe)?, &all, &folder, self.compute).context("capture")?;
             }
             caches[side] = Some(folder);
@@ -241,7 +241,6 @@ impl Comparing<'_> {
         }
         let trained = Training {
             task: TASK,
-            pack: false,
             teacher: Teacher::of_model(self.teacher(recipe)?, recipe.data.max_length)?,
             data: split,
             max_length: recipe.data.max_length,
