@@ -48,6 +48,11 @@ impl<'a> Header<'a> {
         self.columns.label.is_guess(name).then(|| name.clone())
     }
 
+    /// What a row has in the label's column, without blanks around it.
+    pub(super) fn label_of<'c>(&self, cells: &[&'c str]) -> Option<&'c str> {
+        cells.get(self.label?).map(|cell| cell.trim()).filter(|label| !label.is_empty())
+    }
+
     /// How many columns there are.
     pub(super) fn width(&self) -> usize {
         self.names.len()
@@ -71,7 +76,7 @@ impl<'a> Header<'a> {
             return Err(Error::ColumnCount { file: file.to_owned(), line, found, expected, way_out: "" });
         }
         if cells[self.text].trim().is_empty() {
-            return Err(Error::MissingText { file: file.to_owned(), line, column: self.text_name.clone() });
+            return Err(Error::MissingText { place: format!("{file}, line {line}"), column: self.text_name.clone() });
         }
         Ok(Row {
             text: cells[self.text].to_owned(),
