@@ -66,6 +66,16 @@ fn cache_gc() {
 }
 
 #[test]
+fn data() {
+    help("data", "data");
+}
+
+#[test]
+fn data_inspect() {
+    help("data_inspect", "data inspect");
+}
+
+#[test]
 fn propose() {
     help("propose", "propose");
 }

@@ -126,6 +126,18 @@ pub enum Error {
     #[error("token id {id} is not in the tokenizer's vocabulary of {size}")]
     UnknownTokenId { id: u32, size: usize },
 
+    #[error("{file}: records are written as .jsonl or .parquet; choose one of these names")]
+    UnknownOutput { file: String },
+    #[error(
+        "{file}: column `{column}` of line {line} is {found}, and the rows before it have made it a column of {expected}; \
+         write .jsonl, where every row may have columns of its own"
+    )]
+    MixedColumn { file: String, line: usize, column: String, found: String, expected: &'static str },
+    #[error("{file}, line {line}: expected {expected}")]
+    Dictionary { file: String, line: usize, expected: &'static str },
+    #[error("the language `{name}` cannot be told; known are {known}, also by two letters (en) or by name (English)")]
+    UnknownLanguage { name: String, known: String },
+
     #[error("{what} is 0; it must be at least 1")]
     Zero { what: &'static str },
 }

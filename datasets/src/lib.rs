@@ -19,27 +19,38 @@
 //! ```
 
 mod batches;
+mod blocks;
+mod clean;
 mod encodings;
 mod error;
 mod hold_out;
+mod inspect;
 mod labels;
 mod mask;
 mod prune;
+mod record;
 mod rows;
 mod sampler;
 mod text_key;
 mod tokenizer;
 mod whole;
+mod write;
 
 pub use batches::{TokenBatch, forward_batches};
+pub use blocks::{Block, for_each_block};
+pub use clean::{ChineseDictionary, Language, Links, Spelling, TextStep, UnicodeForm};
+pub use clean::{CleanReport, Cleaner, Example, LabelRows, Limits, RowSteps, StepReport};
 pub use encodings::{Encodings, Key};
 pub use error::Error;
 pub use hold_out::hold_out;
+pub use inspect::{Bin, Count, Inspection, Inspector, Lengths, Repeat, Repeats, Shared, Unknown, Writing};
 pub use labels::{LabelNames, reconcile};
 pub use mask::{MaskedBatch, MaskedRow, Masking};
 pub use prune::{PrunedVocabulary, prune_vocabulary};
+pub use record::{Record, for_each_whole};
 pub use rows::{Cell, Columns, LabelColumn, Objects, Quotes, Rest, Row, Unit};
 pub use rows::{for_each_record, for_each_row, has_columns, parse_rows, read_rows};
 pub use sampler::{Epoch, Sampler, order};
 pub use text_key::text_key;
 pub use tokenizer::{TextTokenizer, TokenizerFiles};
+pub use write::{RecordFormat, RecordWriter};

@@ -60,13 +60,16 @@ impl<'a> Header<'a> {
 
     /// The cells that no row is made of.
     pub(super) fn rest<'c>(&'c self, cells: &'c [&'c str]) -> Rest<'c> {
-        Rest::of_table(&self.names, cells, [Some(self.text), self.pair, self.label])
+        let taken = if self.columns.whole { [None; 3] } else { [Some(self.text), self.pair, self.label] };
+        Rest::of_table(&self.names, cells, taken)
     }
 
-    /// The cells that a row is made of.
+    /// The cells that a row is made of, or all where they are asked for.
     pub(super) fn used<'c>(&self, cells: &'c [&'c str]) -> impl Iterator<Item = &'c str> {
         let columns = [Some(self.text), self.pair, self.label];
-        columns.into_iter().flatten().filter_map(|column| cells.get(column).copied())
+        let all = if self.columns.whole { cells } else { &[] };
+        let few = if self.columns.whole { [None; 3] } else { columns };
+        few.into_iter().flatten().filter_map(|column| cells.get(column).copied()).chain(all.iter().copied())
     }
 
     /// A row from its cells; an empty pair or label is none.

@@ -101,9 +101,17 @@ impl Object<'_> {
         Ok(Row { text, text_b, label, line: self.line })
     }
 
+    /// Takes a value out of the object, or leaves it there where the object is to stay whole.
+    fn value(&mut self, column: &str) -> Option<Value> {
+        match self.columns.whole {
+            true => self.object.get(column).cloned(),
+            false => self.object.shift_remove(column),
+        }
+    }
+
     /// Takes a string out of the object; `null` and no such key are `None`.
     fn string(&mut self, column: &str) -> Result<Option<String>, Error> {
-        match self.object.shift_remove(column) {
+        match self.value(column) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(other) => Err(self.wrong_type(column, &other, "a string")),
@@ -119,7 +127,7 @@ impl Object<'_> {
 
     /// The label as a table would spell it.
     fn label(&mut self, column: &str) -> Result<Option<String>, Error> {
-        match self.object.shift_remove(column) {
+        match self.value(column) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(name)) => Ok(self.columns.label(&name)),
             Some(Value::Number(number)) => Ok(self.columns.label(&number.to_string())),

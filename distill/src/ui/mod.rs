@@ -1,9 +1,11 @@
 //! Output: results on stdout as text or JSON, everything else on stderr.
 
+mod bar;
 mod stderr;
 mod table;
 mod units;
 
+pub(crate) use bar::bar;
 pub(crate) use stderr::{BARS, StderrAboveBars, on_terminal, say};
 pub(crate) use table::Table;
 pub(crate) use units::{bytes, count, duration, flops, percent};
