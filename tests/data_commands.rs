@@ -69,3 +69,130 @@ fn a_limit_in_tokens_needs_a_model() {
         &["--max-length counts tokens, and those are a model's; give it with --model"],
     );
 }
+
+const DIRTY: &str = "{\"id\":1,\"text\":\"<b>When</b> does the  libraryâ€™s door open?\",\"label\":\"library\"}\n\
+                     {\"id\":2,\"text\":\"a loaf of bread, please\",\"label\":\"bakery\",\"note\":[1,2]}\n\
+                     {\"id\":3,\"text\":\"When does the library’s door open?\",\"label\":\"library\"}\n\
+                     {\"id\":4,\"text\":\"&nbsp;\",\"label\":\"station\"}\n\
+                     {\"id\":5,\"text\":\"write to a@b.org or see https://b.org/x\",\"label\":null}\n\
+                     {\"id\":6,\"text\":\"wehre is the gardn? plaese\",\"label\":\"garden\"}\n";
+
+#[test]
+fn clean_repairs_texts_drops_repeats_and_keeps_the_other_columns() {
+    let place = Workplace::new();
+    place.write("dirty.jsonl", DIRTY);
+    place.write("dev.tsv", "text\tlabel\na loaf of  bread, please\tbakery\n");
+    place.write("words.txt", "where 100\nplease 80\ngarden 70\nwrite 9\n");
+    let line =
+        "data clean dirty.jsonl --usual --urls --emails=MAIL --spelling words.txt --validation dev.tsv --model teacher";
+    let report = place.json(&format!("{line} --output clean.jsonl"));
+    assert_eq!((&report["rows"], &report["kept"], &report["changed"]), (&json!(6), &json!(3), &json!(4)));
+    assert_eq!(
+        place.read("clean.jsonl"),
+        "{\"id\":1,\"text\":\"When does the library’s door open?\",\"label\":\"library\"}\n\
+         {\"id\":5,\"text\":\"write to MAIL or see [URL]\",\"label\":null}\n\
+         {\"id\":6,\"text\":\"where is the garden? please\",\"label\":\"garden\"}\n"
+    );
+    let dropped: Vec<_> =
+        report["drops"].as_array().expect("a list").iter().map(|step| (&step["step"], &step["rows"])).collect();
+    let one = &json!(1);
+    assert_eq!(dropped, [(&json!("empty"), one), (&json!("shared"), one), (&json!("duplicates"), one)]);
+    assert_eq!(report["drops"][2]["examples"][0]["why"], "as line 1");
+    // The same bytes whatever the number of threads, and nothing to do the second time.
+    place.json(&format!("{line} --output one.jsonl --threads 1"));
+    assert_eq!(place.read("one.jsonl"), place.read("clean.jsonl"));
+    let again = place.json(&format!("{} --output again.jsonl", line.replace("dirty.jsonl", "clean.jsonl")));
+    assert_eq!((&again["changed"], &again["kept"]), (&json!(0), &json!(3)));
+}
+
+#[test]
+fn clean_says_what_it_has_done_on_stderr() {
+    let place = Workplace::new();
+    place.write("dirty.jsonl", DIRTY);
+    let finished = place.run("data clean dirty.jsonl --usual --output clean.jsonl");
+    finished.succeeded();
+    assert_eq!(finished.stdout, "");
+    for expected in [
+        "6 rows: 2 (33.3 %) changed, 4 (66.7 %) kept",
+        "html                changed  2  33.3 %",
+        "  line 1: <b>When</b> does the  libraryâ€™s door open?\n     now: When does the  libraryâ€™s door open?",
+        "  line 3 (as line 1): When does the library’s door open?",
+        "warning: no row of `station` is left, of 1",
+        "written: clean.jsonl",
+    ] {
+        assert!(finished.stderr.contains(expected), "{expected} in {}", finished.stderr);
+    }
+}
+
+#[test]
+fn clean_writes_parquet_that_is_read_again() {
+    let place = Workplace::new();
+    place.write("dirty.jsonl", DIRTY);
+    place.json("data clean dirty.jsonl --usual --near-duplicates --output clean.parquet");
+    let report = place.json("data clean clean.parquet --usual --output again.jsonl");
+    assert_eq!((&report["rows"], &report["changed"]), (&json!(4), &json!(0)));
+    assert!(place.read("again.jsonl").starts_with("{\"id\":1,\"text\":\"When does"), "{}", place.read("again.jsonl"));
+}
+
+#[test]
+fn clean_refuses_what_it_cannot_do() {
+    let place = Workplace::new();
+    place.write("dirty.jsonl", DIRTY);
+    place.refuses("data clean dirty.jsonl --output clean.jsonl", &["no step of cleaning is asked for; --usual"]);
+    place.refuses("data clean dirty.jsonl --usual --output clean.csv", &["written as .jsonl or .parquet"]);
+    place.refuses(
+        "data clean dirty.jsonl --usual --output dirty.jsonl",
+        &["dirty.jsonl is there already", "--overwrite"],
+    );
+    place.refuses(
+        "data clean dirty.jsonl --usual --output dirty.jsonl --overwrite",
+        &["would replace what it is made of"],
+    );
+    place.refuses(
+        "data clean dirty.jsonl --min-characters 500 --output clean.jsonl",
+        &["no row is left, and nothing is written", "`length` has dropped 6 of 6 rows"],
+    );
+    place.refuses("data clean dirty.jsonl --languages klingon --output clean.jsonl", &["`klingon` cannot be told"]);
+    place.write("words.txt", "where often\n");
+    place.refuses(
+        "data clean dirty.jsonl --spelling words.txt --output clean.jsonl",
+        &["words.txt, line 1: expected a word, a blank or a tab, and how often it occurs"],
+    );
+    assert!(!place.path("clean.jsonl").exists());
+}
+
+#[test]
+fn a_recipe_cleans_before_anything_else_and_once() {
+    let place = Workplace::new();
+    let rows = crate::support::rows(&place.read("train.tsv"));
+    // Each row once more, with its spaces doubled; and one that only white space tells apart from a test row.
+    let doubled =
+        |(text, label): &(String, String)| format!("{text}\t{label}\n {}\t{label}\n", text.replace(' ', "  "));
+    let test = crate::support::rows(&place.read("test.tsv"));
+    let leaked = format!("{} \t{}\n", test[0].0, test[0].1);
+    place.write("twice.tsv", format!("text\tlabel\n{}{leaked}", rows.iter().map(doubled).collect::<String>()));
+    place.write(
+        "recipe.toml",
+        "output = \"run\"\n[teacher]\nmodel = \"teacher\"\n[data]\ntrain = \"twice.tsv\"\ntest = \"test.tsv\"\n\
+         [data.clean]\nusual = true\n[train]\nepochs = 1\n",
+    );
+    let finished = place.run("run recipe.toml");
+    finished.succeeded();
+    assert!(finished.stderr.contains("cleaned twice.tsv\n1,201 rows: "), "{}", finished.stderr);
+    assert_eq!(place.read("run/clean/train.jsonl").lines().count(), 600);
+    let record = place.read_json("run/clean/clean.json");
+    assert_eq!(record["inputs"]["steps"], json!({"usual": true}));
+    let report = &record["files"][0]["report"];
+    assert_eq!((&report["rows"], &report["kept"]), (&json!(1201), &json!(600)));
+    assert_eq!(place.read_json("run/student/distill.json")["inputs"]["clean"], json!({"usual": true}));
+    // Skipped while its inputs are the same, and repeated if somebody has changed its output.
+    let again = place.run("run recipe.toml");
+    again.succeeded();
+    assert!(!again.stderr.contains("cleaned"), "{}", again.stderr);
+    place.write("run/clean/train.jsonl", "{\"text\":\"x\",\"label\":\"bakery\"}\n");
+    let repaired = place.run("run recipe.toml");
+    repaired.succeeded();
+    assert_eq!(place.read("run/clean/train.jsonl").lines().count(), 600);
+    place.refuses("run recipe.toml --set data.clean.usual=false", &["no step of cleaning is asked for"]);
+    place.refuses("run recipe.toml --set data.clean.mojibak=true", &["unknown field `mojibak`", "did you mean"]);
+}

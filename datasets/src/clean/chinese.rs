@@ -12,8 +12,11 @@ use std::path::Path;
 #[derive(Debug, Default)]
 pub struct ChineseDictionary {
     /// By first character, the longest first.
-    entries: HashMap<char, Vec<(Box<str>, Box<str>)>>,
+    entries: HashMap<char, Vec<Entry>>,
 }
+
+/// A spelling, and what stands for it.
+type Entry = (Box<str>, Box<str>);
 
 impl ChineseDictionary {
     /// Reads dictionaries of OpenCC, such as `TSCharacters.txt` and `TSPhrases.txt`: on each line a spelling, a tab, and one or

@@ -243,6 +243,11 @@ impl<'a> Cleaner<'a> {
         self
     }
 
+    /// What was done so far.
+    pub fn report(&self) -> CleanReport {
+        self.counter.clone().finish()
+    }
+
     /// What was done.
     pub fn finish(self) -> CleanReport {
         self.counter.finish()

@@ -107,6 +107,7 @@ pub struct LabelRows {
 }
 
 /// Counts as rows pass by.
+#[derive(Clone)]
 pub(super) struct Counter {
     rows: usize,
     kept: usize,

@@ -26,8 +26,11 @@ pub struct Spelling {
     dictionary: SymSpell<UnicodeStringStrategy>,
     words: HashSet<Box<str>>,
     tokenizer: Option<TextTokenizer>,
-    remembered: [Mutex<HashMap<Box<str>, Option<Box<str>>>>; SHARDS],
+    remembered: [Mutex<Remembered>; SHARDS],
 }
+
+/// Words, with their corrections where there are any.
+type Remembered = HashMap<Box<str>, Option<Box<str>>>;
 
 impl Spelling {
     /// Reads a dictionary: on each line a word, a blank or a tab, and how often it occurs. With a tokenizer, words that are one

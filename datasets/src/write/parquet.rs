@@ -28,7 +28,7 @@ enum State<W: Write + Send> {
     /// Before the first group, whose rows say which columns there are.
     New(W),
     Begun {
-        writer: SerializedFileWriter<W>,
+        writer: Box<SerializedFileWriter<W>>,
         columns: Vec<Column>,
     },
     /// Only while one state becomes the other, and after an error.
@@ -88,7 +88,7 @@ impl<W: Write + Send> ParquetRecords<W> {
             State::Begun { writer, columns } => (writer, columns),
             State::New(writer) => {
                 let columns = columns_of(&rows);
-                (begin(writer, &columns).map_err(|cause| failed(&self.file, cause))?, columns)
+                (Box::new(begin(writer, &columns).map_err(|cause| failed(&self.file, cause))?), columns)
             }
             State::Broken => return Ok(()),
         };

@@ -173,6 +173,7 @@ impl Pipeline<'_> {
                 pack: false,
                 teacher: Teacher::of_model(load()?, recipe.data.max_length)?,
                 data: split()?.with_unlabelled(texts),
+                clean: recipe.data.clean.clone(),
                 max_length: recipe.data.max_length,
                 student,
                 hub: &student.hub(self.hub),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use datasets::Quotes;
 use serde::{Deserialize, Serialize};
 
+use super::clean::CleanRecipe;
 use super::label_names::LabelNameList;
 
 /// Training, validation and test data.
@@ -27,6 +28,9 @@ pub(crate) struct DataRecipe {
     #[serde(default)]
     pub(crate) label_names: LabelNameList,
     pub(crate) max_length: Option<usize>,
+    /// What is done to the training rows before anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) clean: Option<CleanRecipe>,
 }
 
 impl DataRecipe {

@@ -4,6 +4,7 @@
 
 mod bytes;
 mod checks;
+mod clean;
 mod data;
 mod export;
 mod family;
@@ -26,6 +27,7 @@ use teacher::HubOptions;
 
 pub(crate) use bytes::{Bytes, with_unit};
 pub(crate) use checks::{ABOVE_ZERO, FRACTION, Numbers, PART, PROBABILITY, ZERO_OR_MORE};
+pub(crate) use clean::CleanRecipe;
 pub(crate) use data::{ColumnsRecipe, DataRecipe};
 pub(crate) use export::{ExportDtype, ExportRecipe};
 pub(crate) use family::StudentFamily;
@@ -94,6 +96,7 @@ impl Recipe {
     /// An error that names the key if a value is not allowed.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         refuse(&[self.train.checks(), self.student.checks()].concat())?;
+        self.data.clean.iter().try_for_each(CleanRecipe::check).context("the recipe's data.clean")?;
         self.train.check()?;
         self.student.check()?;
         stage::check_names(self.stages.iter())?;

@@ -28,6 +28,11 @@ impl Ui {
         Self { json }
     }
 
+    /// Whether results are printed as JSON.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
     /// Prints one result on stdout: a `schema_version` and the fields of `value` as JSON, or the text made by `text`.
     pub(crate) fn result<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), OutputError> {
         let line = self.line(value, |value| text(value).trim_end().to_owned())?;

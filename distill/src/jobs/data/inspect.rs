@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use datasets::{Columns, Count, Inspection, Inspector, Lengths, Repeats, Shared, for_each_block};
+use datasets::{Count, Inspection, Inspector, Lengths, Repeats, Shared};
 use serde::Serialize;
 use teacher::HubOptions;
 
+use super::blocks::each_block;
 use crate::data::columns_of;
-use crate::interrupt;
 use crate::model;
 use crate::recipe::ColumnsRecipe;
 use crate::ui;
@@ -58,18 +58,6 @@ impl Inspecting<'_> {
         let files = self.files.iter().map(|file| file.display().to_string()).collect();
         Ok(Report { files, inspection: inspector.finish() })
     }
-}
-
-/// As [`for_each_block`], until somebody interrupts it.
-fn each_block(
-    files: &[PathBuf],
-    columns: &Columns,
-    mut each: impl FnMut(datasets::Block) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    for_each_block(files, columns, |block| {
-        interrupt::check()?;
-        each(block)
-    })
 }
 
 /// Labels, scripts and languages that are listed; `--json` has all.
@@ -209,7 +197,7 @@ fn shared_text(shared: &Shared, rows: usize) -> String {
 }
 
 /// A count with its share of the whole.
-fn counted(part: usize, whole: usize) -> String {
+pub(super) fn counted(part: usize, whole: usize) -> String {
     format!("{} ({})", ui::count(part as u64), ui::percent(share(part, whole)))
 }
 
