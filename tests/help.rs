@@ -66,6 +66,21 @@ fn cache_gc() {
 }
 
 #[test]
+fn data() {
+    help("data", "data");
+}
+
+#[test]
+fn data_inspect() {
+    help("data_inspect", "data inspect");
+}
+
+#[test]
+fn data_clean() {
+    help("data_clean", "data clean");
+}
+
+#[test]
 fn propose() {
     help("propose", "propose");
 }

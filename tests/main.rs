@@ -19,6 +19,7 @@ mod tune; // settings that are searched for, and what is chosen
 
 // Data.
 mod data; // every format of a file says the same
+mod data_commands; // what a file holds, and cleaning it
 mod labels; // labels mean classes by name
 mod tokenizers; // each kind of vocabulary in each part that a model may play
 

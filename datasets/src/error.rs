@@ -8,7 +8,7 @@ use std::io;
 pub enum Error {
     #[error("{file}: cannot be opened: {cause}")]
     Open { file: String, cause: io::Error },
-    #[error("{file}: cannot be read: {cause}")]
+    #[error("{file}: cannot be read: {cause}{}", cut_short(.cause))]
     Read { file: String, cause: io::Error },
     #[error("{file}: cannot be written: {cause}")]
     Write { file: String, cause: io::Error },
@@ -25,6 +25,8 @@ pub enum Error {
     NoRows { file: String },
     #[error("{file}, line {line}: not valid UTF-8; convert the file to UTF-8 first")]
     InvalidUtf8 { file: String, line: usize },
+    #[error("{place}: holds a text that is not valid UTF-8; write it in UTF-8")]
+    RowNotUtf8 { place: String },
     #[error("{file}: no column `{column}`; there are {}{}", listed(.found), other_separator(.found))]
     NoColumn { file: String, column: String, found: Vec<String> },
     #[error("{file}: two columns are called `{column}`; rename one of them, since which one is meant cannot be told")]
@@ -43,12 +45,23 @@ pub enum Error {
          close it, or read quotes as they stand with --quotes none"
     )]
     UnclosedQuote { file: String, line: usize },
-    #[error("{file}, line {line}: nothing in column `{column}`; fill it in or leave the row out")]
-    MissingText { file: String, line: usize, column: String },
-    #[error("{file}, line {line}: not one JSON object on a line: {reason}")]
+    #[error(
+        "{file}, line {line}: a quote opens a cell here, and the next one, on line {closed}, is followed by more text, so that \
+         the rows between would be one text; close the first or double those within a cell, or read quotes as they stand \
+         with --quotes none"
+    )]
+    TextBehindQuote { file: String, line: usize, closed: usize },
+    #[error(
+        "{file}, line {line}: a cell in quotes spans {lines} lines here, each of which is a whole row by itself, so a quote \
+         seems to be unclosed; read quotes as they stand with --quotes none, or take such cells as they are with --quotes csv"
+    )]
+    RowsWithinQuotes { file: String, line: usize, lines: usize },
+    #[error("{place}: nothing in column `{column}`; fill it in or leave the row out")]
+    MissingText { place: String, column: String },
+    #[error("{file}, line {line}: not one JSON object on a line, and no array of objects: {reason}")]
     Json { file: String, line: usize, reason: String },
-    #[error("{file}, line {line}: column `{column}` is {found}, expected {expected}")]
-    WrongType { file: String, line: usize, column: String, found: String, expected: &'static str },
+    #[error("{place}: column `{column}` is {found}, expected {expected}")]
+    WrongType { place: String, column: String, found: String, expected: &'static str },
 
     #[error("no row has a label; name the column that holds them with --label-column")]
     NoLabels,
@@ -113,11 +126,30 @@ pub enum Error {
     #[error("token id {id} is not in the tokenizer's vocabulary of {size}")]
     UnknownTokenId { id: u32, size: usize },
 
+    #[error("{file}: records are written as .jsonl or .parquet; choose one of these names")]
+    UnknownOutput { file: String },
+    #[error(
+        "{file}: column `{column}` of line {line} is {found}, and the rows before it have made it a column of {expected}; \
+         write .jsonl, where every row may have columns of its own"
+    )]
+    MixedColumn { file: String, line: usize, column: String, found: String, expected: &'static str },
+    #[error("{file}, line {line}: expected {expected}")]
+    Dictionary { file: String, line: usize, expected: &'static str },
+    #[error("the language `{name}` cannot be told; known are {known}, also by two letters (en) or by name (English)")]
+    UnknownLanguage { name: String, known: String },
+
     #[error("{what} is 0; it must be at least 1")]
     Zero { what: &'static str },
 }
 
-/// The names in backticks with commas between them, for messages.
+/// What to do about a file that ends too early.
+fn cut_short(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::UnexpectedEof => "; the file was cut short: fetch or write it again",
+        _ => "",
+    }
+}
+
 /// A word about the separator, where the only column found looks like several.
 fn other_separator(found: &[String]) -> &'static str {
     match found {
@@ -128,6 +160,7 @@ fn other_separator(found: &[String]) -> &'static str {
     }
 }
 
+/// The names in backticks with commas between them, for messages.
 fn listed(names: &[String]) -> String {
     if names.is_empty() {
         return "none".to_owned();

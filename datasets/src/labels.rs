@@ -106,7 +106,11 @@ impl LabelNames {
             let word = ["true", "false"].into_iter().find(|word| label.eq_ignore_ascii_case(word))?;
             self.names.iter().find(|name| name.eq_ignore_ascii_case(word)).and_then(|name| self.id(name))
         };
-        let named = self.id(label).or_else(|| spelled(number?)).or_else(truth);
+        let trimmed = || {
+            let mut alike = self.names.iter().filter(|name| name.trim() == label.trim());
+            alike.next().filter(|_| alike.next().is_none()).and_then(|name| self.id(name))
+        };
+        let named = self.id(label).or_else(|| spelled(number?)).or_else(truth).or_else(trimmed);
         // Where classes are named by numbers, one that is no name would be mistaken for the id of another class.
         let by_id = || number.and_then(|number| u32::try_from(number).ok()).filter(|_| !self.all_numbers);
         if let Some(id) = named.or_else(by_id).filter(|id| (*id as usize) < self.len()) {
@@ -180,7 +184,8 @@ fn discover(rows: &[Row]) -> Result<LabelNames, Error> {
         Some(numbers) => numbers.iter().map(i64::to_string).collect(),
         None => {
             refuse_measurements(labelled())?;
-            labelled().map(|(label, _)| label).collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
+            // Spaces behind a comma are a writer's, and no part of a name.
+            labelled().map(|(label, _)| label.trim()).collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
         }
     };
     match names.as_slice() {
@@ -249,6 +254,17 @@ mod tests {
         assert_eq!(found, names(&["None", "no", "yes"]), "a name among names");
         let message = refusal(&named(&["a", "b", "a "]), None);
         assert!(message.contains("line 4") && message.contains("`a ` and `a`"), "{message}");
+    }
+
+    #[test]
+    fn class_names_had_the_space_behind_a_comma() {
+        let (found, ids) = reconcile(&named(&[" pos", " neg", " pos"]), None).unwrap();
+        assert_eq!((found, ids), (names(&["neg", "pos"]), vec![Some(1), Some(0), Some(1)]));
+        let (_, ids) = reconcile(&named(&[" pos", "neg "]), Some(&names(&["pos", " neg"]))).unwrap();
+        assert_eq!(ids, [Some(0), Some(1)]);
+        let both = names(&["pos", " pos"]);
+        assert_eq!(reconcile(&named(&[" pos", "pos"]), Some(&both)).unwrap().1, [Some(1), Some(0)]);
+        assert!(refusal(&named(&["pos  "]), Some(&both)).contains("does not know the label"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod text;
 mod unquoted;
 
 pub use columns::{Columns, LabelColumn, Quotes};
-pub use objects::Objects;
+pub use objects::{Objects, Unit};
 pub use rest::{Cell, Rest};
 pub use row::Row;
 
@@ -81,10 +81,22 @@ pub fn parse_rows(name: &str, bytes: &[u8], columns: &Columns) -> Result<Vec<Row
     Ok(rows)
 }
 
-/// Whether a file of this name has columns to choose from, as all but plain text have.
+/// Whether a file of this name has columns to choose from, as all but plain text have: also one of a kind that is not read,
+/// whose lines would be anything but texts.
 pub fn has_columns(path: &Path) -> bool {
-    !matches!(Format::of(&path.display().to_string()), Err(_) | Ok(Format::Stream(Stream { kind: Kind::Text, .. })))
+    let name = path.display().to_string().to_ascii_lowercase();
+    let stem = [".gz", ".zst", ".bz2", ".xz"].into_iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(&name);
+    match Format::of(&name) {
+        Ok(format) => !matches!(format, Format::Stream(Stream { kind: Kind::Text, .. })),
+        Err(_) => OTHER_TABLES.iter().any(|extension| stem.ends_with(extension)),
+    }
 }
+
+/// Tables of other programs, or compressed in other ways.
+const OTHER_TABLES: [&str; 14] = [
+    ".parquet", ".arrow", ".feather", ".orc", ".avro", ".xlsx", ".xls", ".ods", ".pkl", ".npy", ".npz", ".csv", ".tsv",
+    ".jsonl",
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
@@ -166,7 +178,9 @@ impl Stream {
         columns: &Columns,
         sink: Sink<'_>,
     ) -> Result<GuessedLabel, Error> {
-        let reader = without_byte_order_mark(reader).map_err(|cause| Error::Read { file: file.to_owned(), cause })?;
+        let unreadable = |cause| Error::Read { file: file.to_owned(), cause };
+        let reader = with_line_ends(without_byte_order_mark(reader).map_err(unreadable)?).map_err(unreadable)?;
+        let reader = BufReader::new(reader);
         match self.kind {
             Kind::Table { separator, quotes } => match columns.quotes.unwrap_or(quotes) {
                 Quotes::None => unquoted::read(file, reader, separator, columns, sink),
@@ -182,6 +196,34 @@ impl Stream {
             }
             Kind::Text => text::read(file, reader, columns, sink),
         }
+    }
+}
+
+/// How much of a file is looked at for its line ends.
+const HEAD_BYTES: u64 = 1 << 16;
+
+/// A file whose lines all end in `\r`, as old Macs and some spreadsheets write it, with `\n` instead. Where there is any `\n`,
+/// a lone `\r` is part of a text.
+fn with_line_ends(mut reader: impl BufRead) -> io::Result<BareReturns<impl BufRead>> {
+    let mut head = Vec::new();
+    reader.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
+    let bare = head.contains(&b'\r') && !head.contains(&b'\n');
+    Ok(BareReturns { reader: Cursor::new(head).chain(reader), bare })
+}
+
+/// Reads `\r` as `\n` where it is `bare`.
+struct BareReturns<R> {
+    reader: R,
+    bare: bool,
+}
+
+impl<R: Read> Read for BareReturns<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        if self.bare {
+            buffer[..count].iter_mut().filter(|byte| **byte == b'\r').for_each(|byte| *byte = b'\n');
+        }
+        Ok(count)
     }
 }
 

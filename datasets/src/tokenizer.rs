@@ -166,7 +166,22 @@ impl TextTokenizer {
         self.description.special.get("mask_token").map(String::as_str).filter(|token| self.token_id(token).is_some())
     }
 
-    /// The id of the token that masked-language models fill in.
+    /// The id of the token that stands for what the vocabulary does not have, where there is one.
+    pub fn unk_id(&self) -> Option<u32> {
+        self.token_id(self.description.special.get("unk_token")?)
+    }
+
+    /// Whether a word is one token of the vocabulary, at the beginning of a text or behind a space.
+    pub fn is_whole_word(&self, word: &str) -> bool {
+        let unknown = self.unk_id();
+        let one = |text: &str| {
+            let encoded = self.tokenizer.encode_fast(text, false);
+            encoded.is_ok_and(|tokens| tokens.len() == 1 && Some(tokens.get_ids()[0]) != unknown)
+        };
+        one(word) || one(&format!(" {word}"))
+    }
+
+    /// The id of the token that masked-language models fill in, where there is one.
     pub fn mask_id(&self) -> Option<u32> {
         self.token_id(self.description.special.get("mask_token")?)
     }

@@ -277,6 +277,7 @@ pub(crate) fn columns_of(columns: &ColumnsRecipe) -> Columns {
         label: columns.label_column.clone().map_or(LabelColumn::Usual, LabelColumn::Named),
         unlabelled: columns.unlabelled_value.clone(),
         quotes: columns.quotes,
+        whole: false,
     }
 }
 

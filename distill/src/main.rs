@@ -60,6 +60,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let done = match cli.command {
         Command::Finetune(args) => commands::finetune::run(args, &ui),
         Command::Cache(args) => commands::cache::run(args, &ui),
+        Command::Data(args) => commands::data::run(args.what, &ui),
         Command::Propose(args) => commands::propose::run(args, &ui),
         Command::Train(args) => commands::train::run(args, &ui),
         Command::Plot(args) => commands::plot::run(args, &ui),

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::default::is_default;
 use crate::files;
 use crate::objective::LossTermRecipe;
-use crate::recipe::{FitRecipe, StudentRecipe};
+use crate::recipe::{CleanRecipe, FitRecipe, StudentRecipe};
 use crate::scores::Scores;
 
 /// The record's file name.
@@ -44,6 +44,9 @@ pub(crate) struct RunInputs {
     pub(crate) config: String,
     /// Hash of the trained model's tokenizer.
     pub(crate) tokenizer: String,
+    /// How the training rows were cleaned; absent if they were not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) clean: Option<CleanRecipe>,
     /// Hash of the training rows: token ids and class ids.
     pub(crate) train: String,
     /// Hash of the validation rows.

@@ -17,6 +17,8 @@ pub struct Columns {
     pub unlabelled: Option<String>,
     /// Quotes in TSV and CSV; by default none in TSV and those of RFC 4180 in CSV.
     pub quotes: Option<Quotes>,
+    /// Whether the other columns that come with a row are all that the file has, those of the row too.
+    pub whole: bool,
 }
 
 /// Which column holds the label.
@@ -57,7 +59,7 @@ impl Quotes {
 
 impl Columns {
     /// The label of a cell; an empty or blank one is none.
-    pub(super) fn label(&self, cell: &str) -> Option<String> {
+    pub(crate) fn label(&self, cell: &str) -> Option<String> {
         let same = |value: &str| {
             let (cell, value) = (cell.trim(), value.trim());
             cell == value || whole_number(cell).is_some_and(|number| whole_number(value) == Some(number))
@@ -77,7 +79,7 @@ impl LabelColumn {
     }
 
     /// The column among these; refuses a choice between several that may be meant.
-    pub(super) fn find<'a>(
+    pub(crate) fn find<'a>(
         &self,
         place: impl Fn() -> String,
         names: impl Iterator<Item = &'a str> + Clone,

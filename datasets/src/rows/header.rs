@@ -48,6 +48,11 @@ impl<'a> Header<'a> {
         self.columns.label.is_guess(name).then(|| name.clone())
     }
 
+    /// What a row has in the label's column, without blanks around it.
+    pub(super) fn label_of<'c>(&self, cells: &[&'c str]) -> Option<&'c str> {
+        cells.get(self.label?).map(|cell| cell.trim()).filter(|label| !label.is_empty())
+    }
+
     /// How many columns there are.
     pub(super) fn width(&self) -> usize {
         self.names.len()
@@ -55,13 +60,16 @@ impl<'a> Header<'a> {
 
     /// The cells that no row is made of.
     pub(super) fn rest<'c>(&'c self, cells: &'c [&'c str]) -> Rest<'c> {
-        Rest::of_table(&self.names, cells, [Some(self.text), self.pair, self.label])
+        let taken = if self.columns.whole { [None; 3] } else { [Some(self.text), self.pair, self.label] };
+        Rest::of_table(&self.names, cells, taken)
     }
 
-    /// The cells that a row is made of.
+    /// The cells that a row is made of, or all where they are asked for.
     pub(super) fn used<'c>(&self, cells: &'c [&'c str]) -> impl Iterator<Item = &'c str> {
         let columns = [Some(self.text), self.pair, self.label];
-        columns.into_iter().flatten().filter_map(|column| cells.get(column).copied())
+        let all = if self.columns.whole { cells } else { &[] };
+        let few = if self.columns.whole { [None; 3] } else { columns };
+        few.into_iter().flatten().filter_map(|column| cells.get(column).copied()).chain(all.iter().copied())
     }
 
     /// A row from its cells; an empty pair or label is none.
@@ -71,7 +79,7 @@ impl<'a> Header<'a> {
             return Err(Error::ColumnCount { file: file.to_owned(), line, found, expected, way_out: "" });
         }
         if cells[self.text].trim().is_empty() {
-            return Err(Error::MissingText { file: file.to_owned(), line, column: self.text_name.clone() });
+            return Err(Error::MissingText { place: format!("{file}, line {line}"), column: self.text_name.clone() });
         }
         Ok(Row {
             text: cells[self.text].to_owned(),

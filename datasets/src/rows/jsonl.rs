@@ -2,7 +2,7 @@
 
 use super::columns::Columns;
 use super::lines::Lines;
-use super::objects::Objects;
+use super::objects::{Objects, Unit};
 use super::rest::Rest;
 use super::row::{GuessedLabel, Sink};
 use crate::Error;
@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 
 pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<GuessedLabel, Error> {
     let mut lines = Lines::new(file, reader);
-    let mut objects = Objects::new(file, columns);
+    let mut objects = Objects::new(file, Unit::Line, columns);
     while let Some(line) = lines.next()? {
         if line.text.trim().is_empty() {
             continue;
@@ -40,6 +40,9 @@ fn explained(line: &str, error: &serde_json::Error) -> String {
     });
     match found {
         Some(word) => format!("{word} at column {} is no JSON; null stands for what is missing", error.column()),
+        None if error.is_eof() => {
+            format!("{error}; an object that spans several lines is read from an array, between [ and ]")
+        }
         None => error.to_string(),
     }
 }

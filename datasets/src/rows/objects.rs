@@ -8,24 +8,49 @@ use serde_json::{Map, Value};
 /// Rows from objects, one after another: those of JSON Lines, and of other formats whose rows are read as such.
 pub struct Objects<'a> {
     file: &'a str,
+    unit: Unit,
     columns: &'a Columns,
     named: NamedColumns<'a>,
     guessed: GuessedLabel,
 }
 
+/// What the numbers of rows count, for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Lines of a file.
+    Line,
+    /// Objects or records, wherever their lines are.
+    Row,
+}
+
+impl Unit {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Line => "line",
+            Self::Row => "row",
+        }
+    }
+}
+
 impl<'a> Objects<'a> {
     /// No rows yet; `file` is its name in messages.
-    pub fn new(file: &'a str, columns: &'a Columns) -> Self {
-        Self { file, columns, named: NamedColumns::new(columns), guessed: None }
+    pub fn new(file: &'a str, unit: Unit, columns: &'a Columns) -> Self {
+        Self { file, unit, columns, named: NamedColumns::new(columns), guessed: None }
     }
 
-    /// Takes the row of this line out of an object, and leaves its other keys there.
+    /// Takes the row of this number out of an object, and leaves its other keys there.
     ///
     /// # Errors
-    /// A missing text or a value of the wrong type; the message names file and line.
+    /// A missing text or a value of the wrong type; the message names file and row.
     pub fn take(&mut self, line: usize, object: &mut Map<String, Value>) -> Result<Row, Error> {
         self.named.see(object);
-        let mut taken = Object { file: self.file, line, columns: self.columns, object };
+        let mut taken = Object {
+            place: format!("{}, {} {line}", self.file, self.unit.name()),
+            line,
+            columns: self.columns,
+            object,
+        };
         let label_column = taken.label_column()?;
         if self.guessed.is_none() {
             self.guessed = label_column.clone().filter(|name| self.columns.label.is_guess(name));
@@ -49,7 +74,8 @@ impl<'a> Objects<'a> {
 }
 
 struct Object<'a> {
-    file: &'a str,
+    /// As messages have it.
+    place: String,
     line: usize,
     columns: &'a Columns,
     object: &'a mut Map<String, Value>,
@@ -61,22 +87,31 @@ impl Object<'_> {
         let text_column = columns.text.as_deref().unwrap_or("text");
         if !self.object.contains_key(text_column) {
             return Err(Error::NoColumn {
-                file: format!("{}, line {}", self.file, self.line),
+                file: self.place.clone(),
                 column: text_column.to_owned(),
                 found: self.object.keys().cloned().collect(),
             });
         }
-        let text = self.string(text_column)?.filter(|text| !text.trim().is_empty()).ok_or_else(|| {
-            Error::MissingText { file: self.file.to_owned(), line: self.line, column: text_column.to_owned() }
-        })?;
+        let text = self
+            .string(text_column)?
+            .filter(|text| !text.trim().is_empty())
+            .ok_or_else(|| Error::MissingText { place: self.place.clone(), column: text_column.to_owned() })?;
         let text_b = self.string(columns.pair.as_deref().unwrap_or("text_b"))?.filter(|text| !text.is_empty());
         let label = label_column.map(|column| self.label(&column)).transpose()?.flatten();
         Ok(Row { text, text_b, label, line: self.line })
     }
 
+    /// Takes a value out of the object, or leaves it there where the object is to stay whole.
+    fn value(&mut self, column: &str) -> Option<Value> {
+        match self.columns.whole {
+            true => self.object.get(column).cloned(),
+            false => self.object.shift_remove(column),
+        }
+    }
+
     /// Takes a string out of the object; `null` and no such key are `None`.
     fn string(&mut self, column: &str) -> Result<Option<String>, Error> {
-        match self.object.shift_remove(column) {
+        match self.value(column) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(other) => Err(self.wrong_type(column, &other, "a string")),
@@ -85,14 +120,14 @@ impl Object<'_> {
 
     /// The key that the label stands under.
     fn label_column(&self) -> Result<Option<String>, Error> {
-        let place = || format!("{}, line {}", self.file, self.line);
+        let place = || self.place.clone();
         let position = self.columns.label.find(place, self.object.keys().map(String::as_str))?;
         Ok(position.and_then(|position| self.object.keys().nth(position)).cloned())
     }
 
     /// The label as a table would spell it.
     fn label(&mut self, column: &str) -> Result<Option<String>, Error> {
-        match self.object.shift_remove(column) {
+        match self.value(column) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(name)) => Ok(self.columns.label(&name)),
             Some(Value::Number(number)) => Ok(self.columns.label(&number.to_string())),
@@ -113,7 +148,7 @@ impl Object<'_> {
             Value::Array(_) => "a list".to_owned(),
             Value::Object(_) => "an object".to_owned(),
         };
-        Error::WrongType { file: self.file.to_owned(), line: self.line, column: column.to_owned(), found, expected }
+        Error::WrongType { place: self.place.clone(), column: column.to_owned(), found, expected }
     }
 }
 

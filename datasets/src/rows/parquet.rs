@@ -2,12 +2,13 @@
 
 use std::ops::ControlFlow;
 
+use parquet::data_type::Decimal;
 use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
 use parquet::record::Field;
 use serde_json::{Map, Number, Value};
 
 use super::columns::Columns;
-use super::objects::Objects;
+use super::objects::{Objects, Unit};
 use super::rest::Rest;
 use super::row::{GuessedLabel, Sink};
 use crate::Error;
@@ -15,20 +16,21 @@ use crate::Error;
 /// Columns that pandas writes its row numbers into.
 const PANDAS_INDEX: &str = "__index_level_";
 
-/// The first row counts as line 1.
 pub(super) fn read(
     file: &str,
     reader: impl ChunkReader + 'static,
     columns: &Columns,
     sink: Sink<'_>,
 ) -> Result<GuessedLabel, Error> {
-    let unreadable = |row: Option<usize>, cause: &parquet::errors::ParquetError| Error::Parquet {
-        place: row.map_or_else(|| file.to_owned(), |row| format!("{file}, row {row}")),
-        reason: cause.to_string(),
+    let place = |row: Option<usize>| row.map_or_else(|| file.to_owned(), |row| format!("{file}, row {row}"));
+    let unreadable = |row: Option<usize>, cause: &parquet::errors::ParquetError| match cause.to_string() {
+        // The crate has no kind of error for it; the rest of its message is the text, byte by byte.
+        reason if reason.contains("BYTE_ARRAY as String") => Error::RowNotUtf8 { place: place(row) },
+        reason => Error::Parquet { place: place(row), reason },
     };
     let reader = SerializedFileReader::new(reader).map_err(|cause| unreadable(None, &cause))?;
     let rows = reader.get_row_iter(None).map_err(|cause| unreadable(None, &cause))?;
-    let mut objects = Objects::new(file, columns);
+    let mut objects = Objects::new(file, Unit::Row, columns);
     for (number, row) in rows.enumerate() {
         let row = row.map_err(|cause| unreadable(Some(number + 1), &cause))?;
         let mut object: Map<String, Value> = row
@@ -36,7 +38,16 @@ pub(super) fn read(
             .filter(|(column, _)| !column.starts_with(PANDAS_INDEX))
             .map(|(column, field)| (column.clone(), json(field)))
             .collect();
+        let other_bytes: Vec<String> = row
+            .get_column_iter()
+            .filter(|(_, field)| matches!(field, Field::Bytes(bytes) if std::str::from_utf8(bytes.data()).is_err()))
+            .map(|(column, _)| column.clone())
+            .collect();
         let row = objects.take(number + 1, &mut object)?;
+        // Only what a row is made of has to be text; a picture beside it need not be.
+        if other_bytes.iter().any(|column| !object.contains_key(column)) {
+            return Err(Error::RowNotUtf8 { place: place(Some(number + 1)) });
+        }
         if let ControlFlow::Break(()) = sink(row, Rest::of_object(&object)) {
             return Ok(objects.guessed());
         }
@@ -73,7 +84,28 @@ fn json(field: &Field) -> Value {
             };
             Value::Object(map.entries().iter().map(|(key, field)| (text(key), json(field))).collect())
         }
+        Field::Decimal(value) => decimal(value),
         other => Value::String(other.to_string()),
+    }
+}
+
+/// A decimal as the number that it is: a whole one without a fraction, so that it is the same label as in other formats.
+fn decimal(value: &Decimal) -> Value {
+    let negative = value.data().first().is_some_and(|byte| byte & 0x80 != 0);
+    let fill = if negative { 0xff } else { 0 };
+    let mut bytes = [fill; 16];
+    let Some(start) = bytes.len().checked_sub(value.data().len()) else {
+        return Value::String(format!("{value:?}"));
+    };
+    bytes[start..].copy_from_slice(value.data());
+    let unscaled = i128::from_be_bytes(bytes);
+    let one = u32::try_from(value.scale()).ok().and_then(|scale| 10_i128.checked_pow(scale));
+    let whole = one.filter(|one| unscaled % one == 0).and_then(|one| i64::try_from(unscaled / one).ok());
+    // The nearest f64 to the digits, which a division of rounded numbers would not be.
+    let digits = || format!("{unscaled}e{}", -i64::from(value.scale())).parse().ok().and_then(Number::from_f64);
+    match whole {
+        Some(whole) => Value::from(whole),
+        None => digits().map_or_else(|| Value::String(format!("{value:?}")), Value::Number),
     }
 }
 
@@ -81,7 +113,7 @@ fn json(field: &Field) -> Value {
 mod tests {
     use super::*;
     use crate::{for_each_record, read_rows};
-    use parquet::data_type::{ByteArray, ByteArrayType, DoubleType};
+    use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
     use parquet::file::properties::WriterProperties;
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
@@ -158,6 +190,50 @@ mod tests {
         assert_eq!(found, ["a", "b", "c"]);
     }
 
+    /// A file with one column of this type, with these values.
+    fn one_column<T: DataType>(path: &Path, column: &str, values: &[T::T]) {
+        let schema = Arc::new(parse_message_type(&format!("message table {{ {column} }}")).expect("a schema"));
+        let file = File::create(path).expect("a file");
+        let mut writer =
+            SerializedFileWriter::new(file, schema, Arc::new(WriterProperties::builder().build())).expect("a writer");
+        let mut group = writer.next_row_group().expect("a group");
+        let mut column = group.next_column().expect("reads").expect("a column");
+        column.typed::<T>().write_batch(values, None, None).expect("writes");
+        column.close().expect("closes");
+        group.close().expect("closes");
+        writer.close().expect("closes");
+    }
+
+    #[test]
+    fn decimals_were_read_with_a_point_and_no_digits_behind_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("table.parquet");
+        let read = |column: &str, values: &[i64]| {
+            one_column::<Int64Type>(&path, column, values);
+            let rows = SerializedFileReader::new(File::open(&path).expect("opens")).expect("reads");
+            let rows = rows.get_row_iter(None).expect("rows").map(|row| row.expect("a row"));
+            rows.map(|row| json(row.get_column_iter().next().expect("a column").1).to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(read("required int64 label (DECIMAL(9, 0));", &[4, -1, 0]), ["4", "-1", "0"]);
+        assert_eq!(read("required int64 label (DECIMAL(9, 2));", &[400, 425, -5]), ["4", "4.25", "-0.05"]);
+        one_column::<ByteArrayType>(&path, "required binary label (DECIMAL(30, 3));", &[vec![0xff, 0x38].into()]);
+        let reader = SerializedFileReader::new(File::open(&path).expect("opens")).expect("reads");
+        let row = reader.get_row_iter(None).expect("rows").next().expect("one").expect("a row");
+        assert_eq!(json(row.get_column_iter().next().expect("a column").1).to_string(), "-0.2");
+    }
+
+    #[test]
+    fn texts_that_are_no_utf8_became_replacement_characters() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("table.parquet");
+        let values = [ByteArray::from("fine"), ByteArray::from(b"caf\xe9".to_vec())];
+        for annotation in ["", "(STRING)"] {
+            one_column::<ByteArrayType>(&path, &format!("required binary text {annotation};"), &values);
+            let error = read_rows(&path, &Columns::default()).expect_err("refused").to_string();
+            assert!(error.contains("table.parquet, row 2: holds a text that is not valid UTF-8; write"), "{error}");
+        }
+    }
+
     #[test]
     fn a_named_column_that_the_file_lacks_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -179,6 +255,6 @@ mod tests {
         written(&path);
         let columns = Columns { text: Some("body".to_owned()), ..Columns::default() };
         let error = read_rows(&path, &columns).expect_err("refused").to_string();
-        assert!(error.contains("line 1: no column `body`; there are `text`, `p`, `q`"), "{error}");
+        assert!(error.contains("row 1: no column `body`; there are `text`, `p`, `q`"), "{error}");
     }
 }

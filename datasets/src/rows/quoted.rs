@@ -5,6 +5,7 @@ use super::header::Header;
 use super::row::{GuessedLabel, Sink};
 use crate::Error;
 use csv::{ByteRecord, ReaderBuilder, Terminator};
+use std::collections::HashSet;
 use std::io::{self, BufRead, Read};
 use std::ops::ControlFlow;
 
@@ -19,13 +20,14 @@ pub(super) fn read(
     columns: &Columns,
     sink: Sink<'_>,
 ) -> Result<GuessedLabel, Error> {
+    let mut swallowed = columns.quotes.is_none().then(Swallowed::default);
     let mut reader = ReaderBuilder::new()
         .delimiter(separator)
         .has_headers(false)
         // Flexible, so that the error for a short row is ours.
         .flexible(true)
         .terminator(Terminator::Any(b'\n'))
-        .from_reader(UnixLineEnds { reader, separator, line: Vec::new(), read: 0, open: false, ended: false });
+        .from_reader(UnixLineEnds::new(reader, separator));
     let mut record = ByteRecord::new();
     let mut header: Option<Header<'_>> = None;
     while reader.read_byte_record(&mut record).map_err(|error| read_error(file, error))? {
@@ -49,17 +51,77 @@ pub(super) fn read(
         match &header {
             None => header = Some(Header::find(file, &cells, columns)?),
             Some(header) => {
+                if let Some(swallowed) = &mut swallowed {
+                    swallowed.see(line, &cells, header, separator);
+                }
                 if let ControlFlow::Break(()) = sink(header.row(file, line, &cells)?, header.rest(&cells)) {
                     break;
                 }
             }
         }
     }
+    if let Some((line, lines)) = swallowed.and_then(|swallowed| swallowed.found()) {
+        return Err(Error::RowsWithinQuotes { file: file.to_owned(), line, lines });
+    }
     Ok(header.and_then(|header| header.guessed_label()))
 }
 
 fn read_error(file: &str, error: csv::Error) -> Error {
-    Error::Read { file: file.to_owned(), cause: error.into() }
+    let cause = match error.into_kind() {
+        csv::ErrorKind::Io(cause) => cause,
+        other => io::Error::other(format!("{other:?}")),
+    };
+    match cause.get_ref().and_then(|inner| inner.downcast_ref::<TextBehindQuote>()) {
+        Some(&TextBehindQuote { line, closed }) => Error::TextBehindQuote { file: file.to_owned(), line, closed },
+        None => Error::Read { file: file.to_owned(), cause },
+    }
+}
+
+/// Cells over several lines, each of which is a row by itself: what stands between a quote that nobody closed and one that
+/// happens to stand at the end of a later cell. A text may look so by chance, but hardly with a label in the right place.
+#[derive(Default)]
+struct Swallowed {
+    /// The first labels of the file; enough to know those of a classifier.
+    labels: HashSet<String>,
+    /// The line, and the labels that its lines would have.
+    suspects: Vec<(usize, Vec<String>)>,
+}
+
+impl Swallowed {
+    const MOST_LABELS: usize = 10_000;
+
+    fn see(&mut self, line: usize, cells: &[&str], header: &Header<'_>, separator: u8) {
+        let Some(label) = header.label_of(cells) else { return };
+        if self.labels.len() < Self::MOST_LABELS && !self.labels.contains(label) {
+            self.labels.insert(label.to_owned());
+        }
+        if !cells.iter().any(|cell| cell.contains('\n')) {
+            return;
+        }
+        let separator = char::from(separator).to_string();
+        let joined = cells.join(&separator);
+        let labels = joined.lines().map(|line| {
+            let cells: Vec<&str> = line.split(&separator).collect();
+            Some(header.label_of(&cells).filter(|_| cells.len() == header.width())?.to_owned())
+        });
+        let labels: Option<Vec<String>> = labels.collect();
+        self.suspects.extend(labels.filter(|labels| labels.len() > 1).map(|labels| (line, labels)));
+    }
+
+    /// The first of such cells whose lines all have labels of the file: its line, and over how many it goes.
+    fn found(&self) -> Option<(usize, usize)> {
+        let known = |labels: &Vec<String>| labels.iter().all(|label| self.labels.contains(label));
+        let (line, labels) = self.suspects.iter().find(|(_, labels)| known(labels))?;
+        Some((*line, labels.len()))
+    }
+}
+
+/// A quote that closes a cell of several lines and has text behind it.
+#[derive(Debug, thiserror::Error)]
+#[error("text behind the quote that closes the cell of line {line}")]
+struct TextBehindQuote {
+    line: usize,
+    closed: usize,
 }
 
 fn count_breaks(bytes: &[u8]) -> usize {
@@ -73,24 +135,39 @@ struct UnixLineEnds<R> {
     separator: u8,
     line: Vec<u8>,
     read: usize,
-    /// Whether a quote is open.
-    open: bool,
+    /// The number of the line.
+    number: usize,
+    /// The line on which a quote has opened that is still open.
+    open: Option<usize>,
     ended: bool,
 }
 
 impl<R> UnixLineEnds<R> {
-    /// Follows the quotes of the line, as the reader behind this one does.
-    fn follow(&mut self) {
+    fn new(reader: R, separator: u8) -> Self {
+        Self { reader, separator, line: Vec::new(), read: 0, number: 0, open: None, ended: false }
+    }
+
+    /// Follows the quotes of the line, as the reader behind this one does, which takes text behind a closing quote as part of
+    /// the cell. Where the cell has several lines, that quote was rather to open another one, and is refused.
+    fn follow(&mut self) -> Result<(), TextBehindQuote> {
+        self.number += 1;
         let mut begins = true;
         let mut bytes = self.line.iter().peekable();
         while let Some(&byte) = bytes.next() {
-            if self.open && byte == b'"' && bytes.next_if(|next| **next == b'"').is_none() {
-                self.open = false;
-            } else if !self.open && byte == b'"' && begins {
-                self.open = true;
+            match self.open {
+                Some(line) if byte == b'"' && bytes.next_if(|next| **next == b'"').is_none() => {
+                    self.open = None;
+                    let ends = bytes.peek().is_none_or(|next| [self.separator, b'\r', b'\n'].contains(next));
+                    if !ends && line < self.number {
+                        return Err(TextBehindQuote { line, closed: self.number });
+                    }
+                }
+                None if byte == b'"' && begins => self.open = Some(self.number),
+                _ => {}
             }
             begins = byte == self.separator;
         }
+        Ok(())
     }
 }
 
@@ -103,8 +180,8 @@ impl<R: BufRead> Read for UnixLineEnds<R> {
                 self.ended = true;
                 self.line.extend_from_slice(END);
             } else {
-                self.follow();
-                if !self.open {
+                self.follow().map_err(io::Error::other)?;
+                if self.open.is_none() {
                     let text = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
                     let text = text.strip_suffix(b"\r").unwrap_or(text).len();
                     self.line.truncate(text);

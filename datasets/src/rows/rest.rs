@@ -61,7 +61,7 @@ impl<'a> Rest<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Columns, Error, LabelColumn, Objects, Row, for_each_record};
+    use crate::{Columns, Error, LabelColumn, Objects, Row, Unit, for_each_record};
     use std::fs;
     use std::ops::ControlFlow;
 
@@ -126,7 +126,7 @@ mod tests {
     fn an_object_gives_its_row_away_once() {
         let mut object = serde_json::json!({"text": "a", "p": 1}).as_object().cloned().expect("an object");
         let columns = Columns::default();
-        let mut objects = Objects::new("table", &columns);
+        let mut objects = Objects::new("table", Unit::Line, &columns);
         let row = objects.take(5, &mut object).expect("a row");
         assert_eq!((row.text.as_str(), row.line), ("a", 5));
         assert_eq!(Rest::of_object(&object).get("text"), None);

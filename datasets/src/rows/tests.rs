@@ -504,8 +504,8 @@ fn a_json_array_is_read_as_its_objects_on_lines() {
     refused("[{\"text\":\"a\"},", "rows.json, row 2: no JSON array of objects: EOF");
     refused("[{\"text\":\"a\"}] x", "row 2: no JSON array of objects: trailing characters");
     refused("[{\"text\":\"a\"}, 7]", "row 2: no JSON array of objects: invalid type: integer `7`");
-    refused("[{\"text\":\"a\"}, {\"text\":\"\"}]", "rows.json, line 2: nothing in column `text`");
-    refused("[{\"text\":\"a\"}, {\"txt\":\"b\"}]", "rows.json, line 2: no column `text`; there are `txt`");
+    refused("[{\"text\":\"a\"}, {\"text\":\"\"}]", "rows.json, row 2: nothing in column `text`");
+    refused("[{\"text\":\"a\"}, {\"txt\":\"b\"}]", "rows.json, row 2: no column `text`; there are `txt`");
 }
 
 #[test]
@@ -519,4 +519,92 @@ fn zstd_is_read_as_what_it_holds() {
     let other = read("rows.tsv.zst", text.as_bytes()).expect_err("not packed").to_string();
     assert!(other.contains("rows.tsv.zst: cannot be read"), "{other}");
     assert!(read("rows.parquet.gz", b"").expect_err("packed twice").to_string().contains("unknown kind of data file"));
+}
+
+#[test]
+fn two_unclosed_quotes_swallowed_the_rows_between_them() {
+    let rows = "x,c\nx,d\n".repeat(3);
+    for (text, line, closed) in [
+        (format!("label,text\nx,a\nx,\"b\n{rows}x,\"e\nx,f\n"), 3, 10),
+        (format!("text,label\n\"b,x\n{}\"e,x\nf,x\n", "c,x\n".repeat(3)), 2, 6),
+        // The next quotes are honest ones.
+        ("label,text\r\nx,\"b\r\nx,\"c, d\"\r\n".to_owned(), 2, 3),
+        ("label,text,note\n\"x\n\ny\",\"b\",\"c\nx,\"c, d\",e\n".to_owned(), 4, 5),
+    ] {
+        for quotes in [None, Some(Quotes::Csv)] {
+            let columns = Columns { quotes, ..Columns::default() };
+            let message = refusal_with("a.csv", &text, &columns);
+            let start =
+                format!("a.csv, line {line}: a quote opens a cell here, and the next one, on line {closed}, is ");
+            assert!(message.starts_with(&start) && message.ends_with("with --quotes none"), "{message}");
+        }
+    }
+    // On one line, what is behind a quote is part of the cell, as pandas reads it.
+    assert_eq!(parse("a.csv", "label,text\nx,\"5\" pipe\n"), [row("5 pipe", Some("x"), 2)]);
+}
+
+/// The second quote stands at the end of a cell, where one closes.
+#[test]
+fn rows_within_quotes_that_have_labels_of_the_file_are_refused() {
+    for text in [
+        "text,label\n\"b,x\nc,y\nmonitor 24\",x\nd,y\n",
+        "label,text\nx,a\ny,\"b\nx,c\ny,monitor 24\"\ny,d\n",
+        "label,text\r\nx,\"b\r\ny,monitor 24\"\r\ny,d\r\n",
+    ] {
+        let message = refusal("a.csv", text);
+        assert!(message.contains("lines here, each of which is a whole row by itself"), "{message}");
+        assert!(message.contains("--quotes none") && message.contains("--quotes csv"), "{message}");
+        parse_rows("a.csv", text.as_bytes(), &quotes(Quotes::Csv)).unwrap();
+        parse_rows("a.csv", text.as_bytes(), &quotes(Quotes::None)).unwrap();
+    }
+    for text in [
+        "label,text\nx,\"Hello\nbye, friend\"\ny,d\n",
+        "text,label\n\"Dear John,\nHow are you, friend\nyours\",x\nd,y\n",
+        "text\n\"a\nb\"\nc\n",
+        "label,text\nx,\"a\nx\"\nx,\"a\n\nx,b\"\n",
+    ] {
+        assert!(parse_rows("a.csv", text.as_bytes(), &Columns::default()).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn lines_that_end_in_a_return_alone_were_no_rows() {
+    for (name, text) in [
+        ("a.csv", "text,label\ra,x\r\"b\",y\r"),
+        ("a.tsv", "text\tlabel\ra\tx\rb\ty"),
+        ("a.csv", "\u{feff}text,label\ra,x\rb,y"),
+    ] {
+        assert_eq!(parse(name, text), [row("a", Some("x"), 2), row("b", Some("y"), 3)], "{name}");
+        assert_eq!(parse_rows(&format!("{name}.gz"), &gzip(text), &Columns::default()).unwrap().len(), 2);
+    }
+    assert_eq!(parse("a.txt", "a\rb\r"), [row("a", None, 1), row("b", None, 2)]);
+    assert_eq!(parse("a.jsonl", "{\"text\":\"a\"}\r{\"text\":\"b\"}\r"), [row("a", None, 1), row("b", None, 2)]);
+    assert_eq!(parse("a.csv", "text\na\rb\n"), [row("a\rb", None, 2)]);
+}
+
+#[test]
+fn what_json_has_not_and_files_cut_short_are_explained_in_arrays_too() {
+    for word in ["NaN", "Infinity", "-Infinity"] {
+        let message = refusal("a.json", format!("[{{\"text\":\"a\"}},\n {{\"text\":\"b\",\"p\":[{word}]}}]"));
+        assert!(message.starts_with("a.json, row 2: no JSON array of objects: "), "{message}");
+        assert!(message.contains(word.trim_start_matches('-')) && message.contains("null stands for"), "{message}");
+    }
+    let noise: String = (0..4000_u32).map(|n| char::from(b'a' + (n.wrapping_mul(2_654_435_761) >> 28) as u8)).collect();
+    let packed = gzip(&format!("[{{\"text\":\"{noise}\"}},{{\"text\":\"b\"}}]"));
+    let message = refusal("a.json.gz", &packed[..packed.len() / 2]);
+    assert!(message.starts_with("a.json.gz: cannot be read: ") && message.contains("was cut short"), "{message}");
+    let message = refusal("a.json", "[{\"text\":\"a\"},{\"text\":");
+    assert!(message.contains("row 2") && message.contains("was cut short"), "{message}");
+    let message = refusal("a.json", "{\n  \"text\": \"a\"\n}\n");
+    assert!(message.contains("no array of objects") && message.contains("between [ and ]"), "{message}");
+}
+
+#[test]
+fn tables_that_are_not_read_are_no_lines_of_text() {
+    for name in ["a.arrow", "a.parquet.gz", "A.XLSX", "a.feather", "a.csv.bz2", "a.csv", "a.jsonl.zst", "a.parquet"] {
+        assert!(has_columns(Path::new(name)), "{name}");
+    }
+    for name in ["a.txt", "a.txt.gz", "a", "a.log", "b.md"] {
+        assert!(!has_columns(Path::new(name)), "{name}");
+    }
 }

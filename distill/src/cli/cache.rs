@@ -277,7 +277,7 @@ pub(crate) struct MergeArgs {
     after_help = "Example:\n  distill cache import --data answers.csv --probabilities 'p_*' --output cache"
 )]
 pub(crate) struct ImportArgs {
-    /// Texts with answers: JSONL, CSV or TSV, plain or gzipped, or Parquet; may be given several times
+    /// Texts with answers: JSON, CSV or TSV, plain or compressed, or Parquet; may be given several times
     #[arg(long, value_name = "FILE", required = true, help_heading = "Data")]
     pub(crate) data: Vec<PathBuf>,
     #[command(flatten)]

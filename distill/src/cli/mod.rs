@@ -5,6 +5,7 @@
 mod bench;
 mod cache;
 mod commands;
+mod data;
 mod groups;
 mod plot;
 mod propose;
@@ -16,6 +17,7 @@ pub(crate) use cache::{CacheArgs, CacheCommand};
 pub(crate) use commands::{
     CompareArgs, DemoArgs, EvaluateArgs, ExportArgs, FinetuneArgs, PredictArgs, RunArgs, TrainArgs,
 };
+pub(crate) use data::{DataArgs, DataCommand};
 pub(crate) use plot::PlotArgs;
 pub(crate) use propose::ProposeArgs;
 
@@ -51,6 +53,8 @@ pub(crate) struct Cli {
 #[expect(clippy::large_enum_variant, reason = "a program has one of them")]
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Look into data files and clean them: labels, lengths, repeated texts, broken characters
+    Data(DataArgs),
     /// Fine-tune a pretrained model, to be the teacher
     Finetune(FinetuneArgs),
     /// Run a teacher over a data set and store its logits; manage stored caches

@@ -8,7 +8,9 @@ use serde::Serialize;
 use crate::cli::RunArgs;
 use crate::data::{Texts, read_rows};
 use crate::files;
+use crate::jobs::data::{CLEAN, prepared};
 use crate::jobs::pipeline::{Pipeline, PipelineReport};
+use crate::model;
 use crate::recipe;
 use crate::ui::Ui;
 
@@ -23,6 +25,9 @@ pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
     let Some(output) = args.output.as_deref().or(recipe.output.as_deref()) else {
         bail!("{name}: no `output`, and no --output is given; say which folder to write");
     };
+    let teacher_hub = recipe.teacher.hub(&args.hub.clone().into());
+    let recipe =
+        prepared(&recipe, &output.join(CLEAN), || Ok(model::describe(&recipe.teacher.model, &teacher_hub)?.1))?;
     let columns = recipe.data.columns();
     let files = &recipe.data;
     let read = |path: &Option<_>| path.as_ref().map(|path: &std::path::PathBuf| read_rows(path, &columns)).transpose();
@@ -30,7 +35,7 @@ pub(crate) fn run(args: RunArgs, ui: &Ui) -> anyhow::Result<()> {
     let texts = Texts::read(&recipe, [Some(&rows), validation.as_ref(), test.as_ref()])?;
     let report = Pipeline {
         recipe: &recipe,
-        hub: &recipe.teacher.hub(&args.hub.into()),
+        hub: &teacher_hub,
         output,
         rows,
         validation,

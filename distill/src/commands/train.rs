@@ -83,6 +83,7 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
             task,
             teacher,
             data,
+            clean: None,
             max_length: columns.max_length,
             student: &recipe,
             hub: &student_hub,

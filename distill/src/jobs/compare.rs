@@ -17,6 +17,7 @@ use datasets::{LabelNames, Row};
 use serde::Serialize;
 
 use super::augment;
+use super::data::prepared;
 use super::evaluate::{Measured, measure_and_choose, teacher_predictions};
 use super::student::check_students;
 use super::teacher::Teacher;
@@ -24,6 +25,7 @@ use super::tune::{Tuned, check_validation};
 use crate::data::{self, Split, Texts};
 use crate::files;
 use crate::inference::Running;
+use crate::model;
 use crate::recipe::{Metric, Recipe, RowChoice};
 use crate::scores::MACRO_F1;
 use crate::tasks::single_label;
@@ -89,7 +91,9 @@ impl Comparing<'_> {
         // Read before anything is trained, so that a bad file is told first; no model sees them before all are.
         let test = self.recipe.data.test.as_ref().map(|path| data::read_rows(path, &self.recipe.data.columns()));
         let test = test.transpose()?;
-        let rows: Vec<Rows> = arms.iter().map(|arm| self.rows(arm.recipe, test.as_ref())).collect::<Result<_, _>>()?;
+        let cleaned = if self.against.is_some() { folders::CLEAN } else { [folders::CLEAN[0]; 2] };
+        let rows = arms.iter().zip(cleaned).map(|(arm, clean)| self.rows(arm.recipe, clean, test.as_ref()));
+        let rows: Vec<Rows> = rows.collect::<Result<_, _>>()?;
         if rows[0].names != rows[1].names {
             bail!("the two teachers do not have the same classes, so that their students cannot be compared");
         }
@@ -180,7 +184,11 @@ impl Comparing<'_> {
         })
     }
 
-    fn rows(&self, recipe: &Recipe, test: Option<&Vec<Row>>) -> anyhow::Result<Rows> {
+    /// The rows of a side, cleaned in this folder if its recipe asks for it.
+    fn rows(&self, recipe: &Recipe, clean: &str, test: Option<&Vec<Row>>) -> anyhow::Result<Rows> {
+        let hub = recipe.teacher.hub(self.hub);
+        let recipe =
+            &prepared(recipe, &self.output.join(clean), || Ok(model::describe(&recipe.teacher.model, &hub)?.1))?;
         let columns = recipe.data.columns();
         let validation = recipe.data.validation.as_ref().map(|path| data::read_rows(path, &columns)).transpose()?;
         let all = data::read_rows(&recipe.data.train, &columns)?;

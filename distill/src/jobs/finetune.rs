@@ -65,6 +65,7 @@ impl Finetuning<'_> {
             model: weights,
             config: fingerprint::of_config(&model.config.encoder),
             tokenizer: fingerprint::of_tokenizer(&model.tokenizer),
+            clean: None,
             train: fingerprint::of_rows(&train.encodings, &train.labels),
             validation: fingerprint::of_rows(&validation.encodings, &validation.labels),
             labels: model.config.labels.clone(),

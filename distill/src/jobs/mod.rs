@@ -6,6 +6,7 @@ mod beside;
 pub(crate) mod cache;
 pub(crate) mod capture;
 pub(crate) mod compare;
+pub(crate) mod data;
 pub(crate) mod evaluate;
 pub(crate) mod export;
 mod finetune;

@@ -169,6 +169,7 @@ impl Pipeline<'_> {
                 task: TASK,
                 teacher: Teacher::of_model(load()?, recipe.data.max_length)?,
                 data: split()?.with_unlabelled(texts),
+                clean: recipe.data.clean.clone(),
                 max_length: recipe.data.max_length,
                 student,
                 hub: &student.hub(self.hub),

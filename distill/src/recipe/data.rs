@@ -6,6 +6,7 @@ use datasets::Quotes;
 use serde::{Deserialize, Serialize};
 
 use super::AugmentRecipe;
+use super::clean::CleanRecipe;
 use super::label_names::LabelNameList;
 
 /// Training, validation and test data.
@@ -33,6 +34,9 @@ pub(crate) struct DataRecipe {
     pub(crate) augment: Vec<AugmentRecipe>,
     /// Words of Chinese texts for `augment`, as in jieba's dictionary.
     pub(crate) dictionary: Option<PathBuf>,
+    /// What is done to the training rows before anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) clean: Option<CleanRecipe>,
 }
 
 impl DataRecipe {

@@ -5,6 +5,7 @@
 mod augment;
 mod bytes;
 mod checks;
+mod clean;
 mod data;
 mod export;
 mod family;
@@ -28,6 +29,7 @@ use teacher::HubOptions;
 pub(crate) use augment::AugmentRecipe;
 pub(crate) use bytes::{Bytes, with_unit};
 pub(crate) use checks::{ABOVE_ZERO, FRACTION, Numbers, PART, PROBABILITY, ZERO_OR_MORE};
+pub(crate) use clean::CleanRecipe;
 pub(crate) use data::{ColumnsRecipe, DataRecipe};
 pub(crate) use export::{ExportDtype, ExportRecipe};
 pub(crate) use family::StudentFamily;
@@ -97,6 +99,7 @@ impl Recipe {
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         refuse(&[self.train.checks(), self.student.checks()].concat())?;
         refuse(&self.data.augment.iter().flat_map(AugmentRecipe::checks).collect::<Vec<_>>())?;
+        self.data.clean.iter().try_for_each(CleanRecipe::check).context("the recipe's data.clean")?;
         self.train.check()?;
         self.student.check()?;
         stage::check_names(self.stages.iter())?;

@@ -1,9 +1,11 @@
 //! Output: results on stdout as text or JSON, everything else on stderr.
 
+mod bar;
 mod stderr;
 mod table;
 mod units;
 
+pub(crate) use bar::bar;
 pub(crate) use stderr::{BARS, StderrAboveBars, on_terminal, say};
 pub(crate) use table::Table;
 pub(crate) use units::{bytes, count, duration, flops, percent};
@@ -24,6 +26,11 @@ impl Ui {
     /// Results as JSON, one object per line, or as text.
     pub(crate) fn new(json: bool) -> Self {
         Self { json }
+    }
+
+    /// Whether results are printed as JSON.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
     }
 
     /// Prints one result on stdout: a `schema_version` and the fields of `value` as JSON, or the text made by `text`.

@@ -243,6 +243,7 @@ impl Comparing<'_> {
             task: TASK,
             teacher: Teacher::of_model(self.teacher(recipe)?, recipe.data.max_length)?,
             data: split,
+            clean: recipe.data.clean.clone(),
             max_length: recipe.data.max_length,
             student,
             hub: &student.hub(self.hub),

@@ -16,6 +16,9 @@ pub(super) const TABLE: &str = "comparison.md";
 /// The teachers' answers.
 pub(super) const CACHES: [&str; 2] = ["cache", "cache-against"];
 
+/// The cleaned rows.
+pub(super) const CLEAN: [&str; 2] = ["clean", "clean-against"];
+
 /// The arms with and without a teacher.
 pub(super) const TEACHER: [&str; 2] = ["with_teacher", "without_teacher"];
 

@@ -1,0 +1,198 @@
+//! `distill data`: what a data file holds.
+
+use serde_json::json;
+
+use crate::support::Workplace;
+
+const TRAIN: &str = "{\"id\":1,\"text\":\"when does the library open\",\"label\":\"library\"}\n\
+                     {\"id\":2,\"text\":\"a loaf of bread please\",\"label\":\"bakery\"}\n\
+                     {\"id\":3,\"text\":\"when does the library open\",\"label\":\"garden\"}\n\
+                     {\"id\":4,\"text\":\"when does the train to the city leave\",\"label\":null}\n";
+
+#[test]
+fn inspect_counts_labels_lengths_repeats_and_shared_rows() {
+    let place = Workplace::new();
+    place.write("train.jsonl", TRAIN);
+    place.write("dev.tsv", "text\tlabel\na loaf of bread please\tbakery\nnew\tbakery\n");
+    let report = place.json("data inspect train.jsonl --validation dev.tsv --model teacher --max-length 8");
+    assert_eq!((&report["rows"], &report["unlabelled"]), (&json!(4), &json!(1)));
+    assert_eq!(report["labels"][0], json!({"name": "bakery", "rows": 1}));
+    assert_eq!(report["lengths"]["unit"], "tokens");
+    assert_eq!(report["lengths"]["cut"]["max_length"], 8);
+    let (longest, cut) = (report["lengths"]["longest"].as_u64(), report["lengths"]["cut"]["rows"].as_u64());
+    assert!(longest > Some(8) && cut > Some(0), "{report}");
+    assert_eq!((&report["duplicates"]["rows"], &report["duplicates"]["with_another_label"]), (&json!(1), &json!(1)));
+    assert_eq!(report["duplicates"]["examples"][0]["labels"], json!(["library", "garden"]));
+    let shared = &report["shared"][0];
+    assert_eq!(
+        (&shared["split"], &shared["rows"], &shared["split_rows"]),
+        (&json!("validation"), &json!(1), &json!(2))
+    );
+    assert_eq!(report["scripts"], json!([{"name": "Latin", "rows": 4}]));
+    // The same whatever the number of threads.
+    let one = place.json("data inspect train.jsonl --validation dev.tsv --model teacher --max-length 8 --threads 1");
+    assert_eq!(one, report);
+}
+
+#[test]
+fn inspect_prints_bars_and_examples() {
+    let place = Workplace::new();
+    place.write("train.jsonl", TRAIN);
+    let finished = place.run("data inspect train.jsonl");
+    finished.succeeded();
+    let text = finished.stdout.clone();
+    for expected in [
+        "4 rows in train.jsonl",
+        "no label      1  25.0 %  ████████████████████████",
+        "repeated: 1 (25.0 %) rows have a text that an earlier row has (1 texts), 1 of them with another label",
+        "  line 3: when does the library open  (library first, then garden)",
+        "half of the rows have at most 26 characters",
+    ] {
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+}
+
+#[test]
+fn inspect_takes_the_label_lists_of_several_files() {
+    let place = Workplace::new();
+    place.write("a.jsonl", "{\"text\":\"a\",\"labels\":[\"joy\",\"fear\"]}\n");
+    place.write("b.jsonl", "{\"text\":\"b\",\"labels\":[\"joy\"]}\n");
+    let report = place.json("data inspect a.jsonl b.jsonl");
+    assert_eq!(report["labels"], json!([{"name": "joy", "rows": 2}, {"name": "fear", "rows": 1}]));
+}
+
+#[test]
+fn a_limit_in_tokens_needs_a_model() {
+    let place = Workplace::new();
+    place.refuses(
+        "data inspect train.tsv --max-length 8",
+        &["--max-length counts tokens, and those are a model's; give it with --model"],
+    );
+}
+
+const DIRTY: &str = "{\"id\":1,\"text\":\"<b>When</b> does the  libraryâ€™s door open?\",\"label\":\"library\"}\n\
+                     {\"id\":2,\"text\":\"a loaf of bread, please\",\"label\":\"bakery\",\"note\":[1,2]}\n\
+                     {\"id\":3,\"text\":\"When does the library’s door open?\",\"label\":\"library\"}\n\
+                     {\"id\":4,\"text\":\"&nbsp;\",\"label\":\"station\"}\n\
+                     {\"id\":5,\"text\":\"write to a@b.org or see https://b.org/x\",\"label\":null}\n\
+                     {\"id\":6,\"text\":\"wehre is the gardn? plaese\",\"label\":\"garden\"}\n";
+
+#[test]
+fn clean_repairs_texts_drops_repeats_and_keeps_the_other_columns() {
+    let place = Workplace::new();
+    place.write("dirty.jsonl", DIRTY);
+    place.write("dev.tsv", "text\tlabel\na loaf of  bread, please\tbakery\n");
+    place.write("words.txt", "where 100\nplease 80\ngarden 70\nwrite 9\n");
+    let line =
+        "data clean dirty.jsonl --usual --urls --emails=MAIL --spelling words.txt --validation dev.tsv --model teacher";
+    let report = place.json(&format!("{line} --output clean.jsonl"));
+    assert_eq!((&report["rows"], &report["kept"], &report["changed"]), (&json!(6), &json!(3), &json!(4)));
+    assert_eq!(
+        place.read("clean.jsonl"),
+        "{\"id\":1,\"text\":\"When does the library’s door open?\",\"label\":\"library\"}\n\
+         {\"id\":5,\"text\":\"write to MAIL or see [URL]\",\"label\":null}\n\
+         {\"id\":6,\"text\":\"where is the garden? please\",\"label\":\"garden\"}\n"
+    );
+    let dropped: Vec<_> =
+        report["drops"].as_array().expect("a list").iter().map(|step| (&step["step"], &step["rows"])).collect();
+    let one = &json!(1);
+    assert_eq!(dropped, [(&json!("empty"), one), (&json!("shared"), one), (&json!("duplicates"), one)]);
+    assert_eq!(report["drops"][2]["examples"][0]["why"], "as line 1");
+    // The same bytes whatever the number of threads, and nothing to do the second time.
+    place.json(&format!("{line} --output one.jsonl --threads 1"));
+    assert_eq!(place.read("one.jsonl"), place.read("clean.jsonl"));
+    let again = place.json(&format!("{} --output again.jsonl", line.replace("dirty.jsonl", "clean.jsonl")));
+    assert_eq!((&again["changed"], &again["kept"]), (&json!(0), &json!(3)));
+}
+
+#[test]
+fn clean_says_what_it_has_done_on_stderr() {
+    let place = Workplace::new();
+    place.write("dirty.jsonl", DIRTY);
+    let finished = place.run("data clean dirty.jsonl --usual --output clean.jsonl");
+    finished.succeeded();
+    assert_eq!(finished.stdout, "");
+    for expected in [
+        "6 rows: 2 (33.3 %) changed, 4 (66.7 %) kept",
+        "html                changed  2  33.3 %",
+        "  line 1: <b>When</b> does the  libraryâ€™s door open?\n     now: When does the  libraryâ€™s door open?",
+        "  line 3 (as line 1): When does the library’s door open?",
+        "warning: no row of `station` is left, of 1",
+        "written: clean.jsonl",
+    ] {
+        assert!(finished.stderr.contains(expected), "{expected} in {}", finished.stderr);
+    }
+}
+
+#[test]
+fn clean_writes_parquet_that_is_read_again() {
+    let place = Workplace::new();
+    place.write("dirty.jsonl", DIRTY);
+    place.json("data clean dirty.jsonl --usual --near-duplicates --output clean.parquet");
+    let report = place.json("data clean clean.parquet --usual --output again.jsonl");
+    assert_eq!((&report["rows"], &report["changed"]), (&json!(4), &json!(0)));
+    assert!(place.read("again.jsonl").starts_with("{\"id\":1,\"text\":\"When does"), "{}", place.read("again.jsonl"));
+}
+
+#[test]
+fn clean_refuses_what_it_cannot_do() {
+    let place = Workplace::new();
+    place.write("dirty.jsonl", DIRTY);
+    place.refuses("data clean dirty.jsonl --output clean.jsonl", &["no step of cleaning is asked for; --usual"]);
+    place.refuses("data clean dirty.jsonl --usual --output clean.csv", &["written as .jsonl or .parquet"]);
+    place.refuses(
+        "data clean dirty.jsonl --usual --output dirty.jsonl",
+        &["dirty.jsonl is there already", "--overwrite"],
+    );
+    place.refuses(
+        "data clean dirty.jsonl --usual --output dirty.jsonl --overwrite",
+        &["would replace what it is made of"],
+    );
+    place.refuses(
+        "data clean dirty.jsonl --min-characters 500 --output clean.jsonl",
+        &["no row is left, and nothing is written", "`length` has dropped 6 of 6 rows"],
+    );
+    place.refuses("data clean dirty.jsonl --languages klingon --output clean.jsonl", &["`klingon` cannot be told"]);
+    place.write("words.txt", "where often\n");
+    place.refuses(
+        "data clean dirty.jsonl --spelling words.txt --output clean.jsonl",
+        &["words.txt, line 1: expected a word, a blank or a tab, and how often it occurs"],
+    );
+    assert!(!place.path("clean.jsonl").exists());
+}
+
+#[test]
+fn a_recipe_cleans_before_anything_else_and_once() {
+    let place = Workplace::new();
+    let rows = crate::support::rows(&place.read("train.tsv"));
+    // Each row once more, with its spaces doubled; and one that only white space tells apart from a test row.
+    let doubled =
+        |(text, label): &(String, String)| format!("{text}\t{label}\n {}\t{label}\n", text.replace(' ', "  "));
+    let test = crate::support::rows(&place.read("test.tsv"));
+    let leaked = format!("{} \t{}\n", test[0].0, test[0].1);
+    place.write("twice.tsv", format!("text\tlabel\n{}{leaked}", rows.iter().map(doubled).collect::<String>()));
+    place.write(
+        "recipe.toml",
+        "output = \"run\"\n[teacher]\nmodel = \"teacher\"\n[data]\ntrain = \"twice.tsv\"\ntest = \"test.tsv\"\n\
+         [data.clean]\nusual = true\n[train]\nepochs = 1\n",
+    );
+    let finished = place.run("run recipe.toml");
+    finished.succeeded();
+    assert!(finished.stderr.contains("cleaned twice.tsv\n1,201 rows: "), "{}", finished.stderr);
+    assert_eq!(place.read("run/clean/train.jsonl").lines().count(), 600);
+    let record = place.read_json("run/clean/clean.json");
+    assert_eq!(record["inputs"]["steps"], json!({"usual": true}));
+    let report = &record["files"][0]["report"];
+    assert_eq!((&report["rows"], &report["kept"]), (&json!(1201), &json!(600)));
+    assert_eq!(place.read_json("run/student/distill.json")["inputs"]["clean"], json!({"usual": true}));
+    // Skipped while its inputs are the same, and repeated if somebody has changed its output.
+    let again = place.run("run recipe.toml");
+    again.succeeded();
+    assert!(!again.stderr.contains("cleaned"), "{}", again.stderr);
+    place.write("run/clean/train.jsonl", "{\"text\":\"x\",\"label\":\"bakery\"}\n");
+    let repaired = place.run("run recipe.toml");
+    repaired.succeeded();
+    assert_eq!(place.read("run/clean/train.jsonl").lines().count(), 600);
+    place.refuses("run recipe.toml --set data.clean.usual=false", &["no step of cleaning is asked for"]);
+    place.refuses("run recipe.toml --set data.clean.mojibak=true", &["unknown field `mojibak`", "did you mean"]);
+}
