@@ -196,3 +196,65 @@ fn a_recipe_cleans_before_anything_else_and_once() {
     place.refuses("run recipe.toml --set data.clean.usual=false", &["no step of cleaning is asked for"]);
     place.refuses("run recipe.toml --set data.clean.mojibak=true", &["unknown field `mojibak`", "did you mean"]);
 }
+
+#[test]
+fn augment_writes_new_texts_with_what_they_were_made_of() {
+    let place = Workplace::new();
+    let line =
+        "data augment train.tsv --test test.tsv --method recombine,copies=2 --method delete,rate=0.2 --method mask";
+    let report = place.json(&format!("{line} --output new.jsonl"));
+    let rows = place.read("train.tsv").lines().count() as u64 - 1;
+    assert_eq!(report["rows"], rows);
+    let held_out = report["held_out"].as_u64().expect("a count");
+    assert!((rows / 20..rows / 5).contains(&held_out), "{report}");
+    let lines: Vec<serde_json::Value> =
+        place.read("new.jsonl").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(report["texts"], lines.len());
+    let train: Vec<(String, String)> = crate::support::rows(&place.read("train.tsv"));
+    let known: std::collections::BTreeSet<String> =
+        train.iter().chain(&crate::support::rows(&place.read("test.tsv"))).map(|row| row.0.clone()).collect();
+    for line in &lines {
+        let (text, origin) =
+            (line["text"].as_str().expect("a text"), line["origin"].as_u64().expect("a line") as usize);
+        assert!(!known.contains(text), "{line}");
+        assert_eq!(crate::support::keys(line), ["text", "method", "origin"]);
+        let of = &train[origin - 2].0;
+        match line["method"].as_str() {
+            Some("delete") => assert!(text.len() < of.len(), "{line}: {of}"),
+            Some("mask") => assert!(text.contains("[MASK]"), "{line}: {of}"),
+            _ => assert!(of.split(' ').next() == text.split(' ').next(), "{line}: {of}"),
+        }
+    }
+    // The same for a seed, whatever the number of threads, and other texts for another.
+    place.json(&format!("{line} --output again.jsonl --threads 1"));
+    assert!(place.read("again.jsonl") == place.read("new.jsonl"));
+    place.json(&format!("{line} --output other.jsonl --seed 7"));
+    assert!(place.read("other.jsonl") != place.read("new.jsonl"));
+
+    // With labels, of all rows, and as what a training reads.
+    let copied = place.json("data augment train.tsv --method swap --all-rows --copy-labels --output copied.parquet");
+    assert_eq!(copied["held_out"], 0);
+    place.json("cache --teacher teacher --data new.jsonl --output cache");
+    place.json("finetune --model teacher --data copied.parquet --epochs 1 --output tuned");
+    let told = place.run("data augment train.tsv --method swap --output told.jsonl");
+    told.succeeded();
+    assert!(told.stdout.is_empty() && told.stderr.contains("new texts of"), "{} {}", told.stdout, told.stderr);
+    for expected in ["without the ", "\n  swap: ", "\n    of: ", "written: told.jsonl"] {
+        assert!(told.stderr.contains(expected), "{expected}: {}", told.stderr);
+    }
+
+    place.write("short.txt", "yes\n");
+    let short = place.run("data augment short.txt --method swap --output none.jsonl").failure();
+    assert!(short.contains("no new text could be made of 1 rows"), "{short}");
+    place.refuses("data augment train.tsv --method swap --output new.jsonl", &["new.jsonl is there already"]);
+    assert!(!place.path("none.jsonl").exists());
+    for (method, expected) in [
+        ("swop", "unknown variant `swop`"),
+        ("swap,rate=2", "data.augment.rate is 2"),
+        ("synonyms", "missing field `file`"),
+        ("templates,file=none.toml", "none.toml"),
+    ] {
+        let refused = place.run(&format!("data augment train.tsv --method {method} --output none.jsonl"));
+        assert!(refused.code != Some(0) && refused.stderr.contains(expected), "{method}: {}", refused.stderr);
+    }
+}

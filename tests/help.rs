@@ -76,6 +76,11 @@ fn data_inspect() {
 }
 
 #[test]
+fn data_augment() {
+    help("data_augment", "data augment");
+}
+
+#[test]
 fn data_clean() {
     help("data_clean", "data clean");
 }

@@ -7,7 +7,7 @@ use datasets::{Quotes, UnicodeForm};
 
 use super::groups::HubArgs;
 use super::values::{at_least_one, at_least_three, number, one_of};
-use crate::recipe::{CleanRecipe, ColumnsRecipe, FRACTION, PART};
+use crate::recipe::{AugmentRecipe, CleanRecipe, ColumnsRecipe, FRACTION, FitRecipe, PART};
 
 /// `distill data`: look into data files, and clean them.
 #[derive(Debug, Clone, Args)]
@@ -27,6 +27,9 @@ pub(crate) enum DataCommand {
     /// Clean data files into one: broken characters, HTML, white space, links, spelling; rows that stand there twice, nearly
     /// twice or in another split, in another language, too short or too long
     Clean(Box<CleanArgs>),
+    /// Make new texts of those in data files, for a teacher to answer: by recombination, masking, synonyms, changes of words,
+    /// mistakes, rules, templates
+    Augment(Box<AugmentArgs>),
 }
 
 /// `distill data inspect`.
@@ -182,6 +185,51 @@ impl CleanArgs {
             near_duplicates: self.near_duplicates,
         }
     }
+}
+
+/// `distill data augment`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  distill data augment train.tsv --method recombine,copies=8 --output new.jsonl")]
+pub(crate) struct AugmentArgs {
+    /// Files whose rows are varied: TSV, CSV, JSON, Parquet or plain text (.txt), also .gz or .zst
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Validation data: no new text is one of these; may be given several times, as --test. Without it, nothing is made of the rows
+    /// that a training would hold out
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    pub(crate) validation: Vec<PathBuf>,
+    /// Test data
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    pub(crate) test: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
+    /// A way to make new texts: recombine, mask, fragment, synonyms, insert, swap, delete, replace, characters, keyboard, ocr,
+    /// sentences, rules or templates, with the settings of a recipe behind it, see the README; may be given several times
+    #[arg(long, value_name = "METHOD,KEY=VALUE..", required = true, help_heading = "Texts")]
+    pub(crate) method: Vec<AugmentRecipe>,
+    /// Words of Chinese texts, as in jieba's dict.txt; without it, each character is one
+    #[arg(long, value_name = "FILE", help_heading = "Texts")]
+    pub(crate) dictionary: Option<PathBuf>,
+    /// Seed of what is drawn
+    #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.seed, help_heading = "Texts")]
+    pub(crate) seed: u64,
+    /// Vary the rows, too, that a training holds out for validation
+    #[arg(long, help_heading = "Texts")]
+    pub(crate) all_rows: bool,
+    /// Give each new text the label of the one that it was made of, which may be wrong: a teacher's answer is better
+    #[arg(long, help_heading = "Texts")]
+    pub(crate) copy_labels: bool,
+    /// Model whose mask token `mask` puts in: a folder, or a name on the Hub; its weights are not needed [default: [MASK]]
+    #[arg(long, visible_alias = "tokenizer", value_name = "MODEL", help_heading = "Model")]
+    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+    /// File to write: .jsonl or .parquet
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) output: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long, help_heading = "Output")]
+    pub(crate) overwrite: bool,
 }
 
 /// How a data file is read, where nothing is trained on it.

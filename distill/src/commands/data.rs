@@ -1,10 +1,14 @@
-//! `distill data`: looks into data files, and cleans them.
+//! `distill data`: looks into data files, cleans them, and makes new texts of them.
+
+use std::path::Path;
 
 use anyhow::bail;
+use serde::Serialize;
 
 use crate::cli::DataCommand;
 use crate::data::columns_of;
-use crate::jobs::data::{clean, inspect};
+use crate::jobs::Augmenting;
+use crate::jobs::data::{augment, clean, inspect};
 use crate::model;
 use crate::ui::{self, Ui};
 
@@ -22,9 +26,7 @@ pub(crate) fn run(command: DataCommand, ui: &Ui) -> anyhow::Result<()> {
             ui.result(&inspecting.run()?, inspect::Report::text)?;
         }
         DataCommand::Clean(args) => {
-            if args.output.exists() && !args.overwrite {
-                bail!("{} is there already; choose another --output, or give --overwrite", args.output.display());
-            }
+            refuse_existing(&args.output, args.overwrite)?;
             let steps = args.steps();
             steps.check()?;
             let hub = args.hub.clone().into();
@@ -39,12 +41,48 @@ pub(crate) fn run(command: DataCommand, ui: &Ui) -> anyhow::Result<()> {
                 output: &args.output,
             };
             let report = cleaning.run()?;
-            // The data is in the file, so that the report is for the person, and on stdout only if a script asks for it.
-            match ui.is_json() {
-                true => ui.result(&report, clean::Report::text)?,
-                false => ui::say(report.text()),
-            }
+            told(&report, clean::Report::text, ui)?;
         }
+        DataCommand::Augment(args) => {
+            refuse_existing(&args.output, args.overwrite)?;
+            let hub = args.hub.clone().into();
+            let mask_token = match &args.model {
+                Some(name) => model::describe(name, &hub)?.1.mask_token().map(str::to_owned),
+                None => Some("[MASK]".to_owned()),
+            };
+            let making = augment::Making {
+                files: &args.files,
+                validation: &args.validation,
+                test: &args.test,
+                columns: &args.reading.columns(),
+                augmenting: Augmenting {
+                    ways: &args.method,
+                    dictionary: args.dictionary.as_deref(),
+                    mask_token,
+                    seed: args.seed,
+                },
+                all_rows: args.all_rows,
+                copy_labels: args.copy_labels,
+                output: &args.output,
+            };
+            told(&making.run()?, augment::Report::text, ui)?;
+        }
+    }
+    Ok(())
+}
+
+fn refuse_existing(output: &Path, overwrite: bool) -> anyhow::Result<()> {
+    if output.exists() && !overwrite {
+        bail!("{} is there already; choose another --output, or give --overwrite", output.display());
+    }
+    Ok(())
+}
+
+/// The data is in the file, so that the report is for the person, and on stdout only if a script asks for it.
+fn told<T: Serialize>(report: &T, text: impl Fn(&T) -> String, ui: &Ui) -> anyhow::Result<()> {
+    match ui.is_json() {
+        true => ui.result(report, text)?,
+        false => ui::say(text(report)),
     }
     Ok(())
 }

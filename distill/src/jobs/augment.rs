@@ -70,16 +70,19 @@ impl Augmenting<'_> {
         Ok(())
     }
 
-    /// The texts of templates, each once.
-    pub(crate) fn filled(&self) -> anyhow::Result<Vec<String>> {
+    /// The texts of templates, each once, that are none of the `known` ones.
+    pub(crate) fn filled(&self, known: &[&[Row]]) -> anyhow::Result<Vec<Row>> {
+        let mut seen: HashSet<Key> = known.iter().copied().flatten().map(text_key).collect();
         let mut filled = Vec::new();
         for way in self.ways {
             if let (AugmentRecipe::Templates(settings), FileOf::Templates(templates)) = (way, FileOf::read(way)?) {
                 let texts = templates.fill(settings.count, self.seed);
                 let texts = texts.with_context(|| settings.file.display().to_string())?;
-                let count = ui::count(texts.len() as u64);
+                let rows = texts.into_iter().map(|text| Row { text, text_b: None, label: None, line: 0 });
+                let before = filled.len();
+                filled.extend(rows.filter(|row| !row.text.trim().is_empty() && seen.insert(text_key(row))));
+                let count = ui::count((filled.len() - before) as u64);
                 ui::say(format!("{count} texts made of the templates in {}", settings.file.display()));
-                filled.extend(texts);
             }
         }
         Ok(filled)
@@ -90,11 +93,8 @@ impl Augmenting<'_> {
     pub(crate) fn texts(&self, rows: &[Row], known: &[&[Row]]) -> anyhow::Result<Vec<Row>> {
         let mut texts = Vec::new();
         self.variants(rows, known, |variant| texts.push(Row { label: None, ..variant.row }))?;
-        let known = known.iter().copied().chain([rows, &texts]).flatten();
-        let mut seen: HashSet<Key> = known.map(text_key).collect();
-        let filled = self.filled()?.into_iter().map(|text| Row { text, text_b: None, label: None, line: 0 });
-        texts
-            .extend(filled.filter(|row| !row.text.trim().is_empty() && seen.insert(text_key(row))).collect::<Vec<_>>());
+        let filled = self.filled(&[&[rows, &texts], known].concat())?;
+        texts.extend(filled);
         Ok(texts)
     }
 

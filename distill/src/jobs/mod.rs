@@ -22,6 +22,7 @@ mod train;
 mod train_report;
 pub(crate) mod tune;
 
+pub(crate) use augment::Augmenting;
 pub(crate) use finetune::Finetuning;
 pub(crate) use run_folder::Existing;
 pub(crate) use student::planned;

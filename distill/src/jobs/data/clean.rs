@@ -120,7 +120,7 @@ impl Cleaning<'_> {
 }
 
 /// A file that is written from several threads' work in turn.
-struct Whole<'f>(&'f mut fs::File);
+pub(super) struct Whole<'f>(pub(super) &'f mut fs::File);
 
 impl Write for Whole<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -133,7 +133,7 @@ impl Write for Whole<'_> {
 }
 
 /// A failed write as any other's.
-fn explained(path: &Path, error: anyhow::Error) -> anyhow::Error {
+pub(super) fn explained(path: &Path, error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<Error>() {
         Ok(Error::Write { cause, .. }) => FileError::writing(path, cause).into(),
         Ok(error) => error.into(),

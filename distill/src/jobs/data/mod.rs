@@ -1,5 +1,6 @@
 //! Jobs on data files: what they hold, and making better ones of them.
 
+pub(crate) mod augment;
 mod blocks;
 pub(crate) mod clean;
 pub(crate) mod inspect;
