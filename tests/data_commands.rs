@@ -1,5 +1,7 @@
 //! `distill data`: what a data file holds.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use crate::support::Workplace;
@@ -211,7 +213,7 @@ fn augment_writes_new_texts_with_what_they_were_made_of() {
         place.read("new.jsonl").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(report["texts"], lines.len());
     let train: Vec<(String, String)> = crate::support::rows(&place.read("train.tsv"));
-    let known: std::collections::BTreeSet<String> =
+    let known: BTreeSet<String> =
         train.iter().chain(&crate::support::rows(&place.read("test.tsv"))).map(|row| row.0.clone()).collect();
     for line in &lines {
         let (text, origin) =
@@ -257,4 +259,69 @@ fn augment_writes_new_texts_with_what_they_were_made_of() {
         let refused = place.run(&format!("data augment train.tsv --method {method} --output none.jsonl"));
         assert!(refused.code != Some(0) && refused.stderr.contains(expected), "{method}: {}", refused.stderr);
     }
+}
+
+#[test]
+fn select_chooses_rows_by_class_by_text_or_by_the_teacher() {
+    let place = Workplace::with_cache();
+    let read = |file: &str| -> Vec<serde_json::Value> {
+        place.read(file).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let rows = place.read("train.tsv").lines().count() - 1;
+    let select = |flags: &str| {
+        let report = place.json(&format!("data select train.tsv {flags} --output chosen.jsonl --overwrite"));
+        let chosen = read("chosen.jsonl");
+        assert_eq!((&report["selected"], &report["rows"]), (&json!(chosen.len()), &json!(rows)), "{flags}");
+        assert!(chosen.iter().all(|row| row["reason"].is_string() && row["label"].is_string()), "{flags}");
+        chosen
+    };
+    for by in ["random", "stratified", "balanced", "representative", "diverse"] {
+        assert_eq!(select(&format!("--by {by} --count 40")).len(), 40, "{by}");
+        assert_eq!(
+            select(&format!("--by {by} --part 0.5 --seed 3 --threads 1")).len(),
+            (rows as f64 / 2.0).round() as usize
+        );
+    }
+    // What is easy for the teacher is at the other end of what is hard for it.
+    for by in ["margin", "entropy", "loss"] {
+        let texts = |flags: &str| -> BTreeSet<String> {
+            let chosen = select(&format!("--by {by} --cache cache --count 40 {flags}"));
+            chosen.iter().map(|row| row["text"].as_str().expect("a text").to_owned()).collect()
+        };
+        let (hard, easy) = (texts(""), texts("--reverse"));
+        assert!(hard.is_disjoint(&easy), "{by}");
+        assert!(texts("--per-class") != hard, "{by}");
+    }
+    let first = &select("--by margin --cache cache --count 40")[0]["reason"];
+    assert!(first.as_str().is_some_and(|reason| reason.starts_with("margin 0.0")), "{first}");
+
+    // Of labels that are exchanged most are found, and with --rest they are gone.
+    let all = crate::support::rows(&place.read("train.tsv"));
+    let other = |label: &str| all.iter().map(|row| row.1.clone()).find(|name| name != label).expect("several classes");
+    let wrong: BTreeSet<String> = all.iter().step_by(20).map(|row| row.0.clone()).collect();
+    let noisy: Vec<(String, String)> = all
+        .iter()
+        .map(|(text, label)| (text.clone(), if wrong.contains(text) { other(label) } else { label.clone() }))
+        .collect();
+    place.write("noisy.tsv", crate::support::tsv(&noisy));
+    let report =
+        place.json("data select noisy.tsv --by label-noise --cache cache --output doubtful.jsonl --rest kept.parquet");
+    let found = read("doubtful.jsonl");
+    let right = found.iter().filter(|row| wrong.contains(row["text"].as_str().expect("a text"))).count();
+    assert!(right * 10 >= wrong.len() * 8 && right * 10 >= found.len() * 6, "{right} of {}, {report}", wrong.len());
+    assert!(found[0]["reason"].as_str().is_some_and(|reason| reason.contains("says the teacher")), "{}", found[0]);
+    assert_eq!(place.json("data inspect kept.parquet")["rows"], json!(rows - found.len()));
+
+    let refused = |flags: &str, expected: &[&str]| {
+        let message = place.run(&format!("data select train.tsv {flags} --output none.jsonl")).failure();
+        assert!(expected.iter().all(|words| message.contains(words)), "{flags}: {message}");
+        assert!(!place.path("none.jsonl").exists());
+    };
+    refused("--by margin --count 3", &["--by margin asks a teacher", "--cache"]);
+    refused("--by random", &["--count or --part"]);
+    refused("--by random --count 3 --reverse", &["--reverse goes with what a teacher says"]);
+    refused("--by balanced --count 3 --per-class", &["leave --per-class out"]);
+    place.write("other.tsv", "text\tlabel\nsomething new\tgarden\n");
+    let missing = place.run("data select other.tsv --by margin --count 1 --cache cache --output none.jsonl").failure();
+    assert!(missing.contains("1 of 1 rows are not in cache"), "{missing}");
 }

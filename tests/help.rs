@@ -81,6 +81,11 @@ fn data_augment() {
 }
 
 #[test]
+fn data_select() {
+    help("data_select", "data select");
+}
+
+#[test]
 fn data_clean() {
     help("data_clean", "data clean");
 }

@@ -7,6 +7,7 @@ use datasets::{Quotes, UnicodeForm};
 
 use super::groups::HubArgs;
 use super::values::{at_least_one, at_least_three, number, one_of};
+use crate::jobs::data::select::{By, HowMany};
 use crate::recipe::{AugmentRecipe, CleanRecipe, ColumnsRecipe, FRACTION, FitRecipe, PART};
 
 /// `distill data`: look into data files, and clean them.
@@ -30,6 +31,9 @@ pub(crate) enum DataCommand {
     /// Make new texts of those in data files, for a teacher to answer: by recombination, masking, synonyms, changes of words,
     /// mistakes, rules, templates
     Augment(Box<AugmentArgs>),
+    /// Choose some rows of data files: by class, by how they stand for others, or by a cached teacher's answers, with the reason for
+    /// each
+    Select(Box<SelectArgs>),
 }
 
 /// `distill data inspect`.
@@ -230,6 +234,61 @@ pub(crate) struct AugmentArgs {
     /// Replace the file if it exists
     #[arg(long, help_heading = "Output")]
     pub(crate) overwrite: bool,
+}
+
+/// `distill data select`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Example:\n  distill data select train.tsv --by label-noise --cache cache --output doubtful.jsonl"
+)]
+#[command(group = clap::ArgGroup::new("how many").args(["count", "part"]))]
+pub(crate) struct SelectArgs {
+    /// Files to choose from: TSV, CSV, JSON, Parquet or plain text (.txt), also .gz or .zst. All their columns are kept
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
+    /// What rows are chosen by: random, stratified (as large a part of each class), balanced (as many of each class),
+    /// representative (the others are similar to them), diverse (they differ from each other); by the teacher: margin or entropy
+    /// (it is unsure), loss (it gives the label little probability), label-noise (it is sure of another class than the label)
+    #[arg(long, value_parser = one_of(&By::ALL, By::name), value_name = "NAME", hide_possible_values = true,
+          help_heading = "Rows")]
+    pub(crate) by: By,
+    /// So many rows; with label-noise at most so many [default: all doubtful ones]
+    #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Rows")]
+    pub(crate) count: Option<usize>,
+    /// So large a part of the rows
+    #[arg(long, value_name = "PART", value_parser = number(PART), help_heading = "Rows")]
+    pub(crate) part: Option<f64>,
+    /// Take the other end of the teacher's order: what it is sure of
+    #[arg(long, help_heading = "Rows")]
+    pub(crate) reverse: bool,
+    /// Choose within each class, as large a part of each
+    #[arg(long, help_heading = "Rows")]
+    pub(crate) per_class: bool,
+    /// The teacher's answers: a folder written by `distill cache`, which has all logits
+    #[arg(long, value_name = "FOLDER", help_heading = "Rows")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Seed of what is drawn
+    #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.seed, help_heading = "Rows")]
+    pub(crate) seed: u64,
+    /// File to write, .jsonl or .parquet: the rows in the order of their worth, each with its `reason`
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) output: PathBuf,
+    /// File for the rows that are not chosen, in their order
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) rest: Option<PathBuf>,
+    /// Replace the files if they exist
+    #[arg(long, help_heading = "Output")]
+    pub(crate) overwrite: bool,
+}
+
+impl SelectArgs {
+    /// How many rows are asked for.
+    pub(crate) fn how_many(&self) -> HowMany {
+        let count = self.count.map(HowMany::Count);
+        count.or(self.part.map(HowMany::Part)).unwrap_or(HowMany::Suspected)
+    }
 }
 
 /// How a data file is read, where nothing is trained on it.

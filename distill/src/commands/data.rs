@@ -1,4 +1,4 @@
-//! `distill data`: looks into data files, cleans them, and makes new texts of them.
+//! `distill data`: looks into data files, cleans them, makes new texts of them, and chooses rows.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::DataCommand;
 use crate::data::columns_of;
 use crate::jobs::Augmenting;
-use crate::jobs::data::{augment, clean, inspect};
+use crate::jobs::data::{augment, clean, inspect, select};
 use crate::model;
 use crate::ui::{self, Ui};
 
@@ -66,6 +66,24 @@ pub(crate) fn run(command: DataCommand, ui: &Ui) -> anyhow::Result<()> {
                 output: &args.output,
             };
             told(&making.run()?, augment::Report::text, ui)?;
+        }
+        DataCommand::Select(args) => {
+            for output in std::iter::once(&args.output).chain(&args.rest) {
+                refuse_existing(output, args.overwrite)?;
+            }
+            let selecting = select::Selecting {
+                files: &args.files,
+                columns: &args.reading.columns(),
+                by: args.by,
+                how_many: args.how_many(),
+                reverse: args.reverse,
+                per_class: args.per_class,
+                cache: args.cache.as_deref(),
+                seed: args.seed,
+                output: &args.output,
+                rest: args.rest.as_deref(),
+            };
+            told(&selecting.run()?, select::Report::text, ui)?;
         }
     }
     Ok(())

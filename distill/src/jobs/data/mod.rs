@@ -5,5 +5,6 @@ mod blocks;
 pub(crate) mod clean;
 pub(crate) mod inspect;
 mod prepared;
+pub(crate) mod select;
 
 pub(crate) use prepared::{CLEAN, prepared};
