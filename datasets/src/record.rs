@@ -73,8 +73,7 @@ fn record(file: &str, mut row: Row, rest: Rest<'_>, columns: &Columns) -> Result
     let labels = match column.and_then(|column| all.iter().nth(column)) {
         None => Vec::new(),
         Some((column, value)) => labels(columns, value).ok_or_else(|| Error::WrongType {
-            file: file.to_owned(),
-            line: row.line,
+            place: place(),
             column: column.clone(),
             found: "an object".to_owned(),
             expected: "a string, a number, a truth value, a list of them, or null for no label",
