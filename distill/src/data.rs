@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use datasets::{Columns, LabelColumn, LabelNames, Row, for_each_row, hold_out, reconcile};
+use datasets::{Columns, LabelColumn, LabelNames, Row, Skipping, for_each_row, hold_out, reconcile};
 
 use crate::recipe::{ColumnsRecipe, RowChoice};
 use crate::ui;
@@ -209,6 +209,7 @@ pub(crate) fn columns_of(columns: &ColumnsRecipe) -> Columns {
         unlabelled: columns.unlabelled_value.clone(),
         quotes: columns.quotes,
         whole: false,
+        skipping: Skipping::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::bail;
 
 use crate::cli::DataCommand;
-use crate::data::columns_of;
+use crate::jobs::data::inputs::{self, expanded};
 use crate::jobs::data::{clean, inspect};
 use crate::model;
 use crate::ui::{self, Ui};
@@ -12,10 +12,11 @@ pub(crate) fn run(command: DataCommand, ui: &Ui) -> anyhow::Result<()> {
     match command {
         DataCommand::Inspect(args) => {
             let inspecting = inspect::Inspecting {
-                files: &args.files,
-                validation: &args.validation,
-                test: &args.test,
-                columns: &args.columns(),
+                files: &expanded(&args.files)?,
+                validation: &expanded(&args.validation)?,
+                test: &expanded(&args.test)?,
+                columns: &inputs::columns(&args.reading.columns(), args.reading.skip_bad_rows),
+                max_length: args.max_length,
                 model: args.model.as_deref(),
                 hub: &args.hub.clone().into(),
             };
@@ -30,10 +31,10 @@ pub(crate) fn run(command: DataCommand, ui: &Ui) -> anyhow::Result<()> {
             let hub = args.hub.clone().into();
             let model = args.model.as_ref().map(|name| model::describe(name, &hub)).transpose()?;
             let cleaning = clean::Cleaning {
-                files: &args.files,
-                validation: &args.validation,
-                test: &args.test,
-                columns: &columns_of(&args.reading.columns()),
+                files: &expanded(&args.files)?,
+                validation: &expanded(&args.validation)?,
+                test: &expanded(&args.test)?,
+                columns: &inputs::columns(&args.reading.columns(), args.reading.skip_bad_rows),
                 steps: &steps,
                 tokenizer: model.as_ref().map(|(_, tokenizer)| tokenizer),
                 output: &args.output,

@@ -2,6 +2,7 @@
 
 mod blocks;
 pub(crate) mod clean;
+pub(crate) mod inputs;
 pub(crate) mod inspect;
 mod prepared;
 
