@@ -241,8 +241,8 @@ fn several_files_patterns_and_stdin_are_read() {
     assert_eq!(report["drops"][0]["examples"][0]["why"], "as file 1, line 1");
     assert_eq!(place.read("clean.jsonl"), "{\"text\":\"one\"}\n{\"text\":\"two\"}\n");
     place.refuses("data inspect nothing-*.jsonl", &["nothing-*.jsonl: no file is called so"]);
-    for (name, input) in [("-", "{\"text\":\"one\"}\n"), ("-.tsv", "text\tx\none\ty\n"), ("-.txt", "one\n")] {
-        let finished = place.run_with_input(&format!("data inspect {name} --json"), input);
+    for (name, input) in [("jsonl", "{\"text\":\"one\"}\n"), ("tsv", "text\tx\none\ty\n"), ("txt", "one\n")] {
+        let finished = place.run_with_input(&format!("data inspect - --stdin-format {name} --json"), input);
         finished.succeeded();
         assert!(finished.stdout.contains("\"rows\":1"), "{name}: {}", finished.stdout);
     }
@@ -258,6 +258,11 @@ fn utf_16_is_named_and_the_nearest_column_suggested() {
         place.write(file, bytes);
         place.refuses(&format!("data inspect {file}"), &["is UTF-16", "iconv -f UTF-16 -t UTF-8"]);
     }
+    place.write("a.arrow", "ARROW1");
+    place.refuses(
+        "data inspect a.arrow",
+        &["unknown kind of data file", "write what they read of an Arrow file as .parquet"],
+    );
     place.write("a.csv", "Text,lable\na,x\n");
     place.refuses("data inspect a.csv", &["no column `text`; there are `Text`, `lable`; did you mean `Text`?"]);
     place.refuses("data inspect a.csv --text-column Text --label-column label", &["did you mean `lable`?"]);

@@ -14,7 +14,7 @@ pub enum Error {
     Write { file: String, cause: io::Error },
     #[error(
         "{file}: unknown kind of data file; known are .tsv, .csv, .jsonl, .json and .txt, each also with .gz or .zst behind it, \
-         and .parquet"
+         and .parquet{}", way_to_parquet(.file)
     )]
     UnknownFormat { file: String },
     #[error("{place}: cannot be read as Parquet: {reason}; its pages may be uncompressed, or in snappy or zstd")]
@@ -167,6 +167,15 @@ fn other_separator(found: &[String]) -> &'static str {
         [only] if only.contains('\t') => "; columns that tabs separate are read from a file whose name ends in .tsv",
         [only] if only.contains(',') => "; columns that commas separate are read from a file whose name ends in .csv",
         _ => "",
+    }
+}
+
+/// How files that pandas, polars and `datasets` write besides Parquet come to be read.
+fn way_to_parquet(file: &str) -> &'static str {
+    let lower = file.to_ascii_lowercase();
+    match [".arrow", ".feather", ".ipc"].iter().any(|extension| lower.ends_with(extension)) {
+        true => "; pandas, polars and datasets write what they read of an Arrow file as .parquet",
+        false => "",
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Record {
     pub columns: Map<String, Value>,
 }
 
-/// Reads a file, or standard input where it is called `-`, as records, one at a time; `each` may end it early. Unlike [`read_rows`](crate::read_rows) this takes lists of
+/// Reads a file, or standard input where it is called `-.jsonl` or the like, as records, one at a time; `each` may end it early. Unlike [`read_rows`](crate::read_rows) this takes lists of
 /// labels.
 ///
 /// # Errors

@@ -69,30 +69,19 @@ pub fn for_each_record(
     }
 }
 
-/// The name of standard input; an extension behind it says the format, without which it is JSON.
-const STDIN: &str = "-";
-
-/// Whether a file of this name is standard input.
-pub(crate) fn is_stdin(path: &Path) -> bool {
-    let name = path.as_os_str().to_string_lossy();
-    name == STDIN || name.starts_with("-.")
-}
-
-/// As [`for_each_record`]; `-` is standard input, of JSON, and `-.tsv` and the like in another format. That can be read once
-/// alone, which is enough for some.
+/// As [`for_each_record`]; `-.jsonl`, `-.tsv` and the like are standard input in that format. That can be read once alone, which
+/// is enough for some.
 pub(crate) fn for_each_record_or_stdin(
     path: &Path,
     columns: &Columns,
     mut each: impl FnMut(Row, Rest<'_>) -> ControlFlow<()>,
 ) -> Result<Option<String>, Error> {
-    if !is_stdin(path) {
+    let name = path.display().to_string();
+    if !name.starts_with("-.") {
         return for_each_record(path, columns, each);
     }
-    let name = path.display().to_string();
-    let stdin = "standard input";
-    let format = if name == STDIN { "-.jsonl" } else { name.as_str() };
-    match Format::of(format)? {
-        Format::Stream(stream) => stream.read(stdin, io::stdin().lock(), columns, &mut each),
+    match Format::of(&name)? {
+        Format::Stream(stream) => stream.read("standard input", io::stdin().lock(), columns, &mut each),
         Format::Parquet => Err(Error::ParquetStdin),
     }
 }

@@ -35,9 +35,9 @@ pub(crate) enum DataCommand {
     after_help = "Example:\n  distill data inspect train.tsv --validation dev.tsv --test test.tsv --model teacher"
 )]
 pub(crate) struct InspectArgs {
-    /// Files to look into: TSV, CSV, JSON, Parquet or plain text (.txt), also .gz or .zst; patterns such as 'part-*.jsonl'; - for
-    /// JSON on stdin, -.tsv and the like for other formats
-    #[arg(value_name = "FILE", required = true, allow_hyphen_values = true)]
+    /// Files to look into: TSV, CSV, JSON, Parquet or plain text (.txt), also .gz or .zst; patterns such as 'part-*.jsonl'; or -
+    /// for stdin
+    #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
     /// Validation data: texts that stand there too are counted; may be given several times, as --test
     #[arg(long, value_name = "FILE", help_heading = "Data")]
@@ -63,8 +63,8 @@ pub(crate) struct InspectArgs {
 #[command(after_help = "Example:\n  distill data clean train.tsv --usual --test test.tsv --output clean.jsonl")]
 pub(crate) struct CleanArgs {
     /// Files to clean, all of whose columns are kept: TSV, CSV, JSON, Parquet or plain text (.txt), also .gz or .zst; patterns such
-    /// as 'part-*.jsonl'; - for JSON on stdin, -.tsv and the like for other formats
-    #[arg(value_name = "FILE", required = true, allow_hyphen_values = true)]
+    /// as 'part-*.jsonl'; or - for stdin
+    #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
     /// Validation data: rows whose texts stand there too are dropped; may be given several times, as --test
     #[arg(long, value_name = "FILE", help_heading = "Data")]
@@ -200,6 +200,9 @@ pub(crate) struct ReadingArgs {
     /// [default: none in TSV, csv in CSV]
     #[arg(long, value_parser = one_of(&Quotes::ALL, Quotes::name), value_name = "QUOTES", hide_possible_values = true)]
     pub(crate) quotes: Option<Quotes>,
+    /// Format of stdin, by its extension: jsonl, json, tsv, csv, txt, also with .gz or .zst behind it
+    #[arg(long, value_name = "EXTENSION", default_value = "jsonl")]
+    pub(crate) stdin_format: String,
     /// Skip rows that cannot be read: no text, a wrong type, too many columns, no JSON, no UTF-8. They are counted, and the first
     /// ones shown
     #[arg(long)]

@@ -12,9 +12,9 @@ pub(crate) fn run(command: DataCommand, ui: &Ui) -> anyhow::Result<()> {
     match command {
         DataCommand::Inspect(args) => {
             let inspecting = inspect::Inspecting {
-                files: &expanded(&args.files)?,
-                validation: &expanded(&args.validation)?,
-                test: &expanded(&args.test)?,
+                files: &expanded(&args.files, &args.reading.stdin_format)?,
+                validation: &expanded(&args.validation, &args.reading.stdin_format)?,
+                test: &expanded(&args.test, &args.reading.stdin_format)?,
                 columns: &inputs::columns(&args.reading.columns(), args.reading.skip_bad_rows),
                 max_length: args.max_length,
                 model: args.model.as_deref(),
@@ -31,9 +31,9 @@ pub(crate) fn run(command: DataCommand, ui: &Ui) -> anyhow::Result<()> {
             let hub = args.hub.clone().into();
             let model = args.model.as_ref().map(|name| model::describe(name, &hub)).transpose()?;
             let cleaning = clean::Cleaning {
-                files: &expanded(&args.files)?,
-                validation: &expanded(&args.validation)?,
-                test: &expanded(&args.test)?,
+                files: &expanded(&args.files, &args.reading.stdin_format)?,
+                validation: &expanded(&args.validation, &args.reading.stdin_format)?,
+                test: &expanded(&args.test, &args.reading.stdin_format)?,
                 columns: &inputs::columns(&args.reading.columns(), args.reading.skip_bad_rows),
                 steps: &steps,
                 tokenizer: model.as_ref().map(|(_, tokenizer)| tokenizer),

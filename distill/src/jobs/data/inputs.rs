@@ -9,11 +9,15 @@ use crate::data::columns_of;
 use crate::recipe::ColumnsRecipe;
 
 /// The files in their order, those that a pattern stands for in the order of their names. What is there by the name itself is no
-/// pattern.
-pub(crate) fn expanded(files: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+/// pattern; `-` is standard input, of this format.
+pub(crate) fn expanded(files: &[PathBuf], stdin_format: &str) -> anyhow::Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     for file in files {
         let name = file.to_string_lossy();
+        if name == "-" {
+            all.push(format!("-.{stdin_format}").into());
+            continue;
+        }
         if file.exists() || !name.contains(['*', '?', '[']) {
             all.push(file.clone());
             continue;
@@ -28,8 +32,7 @@ pub(crate) fn expanded(files: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
             bail!("{name}: no file is called so");
         }
     }
-    let stdin = |file: &&PathBuf| file.as_path() == Path::new("-") || file.to_string_lossy().starts_with("-.");
-    if all.iter().filter(stdin).count() > 1 {
+    if files.iter().filter(|file| file.as_path() == Path::new("-")).count() > 1 {
         bail!("standard input can be read once alone; give it once");
     }
     Ok(all)
@@ -53,13 +56,14 @@ mod tests {
             fs::write(folder.path().join(name), "").expect("writes");
         }
         let path = |name: &str| folder.path().join(name);
-        let found = expanded(&[path("c.tsv"), path("?.jsonl")]).expect("expands");
+        let found = expanded(&[path("c.tsv"), path("?.jsonl")], "jsonl").expect("expands");
         assert_eq!(found, [path("c.tsv"), path("a.jsonl"), path("b.jsonl")]);
-        assert_eq!(expanded(&[path("[x].jsonl")]).expect("a file"), [path("[x].jsonl")]);
-        assert_eq!(expanded(&[path("missing.tsv")]).expect("told when it is read"), [path("missing.tsv")]);
-        let error = expanded(&[path("*.parquet")]).expect_err("none").to_string();
+        assert_eq!(expanded(&[path("[x].jsonl")], "jsonl").expect("a file"), [path("[x].jsonl")]);
+        assert_eq!(expanded(&[path("missing.tsv")], "jsonl").expect("told when it is read"), [path("missing.tsv")]);
+        let error = expanded(&[path("*.parquet")], "jsonl").expect_err("none").to_string();
         assert!(error.contains("*.parquet: no file is called so"), "{error}");
-        let twice = expanded(&["-".into(), "-.tsv".into()]).expect_err("twice").to_string();
+        assert_eq!(expanded(&["-".into()], "csv.gz").expect("stdin"), [PathBuf::from("-.csv.gz")]);
+        let twice = expanded(&["-".into(), "-".into()], "jsonl").expect_err("twice").to_string();
         assert!(twice.contains("standard input can be read once"), "{twice}");
     }
 }
