@@ -114,7 +114,7 @@ fn clean_says_what_it_has_done_on_stderr() {
     assert_eq!(finished.stdout, "");
     for expected in [
         "6 rows: 2 (33.3 %) changed, 4 (66.7 %) kept",
-        "html                changed  2  33.3 %",
+        "html                changed     2  33.3 %",
         "  line 1: <b>When</b> does the  libraryâ€™s door open?\n     now: When does the  libraryâ€™s door open?",
         "  line 3 (as line 1): When does the library’s door open?",
         "warning: no row of `station` is left, of 1",
