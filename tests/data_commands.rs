@@ -116,7 +116,7 @@ fn clean_says_what_it_has_done_on_stderr() {
     assert_eq!(finished.stdout, "");
     for expected in [
         "6 rows: 2 (33.3 %) changed, 4 (66.7 %) kept",
-        "html                changed  2  33.3 %",
+        "html                changed     2  33.3 %",
         "  line 1: <b>When</b> does the  libraryâ€™s door open?\n     now: When does the  libraryâ€™s door open?",
         "  line 3 (as line 1): When does the library’s door open?",
         "warning: no row of `station` is left, of 1",
@@ -245,6 +245,15 @@ fn augment_writes_new_texts_with_what_they_were_made_of() {
         assert!(told.stderr.contains(expected), "{expected}: {}", told.stderr);
     }
 
+    // Of several files it is told which.
+    place.write_texts(20);
+    place.json("data augment texts.tsv train.tsv --method swap --all-rows --output several.jsonl");
+    let several = place.read("several.jsonl");
+    let first: serde_json::Value = serde_json::from_str(several.lines().next().expect("a line")).expect("JSON");
+    let last: serde_json::Value = serde_json::from_str(several.lines().last().expect("a line")).expect("JSON");
+    assert_eq!((&first["origin_file"], &first["origin"]), (&json!("texts.tsv"), &json!(2)));
+    assert_eq!(last["origin_file"], "train.tsv");
+
     place.write("short.txt", "yes\n");
     let short = place.run("data augment short.txt --method swap --output none.jsonl").failure();
     assert!(short.contains("no new text could be made of 1 rows"), "{short}");
@@ -324,4 +333,75 @@ fn select_chooses_rows_by_class_by_text_or_by_the_teacher() {
     place.write("other.tsv", "text\tlabel\nsomething new\tgarden\n");
     let missing = place.run("data select other.tsv --by margin --count 1 --cache cache --output none.jsonl").failure();
     assert!(missing.contains("1 of 1 rows are not in cache"), "{missing}");
+}
+
+#[test]
+fn rows_that_cannot_be_read_are_skipped_on_request_and_shown() {
+    let place = Workplace::new();
+    place.write(
+        "broken.jsonl",
+        "{\"text\":\"one\",\"label\":\"a\"}\nno JSON\n{\"text\":7}\n{\"label\":\"b\"}\n{\"text\":\" \"}\n{\"text\":\"two\",\"label\":\"a\"}\n",
+    );
+    place.refuses("data inspect broken.jsonl", &["broken.jsonl, line 2: not one JSON object"]);
+    let report = place.json("data inspect broken.jsonl --skip-bad-rows");
+    assert_eq!((&report["rows"], &report["skipped"]["rows"]), (&json!(2), &json!(4)));
+    assert!(
+        report["skipped"]["first"][0].as_str().is_some_and(|first| first.contains("line 2: not one JSON")),
+        "{report}"
+    );
+    let cleaned = place.json("data clean broken.jsonl --skip-bad-rows --whitespace --output clean.jsonl");
+    assert_eq!((&cleaned["kept"], &cleaned["skipped"]["rows"]), (&json!(2), &json!(4)));
+    // Tables, with and without quotes, and bytes that are no UTF-8.
+    place.write("broken.tsv", b"text\tlabel\none\ta\ntoo\tmany\tcells\nt\xffo\ta\n\tb\ntwo\ta\n");
+    place.write("broken.csv", b"text,label\none,a\n\"too\",many,cells\nt\xffo,a\n,b\ntwo,a\n");
+    place.write("broken.json", "[{\"text\":\"one\"},{\"text\":1},{\"x\":2},{\"text\":null},{\"text\":\"two\"}]");
+    for file in ["broken.tsv", "broken.csv", "broken.json"] {
+        let report = place.json(&format!("data inspect {file} --skip-bad-rows"));
+        assert_eq!((&report["rows"], &report["skipped"]["rows"]), (&json!(2), &json!(3)), "{file}");
+    }
+    place.write("none.jsonl", "{\"txt\":\"a\"}\n{\"txt\":\"b\"}\n");
+    place.refuses(
+        "data inspect none.jsonl --skip-bad-rows",
+        &[
+            "no row can be read; of 2 that were skipped the first says: none.jsonl, line 1: no column `text`",
+            "did you mean `txt`?",
+        ],
+    );
+}
+
+#[test]
+fn several_files_patterns_and_stdin_are_read() {
+    let place = Workplace::new();
+    place.write("part-1.jsonl", "{\"text\":\"one\"}\n");
+    place.write("part-2.jsonl", "{\"text\":\"two\"}\n{\"text\":\"one\"}\n");
+    let report = place.json("data clean part-*.jsonl --duplicates --output clean.jsonl");
+    assert_eq!(report["files"], json!(["part-1.jsonl", "part-2.jsonl"]));
+    assert_eq!(report["drops"][0]["examples"][0]["why"], "as file 1, line 1");
+    assert_eq!(place.read("clean.jsonl"), "{\"text\":\"one\"}\n{\"text\":\"two\"}\n");
+    place.refuses("data inspect nothing-*.jsonl", &["nothing-*.jsonl: no file is called so"]);
+    for (name, input) in [("jsonl", "{\"text\":\"one\"}\n"), ("tsv", "text\tx\none\ty\n"), ("txt", "one\n")] {
+        let finished = place.run_with_input(&format!("data inspect - --stdin-format {name} --json"), input);
+        finished.succeeded();
+        assert!(finished.stdout.contains("\"rows\":1"), "{name}: {}", finished.stdout);
+    }
+    let finished = place.run_with_input("data inspect -", "no JSON\n");
+    assert!(finished.failure().contains("standard input, line 1: not one JSON object"), "{}", finished.stderr);
+}
+
+#[test]
+fn utf_16_is_named_and_the_nearest_column_suggested() {
+    let place = Workplace::new();
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    for (file, bytes) in [("mark.csv", utf16("\u{feff}text\na\n")), ("plain.csv", utf16("text\na\n"))] {
+        place.write(file, bytes);
+        place.refuses(&format!("data inspect {file}"), &["is UTF-16", "iconv -f UTF-16 -t UTF-8"]);
+    }
+    place.write("a.arrow", "ARROW1");
+    place.refuses(
+        "data inspect a.arrow",
+        &["unknown kind of data file", "write what they read of an Arrow file as .parquet"],
+    );
+    place.write("a.csv", "Text,lable\na,x\n");
+    place.refuses("data inspect a.csv", &["no column `text`; there are `Text`, `lable`; did you mean `Text`?"]);
+    place.refuses("data inspect a.csv --text-column Text --label-column label", &["did you mean `lable`?"]);
 }

@@ -14,20 +14,30 @@ pub enum Error {
     Write { file: String, cause: io::Error },
     #[error(
         "{file}: unknown kind of data file; known are .tsv, .csv, .jsonl, .json and .txt, each also with .gz or .zst behind it, \
-         and .parquet"
+         and .parquet{}", way_to_parquet(.file)
     )]
     UnknownFormat { file: String },
     #[error("{place}: cannot be read as Parquet: {reason}; its pages may be uncompressed, or in snappy or zstd")]
     Parquet { place: String, reason: String },
     #[error("{file}, row {row}: no JSON array of objects: {reason}")]
     JsonArray { file: String, row: usize, reason: String },
+    #[error(
+        "{file}: is UTF-16, as some spreadsheets and Windows write text; convert it first, for example with \
+         `iconv -f UTF-16 -t UTF-8`"
+    )]
+    Utf16 { file: String },
+    #[error("{file}: no row can be read; of {rows} that were skipped the first says: {first}")]
+    AllSkipped { file: String, rows: usize, first: String },
+    #[error("standard input: Parquet is read from its end, so give it as a file")]
+    ParquetStdin,
     #[error("{file}: holds no rows")]
     NoRows { file: String },
     #[error("{file}, line {line}: not valid UTF-8; convert the file to UTF-8 first")]
     InvalidUtf8 { file: String, line: usize },
     #[error("{place}: holds a text that is not valid UTF-8; write it in UTF-8")]
     RowNotUtf8 { place: String },
-    #[error("{file}: no column `{column}`; there are {}{}", listed(.found), other_separator(.found))]
+    #[error("{file}: no column `{column}`; there are {}{}{}", listed(.found), other_separator(.found),
+        nearest(.column, .found))]
     NoColumn { file: String, column: String, found: Vec<String> },
     #[error("{file}: two columns are called `{column}`; rename one of them, since which one is meant cannot be told")]
     SameColumn { file: String, column: String },
@@ -157,6 +167,25 @@ fn other_separator(found: &[String]) -> &'static str {
         [only] if only.contains('\t') => "; columns that tabs separate are read from a file whose name ends in .tsv",
         [only] if only.contains(',') => "; columns that commas separate are read from a file whose name ends in .csv",
         _ => "",
+    }
+}
+
+/// How files that pandas, polars and `datasets` write besides Parquet come to be read.
+fn way_to_parquet(file: &str) -> &'static str {
+    let lower = file.to_ascii_lowercase();
+    match [".arrow", ".feather", ".ipc"].iter().any(|extension| lower.ends_with(extension)) {
+        true => "; pandas, polars and datasets write what they read of an Arrow file as .parquet",
+        false => "",
+    }
+}
+
+/// The column whose name is most like the one that is not there, if any is.
+fn nearest(column: &str, found: &[String]) -> String {
+    let distance = |name: &String| strsim::damerau_levenshtein(&column.to_lowercase(), &name.trim().to_lowercase());
+    let nearest = found.iter().map(|name| (distance(name), name)).min();
+    match nearest {
+        Some((distance, name)) if distance <= column.chars().count().div_ceil(3) => format!("; did you mean `{name}`?"),
+        _ => String::new(),
     }
 }
 

@@ -51,7 +51,7 @@ pub use labels::{LabelNames, reconcile};
 pub use mask::{MaskedBatch, MaskedRow, Masking};
 pub use prune::{PrunedVocabulary, prune_vocabulary};
 pub use record::{Record, for_each_whole};
-pub use rows::{Cell, Columns, LabelColumn, Objects, Quotes, Rest, Row, Unit};
+pub use rows::{Cell, Columns, LabelColumn, Objects, Quotes, Rest, Row, Skipped, Skipping, Unit};
 pub use rows::{for_each_record, for_each_row, has_columns, parse_rows, read_rows};
 pub use sampler::{Epoch, Sampler, order};
 pub use select::{Shares, Similarity, by_class, sample};

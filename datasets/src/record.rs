@@ -1,7 +1,7 @@
 //! A row with every column of its file, for those who count or write all of them.
 
 use crate::Error;
-use crate::rows::{Cell, Columns, LabelColumn, Rest, Row, for_each_record};
+use crate::rows::{Cell, Columns, LabelColumn, Rest, Row, for_each_record_or_stdin};
 use serde_json::{Map, Value};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -17,7 +17,7 @@ pub struct Record {
     pub columns: Map<String, Value>,
 }
 
-/// Reads a file as records, one at a time; `each` may end it early. Unlike [`read_rows`](crate::read_rows) this takes lists of
+/// Reads a file, or standard input where it is called `-.jsonl` or the like, as records, one at a time; `each` may end it early. Unlike [`read_rows`](crate::read_rows) this takes lists of
 /// labels.
 ///
 /// # Errors
@@ -32,7 +32,7 @@ pub fn for_each_whole(
     let mut label_seen = false;
     let mut first: Option<Vec<String>> = None;
     let mut refused = None;
-    for_each_record(path, &whole, |row, rest| {
+    for_each_record_or_stdin(path, &whole, |row, rest| {
         let record = record(&file, row, rest, columns);
         match record {
             Ok((record, found)) => {

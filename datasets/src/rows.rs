@@ -14,6 +14,7 @@ mod parquet;
 mod quoted;
 mod rest;
 mod row;
+mod skipping;
 mod text;
 mod unquoted;
 
@@ -21,6 +22,7 @@ pub use columns::{Columns, LabelColumn, Quotes};
 pub use objects::{Objects, Unit};
 pub use rest::{Cell, Rest};
 pub use row::Row;
+pub use skipping::{Skipped, Skipping};
 
 use crate::Error;
 use bytes::Bytes;
@@ -64,6 +66,23 @@ pub fn for_each_record(
     match format {
         Format::Stream(stream) => stream.read(&name, BufReader::new(file), columns, &mut each),
         Format::Parquet => parquet::read(&name, file, columns, &mut each),
+    }
+}
+
+/// As [`for_each_record`]; `-.jsonl`, `-.tsv` and the like are standard input in that format. That can be read once alone, which
+/// is enough for some.
+pub(crate) fn for_each_record_or_stdin(
+    path: &Path,
+    columns: &Columns,
+    mut each: impl FnMut(Row, Rest<'_>) -> ControlFlow<()>,
+) -> Result<Option<String>, Error> {
+    let name = path.display().to_string();
+    if !name.starts_with("-.") {
+        return for_each_record(path, columns, each);
+    }
+    match Format::of(&name)? {
+        Format::Stream(stream) => stream.read("standard input", io::stdin().lock(), columns, &mut each),
+        Format::Parquet => Err(Error::ParquetStdin),
     }
 }
 
@@ -166,7 +185,11 @@ impl Stream {
             }
         }?;
         if none {
-            return Err(Error::NoRows { file: file.to_owned() });
+            let skipped = columns.skipping.skipped().unwrap_or_default();
+            return Err(match skipped.first.into_iter().next() {
+                Some(first) => Error::AllSkipped { file: file.to_owned(), rows: skipped.rows, first },
+                None => Error::NoRows { file: file.to_owned() },
+            });
         }
         Ok(guessed)
     }
@@ -179,7 +202,11 @@ impl Stream {
         sink: Sink<'_>,
     ) -> Result<GuessedLabel, Error> {
         let unreadable = |cause| Error::Read { file: file.to_owned(), cause };
-        let reader = with_line_ends(without_byte_order_mark(reader).map_err(unreadable)?).map_err(unreadable)?;
+        let (head, reader) = without_byte_order_mark(reader).map_err(unreadable)?;
+        if is_utf16(&head) {
+            return Err(Error::Utf16 { file: file.to_owned() });
+        }
+        let reader = with_line_ends(reader).map_err(unreadable)?;
         let reader = BufReader::new(reader);
         match self.kind {
             Kind::Table { separator, quotes } => match columns.quotes.unwrap_or(quotes) {
@@ -237,13 +264,19 @@ fn begins_array(mut reader: impl BufRead) -> io::Result<(bool, impl BufRead)> {
     Ok((head.last() == Some(&b'['), Cursor::new(head).chain(reader)))
 }
 
-fn without_byte_order_mark(mut reader: impl BufRead) -> io::Result<impl BufRead> {
+/// The file from behind its byte order mark, with its first bytes.
+fn without_byte_order_mark(mut reader: impl BufRead) -> io::Result<(Vec<u8>, impl BufRead)> {
     let mut head = Vec::new();
     reader.by_ref().take(3).read_to_end(&mut head)?;
     if head == b"\xef\xbb\xbf" {
         head.clear();
     }
-    Ok(Cursor::new(head).chain(reader))
+    Ok((head.clone(), Cursor::new(head).chain(reader)))
+}
+
+/// Whether these are the first bytes of UTF-16: its byte order mark, or every other byte is 0.
+fn is_utf16(head: &[u8]) -> bool {
+    matches!(head, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [_, 0, _] | [0, _, 0])
 }
 
 #[cfg(test)]

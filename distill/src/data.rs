@@ -6,11 +6,11 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use datasets::{
-    Columns, Encodings, LabelColumn, LabelNames, Row, RowLength, TextTokenizer, encode_and_hold_out, encode_file,
-    for_each_row, hold_out, reconcile,
+    Columns, Encodings, LabelColumn, LabelNames, Row, RowLength, Skipping, TextTokenizer, encode_and_hold_out,
+    encode_file, for_each_row, hold_out, reconcile,
 };
 
-use crate::recipe::{ColumnsRecipe, Recipe, RowChoice, StageRecipe};
+use crate::recipe::{ColumnsRecipe, RowChoice};
 use crate::ui;
 
 /// Rows with the class ids of their labels.
@@ -103,8 +103,13 @@ pub(crate) struct TaskData {
 
 /// Reads a file whose labels matter.
 pub(crate) fn read_rows(path: &Path, columns: &ColumnsRecipe) -> anyhow::Result<Vec<Row>> {
+    read_rows_as(path, &columns_of(columns))
+}
+
+/// The same, with all that there is to say of how files are read.
+pub(crate) fn read_rows_as(path: &Path, columns: &Columns) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let label_column = for_each_row(path, &columns_of(columns), |row| {
+    let label_column = for_each_row(path, columns, |row| {
         rows.push(row);
         ControlFlow::Continue(())
     })?;
@@ -130,38 +135,6 @@ impl TaskData {
     /// With texts without labels to learn from, behind the training rows. None of them is validated on.
     pub(crate) fn with_unlabelled(self, rows: &[Row]) -> Self {
         Self { train: self.train.with_unlabelled(rows), ..self }
-    }
-}
-
-/// A recipe's texts without labels: those of the whole, and those of each stage alone.
-#[derive(Clone, Default)]
-pub(crate) struct Texts {
-    pub(crate) of_all: Vec<Row>,
-    pub(crate) of_stages: Vec<Vec<Row>>,
-}
-
-impl Texts {
-    /// Reads them, without those that stand in the other rows. Two stages may have the same text.
-    pub(crate) fn read(recipe: &Recipe, others: [Option<&Vec<Row>>; 3]) -> anyhow::Result<Self> {
-        let columns = recipe.data.columns();
-        let of_all = read_unlabelled(recipe.data.unlabelled.as_deref(), &columns, &others)?;
-        let [rows, validation, test] = others;
-        let others = [rows, validation, test, Some(&of_all)];
-        let of_stage = |stage: &StageRecipe| read_unlabelled(stage.unlabelled.as_deref(), &columns, &others);
-        let of_stages = recipe.stages.iter().map(of_stage).collect::<anyhow::Result<_>>()?;
-        Ok(Self { of_all, of_stages })
-    }
-
-    /// Those of a stage alone, by its number.
-    pub(crate) fn of_stage(&self, number: usize) -> &[Row] {
-        self.of_stages.get(number).map_or(&[], Vec::as_slice)
-    }
-
-    /// All of them, each once.
-    pub(crate) fn distinct(&self) -> Vec<Row> {
-        let mut seen = HashSet::new();
-        let all = self.of_all.iter().chain(self.of_stages.iter().flatten());
-        all.filter(|row| seen.insert((&row.text, &row.text_b))).cloned().collect()
     }
 }
 
@@ -278,6 +251,7 @@ pub(crate) fn columns_of(columns: &ColumnsRecipe) -> Columns {
         unlabelled: columns.unlabelled_value.clone(),
         quotes: columns.quotes,
         whole: false,
+        skipping: Skipping::default(),
     }
 }
 

@@ -4,6 +4,7 @@ use super::columns::Columns;
 use super::objects::{Objects, Unit};
 use super::rest::Rest;
 use super::row::{GuessedLabel, Sink};
+use super::skipping::Skipping;
 use crate::Error;
 use serde::Deserializer;
 use serde::de::{Error as _, SeqAccess, Visitor};
@@ -14,7 +15,13 @@ use std::ops::ControlFlow;
 
 pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<GuessedLabel, Error> {
     let mut reader = Last { reader, bytes: [0; 2] };
-    let mut elements = Elements { objects: Objects::new(file, Unit::Row, columns), sink, count: 0, end: None };
+    let mut elements = Elements {
+        objects: Objects::new(file, Unit::Row, columns),
+        skipping: &columns.skipping,
+        sink,
+        count: 0,
+        end: None,
+    };
     let mut json = serde_json::Deserializer::from_reader(&mut reader);
     let read = json.deserialize_seq(&mut elements).and_then(|()| json.end());
     let Elements { objects, count, end, .. } = elements;
@@ -62,6 +69,7 @@ impl<R: Read> Read for Last<R> {
 
 struct Elements<'a, 's> {
     objects: Objects<'a>,
+    skipping: &'a Skipping,
     sink: Sink<'s>,
     /// Read so far.
     count: usize,
@@ -86,7 +94,7 @@ impl<'de> Visitor<'de> for &mut Elements<'_, '_> {
             let row = self.objects.take(self.count + 1, &mut object);
             self.count += 1;
             let taken = row.map(|row| (self.sink)(row, Rest::of_object(&object)));
-            self.end = match taken {
+            self.end = match taken.or_else(|error| self.skipping.pass(error).map(ControlFlow::Continue)) {
                 Ok(ControlFlow::Continue(())) => continue,
                 Ok(ControlFlow::Break(())) => Some(End::Enough),
                 Err(error) => Some(End::Refused(error)),

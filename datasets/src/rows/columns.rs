@@ -1,5 +1,6 @@
 //! How a file is to be read: which columns hold what, what stands for no label, and whether quotes mean anything.
 
+use super::skipping::Skipping;
 use crate::Error;
 use crate::whole::whole_number;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ pub struct Columns {
     pub quotes: Option<Quotes>,
     /// Whether the other columns that come with a row are all that the file has, those of the row too.
     pub whole: bool,
+    /// Whether rows that cannot be read are skipped.
+    pub skipping: Skipping,
 }
 
 /// Which column holds the label.

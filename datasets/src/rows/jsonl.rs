@@ -13,16 +13,31 @@ use std::ops::ControlFlow;
 pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Sink<'_>) -> Result<GuessedLabel, Error> {
     let mut lines = Lines::new(file, reader);
     let mut objects = Objects::new(file, Unit::Line, columns);
-    while let Some(line) = lines.next()? {
+    loop {
+        let line = match lines.next() {
+            Ok(Some(line)) => line,
+            Ok(None) => break,
+            Err(error) => {
+                columns.skipping.pass(error)?;
+                continue;
+            }
+        };
         if line.text.trim().is_empty() {
             continue;
         }
-        let mut object: Map<String, Value> = serde_json::from_str(line.text).map_err(|error| Error::Json {
+        let object = serde_json::from_str::<Map<String, Value>>(line.text).map_err(|error| Error::Json {
             file: file.to_owned(),
             line: line.number,
             reason: explained(line.text, &error),
-        })?;
-        let row = objects.take(line.number, &mut object)?;
+        });
+        let taken = object.and_then(|mut object| Ok((objects.take(line.number, &mut object)?, object)));
+        let (row, object) = match taken {
+            Ok(taken) => taken,
+            Err(error) => {
+                columns.skipping.pass(error)?;
+                continue;
+            }
+        };
         if let ControlFlow::Break(()) = sink(row, Rest::of_object(&object)) {
             return Ok(objects.guessed());
         }

@@ -43,11 +43,18 @@ pub(super) fn read(
             .filter(|(_, field)| matches!(field, Field::Bytes(bytes) if std::str::from_utf8(bytes.data()).is_err()))
             .map(|(column, _)| column.clone())
             .collect();
-        let row = objects.take(number + 1, &mut object)?;
-        // Only what a row is made of has to be text; a picture beside it need not be.
-        if other_bytes.iter().any(|column| !object.contains_key(column)) {
-            return Err(Error::RowNotUtf8 { place: place(Some(number + 1)) });
+        let mut row = objects.take(number + 1, &mut object);
+        // Only what a row is made of has to be text; a picture beside it need not be, unless it is to be written again.
+        if other_bytes.iter().any(|column| columns.whole || !object.contains_key(column)) {
+            row = row.and(Err(Error::RowNotUtf8 { place: place(Some(number + 1)) }));
         }
+        let row = match row {
+            Ok(row) => row,
+            Err(error) => {
+                columns.skipping.pass(error)?;
+                continue;
+            }
+        };
         if let ControlFlow::Break(()) = sink(row, Rest::of_object(&object)) {
             return Ok(objects.guessed());
         }

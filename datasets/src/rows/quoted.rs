@@ -43,19 +43,28 @@ pub(super) fn read(
             return Err(Error::UnclosedQuote { file: file.to_owned(), line: end - count_breaks(last) });
         }
         let line = end.saturating_sub(1 + breaks);
-        let cells: Vec<&str> = record
-            .iter()
-            .map(std::str::from_utf8)
-            .collect::<Result<_, _>>()
-            .map_err(|_| Error::InvalidUtf8 { file: file.to_owned(), line })?;
+        let cells: Result<Vec<&str>, _> = record.iter().map(std::str::from_utf8).collect();
+        let cells = match cells.map_err(|_| Error::InvalidUtf8 { file: file.to_owned(), line }) {
+            Ok(cells) => cells,
+            Err(error) if header.is_some() => {
+                columns.skipping.pass(error)?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         match &header {
             None => header = Some(Header::find(file, &cells, columns)?),
             Some(header) => {
                 if let Some(swallowed) = &mut swallowed {
                     swallowed.see(line, &cells, header, separator);
                 }
-                if let ControlFlow::Break(()) = sink(header.row(file, line, &cells)?, header.rest(&cells)) {
-                    break;
+                match header.row(file, line, &cells) {
+                    Ok(row) => {
+                        if let ControlFlow::Break(()) = sink(row, header.rest(&cells)) {
+                            break;
+                        }
+                    }
+                    Err(error) => columns.skipping.pass(error)?,
                 }
             }
         }

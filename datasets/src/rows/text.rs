@@ -17,7 +17,15 @@ pub(super) fn read(file: &str, reader: impl BufRead, columns: &Columns, sink: Si
         return Err(Error::NoColumn { file: file.to_owned(), column: column.clone(), found: Vec::new() });
     }
     let mut lines = Lines::new(file, reader);
-    while let Some(line) = lines.next()? {
+    loop {
+        let line = match lines.next() {
+            Ok(Some(line)) => line,
+            Ok(None) => break,
+            Err(error) => {
+                columns.skipping.pass(error)?;
+                continue;
+            }
+        };
         let text = line.text.trim();
         if text.is_empty() {
             continue;

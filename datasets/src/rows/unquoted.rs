@@ -32,7 +32,15 @@ pub(super) fn read(
     }
     let header = Header::find(file, &names, columns)?;
     let (mut seen, mut spans) = (Seen::default(), Spans::default());
-    while let Some(line) = lines.next()? {
+    loop {
+        let line = match lines.next() {
+            Ok(Some(line)) => line,
+            Ok(None) => break,
+            Err(error) => {
+                columns.skipping.pass(error)?;
+                continue;
+            }
+        };
         let cells: Vec<_> = line.text.split(separator).collect();
         let row = header.row(file, line.number, &cells).map_err(|error| match error {
             Error::ColumnCount { file, line, found, expected, .. }
@@ -41,7 +49,14 @@ pub(super) fn read(
                 Error::ColumnCount { file, line, found, expected, way_out: WAY_OUT }
             }
             error => error,
-        })?;
+        });
+        let row = match row {
+            Ok(row) => row,
+            Err(error) => {
+                columns.skipping.pass(error)?;
+                continue;
+            }
+        };
         if suspicious && header.used(&cells).any(is_quoted) {
             return Err(quoted(line.number));
         }

@@ -42,7 +42,8 @@ pub(crate) enum DataCommand {
     after_help = "Example:\n  distill data inspect train.tsv --validation dev.tsv --test test.tsv --model teacher"
 )]
 pub(crate) struct InspectArgs {
-    /// Files to look into: TSV, CSV, JSON, Parquet or plain text (.txt), also .gz or .zst
+    /// Files to look into: TSV, CSV, JSON, Parquet or plain text (.txt), also .gz or .zst; patterns such as 'part-*.jsonl'; or -
+    /// for stdin
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
     /// Validation data: texts that stand there too are counted; may be given several times, as --test
@@ -64,18 +65,12 @@ pub(crate) struct InspectArgs {
     pub(crate) hub: HubArgs,
 }
 
-impl InspectArgs {
-    /// How files are read.
-    pub(crate) fn columns(&self) -> ColumnsRecipe {
-        ColumnsRecipe { max_length: self.max_length, ..self.reading.columns() }
-    }
-}
-
 /// `distill data clean`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  distill data clean train.tsv --usual --test test.tsv --output clean.jsonl")]
 pub(crate) struct CleanArgs {
-    /// Files to clean: TSV, CSV, JSON, Parquet or plain text (.txt), also .gz or .zst. All their columns are kept
+    /// Files to clean, all of whose columns are kept: TSV, CSV, JSON, Parquet or plain text (.txt), also .gz or .zst; patterns such
+    /// as 'part-*.jsonl'; or - for stdin
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
     /// Validation data: rows whose texts stand there too are dropped; may be given several times, as --test
@@ -167,6 +162,7 @@ impl CleanArgs {
     /// The steps. Files of other splits are given to be compared with, so that this needs no flag of its own.
     pub(crate) fn steps(&self) -> CleanRecipe {
         CleanRecipe {
+            skip_bad_rows: self.reading.skip_bad_rows,
             usual: self.usual,
             html: self.html,
             mojibake: self.mojibake,
@@ -311,6 +307,13 @@ pub(crate) struct ReadingArgs {
     /// [default: none in TSV, csv in CSV]
     #[arg(long, value_parser = one_of(&Quotes::ALL, Quotes::name), value_name = "QUOTES", hide_possible_values = true)]
     pub(crate) quotes: Option<Quotes>,
+    /// Format of stdin, by its extension: jsonl, json, tsv, csv, txt, also with .gz or .zst behind it
+    #[arg(long, value_name = "EXTENSION", default_value = "jsonl")]
+    pub(crate) stdin_format: String,
+    /// Skip rows that cannot be read: no text, a wrong type, too many columns, no JSON, no UTF-8. They are counted, and the first
+    /// ones shown
+    #[arg(long)]
+    pub(crate) skip_bad_rows: bool,
 }
 
 impl ReadingArgs {

@@ -6,8 +6,8 @@ use anyhow::bail;
 use serde::Serialize;
 
 use crate::cli::DataCommand;
-use crate::data::columns_of;
 use crate::jobs::Augmenting;
+use crate::jobs::data::inputs::{self, expanded};
 use crate::jobs::data::{augment, clean, inspect, select};
 use crate::model;
 use crate::ui::{self, Ui};
@@ -16,10 +16,11 @@ pub(crate) fn run(command: DataCommand, ui: &Ui) -> anyhow::Result<()> {
     match command {
         DataCommand::Inspect(args) => {
             let inspecting = inspect::Inspecting {
-                files: &args.files,
-                validation: &args.validation,
-                test: &args.test,
-                columns: &args.columns(),
+                files: &expanded(&args.files, &args.reading.stdin_format)?,
+                validation: &expanded(&args.validation, &args.reading.stdin_format)?,
+                test: &expanded(&args.test, &args.reading.stdin_format)?,
+                columns: &inputs::columns(&args.reading.columns(), args.reading.skip_bad_rows),
+                max_length: args.max_length,
                 model: args.model.as_deref(),
                 hub: &args.hub.clone().into(),
             };
@@ -32,10 +33,10 @@ pub(crate) fn run(command: DataCommand, ui: &Ui) -> anyhow::Result<()> {
             let hub = args.hub.clone().into();
             let model = args.model.as_ref().map(|name| model::describe(name, &hub)).transpose()?;
             let cleaning = clean::Cleaning {
-                files: &args.files,
-                validation: &args.validation,
-                test: &args.test,
-                columns: &columns_of(&args.reading.columns()),
+                files: &expanded(&args.files, &args.reading.stdin_format)?,
+                validation: &expanded(&args.validation, &args.reading.stdin_format)?,
+                test: &expanded(&args.test, &args.reading.stdin_format)?,
+                columns: &inputs::columns(&args.reading.columns(), args.reading.skip_bad_rows),
                 steps: &steps,
                 tokenizer: model.as_ref().map(|(_, tokenizer)| tokenizer),
                 output: &args.output,
@@ -51,10 +52,10 @@ pub(crate) fn run(command: DataCommand, ui: &Ui) -> anyhow::Result<()> {
                 None => Some("[MASK]".to_owned()),
             };
             let making = augment::Making {
-                files: &args.files,
-                validation: &args.validation,
-                test: &args.test,
-                columns: &args.reading.columns(),
+                files: &expanded(&args.files, &args.reading.stdin_format)?,
+                validation: &expanded(&args.validation, &args.reading.stdin_format)?,
+                test: &expanded(&args.test, &args.reading.stdin_format)?,
+                columns: &inputs::columns(&args.reading.columns(), args.reading.skip_bad_rows),
                 augmenting: Augmenting {
                     ways: &args.method,
                     dictionary: args.dictionary.as_deref(),
@@ -72,8 +73,8 @@ pub(crate) fn run(command: DataCommand, ui: &Ui) -> anyhow::Result<()> {
                 refuse_existing(output, args.overwrite)?;
             }
             let selecting = select::Selecting {
-                files: &args.files,
-                columns: &args.reading.columns(),
+                files: &expanded(&args.files, &args.reading.stdin_format)?,
+                columns: &inputs::columns(&args.reading.columns(), args.reading.skip_bad_rows),
                 by: args.by,
                 how_many: args.how_many(),
                 reverse: args.reverse,

@@ -10,8 +10,8 @@ use serde::Serialize;
 use teacher::HubOptions;
 
 use crate::cli::DemoArgs;
-use crate::data::Texts;
 use crate::files::{self, FileError, prepare_output};
+use crate::jobs::Texts;
 use crate::jobs::evaluate::Measured;
 use crate::jobs::pipeline::{Pipeline, PipelineReport};
 use crate::recipe;

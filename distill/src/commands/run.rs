@@ -6,8 +6,9 @@ use anyhow::bail;
 use serde::Serialize;
 
 use crate::cli::RunArgs;
-use crate::data::{Texts, read_rows};
+use crate::data::read_rows;
 use crate::files;
+use crate::jobs::Texts;
 use crate::jobs::data::{CLEAN, prepared};
 use crate::jobs::pipeline::{Pipeline, PipelineReport};
 use crate::model;

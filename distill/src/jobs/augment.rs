@@ -11,7 +11,8 @@ use datasets::augment::{
 use datasets::{Key, Row, TextTokenizer, text_key};
 use serde::Deserialize;
 
-use crate::data::{TaskData, Texts};
+use super::texts::Texts;
+use crate::data::TaskData;
 use crate::files;
 use crate::hint::HintExt;
 use crate::recipe::{AugmentRecipe, Recipe};

@@ -6,7 +6,7 @@ use anyhow::Context;
 use datasets::Row;
 use nn::{EncoderConfig, Layout};
 
-use crate::data::Texts;
+use super::texts::Texts;
 use crate::recipe::{Recipe, StageRecipe, StudentRecipe, check_names};
 use crate::run_record::RunFigures;
 use crate::training::optimizer::rate_factors;

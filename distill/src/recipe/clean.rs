@@ -12,6 +12,9 @@ use crate::default::is_default;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct CleanRecipe {
+    /// Rows that cannot be read are skipped, instead of the first being an error.
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) skip_bad_rows: bool,
     /// What suits nearly any data set: see [`CleanRecipe::resolved`].
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) usual: bool,
@@ -86,7 +89,7 @@ impl CleanRecipe {
 
     /// An error where no step is asked for, or one that makes no sense.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        if self.resolved() == Self::default() {
+        if self.resolved() == (Self { skip_bad_rows: self.skip_bad_rows, ..Self::default() }) {
             bail!("no step of cleaning is asked for; --usual (`usual = true`) has those that suit nearly any data set");
         }
         for (what, least, most) in

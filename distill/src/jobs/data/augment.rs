@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use datasets::augment::Variant;
-use datasets::{LabelNames, Record, RecordFormat, RecordWriter, Row, hold_out, reconcile};
+use datasets::{Columns, LabelColumn, Record, RecordFormat, RecordWriter, Row, hold_out, reconcile};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::super::augment::Augmenting;
 use super::clean::{Whole, explained};
-use crate::data::{read_rows, text_columns_of};
+use crate::data::read_rows_as;
 use crate::files::{self, refuse_source};
-use crate::recipe::ColumnsRecipe;
 use crate::ui::{self, Table};
 
 /// Which files to make new texts of, and how.
@@ -21,7 +20,7 @@ pub(crate) struct Making<'a> {
     /// No new text is one of these.
     pub(crate) validation: &'a [PathBuf],
     pub(crate) test: &'a [PathBuf],
-    pub(crate) columns: &'a ColumnsRecipe,
+    pub(crate) columns: &'a Columns,
     pub(crate) augmenting: Augmenting<'a>,
     /// Whether rows are varied too that a training holds out for validation.
     pub(crate) all_rows: bool,
@@ -67,15 +66,21 @@ impl Making<'_> {
             .chain(self.test)
             .try_for_each(|file| refuse_source(file, self.output))?;
         let mut rows = Vec::new();
+        // The first row of each file.
+        let mut starts = Vec::new();
         for file in self.files {
-            rows.extend(read_rows(file, self.columns)?);
+            starts.push(rows.len());
+            rows.extend(read_rows_as(file, self.columns)?);
         }
+        let file_of = |origin: usize| starts.partition_point(|start| *start <= origin).checked_sub(1);
+        let mut files_of: Vec<Option<usize>> = (0..rows.len()).map(file_of).collect();
         let mut others = Vec::new();
+        let texts_alone = Columns { label: LabelColumn::Ignored, ..self.columns.clone() };
         for file in self.validation.iter().chain(self.test) {
-            others.extend(datasets::read_rows(file, &text_columns_of(self.columns))?);
+            others.extend(datasets::read_rows(file, &texts_alone)?);
         }
         let count = rows.len();
-        let held_out = self.held_out(&mut rows)?;
+        let held_out = self.held_out(&mut rows, &mut files_of)?;
         let rows_held_out = held_out.len();
         others.extend(held_out);
 
@@ -107,7 +112,7 @@ impl Making<'_> {
                         [row.text_b.as_deref().unwrap_or_default(), before.text_b.as_deref().unwrap_or_default()],
                     ),
                 }
-                write(Some(self.record(&row, way, Some(before.line))));
+                write(Some(self.record(&row, way, Some((before.line, files_of[origin])))));
                 known.push(row);
             })?;
             for row in self.augmenting.filled(&[&rows, &others, &known])? {
@@ -132,25 +137,24 @@ impl Making<'_> {
     }
 
     /// Takes the rows out that a training on these files holds out for validation.
-    fn held_out(&self, rows: &mut Vec<Row>) -> anyhow::Result<Vec<Row>> {
+    fn held_out(&self, rows: &mut Vec<Row>, files: &mut Vec<Option<usize>>) -> anyhow::Result<Vec<Row>> {
         if self.all_rows || !self.validation.is_empty() {
             return Ok(Vec::new());
         }
         let labels = match rows.iter().any(|row| row.label.is_some()) {
-            true => {
-                let known =
-                    (!self.columns.label_names.is_empty()).then(|| LabelNames::new(self.columns.label_names.clone()));
-                reconcile(rows, known.transpose()?.as_ref())?.1
-            }
+            true => reconcile(rows, None)?.1,
             false => vec![None; rows.len()],
         };
-        let mut chosen = hold_out(rows, &labels).into_iter();
+        let chosen = hold_out(rows, &labels);
+        let mut kept = chosen.iter();
+        files.retain(|_| !kept.next().copied().unwrap_or(false));
+        let mut chosen = chosen.into_iter();
         let (held_out, kept) = std::mem::take(rows).into_iter().partition(|_| chosen.next().unwrap_or(false));
         *rows = kept;
         Ok(held_out)
     }
 
-    fn record(&self, row: &Row, method: &str, origin: Option<usize>) -> Record {
+    fn record(&self, row: &Row, method: &str, origin: Option<(usize, Option<usize>)>) -> Record {
         let label = row.label.clone().filter(|_| self.copy_labels);
         let mut columns: Map<String, Value> = Map::new();
         columns.insert("text".to_owned(), json!(row.text));
@@ -161,7 +165,11 @@ impl Making<'_> {
             columns.insert("label".to_owned(), json!(label));
         }
         columns.insert("method".to_owned(), json!(method));
-        columns.insert("origin".to_owned(), json!(origin));
+        columns.insert("origin".to_owned(), json!(origin.map(|(line, _)| line)));
+        if self.files.len() > 1 {
+            let file = origin.and_then(|(_, file)| self.files.get(file?));
+            columns.insert("origin_file".to_owned(), json!(file.map(|file| file.display().to_string())));
+        }
         Record { labels: label.iter().cloned().collect(), row: Row { label, ..row.clone() }, columns }
     }
 }

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use datasets::{
     ChineseDictionary, CleanReport, Cleaner, Columns, Error, Example, LabelRows, Language, Limits, Links, RecordFormat,
-    RecordWriter, RowSteps, Spelling, StepReport, TextStep, TextTokenizer,
+    RecordWriter, RowSteps, Skipped, Spelling, StepReport, TextStep, TextTokenizer,
 };
 use serde::Serialize;
 
 use super::blocks::each_block;
-use super::inspect::{counted, shortened};
+use super::inspect::{counted, shortened, skipped_text};
 use crate::files::{self, FileError, refuse_source};
 use crate::recipe::CleanRecipe;
 use crate::ui;
@@ -35,6 +35,9 @@ pub(crate) struct Cleaning<'a> {
 pub(crate) struct Report {
     files: Vec<String>,
     output: String,
+    /// Rows that could not be read, where those are skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<Skipped>,
     #[serde(flatten)]
     pub(crate) report: CleanReport,
 }
@@ -71,7 +74,7 @@ impl Cleaning<'_> {
         });
         written.map_err(|error: anyhow::Error| explained(self.output, error))?;
         let files = self.files.iter().map(|file| file.display().to_string()).collect();
-        Ok(Report { files, output, report: cleaner.finish() })
+        Ok(Report { files, output, skipped: self.columns.skipping.skipped(), report: cleaner.finish() })
     }
 
     fn cleaner(&self) -> anyhow::Result<Cleaner<'_>> {
@@ -169,7 +172,8 @@ impl Report {
             true => format!("{}, line {}", self.files[example.file], example.line),
             false => format!("line {}", example.line),
         };
-        format!("{}\nwritten: {}", text(&self.report, place), self.output)
+        let skipped = skipped_text(self.skipped.as_ref()).map_or(String::new(), |skipped| skipped + "\n");
+        format!("{skipped}{}\nwritten: {}", text(&self.report, place), self.output)
     }
 }
 

@@ -3,14 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use datasets::{Count, Inspection, Inspector, Lengths, Repeats, Shared};
+use datasets::{Columns, Count, Inspection, Inspector, Lengths, Repeats, Shared, Skipped};
 use serde::Serialize;
 use teacher::HubOptions;
 
 use super::blocks::each_block;
-use crate::data::columns_of;
 use crate::model;
-use crate::recipe::ColumnsRecipe;
 use crate::ui;
 
 /// Which files to look at, and with whose eyes.
@@ -18,7 +16,9 @@ pub(crate) struct Inspecting<'a> {
     pub(crate) files: &'a [PathBuf],
     pub(crate) validation: &'a [PathBuf],
     pub(crate) test: &'a [PathBuf],
-    pub(crate) columns: &'a ColumnsRecipe,
+    pub(crate) columns: &'a Columns,
+    /// Tokens kept of a text, to see what that cuts.
+    pub(crate) max_length: Option<usize>,
     /// Whose tokens are counted; characters are where there is none.
     pub(crate) model: Option<&'a str>,
     pub(crate) hub: &'a HubOptions,
@@ -28,13 +28,16 @@ pub(crate) struct Inspecting<'a> {
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     files: Vec<String>,
+    /// Rows that could not be read, where those are skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<Skipped>,
     #[serde(flatten)]
     inspection: Inspection,
 }
 
 impl Inspecting<'_> {
     pub(crate) fn run(&self) -> anyhow::Result<Report> {
-        let asked = self.columns.max_length;
+        let asked = self.max_length;
         let described = self.model.map(|name| model::describe(name, self.hub)).transpose()?;
         let max_length = match &described {
             Some((config, tokenizer)) => {
@@ -46,17 +49,16 @@ impl Inspecting<'_> {
             }
             None => None,
         };
-        let columns = columns_of(self.columns);
         let mut inspector = Inspector::new(described.as_ref().map(|(_, tokenizer)| tokenizer), max_length);
         for (split, files) in [("validation", self.validation), ("test", self.test)] {
-            each_block(files, &columns, |block| {
+            each_block(files, self.columns, |block| {
                 inspector.add_split(split, &block.records);
                 Ok(())
             })?;
         }
-        each_block(self.files, &columns, |block| Ok(inspector.add(&block.records)?))?;
+        each_block(self.files, self.columns, |block| Ok(inspector.add(&block.records)?))?;
         let files = self.files.iter().map(|file| file.display().to_string()).collect();
-        Ok(Report { files, inspection: inspector.finish() })
+        Ok(Report { files, skipped: self.columns.skipping.skipped(), inspection: inspector.finish() })
     }
 }
 
@@ -77,6 +79,7 @@ impl Report {
         if *pairs > 0 {
             parts[0] += &format!(", {} of them pairs of texts", counted(*pairs, rows));
         }
+        parts.extend(skipped_text(self.skipped.as_ref()));
         parts.push(labels_text(labels, *unlabelled, rows));
         parts.push(lengths_text(lengths, rows));
         if let Some(unknown) = unknown {
@@ -194,6 +197,13 @@ fn shared_text(shared: &Shared, rows: usize) -> String {
         text += &format!("\n  {}", shortened(example, EXAMPLE));
     }
     text
+}
+
+/// Rows that were skipped, if any were.
+pub(super) fn skipped_text(skipped: Option<&Skipped>) -> Option<String> {
+    let skipped = skipped.filter(|skipped| skipped.rows > 0)?;
+    let first = skipped.first.iter().map(|reason| format!("\n  {reason}"));
+    Some(format!("skipped: {} rows that cannot be read{}", ui::count(skipped.rows as u64), first.collect::<String>()))
 }
 
 /// A count with its share of the whole.

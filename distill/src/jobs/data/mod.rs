@@ -3,6 +3,7 @@
 pub(crate) mod augment;
 mod blocks;
 pub(crate) mod clean;
+pub(crate) mod inputs;
 pub(crate) mod inspect;
 mod prepared;
 pub(crate) mod select;

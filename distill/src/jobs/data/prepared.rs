@@ -10,6 +10,7 @@ use datasets::{CleanReport, TextTokenizer};
 use serde::{Deserialize, Serialize};
 
 use super::clean::{Cleaning, text};
+use super::inputs;
 use crate::data::columns_of;
 use crate::files::{self, FileError};
 use crate::fingerprint;
@@ -71,7 +72,8 @@ pub(crate) fn prepared(
 
 fn prepare(recipe: &mut Recipe, steps: &CleanRecipe, folder: &Path, tokenizer: &TextTokenizer) -> anyhow::Result<()> {
     steps.check()?;
-    let columns = columns_of(&recipe.data.columns());
+    let reading = format!("{:?}", columns_of(&recipe.data.columns()));
+    let columns = inputs::columns(&recipe.data.columns(), steps.skip_bad_rows);
     let of_split =
         |file: &Option<PathBuf>| -> Vec<PathBuf> { file.iter().filter(|_| steps.resolved().shared).cloned().collect() };
     let (validation, test) = (of_split(&recipe.data.validation), of_split(&recipe.data.test));
@@ -85,7 +87,7 @@ fn prepare(recipe: &mut Recipe, steps: &CleanRecipe, folder: &Path, tokenizer: &
     let inputs = Inputs {
         distill: env!("CARGO_PKG_VERSION").to_owned(),
         steps: steps.clone(),
-        columns: format!("{columns:?}"),
+        columns: reading,
         files: read.chain(&steps.chinese).chain(&steps.spelling).map(|path| hash_of(path)).collect::<Result<_, _>>()?,
         tokenizer: fingerprint::of_tokenizer(tokenizer),
     };

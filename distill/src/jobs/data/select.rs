@@ -15,10 +15,8 @@ use serde_json::json;
 use super::super::cache::keys::{RowKeys, class_names};
 use super::blocks::each_block;
 use super::clean::{Whole, explained};
-use crate::data::columns_of;
 use crate::files::{self, refuse_source};
 use crate::objective::softmax::log_softmax;
-use crate::recipe::ColumnsRecipe;
 use crate::signal::{TeacherSignal, cached};
 use crate::ui::{self, Table};
 
@@ -99,7 +97,7 @@ pub(crate) enum HowMany {
 /// Which files to choose from, and how.
 pub(crate) struct Selecting<'a> {
     pub(crate) files: &'a [PathBuf],
-    pub(crate) columns: &'a ColumnsRecipe,
+    pub(crate) columns: &'a Columns,
     pub(crate) by: By,
     pub(crate) how_many: HowMany,
     /// Whether the other end of the order is taken: of what the teacher says, the easy rows.
@@ -168,9 +166,8 @@ impl Selecting<'_> {
             bail!("--rest and --output are the same file; the rows that are not chosen go to one of their own");
         }
         self.check()?;
-        let columns: Columns = columns_of(self.columns);
         let mut records = Vec::new();
-        each_block(self.files, &columns, |block| {
+        each_block(self.files, self.columns, |block| {
             records.extend(block.records);
             Ok(())
         })?;
@@ -233,8 +230,7 @@ impl Selecting<'_> {
             ensure!(!needs, "--by {} needs labels, and no row has one; --label-column names their column", self.by);
             return Ok((cached, vec![None; rows.len()]));
         }
-        let given = (!self.columns.label_names.is_empty()).then(|| LabelNames::new(self.columns.label_names.clone()));
-        let (names, classes) = reconcile(rows, cached.or(given.transpose()?).as_ref())?;
+        let (names, classes) = reconcile(rows, cached.as_ref())?;
         Ok((Some(names), classes))
     }
 
