@@ -65,6 +65,77 @@ const OTHER_CLASSES: [&str; 6] = [
     "SplinterTokenizer",
 ];
 
+/// Classes of `transformers` 5.24 that build the parts of a tokenizer anew, whatever `tokenizer.json` has of them, or that are
+/// code without one. None is built in, so that the file alone may give other ids than they do.
+const BUILT_ANEW: [&str; 66] = [
+    "BarthezTokenizer",
+    "BartphoTokenizer",
+    "BigBirdTokenizer",
+    "BioGptTokenizer",
+    "BlenderbotSmallTokenizer",
+    "ByT5Tokenizer",
+    "CLIPTokenizer",
+    "CTRLTokenizer",
+    "ClvpTokenizer",
+    "CodeGenTokenizer",
+    "CodeLlamaTokenizer",
+    "CohereTokenizer",
+    "CpmAntTokenizer",
+    "DiaTokenizer",
+    "ErnieMTokenizer",
+    "EsmTokenizer",
+    "EsmcTokenizer",
+    "FNetTokenizer",
+    "FSMTTokenizer",
+    "GPTNeoXJapaneseTokenizer",
+    "GPTNeoXTokenizer",
+    "GPTSw3Tokenizer",
+    "GemmaTokenizer",
+    "HerbertTokenizer",
+    "LasrTokenizer",
+    "LayoutLMv2Tokenizer",
+    "LayoutLMv3Tokenizer",
+    "LayoutXLMTokenizer",
+    "LlamaTokenizer",
+    "LukeTokenizer",
+    "M2M100Tokenizer",
+    "MBart50Tokenizer",
+    "MBartTokenizer",
+    "MLukeTokenizer",
+    "MarianTokenizer",
+    "MarkupLMTokenizer",
+    "MgpstrTokenizer",
+    "MyT5Tokenizer",
+    "NllbTokenizer",
+    "NougatTokenizer",
+    "OpenAIGPTTokenizer",
+    "PLBartTokenizer",
+    "PegasusTokenizer",
+    "PerceiverTokenizer",
+    "ProphetNetTokenizer",
+    "Qwen2Tokenizer",
+    "Qwen3_5Tokenizer",
+    "RagTokenizer",
+    "ReformerTokenizer",
+    "RemBertTokenizer",
+    "SeamlessM4TTokenizer",
+    "Siglip2Tokenizer",
+    "SiglipTokenizer",
+    "Speech2TextTokenizer",
+    "SpeechT5Tokenizer",
+    "T5Tokenizer",
+    "Tipsv2Tokenizer",
+    "UdopTokenizer",
+    "VideoPrismTokenizer",
+    "VitsTokenizer",
+    "Wav2Vec2CTCTokenizer",
+    "Wav2Vec2PhonemeCTCTokenizer",
+    "WhisperTokenizer",
+    "XGLMTokenizer",
+    "XLNetTokenizer",
+    "XLMProphetNetTokenizer",
+];
+
 /// The class of a model's type, where no class is named.
 const MODEL_TYPES: [(&str, Class); 9] = [
     ("bert", Class::Bert),
@@ -118,6 +189,16 @@ impl Class {
                     "tokenizer_class `{name}` cuts words with {tool}, which is not built in, and {} alone would cut \
                      them otherwise; choose a model whose tokenizer is a tokenizer.json",
                     vocabularies()
+                ),
+            ));
+        }
+        if BUILT_ANEW.contains(&plain) && files.tokenizer_json.is_some() {
+            return Err(bad(
+                file,
+                format!(
+                    "tokenizer_class `{name}` builds its tokenizer anew, whatever {TOKENIZER} says of it, and is not built in, so \
+                     that ids might be others than in `transformers`; if {TOKENIZER} says all, name the class \
+                     PreTrainedTokenizerFast in its place"
                 ),
             ));
         }
