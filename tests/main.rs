@@ -20,6 +20,7 @@ mod tune; // settings that are searched for, and what is chosen
 // Data.
 mod data; // every format of a file says the same
 mod labels; // labels mean classes by name
+mod served; // what another server asks of an export
 mod tokenizers; // each kind of vocabulary in each part that a model may play
 
 // The cache.

@@ -39,7 +39,7 @@ pub use labels::{LabelNames, reconcile};
 pub use mask::{MaskedBatch, MaskedRow, Masking};
 pub use prune::{PrunedVocabulary, prune_vocabulary};
 pub use rows::{Cell, Columns, LabelColumn, Objects, Quotes, Rest, Row, Unit};
-pub use rows::{for_each_record, for_each_row, has_columns, parse_rows, read_rows};
+pub use rows::{for_each_record, for_each_row, has_columns, parse_rows, read_rows, unit_of};
 pub use sampler::{Epoch, Sampler, order};
 pub use text_key::text_key;
 pub use tokenizer::{TextTokenizer, TokenizerFiles};

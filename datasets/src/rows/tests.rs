@@ -608,3 +608,22 @@ fn tables_that_are_not_read_are_no_lines_of_text() {
         assert!(!has_columns(Path::new(name)), "{name}");
     }
 }
+
+#[test]
+fn rows_of_arrays_and_parquet_are_no_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let array = " \n[{\"text\":\"a\"}]";
+    for (name, bytes, unit) in [
+        ("a.json", array.as_bytes().to_vec(), Unit::Row),
+        ("a.json.gz", gzip(array), Unit::Row),
+        ("a.json.zst", zstd::encode_all(array.as_bytes(), 1).unwrap(), Unit::Row),
+        ("b.json", b"{\"text\":\"a\"}\n".to_vec(), Unit::Line),
+        ("a.csv", b"[\n".to_vec(), Unit::Line),
+        ("a.parquet", Vec::new(), Unit::Row),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(unit_of(&path), unit, "{name}");
+    }
+    assert_eq!(unit_of(&folder.path().join("none.json")), Unit::Line);
+}
