@@ -315,7 +315,10 @@ fn rows_of_another_width_are_refused() {
     let tsv = "text\tlabel\tid\na\tx\t1\nb\ty\n";
     assert_eq!(refusal("a.tsv", tsv), "a.tsv, line 3: 2 columns where the header has 3");
     let csv = "text,label\r\na,x\r\nb,y,z\r\n";
-    assert_eq!(refusal("a.csv", csv), "a.csv, line 3: 3 columns where the header has 2");
+    assert_eq!(
+        refusal("a.csv", csv),
+        "a.csv, line 3: 3 columns where the header has 2; a text with a separator in it stands in quotes"
+    );
 }
 
 #[test]

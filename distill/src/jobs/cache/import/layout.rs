@@ -170,7 +170,12 @@ fn whole(cell: Cell<'_>, column: &str) -> anyhow::Result<Answer> {
         }
         Value::Array(list) => {
             let numbers = list.iter().enumerate().map(|(at, value)| {
-                number(Cell::Json(value), column).with_context(|| format!("number {} of the list", at + 1))
+                number(Cell::Json(value), column).with_context(|| {
+                    format!(
+                        "number {} of the list (with their classes, numbers are written as {{\"class\": number}})",
+                        at + 1
+                    )
+                })
             });
             Ok(Answer::List(numbers.collect::<anyhow::Result<_>>()?))
         }
@@ -212,7 +217,10 @@ fn number(cell: Cell<'_>, column: &str) -> anyhow::Result<f64> {
             return Err(missing(column));
         }
         let number = text.parse().ok();
-        return number.with_context(|| format!("column `{column}` holds {}, which is no number", shortened(text)));
+        return number.with_context(|| {
+            let way_out = if text.ends_with('%') { "; write per cent as parts of 1" } else { "" };
+            format!("column `{column}` holds {}, which is no number{way_out}", shortened(text))
+        });
     }
     match cell {
         Cell::Json(Value::Number(number)) => number.as_f64().context("a number beyond any format"),
@@ -290,6 +298,9 @@ mod tests {
 
     #[test]
     fn labels_and_answers_in_words_named_no_way_out() {
+        refused("p", json!({"p": {"a": "25%", "b": "75%"}}), &["class `a`", "per cent as parts of 1"]);
+        let token = json!([{"token": "a", "logprob": -0.1}, {"token": "b", "logprob": -2.3}]);
+        refused("p", json!({"p": token}), &["number 1 of the list", "{\"class\": number}"]);
         for word in [json!("positive"), json!("The sentiment is positive."), json!(1), json!("1")] {
             refused("target", json!({"target": word}), &["a class alone is a label", "--label-column target"]);
         }
