@@ -56,18 +56,12 @@ const NAMES: [(&str, Class); 19] = [
 
 /// Classes of `transformers` that set parts of a `tokenizer.json` by the configuration, as BERT's and RoBERTa's do, and that
 /// are not built in: where the two say the same, the file is taken as it is.
-const OTHER_CLASSES: [&str; 6] = [
-    "BlenderbotTokenizer",
-    "DebertaTokenizer",
-    "FunnelTokenizer",
-    "GPT2Tokenizer",
-    "MPNetTokenizer",
-    "SplinterTokenizer",
-];
+const OTHER_CLASSES: [&str; 5] =
+    ["BlenderbotTokenizer", "FunnelTokenizer", "GPT2Tokenizer", "MPNetTokenizer", "SplinterTokenizer"];
 
 /// Classes of `transformers` 5.24 that build the parts of a tokenizer anew, whatever `tokenizer.json` has of them, or that are
 /// code without one. None is built in, so that the file alone may give other ids than they do.
-const BUILT_ANEW: [&str; 66] = [
+const BUILT_ANEW: [&str; 67] = [
     "BarthezTokenizer",
     "BartphoTokenizer",
     "BigBirdTokenizer",
@@ -81,6 +75,7 @@ const BUILT_ANEW: [&str; 66] = [
     "CodeLlamaTokenizer",
     "CohereTokenizer",
     "CpmAntTokenizer",
+    "DebertaTokenizer",
     "DiaTokenizer",
     "ErnieMTokenizer",
     "EsmTokenizer",

@@ -508,7 +508,9 @@ fn the_unknown_piece_of_a_unigram_model_is_where_its_class_looks_for_it() {
 #[test]
 fn classes_that_build_their_parts_anew_were_taken_at_the_word_of_the_file() {
     let json: Value = serde_json::from_str(from_vocab(VOCAB, None).unwrap().canonical_json()).unwrap();
-    for class in ["T5TokenizerFast", "LlamaTokenizer", "XLNetTokenizerFast", "HerbertTokenizerFast", "Qwen2Tokenizer"] {
+    for class in
+        ["T5TokenizerFast", "LlamaTokenizer", "XLNetTokenizerFast", "HerbertTokenizerFast", "DebertaTokenizerFast"]
+    {
         let message = as_class(class, &json, json!({})).unwrap_err().to_string();
         assert!(message.contains(&format!("`{class}` builds its tokenizer anew")), "{message}");
         assert!(message.contains("PreTrainedTokenizerFast"), "{message}");
