@@ -479,3 +479,36 @@ fn a_guessed_label_column_is_told_and_columns_of_one_name_are_refused() {
         place.refuses(&format!("cache import --data b.csv --probabilities {asked} --output twice"), &[expected]);
     }
 }
+
+/// The way out for teachers that read with other tokenizers: their answers, by text.
+#[test]
+fn what_predict_prints_is_imported() {
+    let place = Workplace::with_cache();
+    let printed = place.run("predict --model teacher --json --text-column text train.tsv");
+    printed.succeeded();
+    place.write("answers.jsonl", &printed.stdout);
+    for output in ["one", "two"] {
+        place.json(&format!("cache import --data answers.jsonl --probabilities probabilities --output {output}"));
+    }
+    let report = place.json("cache merge one two --average --output mean");
+    assert_eq!(report["caches"], 2);
+    place.refuses(
+        "cache merge cache one --average --output none",
+        &["other keys", "distill predict --json", "cache import --probabilities probabilities"],
+    );
+}
+
+#[test]
+fn objects_of_an_array_were_called_lines() {
+    let place = Workplace::new();
+    place.write(
+        "rows.json",
+        "[\n\n{\"text\": \"one\", \"p\": {\"a\": 0.25, \"b\": 0.75}},\n{\"text\": \"two\", \"p\": 1}]",
+    );
+    place.refuses("cache import --data rows.json --probabilities p --output cache", &["rows.json, row 2"]);
+    place.write("labels.json", "[\n\n{\"text\": \"one\", \"label\": \"butcher\"}]");
+    place.refuses(
+        "evaluate --model teacher --data labels.json",
+        &["where line 1 is the first row", "line 1: the model"],
+    );
+}

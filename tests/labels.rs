@@ -288,3 +288,30 @@ fn a_model_with_one_output_is_refused_by_all_alike() {
     place.json("finetune --model teacher --data train.tsv --epochs 1 --output tuned");
     assert_eq!(place.read_json("tuned/config.json")["id2label"]["3"], "station");
 }
+
+#[test]
+fn labels_from_one_were_taken_for_the_next_class_without_a_word() {
+    let place = Workplace::new();
+    let number = |name: &str, first: usize| first + CLASSES.iter().position(|class| *class == name).expect("a class");
+    let warning = "labels are numbers that no class has as its name, and count as ids from 0";
+    place.write("ids.tsv", relabelled(&place, |_, name| number(name, 0).to_string()));
+    let done = place.run("evaluate --model teacher --data ids.tsv");
+    done.succeeded();
+    assert!(done.stderr.contains(warning) && done.stderr.contains("0 is bakery, 1 is library"), "{}", done.stderr);
+    assert!(!done.stderr.contains("none is 0"), "{}", done.stderr);
+    // Three of the classes, counted from 1.
+    let three = |place: &Workplace| {
+        let rows = rows(&place.read("train.tsv")).into_iter().filter(|(_, name)| number(name, 1) < 4);
+        tsv(&rows.map(|(text, name)| (text, number(&name, 1).to_string())).collect::<Vec<_>>())
+    };
+    place.write("from-one.tsv", three(&place));
+    let done = place.run("evaluate --model teacher --data from-one.tsv");
+    assert!(done.stderr.contains(warning) && done.stderr.contains("none is 0"), "{}", done.stderr);
+    let named = place.run("evaluate --model teacher --data test.tsv");
+    assert!(!named.stderr.contains(warning), "{}", named.stderr);
+    without_names(&place);
+    let generic = place.run("evaluate --model teacher --data ids.tsv");
+    assert!(!generic.stderr.contains(warning), "{}", generic.stderr);
+    let generic = place.run("evaluate --model teacher --data from-one.tsv");
+    assert!(generic.stderr.contains("none is 0"), "{}", generic.stderr);
+}

@@ -21,6 +21,7 @@ mod tune; // settings that are searched for, and what is chosen
 mod data; // every format of a file says the same
 mod data_commands; // what a file holds, and cleaning it
 mod labels; // labels mean classes by name
+mod served; // what another server asks of an export
 mod tokenizers; // each kind of vocabulary in each part that a model may play
 
 // The cache.

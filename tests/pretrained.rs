@@ -200,6 +200,18 @@ fn a_student_larger_than_its_teacher_is_told_and_taken() {
 }
 
 #[test]
+fn only_of_a_pretrained_student_was_it_told_that_it_is_larger_than_its_teacher() {
+    let place = Workplace::with_cache();
+    let larger = "--layers random --hidden-size 64 --num-layers 5";
+    let done = place.run(&format!("{TRAIN} {larger} --output student"));
+    done.succeeded();
+    assert!(done.stderr.contains("the student is larger than its teacher: "), "{}", done.stderr);
+    let smaller = place.run(&format!("{TRAIN} --layers 1 --output smaller"));
+    smaller.succeeded();
+    assert!(!smaller.stderr.contains("larger than its teacher"), "{}", smaller.stderr);
+}
+
+#[test]
 fn rows_that_each_model_cuts_are_counted() {
     let place = Workplace::new();
     let long = |(text, label): (String, String)| (format!("{text} ").repeat(9), label);

@@ -109,3 +109,13 @@ fn labels_play_no_part() {
     place.write("two.csv", "text,label,labels\nfresh bread,a,b\na late train,c,d\n");
     place.json("propose --teacher teacher --data two.csv --max-parameters 1");
 }
+
+#[test]
+fn a_teacher_with_one_output_was_taken_without_a_word() {
+    let place = Workplace::new();
+    place.edit_json("teacher/config.json", |config| {
+        config["id2label"] = serde_json::json!({"0": "LABEL_0"});
+        config["label2id"] = serde_json::json!({"LABEL_0": 0});
+    });
+    place.refuses(SMALL, &["one output, a score and no classes", "distill finetune --model teacher"]);
+}

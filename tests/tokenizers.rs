@@ -14,7 +14,7 @@ const TEXTS: &str = "where is my card?\n我的银行卡 😀 <pad> [SEP]\nEine S
 
 /// Puts the tokenizer of this form, as `tests/fixtures/tokenizers` has it, in the place of a model's, and gives the model
 /// embeddings enough.
-fn set_tokenizer(place: &Workplace, model: &str, form: &str, config: Value, pad_token_id: usize) {
+pub(crate) fn set_tokenizer(place: &Workplace, model: &str, form: &str, config: Value, pad_token_id: usize) {
     for name in ["tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"] {
         let _ = fs::remove_file(place.path(&format!("{model}/{name}")));
     }

@@ -99,7 +99,17 @@ impl LabelNames {
         self.names.iter().all(|name| whole_number(name).is_some())
     }
 
-    fn resolve(&self, label: &str, line: usize) -> Result<u32, Error> {
+    /// The ids that labels of these rows stand for by number alone, since no class has that name.
+    pub fn ids_without_name(&self, rows: &[Row]) -> BTreeSet<u32> {
+        let by_id = |label: &str| match self.named(label) {
+            None => self.by_id(label),
+            Some(_) => None,
+        };
+        rows.iter().filter_map(|row| by_id(row.label.as_deref()?)).collect()
+    }
+
+    /// The class of this name, however it is spelled.
+    fn named(&self, label: &str) -> Option<u32> {
         let number = whole_number(label);
         let spelled = |number: i64| self.id(&number.to_string()).or_else(|| self.id(&format!("{number}.0")));
         let truth = || {
@@ -110,12 +120,21 @@ impl LabelNames {
             let mut alike = self.names.iter().filter(|name| name.trim() == label.trim());
             alike.next().filter(|_| alike.next().is_none()).and_then(|name| self.id(name))
         };
-        let named = self.id(label).or_else(|| spelled(number?)).or_else(truth).or_else(trimmed);
-        // Where classes are named by numbers, one that is no name would be mistaken for the id of another class.
-        let by_id = || number.and_then(|number| u32::try_from(number).ok()).filter(|_| !self.all_numbers);
-        if let Some(id) = named.or_else(by_id).filter(|id| (*id as usize) < self.len()) {
+        self.id(label).or_else(|| spelled(number?)).or_else(truth).or_else(trimmed)
+    }
+
+    /// The class of this number. Where classes are named by numbers, one that is no name would be mistaken for the id of
+    /// another class.
+    fn by_id(&self, label: &str) -> Option<u32> {
+        let id = whole_number(label).filter(|_| !self.all_numbers).and_then(|number| u32::try_from(number).ok());
+        id.filter(|id| (*id as usize) < self.len())
+    }
+
+    fn resolve(&self, label: &str, line: usize) -> Result<u32, Error> {
+        if let Some(id) = self.named(label).or_else(|| self.by_id(label)) {
             return Ok(id);
         }
+        let number = whole_number(label);
         let (label, count) = (label.to_owned(), self.len());
         Err(match number {
             None if is_missing(&label) => Error::MissingLabel { label, line },
@@ -332,6 +351,13 @@ mod tests {
         let (found, ids) = reconcile(&named(&["a", "b", "0", "1", ""]), Some(&known)).unwrap();
         assert_eq!(found, known);
         assert_eq!(ids, [Some(1), Some(0), Some(2), Some(1), None]);
+    }
+
+    #[test]
+    fn labels_that_stand_for_classes_by_number_alone_are_told_apart() {
+        let known = names(&["b", "a", "2"]);
+        assert_eq!(known.ids_without_name(&named(&["a", "0", "1.0", "2", "b", ""])), BTreeSet::from([0, 1]));
+        assert_eq!(names(&["1", "2"]).ids_without_name(&named(&["1", "0"])), BTreeSet::new());
     }
 
     #[test]

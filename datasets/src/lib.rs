@@ -52,7 +52,7 @@ pub use mask::{MaskedBatch, MaskedRow, Masking};
 pub use prune::{PrunedVocabulary, prune_vocabulary};
 pub use record::{Record, for_each_whole};
 pub use rows::{Cell, Columns, LabelColumn, Objects, Quotes, Rest, Row, Skipped, Skipping, Unit};
-pub use rows::{for_each_record, for_each_row, has_columns, parse_rows, read_rows};
+pub use rows::{for_each_record, for_each_row, has_columns, parse_rows, read_rows, unit_of};
 pub use sampler::{Epoch, Sampler, order};
 pub use select::{Shares, Similarity, by_class, sample};
 pub use streamed::{RowLength, encode_and_hold_out, encode_file};

@@ -100,6 +100,25 @@ pub fn parse_rows(name: &str, bytes: &[u8], columns: &Columns) -> Result<Vec<Row
     Ok(rows)
 }
 
+/// What the numbers of a file's rows count: lines, or where these mean nothing, rows. A file that cannot be read has lines.
+pub fn unit_of(path: &Path) -> Unit {
+    let first = |stream: Stream| {
+        let file = BufReader::new(File::open(path).ok()?);
+        match stream.compression {
+            Compression::None => begins_array(file).ok().map(|(array, _)| array),
+            Compression::Gzip => begins_array(BufReader::new(MultiGzDecoder::new(file))).ok().map(|(array, _)| array),
+            Compression::Zstd => {
+                begins_array(BufReader::new(zstd::Decoder::with_buffer(file).ok()?)).ok().map(|(array, _)| array)
+            }
+        }
+    };
+    match Format::of(&path.display().to_string()) {
+        Ok(Format::Parquet) => Unit::Row,
+        Ok(Format::Stream(stream)) if stream.kind == Kind::Json && first(stream) == Some(true) => Unit::Row,
+        _ => Unit::Line,
+    }
+}
+
 /// Whether a file of this name has columns to choose from, as all but plain text have: also one of a kind that is not read,
 /// whose lines would be anything but texts.
 pub fn has_columns(path: &Path) -> bool {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use datasets::{
-    Columns, Encodings, LabelColumn, LabelNames, Row, RowLength, Skipping, TextTokenizer, encode_and_hold_out,
+    Columns, Encodings, LabelColumn, LabelNames, Row, RowLength, Skipping, TextTokenizer, Unit, encode_and_hold_out,
     encode_file, for_each_row, hold_out, reconcile,
 };
 
@@ -124,10 +124,43 @@ pub(crate) fn say_label_column(path: &Path, found: Option<&str>) {
     }
 }
 
+/// Where labels come from, for messages that go on with a line: a file, and what a line is where there are none.
+fn origin(path: &Path) -> String {
+    match datasets::unit_of(path) {
+        Unit::Line => path.display().to_string(),
+        Unit::Row => format!("{}, where line 1 is the first row", path.display()),
+    }
+}
+
+/// Says where labels are numbers that count as class ids, and which classes these are; of classes without a name only where
+/// the numbers may count from 1.
+fn say_ids(path: &Path, rows: &[Row], known: &LabelNames) {
+    let ids = known.ids_without_name(rows);
+    let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return };
+    let from_one = *first == 1 && *last as usize + 1 == known.len();
+    if known.are_generic() && !from_one {
+        return;
+    }
+    let shown: Vec<String> =
+        ids.iter().take(4).filter_map(|&id| Some(format!("{id} is {}", known.names().get(id as usize)?))).collect();
+    let more = if ids.len() > shown.len() { ", .." } else { "" };
+    let doubt = match from_one {
+        true => "; none is 0: if the data counts its classes from 1, every label is taken for the next class",
+        false => "",
+    };
+    ui::say(format!(
+        "warning: {}: labels are numbers that no class has as its name, and count as ids from 0 ({}{more}){doubt}; write names \
+         of classes in their place if that is not meant",
+        path.display(),
+        shown.join(", ")
+    ));
+}
+
 /// Reads a file and matches its labels with class names; without any known, the file's labels are the classes.
 pub(crate) fn read(path: &Path, columns: &ColumnsRecipe, known: Option<&LabelNames>) -> anyhow::Result<Split> {
     let rows = read_rows(path, columns)?;
-    let (_, labels) = reconcile(&rows, known).with_context(|| path.display().to_string())?;
+    let (_, labels) = reconcile(&rows, known).with_context(|| origin(path))?;
+    known.inspect(|known| say_ids(path, &rows, known));
     Ok(Split::new(rows, labels))
 }
 
@@ -205,7 +238,8 @@ pub(crate) fn split(
     known: Option<&LabelNames>,
     origins: [&Path; 2],
 ) -> anyhow::Result<TaskData> {
-    let (names, labels) = reconcile(&rows, known).with_context(|| origins[0].display().to_string())?;
+    let (names, labels) = reconcile(&rows, known).with_context(|| origin(origins[0]))?;
+    known.inspect(|known| say_ids(origins[0], &rows, known));
     let validation = match validation {
         None => None,
         Some(rows) => {
@@ -239,8 +273,8 @@ fn refuse_nothing_to_learn(rows: usize) -> anyhow::Result<()> {
 }
 
 /// The class ids of rows from a file.
-pub(crate) fn labels_of(rows: &[Row], known: &LabelNames, origin: &Path) -> anyhow::Result<Vec<Option<u32>>> {
-    Ok(reconcile(rows, Some(known)).with_context(|| origin.display().to_string())?.1)
+pub(crate) fn labels_of(rows: &[Row], known: &LabelNames, path: &Path) -> anyhow::Result<Vec<Option<u32>>> {
+    Ok(reconcile(rows, Some(known)).with_context(|| origin(path))?.1)
 }
 
 pub(crate) fn columns_of(columns: &ColumnsRecipe) -> Columns {

@@ -13,6 +13,9 @@ use std::ops::ControlFlow;
 /// UTF-8, so no row that can be read is like it.
 const END: &[u8] = b"\xffend";
 
+/// What to do about a row with more cells than the header has.
+const WAY_OUT: &str = "; a text with a separator in it stands in quotes";
+
 pub(super) fn read(
     file: &str,
     reader: impl BufRead,
@@ -58,7 +61,13 @@ pub(super) fn read(
                 if let Some(swallowed) = &mut swallowed {
                     swallowed.see(line, &cells, header, separator);
                 }
-                match header.row(file, line, &cells) {
+                let row = header.row(file, line, &cells).map_err(|error| match error {
+                    Error::ColumnCount { file, line, found, expected, .. } if found > expected => {
+                        Error::ColumnCount { file, line, found, expected, way_out: WAY_OUT }
+                    }
+                    error => error,
+                });
+                match row {
                     Ok(row) => {
                         if let ControlFlow::Break(()) = sink(row, header.rest(&cells)) {
                             break;

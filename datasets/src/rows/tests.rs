@@ -315,7 +315,10 @@ fn rows_of_another_width_are_refused() {
     let tsv = "text\tlabel\tid\na\tx\t1\nb\ty\n";
     assert_eq!(refusal("a.tsv", tsv), "a.tsv, line 3: 2 columns where the header has 3");
     let csv = "text,label\r\na,x\r\nb,y,z\r\n";
-    assert_eq!(refusal("a.csv", csv), "a.csv, line 3: 3 columns where the header has 2");
+    assert_eq!(
+        refusal("a.csv", csv),
+        "a.csv, line 3: 3 columns where the header has 2; a text with a separator in it stands in quotes"
+    );
 }
 
 #[test]
@@ -607,4 +610,23 @@ fn tables_that_are_not_read_are_no_lines_of_text() {
     for name in ["a.txt", "a.txt.gz", "a", "a.log", "b.md"] {
         assert!(!has_columns(Path::new(name)), "{name}");
     }
+}
+
+#[test]
+fn rows_of_arrays_and_parquet_are_no_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let array = " \n[{\"text\":\"a\"}]";
+    for (name, bytes, unit) in [
+        ("a.json", array.as_bytes().to_vec(), Unit::Row),
+        ("a.json.gz", gzip(array), Unit::Row),
+        ("a.json.zst", zstd::encode_all(array.as_bytes(), 1).unwrap(), Unit::Row),
+        ("b.json", b"{\"text\":\"a\"}\n".to_vec(), Unit::Line),
+        ("a.csv", b"[\n".to_vec(), Unit::Line),
+        ("a.parquet", Vec::new(), Unit::Row),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(unit_of(&path), unit, "{name}");
+    }
+    assert_eq!(unit_of(&folder.path().join("none.json")), Unit::Line);
 }

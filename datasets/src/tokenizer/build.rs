@@ -9,11 +9,12 @@ use super::sentencepiece::SentencePiece;
 use super::settings::{ROLES, Settings};
 use super::vocabulary;
 use crate::Error;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokenizers::models::unigram::Unigram;
 use tokenizers::{
-    AddedToken, AddedVocabulary, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper,
+    AddedToken, AddedVocabulary, DecoderWrapper, Model as _, ModelWrapper, NormalizerWrapper, PostProcessorWrapper,
     PreTokenizerWrapper, Tokenizer,
 };
 
@@ -33,7 +34,7 @@ pub(super) fn build(files: &TokenizerFiles<'_>, class: Class, settings: &Setting
 }
 
 /// `tokenizer.json`, with the parts that the class sets itself: these follow the configuration, whatever the file says.
-/// The model in the file stays as it is, and so does everything where the class is made for another kind of model.
+/// Everything stays as it is where the class is made for another kind of model.
 fn from_json(json: &[u8], class: Class, settings: &Settings) -> Result<Built, Error> {
     let mut tokenizer = Tokenizer::from_bytes(json).map_err(|reason| bad(TOKENIZER, reason))?;
     // Drawn anew at each call, it would cut the same text into other pieces. `transformers` 5 leaves it out where it knows the
@@ -46,6 +47,9 @@ fn from_json(json: &[u8], class: Class, settings: &Settings) -> Result<Built, Er
         tokenizer.with_model(bpe);
     }
     let is_its_own = class.kind() == Some(kind(&tokenizer));
+    if is_its_own {
+        set_model(&mut tokenizer, json, class, settings)?;
+    }
     let mut extra = settings.extra.clone();
     let normalizer = part(&tokenizer.get_normalizer())?;
     if is_its_own {
@@ -75,6 +79,73 @@ fn from_json(json: &[u8], class: Class, settings: &Settings) -> Result<Built, Er
         }
     }
     Ok(Built { tokenizer, source: TOKENIZER.to_owned() })
+}
+
+/// Of the model in `tokenizer.json`, what the class sets itself: `transformers` 5 takes the vocabulary and the merges alone.
+fn set_model(tokenizer: &mut Tokenizer, json: &[u8], class: Class, settings: &Settings) -> Result<(), Error> {
+    let unknown = class.name_of("unk_token", settings).unwrap_or_default();
+    match tokenizer.get_model() {
+        ModelWrapper::WordPiece(found) => {
+            if found.token_to_id(&unknown).is_none() {
+                return Err(Error::MissingSpecialToken {
+                    file: TOKENIZER.to_owned(),
+                    token: unknown,
+                    role: "unk_token",
+                });
+            }
+            let mut model = found.clone();
+            model.unk_token = unknown;
+            model.continuing_subword_prefix = "##".to_owned();
+            model.max_input_chars_per_word = 100;
+            if model != *found {
+                tokenizer.with_model(model);
+            }
+        }
+        ModelWrapper::BPE(found) => {
+            let is_empty = |part: &Option<String>| part.as_deref().unwrap_or_default().is_empty();
+            let affixes = [&found.continuing_subword_prefix, &found.end_of_word_suffix];
+            let same = found.unk_token.is_none() && affixes.into_iter().all(is_empty);
+            if !same || found.fuse_unk || found.byte_fallback || found.ignore_merges {
+                let mut model = found.clone();
+                (model.unk_token, model.continuing_subword_prefix, model.end_of_word_suffix) = (None, None, None);
+                (model.fuse_unk, model.byte_fallback, model.ignore_merges) = (false, false, false);
+                model.clear_cache();
+                tokenizer.with_model(model);
+            }
+        }
+        ModelWrapper::Unigram(found) => {
+            let written: WrittenUnigram = serde_json::from_slice(json).map_err(|reason| bad(TOKENIZER, reason))?;
+            let is_unknown = |(piece, _): &&(String, f64)| *piece == unknown;
+            let at = |score: Option<f64>| {
+                found.iter().position(|piece| is_unknown(&piece) && score.is_none_or(|score| score == piece.1))
+            };
+            let unk_id = match class {
+                Class::XlmRoberta => 3,
+                Class::Camembert => at(None).unwrap_or(0),
+                Class::DebertaV2 => at(Some(0.0)).unwrap_or(1),
+                _ => 1,
+            };
+            if (written.model.unk_id, written.model.byte_fallback) != (Some(unk_id), false) {
+                let model = Unigram::from(found.iter().cloned().collect(), Some(unk_id), false);
+                tokenizer.with_model(model.map_err(|reason| bad(TOKENIZER, reason))?);
+            }
+        }
+        ModelWrapper::WordLevel(_) => {}
+    }
+    Ok(())
+}
+
+/// What `tokenizer.json` says of a Unigram model besides its pieces.
+#[derive(Deserialize)]
+struct WrittenUnigram {
+    model: WrittenUnigramModel,
+}
+
+#[derive(Deserialize)]
+struct WrittenUnigramModel {
+    unk_id: Option<usize>,
+    #[serde(default)]
+    byte_fallback: bool,
 }
 
 /// The table of the sentencepiece normaliser among the steps of a normaliser.

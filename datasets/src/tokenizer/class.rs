@@ -56,13 +56,79 @@ const NAMES: [(&str, Class); 19] = [
 
 /// Classes of `transformers` that set parts of a `tokenizer.json` by the configuration, as BERT's and RoBERTa's do, and that
 /// are not built in: where the two say the same, the file is taken as it is.
-const OTHER_CLASSES: [&str; 6] = [
-    "BlenderbotTokenizer",
+const OTHER_CLASSES: [&str; 5] =
+    ["BlenderbotTokenizer", "FunnelTokenizer", "GPT2Tokenizer", "MPNetTokenizer", "SplinterTokenizer"];
+
+/// Classes of `transformers` 5.24 that build the parts of a tokenizer anew, whatever `tokenizer.json` has of them, or that are
+/// code without one. None is built in, so that the file alone may give other ids than they do.
+const BUILT_ANEW: [&str; 67] = [
+    "BarthezTokenizer",
+    "BartphoTokenizer",
+    "BigBirdTokenizer",
+    "BioGptTokenizer",
+    "BlenderbotSmallTokenizer",
+    "ByT5Tokenizer",
+    "CLIPTokenizer",
+    "CTRLTokenizer",
+    "ClvpTokenizer",
+    "CodeGenTokenizer",
+    "CodeLlamaTokenizer",
+    "CohereTokenizer",
+    "CpmAntTokenizer",
     "DebertaTokenizer",
-    "FunnelTokenizer",
-    "GPT2Tokenizer",
-    "MPNetTokenizer",
-    "SplinterTokenizer",
+    "DiaTokenizer",
+    "ErnieMTokenizer",
+    "EsmTokenizer",
+    "EsmcTokenizer",
+    "FNetTokenizer",
+    "FSMTTokenizer",
+    "GPTNeoXJapaneseTokenizer",
+    "GPTNeoXTokenizer",
+    "GPTSw3Tokenizer",
+    "GemmaTokenizer",
+    "HerbertTokenizer",
+    "LasrTokenizer",
+    "LayoutLMv2Tokenizer",
+    "LayoutLMv3Tokenizer",
+    "LayoutXLMTokenizer",
+    "LlamaTokenizer",
+    "LukeTokenizer",
+    "M2M100Tokenizer",
+    "MBart50Tokenizer",
+    "MBartTokenizer",
+    "MLukeTokenizer",
+    "MarianTokenizer",
+    "MarkupLMTokenizer",
+    "MgpstrTokenizer",
+    "MyT5Tokenizer",
+    "NllbTokenizer",
+    "NougatTokenizer",
+    "OpenAIGPTTokenizer",
+    "PLBartTokenizer",
+    "PegasusTokenizer",
+    "PerceiverTokenizer",
+    "ProphetNetTokenizer",
+    "Qwen2Tokenizer",
+    "Qwen3_5Tokenizer",
+    "RagTokenizer",
+    "ReformerTokenizer",
+    "RemBertTokenizer",
+    "SeamlessM4TTokenizer",
+    "Siglip2Tokenizer",
+    "SiglipTokenizer",
+    "Speech2TextTokenizer",
+    "SpeechT5Tokenizer",
+    "T5Tokenizer",
+    "Tipsv2Tokenizer",
+    "UdopTokenizer",
+    "VideoPrismTokenizer",
+    "VitsTokenizer",
+    "Wav2Vec2CTCTokenizer",
+    "Wav2Vec2PhonemeCTCTokenizer",
+    "WhisperTokenizer",
+    "XGLMTokenizer",
+    "XLNetTokenizer",
+    "XLMProphetNetTokenizer",
 ];
 
 /// The class of a model's type, where no class is named.
@@ -118,6 +184,16 @@ impl Class {
                     "tokenizer_class `{name}` cuts words with {tool}, which is not built in, and {} alone would cut \
                      them otherwise; choose a model whose tokenizer is a tokenizer.json",
                     vocabularies()
+                ),
+            ));
+        }
+        if BUILT_ANEW.contains(&plain) && files.tokenizer_json.is_some() {
+            return Err(bad(
+                file,
+                format!(
+                    "tokenizer_class `{name}` builds its tokenizer anew, whatever {TOKENIZER} says of it, and is not built in, so \
+                     that ids might be others than in `transformers`; if {TOKENIZER} says all, name the class \
+                     PreTrainedTokenizerFast in its place"
                 ),
             ));
         }

@@ -437,3 +437,83 @@ fn lines_of_vocab_txt_end_with_a_line_feed_alone() {
     assert_eq!((tokenizer.token_id("z"), tokenizer.vocab_size()), (Some(16), 17));
     assert_eq!(tokens(&tokenizer, "a\u{2028}z"), "[CLS] a z [SEP]");
 }
+
+/// Read by the class that reads the tokenizer of `json`, with another model and other settings.
+fn as_class(class: &str, json: &Value, config: Value) -> Result<TextTokenizer, Error> {
+    let mut config = config;
+    config["tokenizer_class"] = class.into();
+    TextTokenizer::from_files(&TokenizerFiles {
+        tokenizer_json: Some(json.to_string().into_bytes().into()),
+        tokenizer_config: Some(config.to_string().into_bytes().into()),
+        ..TokenizerFiles::default()
+    })
+}
+
+/// As version 5.24 of `transformers` reads them: `Tokenizer(WordPiece(vocab, unk_token=str(unk_token)))`.
+#[test]
+fn the_unknown_token_of_the_configuration_was_ignored_beside_a_tokenizer_json() {
+    let json: Value = serde_json::from_str(from_vocab(VOCAB, None).unwrap().canonical_json()).unwrap();
+    let named = as_class("BertTokenizer", &json, json!({ "unk_token": "a" })).unwrap();
+    assert_eq!(tokens(&named, "b xyz c"), "[CLS] b a c [SEP]");
+    let missing = as_class("BertTokenizer", &json, json!({ "unk_token": "<oov>" })).unwrap_err().to_string();
+    assert!(missing.contains("no `<oov>`") && missing.contains("`unk_token`"), "{missing}");
+    // The general class reads the file as it is.
+    let general = as_class("PreTrainedTokenizerFast", &json, json!({ "unk_token": "a" })).unwrap();
+    assert_eq!(tokens(&general, "b xyz c"), "[CLS] b [UNK] c [SEP]");
+}
+
+#[test]
+fn limits_and_prefixes_of_the_file_counted_where_a_class_sets_them() {
+    let plain = from_vocab(VOCAB, None).unwrap();
+    let mut json: Value = serde_json::from_str(plain.canonical_json()).unwrap();
+    json["model"]["max_input_chars_per_word"] = 3.into();
+    json["model"]["continuing_subword_prefix"] = "@@".into();
+    let read = as_class("BertTokenizer", &json, json!({})).unwrap();
+    assert_eq!(tokens(&read, "hello worlds"), "[CLS] hello world ##s [SEP]");
+    assert_eq!(read.canonical_json(), plain.canonical_json());
+    let general = as_class("PreTrainedTokenizerFast", &json, json!({})).unwrap();
+    assert_eq!(tokens(&general, "hello a"), "[CLS] [UNK] a [SEP]");
+}
+
+#[test]
+fn the_unknown_piece_of_a_unigram_model_is_where_its_class_looks_for_it() {
+    let pieces = json!([
+        ["<s>", 0.0],
+        ["<pad>", 0.0],
+        ["</s>", 0.0],
+        ["<unk>", 0.0],
+        ["▁a", -1.0],
+        ["<mask>", 0.0],
+        ["[CLS]", 0.0],
+        ["[SEP]", 0.0],
+        ["[UNK]", 0.0]
+    ]);
+    let json = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
+        "post_processor": null, "decoder": null, "added_tokens": [],
+        "model": { "type": "Unigram", "unk_id": 4, "vocab": pieces, "byte_fallback": false },
+    });
+    for (class, unknown) in [
+        ("XLMRobertaTokenizer", "<s> ▁a <unk> </s>"),
+        ("CamembertTokenizer", "<s> ▁a <unk> </s>"),
+        ("AlbertTokenizer", "[CLS] ▁a <pad> [SEP]"),
+        ("DebertaV2Tokenizer", "[CLS] ▁a [UNK] [SEP]"),
+    ] {
+        let read = as_class(class, &json, json!({})).unwrap();
+        let found = tokens(&read, "a x").replace(" ▁ ", " ");
+        assert!(found.starts_with(&unknown[..unknown.rfind(' ').unwrap()]), "{class}: {found}");
+    }
+}
+
+#[test]
+fn classes_that_build_their_parts_anew_were_taken_at_the_word_of_the_file() {
+    let json: Value = serde_json::from_str(from_vocab(VOCAB, None).unwrap().canonical_json()).unwrap();
+    for class in
+        ["T5TokenizerFast", "LlamaTokenizer", "XLNetTokenizerFast", "HerbertTokenizerFast", "DebertaTokenizerFast"]
+    {
+        let message = as_class(class, &json, json!({})).unwrap_err().to_string();
+        assert!(message.contains(&format!("`{class}` builds its tokenizer anew")), "{message}");
+        assert!(message.contains("PreTrainedTokenizerFast"), "{message}");
+    }
+    assert!(as_class("SomebodysTokenizer", &json, json!({})).is_ok());
+}

@@ -18,6 +18,7 @@ use crate::inference::announce;
 use crate::jobs::student::OTHER_PADDING;
 use crate::model;
 use crate::recipe::{ColumnsRecipe, Shape, StudentFamily, StudentRecipe};
+use crate::tasks::single_label;
 use crate::telemetry::Progress;
 use crate::ui::{self, Table};
 use timing::{BATCH_ROWS, Clock, Milliseconds};
@@ -115,6 +116,7 @@ struct Candidate {
 impl Proposing<'_> {
     pub(crate) fn run(&self) -> anyhow::Result<Report> {
         let (teacher, tokenizer) = model::describe(self.teacher, self.hub)?;
+        single_label::refuse_score(self.teacher, &teacher)?;
         let max_length = model::max_length(&teacher.encoder, self.columns.max_length)?;
         let rows = read_rows(self.data, &text_columns_of(self.columns))?;
         let encodings = tokenizer.encode(&rows, max_length)?;

@@ -42,11 +42,21 @@ pub(super) struct Start {
 /// Makes the student that the recipe describes, with a head for the teacher's classes.
 pub(super) fn start_student(teacher: Teacher, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
     wanted.recipe.check()?;
-    match (&wanted.recipe.model, teacher) {
-        (Some(name), teacher) => pretrained(name, teacher, wanted),
-        (None, Teacher::Model(model, max_length)) => of_teacher(*model, max_length, wanted),
-        (None, teacher) => at_random(&teacher, wanted),
+    let teacher_size = match &teacher {
+        Teacher::Model(teacher, _) => Some(teacher.parameters.flat().len()),
+        Teacher::Cached(..) => None,
+    };
+    let start = match (&wanted.recipe.model, teacher) {
+        (Some(name), teacher) => pretrained(name, teacher, wanted)?,
+        (None, Teacher::Model(model, max_length)) => of_teacher(*model, max_length, wanted)?,
+        (None, teacher) => at_random(&teacher, wanted)?,
+    };
+    let size = start.parameters.flat().len();
+    if let Some(teacher) = teacher_size.filter(|teacher| size > *teacher) {
+        let [size, teacher] = [size, teacher].map(|parameters| ui::count(parameters as u64));
+        ui::say(format!("the student is larger than its teacher: {size} parameters against {teacher}"));
     }
+    Ok(start)
 }
 
 /// Makes each of several students for the same rows, so that one that cannot be made is told before any is trained.
@@ -73,22 +83,12 @@ pub(super) fn check_students<'a>(
 /// A pretrained student, with its own tokenizer.
 fn pretrained(name: &str, teacher: Teacher, wanted: &Wanted<'_>) -> anyhow::Result<Start> {
     let names = teacher.names()?;
-    let teacher_size = match &teacher {
-        Teacher::Model(teacher, _) => Some(teacher.parameters.flat().len()),
-        Teacher::Cached(..) => None,
-    };
     // Before the student comes, so that memory holds one of the two.
     drop(teacher);
-    let start = match &wanted.recipe.layers {
-        LayerChoice::Random => of_its_form(name, names, wanted)?,
-        _ => of_its_weights(name, &names, wanted)?,
-    };
-    let size = start.parameters.flat().len();
-    if let Some(teacher) = teacher_size.filter(|teacher| size > *teacher) {
-        let [size, teacher] = [size, teacher].map(|parameters| ui::count(parameters as u64));
-        ui::say(format!("the student is larger than its teacher: {size} parameters against {teacher}"));
+    match &wanted.recipe.layers {
+        LayerChoice::Random => of_its_form(name, names, wanted),
+        _ => of_its_weights(name, &names, wanted),
     }
-    Ok(start)
 }
 
 /// The configuration and tokenizer of a pretrained model, with random weights; a folder need not have any.

@@ -27,15 +27,21 @@ pub(crate) const TERMS_WITH_TEACHER: [LossTermRecipe; 2] = [
 /// Loads a model that has a classification head.
 pub(crate) fn load(name: &str, hub: &HubOptions) -> anyhow::Result<TextModel> {
     let way_out = format!("make a classifier of it: distill finetune --model {name} --data FILE --output FOLDER");
-    let model = model::load_with_head(name, hub, Head::Classification, "classification", way_out.clone())?;
-    if model.config.labels.len() == 1 {
-        return Err(anyhow::anyhow!(
-            "{name}: the model has one output, a score and no classes, as those of regressions and of cross-encoders; only \
-             classifiers are run"
-        ))
-        .hint(way_out);
-    }
+    let model = model::load_with_head(name, hub, Head::Classification, "classification", way_out)?;
+    refuse_score(name, &model.config)?;
     Ok(model)
+}
+
+/// Refuses a model with one output.
+pub(crate) fn refuse_score(name: &str, config: &HfConfig) -> anyhow::Result<()> {
+    if config.labels.len() != 1 {
+        return Ok(());
+    }
+    Err(anyhow::anyhow!(
+        "{name}: the model has one output, a score and no classes, as those of regressions and of cross-encoders; only \
+         classifiers are run"
+    ))
+    .hint(format!("make a classifier of it: distill finetune --model {name} --data FILE --output FOLDER"))
 }
 
 /// The class names that data is matched with: the model's, or where it has none, the given ones in its order.

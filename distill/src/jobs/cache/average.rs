@@ -248,8 +248,10 @@ impl Averaging<'_> {
                             dir.display()
                         ))
                         .hint(
-                            "only caches of teachers with the same tokenizer and --max-length can be averaged, \
-                                   or imported ones with each other",
+                            "only caches of teachers with the same tokenizer and --max-length can be averaged, or imported \
+                             ones with each other: for each teacher write what `distill predict --json --model TEACHER \
+                             --text-column text DATA` prints to a .jsonl, make a cache of it by `distill cache import \
+                             --probabilities probabilities`, and average these",
                         );
                     }
                     order_of(labels, &first.labels).with_context(|| dir.display().to_string())?

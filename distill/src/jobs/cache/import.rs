@@ -202,7 +202,7 @@ impl Answers {
     /// A place as messages have it.
     fn named(&self, place: &Place) -> String {
         let file = self.labels.get(place.file as usize).map_or(Path::new(""), |(path, _)| path);
-        format!("{}, line {}", file.display(), place.line)
+        format!("{}, {} {}", file.display(), datasets::unit_of(file).name(), place.line)
     }
 
     /// Refuses answers that look wrong as a whole; returns how often they are right about the labels.

@@ -136,8 +136,8 @@ fn whole(cell: Cell<'_>, column: &str) -> anyhow::Result<Answer> {
         (Some(text), _) => {
             parsed = serde_json::from_str(text).with_context(|| {
                 format!(
-                    "column `{column}` holds {}, expected a JSON list of numbers or a JSON object of class and number; \
-                     Python's json.dumps writes both",
+                    "column `{column}` holds {}, expected a JSON list of numbers or a JSON object of class and number, as \
+                     Python's json.dumps writes both; {LABEL_ALONE} {column}",
                     shortened(text)
                 )
             })?;
@@ -148,9 +148,34 @@ fn whole(cell: Cell<'_>, column: &str) -> anyhow::Result<Answer> {
     };
     match value {
         Value::Null => Err(missing(column)),
+        // What a pipeline of `transformers` gives for one text, where it was given a list of one.
+        Value::Array(list) if list.len() == 1 && list[0].get(0).is_some_and(|first| scored(first).is_some()) => {
+            whole(Cell::Json(&list[0]), column)
+        }
+        Value::Array(list) if list.first().is_some_and(|first| scored(first).is_some()) => {
+            let named = list.iter().map(|value| {
+                let (class, score) = scored(value).with_context(|| {
+                    format!("column `{column}` holds {}, expected a label and its score", shortened(&value.to_string()))
+                })?;
+                Ok((class.to_owned(), number(Cell::Json(score), column).with_context(|| format!("class `{class}`"))?))
+            });
+            let named = named.collect::<anyhow::Result<Vec<_>>>()?;
+            match named.as_slice() {
+                [(class, _)] => Err(best_alone(column, class)),
+                _ => Ok(Answer::Named(named)),
+            }
+        }
+        Value::Object(_) if scored(value).is_some() => {
+            Err(best_alone(column, scored(value).map_or("", |(class, _)| class)))
+        }
         Value::Array(list) => {
             let numbers = list.iter().enumerate().map(|(at, value)| {
-                number(Cell::Json(value), column).with_context(|| format!("number {} of the list", at + 1))
+                number(Cell::Json(value), column).with_context(|| {
+                    format!(
+                        "number {} of the list (with their classes, numbers are written as {{\"class\": number}})",
+                        at + 1
+                    )
+                })
             });
             Ok(Answer::List(numbers.collect::<anyhow::Result<_>>()?))
         }
@@ -163,10 +188,26 @@ fn whole(cell: Cell<'_>, column: &str) -> anyhow::Result<Answer> {
         }
         other => bail!(
             "column `{column}` holds {}, expected a list of numbers or an object of class and number; of several columns, \
-             one a class, give `PREFIX*` or their names with commas between them",
+             one a class, give `PREFIX*` or their names with commas between them; {LABEL_ALONE} {column}",
             shortened(&other.to_string())
         ),
     }
+}
+
+/// What to do with answers that are a class each.
+const LABEL_ALONE: &str = "a class alone is a label, which training learns from without a teacher, by --label-column";
+
+/// A class and its score, as pipelines of `transformers` write them.
+fn scored(value: &Value) -> Option<(&str, &Value)> {
+    let object = value.as_object().filter(|object| object.len() == 2)?;
+    Some((object.get("label")?.as_str()?, object.get("score")?))
+}
+
+fn best_alone(column: &str, class: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "column `{column}` holds the score of one class alone, `{class}`; write those of all classes, as a pipeline of \
+         `transformers` gives them with top_k=None"
+    )
 }
 
 /// One number of a cell.
@@ -176,7 +217,10 @@ fn number(cell: Cell<'_>, column: &str) -> anyhow::Result<f64> {
             return Err(missing(column));
         }
         let number = text.parse().ok();
-        return number.with_context(|| format!("column `{column}` holds {}, which is no number", shortened(text)));
+        return number.with_context(|| {
+            let way_out = if text.ends_with('%') { "; write per cent as parts of 1" } else { "" };
+            format!("column `{column}` holds {}, which is no number{way_out}", shortened(text))
+        });
     }
     match cell {
         Cell::Json(Value::Number(number)) => number.as_f64().context("a number beyond any format"),
@@ -232,6 +276,33 @@ mod tests {
         }
         for object in [json!({"b": 0.25, "a": 2}), json!("{\"b\": 0.25, \"a\": 2}")] {
             assert_eq!(read("p", json!({"p": object})).expect("reads"), named(&[("b", 0.25), ("a", 2.0)]));
+        }
+    }
+
+    #[test]
+    fn answers_of_a_pipeline_are_read_by_their_labels() {
+        let answer = json!([{"label": "b", "score": 0.75}, {"label": "a", "score": 0.25}]);
+        for answer in [answer.clone(), json!([answer]), json!(answer.to_string())] {
+            assert_eq!(read("p", json!({"p": answer})).expect("reads"), named(&[("b", 0.75), ("a", 0.25)]));
+        }
+        for alone in [json!({"label": "b", "score": 0.9}), json!([{"label": "b", "score": 0.9}])] {
+            refused("p", json!({"p": alone}), &["one class alone, `b`", "top_k=None"]);
+        }
+        refused("p", json!({"p": [{"label": "b", "score": 0.9}, {"label": "a"}]}), &["expected a label and its score"]);
+        // Classes that are called so.
+        assert_eq!(
+            read("p", json!({"p": {"label": 0.5, "score": 0.5}})).expect("reads"),
+            named(&[("label", 0.5), ("score", 0.5)])
+        );
+    }
+
+    #[test]
+    fn labels_and_answers_in_words_named_no_way_out() {
+        refused("p", json!({"p": {"a": "25%", "b": "75%"}}), &["class `a`", "per cent as parts of 1"]);
+        let token = json!([{"token": "a", "logprob": -0.1}, {"token": "b", "logprob": -2.3}]);
+        refused("p", json!({"p": token}), &["number 1 of the list", "{\"class\": number}"]);
+        for word in [json!("positive"), json!("The sentiment is positive."), json!(1), json!("1")] {
+            refused("target", json!({"target": word}), &["a class alone is a label", "--label-column target"]);
         }
     }
 
