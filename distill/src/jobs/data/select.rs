@@ -15,6 +15,7 @@ use serde_json::json;
 use super::super::cache::keys::{RowKeys, class_names};
 use super::blocks::each_block;
 use super::clean::{Whole, explained};
+use super::inspect::shortened;
 use crate::files::{self, refuse_source};
 use crate::objective::softmax::log_softmax;
 use crate::signal::{TeacherSignal, cached};
@@ -435,8 +436,11 @@ impl Report {
         }
         let more = classes.len().saturating_sub(SHOWN);
         let more = if more > 0 { format!("and {} more classes\n", count(more)) } else { String::new() };
-        let examples: String =
-            self.examples.iter().map(|example| format!("  {}\n    {}\n", example.reason, example.text)).collect();
+        let examples: String = self
+            .examples
+            .iter()
+            .map(|example| format!("  {}\n    {}\n", example.reason, shortened(&example.text, WIDEST)))
+            .collect();
         let rest = self.rest.as_ref().map_or(String::new(), |rest| format!("; the others: {rest}"));
         format!(
             "{} of {} rows by {}\n{table}{more}{examples}written: {}{rest}",
@@ -447,6 +451,9 @@ impl Report {
         )
     }
 }
+
+/// Characters of an example that are shown.
+const WIDEST: usize = 100;
 
 /// Classes that are shown.
 const SHOWN: usize = 10;
