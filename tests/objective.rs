@@ -50,6 +50,10 @@ fn balanced_classes_are_weighted_by_their_labelled_training_rows() {
     let line = format!("{TRAIN} --validation test.tsv").replace("train.tsv", "uneven.tsv");
     place.json(&format!("{line} --output balanced --class-weights balanced"));
     place.json(&format!("{line} --output listed --class-weights {list}"));
+    place.json(&format!("{line} --output drawn --class-temperature 100"));
+    assert!(place.read_bytes("drawn/model.safetensors") != place.read_bytes("balanced/model.safetensors"));
+    let steps = |run: &str| place.read_json(&format!("{run}/distill.json"))["figures"]["steps"].clone();
+    assert_eq!(steps("drawn"), steps("balanced"));
     place.json(&format!("{line} --output ones --class-weights 1,1,1,1"));
     place.json(&format!("{line} --output plain"));
     assert!(same_model(&place, "balanced", "listed"));

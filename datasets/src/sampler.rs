@@ -20,6 +20,8 @@ pub struct Sampler {
     batch_rows: usize,
     batch_tokens: usize,
     mixed: Option<Mixed>,
+    /// How often each row comes in an epoch, on average; once if not given.
+    often: Option<Vec<f64>>,
 }
 
 /// Rows that are in every epoch, and others of which each epoch has some.
@@ -48,13 +50,20 @@ impl Sampler {
                 return Err(Error::Zero { what });
             }
         }
-        Ok(Self { lengths, seed, batch_rows, batch_tokens, mixed: None })
+        Ok(Self { lengths, seed, batch_rows, batch_tokens, mixed: None, often: None })
     }
 
     /// The same with all of the rows `always` in each epoch, and `per_epoch` of the rows `in_turn`, which is not empty: shuffled,
     /// one epoch goes on where the one before has ended, and when all have been there they are shuffled again.
     pub fn mixing(self, always: Vec<u32>, in_turn: Vec<u32>, per_epoch: usize) -> Self {
         Self { mixed: Some(Mixed { always, in_turn, per_epoch }), ..self }
+    }
+
+    /// The same with each row so often in an epoch, on average, in proportion to these numbers, which are finite and above 0; an
+    /// epoch has as many rows as there are. In each epoch a row comes as often as that, or once more or less by a fraction.
+    pub fn weighing(self, weights: &[f64]) -> Self {
+        let factor = weights.len() as f64 / weights.iter().sum::<f64>();
+        Self { often: Some(weights.iter().map(|weight| weight * factor).collect()), ..self }
     }
 
     /// Rows of an epoch.
@@ -70,10 +79,34 @@ impl Sampler {
     /// Shuffles the rows for one epoch.
     pub fn epoch(&self, epoch: u64) -> Epoch<'_> {
         let order = order(self.seed, epoch, self.rows_per_epoch());
-        let Some(mixed) = &self.mixed else { return Epoch { sampler: self, order } };
-        let rows = [mixed.always.clone(), mixed.turn(self.seed, epoch)].concat();
+        let rows = match (&self.mixed, &self.often) {
+            (Some(mixed), _) => [mixed.always.clone(), mixed.turn(self.seed, epoch)].concat(),
+            (None, Some(often)) => drawn(often, self.seed, epoch),
+            (None, None) => return Epoch { sampler: self, order },
+        };
         Epoch { sampler: self, order: order.into_iter().map(|place| rows[place as usize]).collect() }
     }
+}
+
+/// As many rows as there are, each about so often: one at each whole number along the sum, from a random place between 0 and 1 on
+/// (systematic sampling).
+fn drawn(often: &[f64], seed: u64, epoch: u64) -> Vec<u32> {
+    let mut hasher = blake3::Hasher::new_derive_key("distill 2026 datasets: where the drawing of weighed rows begins");
+    hasher.update(&seed.to_le_bytes()).update(&epoch.to_le_bytes());
+    let mut bytes = [0; 8];
+    hasher.finalize_xof().fill(&mut bytes);
+    let mut next = (u64::from_le_bytes(bytes) >> 11) as f64 / (1_u64 << 53) as f64;
+    let (mut rows, mut sum) = (Vec::with_capacity(often.len()), 0.0);
+    for (row, count) in (0..).zip(often) {
+        sum += count;
+        while next < sum && rows.len() < often.len() {
+            rows.push(row);
+            next += 1.0;
+        }
+    }
+    // Rounding of the sum may cost the last one.
+    rows.resize(often.len(), often.len() as u32 - 1);
+    rows
 }
 
 impl Mixed {
@@ -183,6 +216,28 @@ mod tests {
         // More than there are: some come twice in an epoch.
         let often = Sampler::new(vec![3; 16], 5, 4, 64).expect("sound").mixing(always, in_turn, 25);
         assert_eq!(often.epoch(1).order().len(), 31);
+    }
+
+    #[test]
+    fn rows_come_as_often_as_their_weights_say() {
+        let sampler = Sampler::new(vec![3; 10], 5, 4, 64).expect("sound");
+        let weights = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 4.0, 0.5];
+        let sampler = sampler.weighing(&weights);
+        assert_eq!(sampler.steps_per_epoch(), 3);
+        let mut counts = [0; 10];
+        for epoch in 0..400 {
+            let epoch = sampler.epoch(epoch);
+            assert_eq!(epoch.order().len(), 10);
+            epoch.order().iter().for_each(|row| counts[*row as usize] += 1);
+            let often = epoch.order().iter().filter(|row| **row == 8).count();
+            assert!((3..=4).contains(&often), "{often}: 3.2 on average");
+        }
+        for (count, weight) in counts.iter().zip(weights) {
+            let expected = 4000.0 * weight / 12.5;
+            assert!((f64::from(*count) - expected).abs() < 80.0, "{counts:?}");
+        }
+        assert_eq!(sampler.epoch(7).order(), sampler.clone().epoch(7).order());
+        assert_ne!(sampler.epoch(7).order(), sampler.epoch(8).order());
     }
 
     proptest! {

@@ -13,7 +13,7 @@ use crate::device::{self, DeviceChoice, PrecisionChoice};
 use crate::jobs::Existing;
 use crate::objective::{ClassWeights, HardLabel, LossTermRecipe, RDrop};
 use crate::recipe::{
-    ABOVE_ZERO, Bytes, ColumnsRecipe, FRACTION, FitRecipe, Keep, LabelNameList, Metric, PART, PROBABILITY,
+    ABOVE_ZERO, Bytes, ColumnsRecipe, FRACTION, FitRecipe, Keep, LabelNameList, Metric, ONE_OR_MORE, PART, PROBABILITY,
     ScheduleKind, StudentRecipe, ZERO_OR_MORE,
 };
 use crate::tasks::Task;
@@ -199,6 +199,10 @@ pub(crate) struct FittingArgs {
     /// Rows per optimiser step
     #[arg(long, value_name = "ROWS", default_value_t = FitRecipe::DEFAULT.batch_rows, value_parser = at_least_one)]
     pub(crate) batch_rows: usize,
+    /// Draw the rows of an epoch so that a class of n rows comes n^(1/T) times, in proportion: 1 as they are, 2 by the square root, 100
+    /// nearly as often as any other [default: each row once]
+    #[arg(long, value_name = "T", value_parser = number(ONE_OR_MORE))]
+    pub(crate) class_temperature: Option<f64>,
     /// Weight decay of AdamW; not applied to biases and norms
     #[arg(long, value_name = "RATE", default_value_t = FitRecipe::DEFAULT.weight_decay, value_parser = number(ZERO_OR_MORE))]
     pub(crate) weight_decay: f64,
@@ -332,6 +336,7 @@ impl FittingArgs {
             head_learning_rate: self.head_learning_rate,
             projection_learning_rate: None,
             unlabelled_rate: None,
+            class_temperature: self.class_temperature,
             freeze: self.freeze.clone(),
             ema_decay: self.ema_decay,
             keep: self.keep,

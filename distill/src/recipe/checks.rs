@@ -16,6 +16,9 @@ pub(crate) const ABOVE_ZERO: Numbers =
 pub(crate) const ZERO_OR_MORE: Numbers =
     Numbers { allow: |value| value >= 0.0 && value.is_finite(), flag: "must be 0 or more", recipe: "0 or above" };
 
+pub(crate) const ONE_OR_MORE: Numbers =
+    Numbers { allow: |value| value >= 1.0 && value.is_finite(), flag: "must be 1 or more", recipe: "1 or above" };
+
 /// From 0 to 1, both of them allowed.
 pub(crate) const FRACTION: Numbers =
     Numbers { allow: |value| (0.0..=1.0).contains(&value), flag: "must be from 0 to 1", recipe: "from 0 to 1" };

@@ -5,7 +5,7 @@ use std::fmt;
 use nn::{Clip, Compute};
 use serde::{Deserialize, Serialize};
 
-use super::checks::{ABOVE_ZERO, Check, FRACTION, PART, PROBABILITY, ZERO_OR_MORE};
+use super::checks::{ABOVE_ZERO, Check, FRACTION, ONE_OR_MORE, PART, PROBABILITY, ZERO_OR_MORE};
 use super::{Bytes, Metric, ScheduleKind, ScheduleRecipe};
 use crate::default::is_default;
 use crate::device;
@@ -98,6 +98,9 @@ pub(crate) struct FitRecipe {
     /// Rows without a label in an epoch for each with one, in turn; `None` for all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unlabelled_rate: Option<f64>,
+    /// A class of `n` rows comes `n^(1 / T)` times as often as one of a single row; `None` for each row once in an epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) class_temperature: Option<f64>,
     /// Whether a GPU's matrix products are chosen by timing.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) autotune: bool,
@@ -114,6 +117,7 @@ impl FitRecipe {
     pub(crate) const DEFAULT: Self = Self {
         epochs: None,
         unlabelled_rate: None,
+        class_temperature: None,
         max_steps: None,
         max_minutes: None,
         memory: None,
@@ -226,6 +230,12 @@ impl FitRecipe {
                 );
             }
         }
+        if self.class_temperature.is_some() && self.unlabelled_rate.is_some() {
+            anyhow::bail!(
+                "--class-temperature and --unlabelled-rate both say how often rows come: give one of the two (in a recipe \
+                 `train.class_temperature` and `train.unlabelled_rate`)"
+            );
+        }
         if self.min_gain != 0.0 && self.patience.is_none() {
             anyhow::bail!("--min-gain goes with --patience (in a recipe `train.min_gain` with `train.patience`)");
         }
@@ -311,6 +321,7 @@ impl FitRecipe {
             Check::Size("train.checkpoint_every", self.checkpoint_every),
             Check::Number("train.checkpoint_minutes", self.checkpoint_minutes.unwrap_or(1.0), ABOVE_ZERO),
             Check::Number("train.max_minutes", self.max_minutes.unwrap_or(1.0), ABOVE_ZERO),
+            Check::Number("train.class_temperature", self.class_temperature.unwrap_or(1.0), ONE_OR_MORE),
             Check::Number("train.unlabelled_rate", self.unlabelled_rate.unwrap_or(1.0), ABOVE_ZERO),
             Check::Number("train.min_gain", self.min_gain, ZERO_OR_MORE),
             Check::Number("train.schedule_floor", self.schedule_floor, FRACTION),

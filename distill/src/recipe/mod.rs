@@ -28,7 +28,7 @@ use teacher::HubOptions;
 
 pub(crate) use augment::AugmentRecipe;
 pub(crate) use bytes::{Bytes, with_unit};
-pub(crate) use checks::{ABOVE_ZERO, FRACTION, Numbers, PART, PROBABILITY, ZERO_OR_MORE};
+pub(crate) use checks::{ABOVE_ZERO, FRACTION, Numbers, ONE_OR_MORE, PART, PROBABILITY, ZERO_OR_MORE};
 pub(crate) use clean::CleanRecipe;
 pub(crate) use data::{ColumnsRecipe, DataRecipe};
 pub(crate) use export::{ExportDtype, ExportRecipe};

@@ -1,5 +1,7 @@
 //! The rows of a training.
 
+use std::collections::BTreeMap;
+
 use datasets::{Encodings, Error, Key, Sampler, TextTokenizer};
 
 use crate::data::Split;
@@ -41,6 +43,9 @@ impl FitRows {
     pub(super) fn sampler(&self, recipe: &FitRecipe, views: usize) -> Result<Sampler, Error> {
         let batch_tokens = (recipe.batch_tokens() / views).max(1);
         let sampler = Sampler::new(self.encodings.lengths(), recipe.seed, recipe.batch_rows, batch_tokens)?;
+        if let Some(temperature) = recipe.class_temperature {
+            return Ok(sampler.weighing(&class_weights(&self.labels, temperature)));
+        }
         if recipe.unlabelled_rate.is_none() {
             return Ok(sampler);
         }
@@ -48,5 +53,34 @@ impl FitRows {
         let (labelled, others): (Vec<u32>, Vec<u32>) = rows.partition(|row| self.labels[*row as usize].is_some());
         let count = recipe.unlabelled_rows(labelled.len());
         Ok(sampler.mixing(labelled, others, count))
+    }
+}
+
+/// How often each row is to come so that a class of `n` rows comes `n^(1 / temperature)` times, in proportion; rows without a label
+/// as often as before.
+fn class_weights(labels: &[Option<u32>], temperature: f64) -> Vec<f64> {
+    let mut counts: BTreeMap<u32, f64> = BTreeMap::new();
+    labels.iter().flatten().for_each(|class| *counts.entry(*class).or_default() += 1.0);
+    let labelled: f64 = counts.values().sum();
+    let tempered: f64 = counts.values().map(|count| count.powf(1.0 / temperature)).sum();
+    let weight = |class: u32| counts[&class].powf(1.0 / temperature - 1.0) * labelled / tempered;
+    labels.iter().map(|label| label.map_or(1.0, weight)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_come_as_their_temperature_says() {
+        let labels: Vec<Option<u32>> = (0..100).map(|row| (row < 90).then_some(u32::from(row >= 81))).collect();
+        let of_classes = |temperature: f64| {
+            let weights = class_weights(&labels, temperature);
+            [&weights[..81], &weights[81..90], &weights[90..]].map(|part| part.iter().sum::<f64>().round())
+        };
+        // 81 and 9 rows: as they are, by the square root, and equally.
+        assert_eq!(of_classes(1.0), [81.0, 9.0, 10.0]);
+        assert_eq!(of_classes(2.0), [68.0, 23.0, 10.0]);
+        assert_eq!(of_classes(1e9), [45.0, 45.0, 10.0]);
     }
 }
