@@ -21,6 +21,7 @@
 mod batches;
 mod blocks;
 mod clean;
+mod detect;
 mod encodings;
 mod error;
 mod hold_out;
