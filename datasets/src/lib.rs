@@ -22,6 +22,7 @@ pub mod augment;
 mod batches;
 mod blocks;
 mod clean;
+mod detect;
 mod encodings;
 mod error;
 mod hold_out;

@@ -1,6 +1,7 @@
 //! The key of a row by what it says: for answers that no tokenizer had a part in.
 
 use crate::{Key, Row};
+use std::borrow::Cow;
 
 /// Keeps these keys apart from those of tokens.
 const DOMAIN: &[u8] = b"distill: the text itself";
@@ -11,8 +12,8 @@ const DOMAIN: &[u8] = b"distill: the text itself";
 /// of a pair), the bytes of the first text as their number (u64, little-endian) and themselves, and the bytes of the second.
 /// A line end within a text counts as `\n` however it is spelled, since tables are read so.
 pub fn text_key(row: &Row) -> Key {
-    let text = row.text.replace("\r\n", "\n");
-    let pair = row.text_b.as_ref().map(|text| text.replace("\r\n", "\n"));
+    let text = with_unix_breaks(&row.text);
+    let pair = row.text_b.as_deref().map(with_unix_breaks);
     let mut hasher = blake3::Hasher::new();
     hasher.update(DOMAIN).update(&[1 + u8::from(pair.is_some())]);
     hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
@@ -20,6 +21,13 @@ pub fn text_key(row: &Row) -> Key {
     let mut key = Key::default();
     hasher.finalize_xof().fill(&mut key);
     key
+}
+
+fn with_unix_breaks(text: &str) -> Cow<'_, str> {
+    match text.contains('\r') {
+        true => Cow::Owned(text.replace("\r\n", "\n")),
+        false => Cow::Borrowed(text),
+    }
 }
 
 #[cfg(test)]

@@ -69,6 +69,8 @@ impl<W: Write + Send> RecordWriter<W> {
                 };
                 let chunks: Vec<Result<Vec<u8>, serde_json::Error>> =
                     records.par_chunks(CHUNK_ROWS).map(lines).collect();
+                // Freeing them takes as long as some of the steps do.
+                records.into_par_iter().with_min_len(CHUNK_ROWS).for_each(drop);
                 let failed = |cause: std::io::Error| Error::Write { file: file.clone(), cause };
                 chunks.into_iter().try_for_each(|chunk| {
                     writer.write_all(&chunk.map_err(|cause| failed(cause.into()))?).map_err(failed)

@@ -9,6 +9,7 @@ seconds of the processor are the ones to compare; divided by the number of cores
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -26,9 +27,9 @@ def vocabulary(count):
 
 def sentences(words, length):
     """Endless sentences of about so many words: one in 50 with a link, in 20 with HTML, in 30 with what was misread."""
-    weights = [1 / (rank + 3) for rank in range(len(words))]
+    weights = list(itertools.accumulate(1 / (rank + 3) for rank in range(len(words))))
     while True:
-        chosen = random.choices(words, weights, k=max(3, int(random.gauss(length, length / 3))))
+        chosen = random.choices(words, cum_weights=weights, k=max(3, int(random.gauss(length, length / 3))))
         if random.random() < 0.02:
             chosen.append("https://example.org/" + chosen[0])
         if random.random() < 0.05:

@@ -1,6 +1,7 @@
 //! Languages, told by `whatlang`.
 
 use crate::Error;
+use crate::detect::detect;
 use whatlang::Lang;
 
 /// The two letters of ISO 639-1, for the languages that are told and have them.
@@ -96,7 +97,7 @@ impl Language {
 
     /// The language of a text, where it can be told.
     pub(super) fn of(text: &str) -> Option<Self> {
-        whatlang::detect(text).filter(whatlang::Info::is_reliable).map(|info| Self(info.lang()))
+        detect(text).filter(whatlang::Info::is_reliable).map(|info| Self(info.lang()))
     }
 
     /// Its English name.

@@ -1,14 +1,12 @@
-//! Scripts and languages of texts, by the trigrams that `whatlang` knows.
+//! Scripts and languages of texts.
 
+use crate::detect::detect;
 use crate::record::Record;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::hash::Hash;
 use whatlang::{Lang, Script};
-
-/// Characters that are enough to tell a language by.
-const ENOUGH: usize = 400;
 
 #[derive(Debug, Default)]
 pub(super) struct WritingCounts {
@@ -65,8 +63,7 @@ fn named<T: Eq + Hash>(counts: HashMap<T, usize>, name: impl Fn(T) -> String) ->
 
 /// The script of a text, and its language where it can be told.
 fn told(text: &str) -> (Option<Script>, Option<Lang>) {
-    let text = text.char_indices().nth(ENOUGH).map_or(text, |(end, _)| &text[..end]);
-    match whatlang::detect(text) {
+    match detect(text) {
         Some(info) => (Some(info.script()), info.is_reliable().then(|| info.lang())),
         None => (None, None),
     }
