@@ -330,6 +330,26 @@ fn select_chooses_rows_by_class_by_text_or_by_the_teacher() {
     refused("--by random", &["--count or --part"]);
     refused("--by random --count 3 --reverse", &["--reverse goes with what a teacher says"]);
     refused("--by balanced --count 3 --per-class", &["leave --per-class out"]);
+    refused("--by label-noise --cache cache --reverse", &["leave --reverse out"]);
+    refused("--by random --part 0.0001", &["no row is chosen", "--count says how many"]);
+    refused("--by random --count 3 --rest nowhere/x.jsonl", &["the folder nowhere is not there"]);
+    // By another name it was once written over.
+    refused("--by random --count 3 --rest ./none.jsonl", &["--rest and --output are the same file"]);
+    let report =
+        place.json(&format!("data select train.tsv --by random --count {rows} --output all.jsonl --rest rest.parquet"));
+    assert!(report["rest"].is_null() && !place.path("rest.parquet").exists(), "{report}");
+    // Rows without a label are no class, and take no share of those that a score needs a label for.
+    let half: Vec<(String, String)> = all
+        .iter()
+        .enumerate()
+        .map(|(row, (text, label))| (text.clone(), if row % 2 == 0 { label.clone() } else { String::new() }))
+        .collect();
+    place.write("half.tsv", crate::support::tsv(&half));
+    for by in ["--by balanced", "--by loss --per-class --cache cache", "--by loss --cache cache"] {
+        let report = place.json(&format!("data select half.tsv {by} --count 100 --output half.jsonl --overwrite"));
+        assert_eq!(report["selected"], 100, "{by}");
+        assert!(read("half.jsonl").iter().all(|row| row["label"] != "" && !row["label"].is_null()), "{by}");
+    }
     place.write("other.tsv", "text\tlabel\nsomething new\tgarden\n");
     let missing = place.run("data select other.tsv --by margin --count 1 --cache cache --output none.jsonl").failure();
     assert!(missing.contains("1 of 1 rows are not in cache"), "{missing}");

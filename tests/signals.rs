@@ -224,7 +224,7 @@ fn texts_without_labels_are_learned_from_and_never_measured_on() {
     // Once ended with a capacity overflow.
     let often = mixed.replace("--epochs 1", "").replace("--unlabelled-rate 0.5", "--unlabelled-rate 1e12 --overwrite");
     let often = place.run(&often).failure();
-    assert!(often.contains("--unlabelled-rate 1000000000000: ") && often.contains("more than 100 times"), "{often}");
+    assert!(often.contains("--unlabelled-rate 1000000000000.0: ") && often.contains("more than 100 times"), "{often}");
     assert!(!place.path("alone").exists());
 
     let compared = place.json("compare recipe.toml --seeds 1");

@@ -38,8 +38,8 @@ pub struct Way<'a> {
     pub name: &'static str,
     /// Variants of each row.
     pub copies: usize,
-    /// What makes them.
-    pub vary: &'a dyn Vary,
+    /// What makes them: of first texts or single ones, and of second texts.
+    pub vary: [&'a dyn Vary; 2],
 }
 
 /// A row that was made of another one.
@@ -89,9 +89,10 @@ fn variants(row: &Row, origin: usize, ways: &[Way<'_>], cutter: &WordCutter, see
     for way in ways {
         for copy in 0..way.copies {
             let mut draw = Draw::new(seed, &of_row, way.name, copy);
+            let [of_first, of_second] = way.vary;
             let varied = match &second {
-                Some(second) if draw.below(2) == 1 => way.vary.vary(second, &mut draw).map(|text| [None, Some(text)]),
-                _ => way.vary.vary(&first, &mut draw).map(|text| [Some(text), None]),
+                Some(second) if draw.below(2) == 1 => of_second.vary(second, &mut draw).map(|text| [None, Some(text)]),
+                _ => of_first.vary(&first, &mut draw).map(|text| [Some(text), None]),
             };
             let Some([text, text_b]) = varied else { continue };
             let row = Row {

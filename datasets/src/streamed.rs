@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::hold_out::{hold_out, stands_out};
-use crate::{Columns, Encodings, EncodingsFile, Error, Row, TextTokenizer, for_each_row};
+use crate::{Columns, Encodings, EncodingsFile, Error, Row, TextTokenizer, for_each_row, read_rows};
 
 /// How texts become rows of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +37,32 @@ pub fn encode_and_hold_out(
     tokenizer: &TextTokenizer,
     length: RowLength,
 ) -> Result<[Encodings; 2], Error> {
-    encode_sides(path, columns, tokenizer, length, |rows, all| match all {
+    let sides = encode_sides(path, columns, tokenizer, length, |rows, all| match all {
         true => hold_out(rows, &vec![None; rows.len()]),
-        // So many texts have some on both sides.
         false => rows.iter().map(stands_out).collect(),
-    })
+    })?;
+    if sides.iter().all(|side| !side.is_empty()) {
+        return Ok(sides);
+    }
+    // Few texts, or many that are the same: who is on which side follows from all of them.
+    let rows = read_rows(path, columns)?;
+    let mut held_out = hold_out(&rows, &vec![None; rows.len()]).into_iter();
+    let (second, first): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|_| held_out.next().unwrap_or(false));
+    let most = match length {
+        RowLength::AtMost(most) => most,
+        RowLength::Packed(_) => usize::MAX,
+    };
+    let encode = |rows: &[Row]| tokenizer.encode(rows, most).map(|rows| length.of(rows));
+    Ok([encode(&first)?, encode(&second)?])
+}
+
+impl RowLength {
+    fn of(self, rows: Encodings) -> Encodings {
+        match self {
+            Self::AtMost(_) => rows,
+            Self::Packed(length) => rows.packed(length),
+        }
+    }
 }
 
 /// Rows on two sides; `second` says of some rows which are on the second one, and is told whether they are all that there are.
@@ -81,17 +102,12 @@ fn encode_sides(
     failed?;
     write(&mut window, first)?;
     let [one, other] = sides.map(EncodingsFile::finish);
-    let of_length = |rows: Encodings| match length {
-        RowLength::AtMost(_) => rows,
-        RowLength::Packed(length) => rows.packed(length),
-    };
-    Ok([of_length(one?), of_length(other?)])
+    Ok([length.of(one?), length.of(other?)])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::read_rows;
 
     fn tokenizer() -> TextTokenizer {
         let folder = tempfile::tempdir().expect("a folder");
@@ -124,6 +140,23 @@ mod tests {
             assert!(encode_file(file.path(), &columns, &tokenizer, length).expect("encodes") == of(&rows));
             let [train, validation] = encode_and_hold_out(file.path(), &columns, &tokenizer, length).expect("encodes");
             assert!(train == of(&side(false)) && validation == of(&side(true)), "{count} {length:?}");
+        }
+    }
+
+    /// Once nothing was held out of two large texts, and all of many that were the same.
+    #[test]
+    fn both_sides_have_rows_if_there_are_two_texts() {
+        let file = tempfile::Builder::new().suffix(".txt").tempfile().expect("a file");
+        let split = |text: &str| {
+            std::fs::write(file.path(), text).expect("written");
+            let sides = encode_and_hold_out(file.path(), &Columns::default(), &tokenizer(), RowLength::AtMost(8))
+                .expect("encodes");
+            sides.map(|side| side.len())
+        };
+        let long = "1 2 3 4 ".repeat(WINDOW[1] / 8 + 1);
+        assert_eq!(split(&format!("{long}\n7 {long}\n")), [1, 1]);
+        for number in 0..20 {
+            assert_eq!(split(&format!("{number}\n").repeat(WINDOW[0] + 9)), [WINDOW[0] + 9, 0]);
         }
     }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::default::is_default;
 use crate::files;
 use crate::objective::LossTermRecipe;
-use crate::recipe::{CleanRecipe, FitRecipe, StudentRecipe};
+use crate::recipe::{AugmentRecipe, CleanRecipe, FitRecipe, StudentRecipe};
 use crate::scores::Scores;
 
 /// The record's file name.
@@ -47,6 +47,9 @@ pub(crate) struct RunInputs {
     /// How the training rows were cleaned; absent if they were not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) clean: Option<CleanRecipe>,
+    /// How new texts were made; absent if none were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) augment: Vec<AugmentRecipe>,
     /// Hash of the training rows: token ids and class ids.
     pub(crate) train: String,
     /// Hash of the validation rows.

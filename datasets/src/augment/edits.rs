@@ -22,8 +22,9 @@ impl Vary for Swap {
         }
         let mut order: Vec<usize> = (0..text.len()).collect();
         for _ in 0..text.part(self.rate) {
-            let [one, other] = draw.several(2, order.len())[..] else { return None };
-            order.swap(one, other);
+            let one = draw.below(order.len());
+            let other = draw.below(order.len() - 1);
+            order.swap(one, if other >= one { other + 1 } else { other });
         }
         Some(text.with(|number| Some(text.word(order[number]))))
     }
@@ -42,8 +43,8 @@ impl Vary for Delete {
         if count >= text.len() {
             return None;
         }
-        let gone = draw.several(count, text.len());
-        Some(text.without(|number| gone.contains(&number)))
+        let gone = chosen(&draw.several(count, text.len()), text.len());
+        Some(text.without(|number| gone[number]))
     }
 }
 
@@ -108,9 +109,16 @@ impl Vary for Mask {
         if count >= text.len() {
             return None;
         }
-        let hidden = draw.several(count, text.len());
-        Some(text.with(|number| hidden.contains(&number).then_some(&*self.token)))
+        let hidden = chosen(&draw.several(count, text.len()), text.len());
+        Some(text.with(|number| hidden[number].then_some(&*self.token)))
     }
+}
+
+/// For each of so many words whether it is one of these.
+fn chosen(places: &[usize], words: usize) -> Vec<bool> {
+    let mut chosen = vec![false; words];
+    places.iter().for_each(|place| chosen[*place] = true);
+    chosen
 }
 
 /// Some words of the text that stand in a row: from two of them to all but one.

@@ -110,20 +110,24 @@ const ALIKE: [[&str; 2]; 20] = [
     ["u", "v"],
 ];
 
-/// All readings of a word in which one thing is taken for another.
-fn misread(word: &str) -> Vec<String> {
-    let pairs = ALIKE.iter().flat_map(|[one, other]| [(one, other), (other, one)]);
-    let readings = pairs.flat_map(|(right, wrong)| {
-        word.match_indices(right)
-            .map(move |(place, _)| format!("{}{wrong}{}", &word[..place], &word[place + right.len()..]))
-    });
-    readings.collect()
+/// The places of a word where something may be taken for something else, with how much of it and for what.
+fn mistakable(word: &str) -> impl Iterator<Item = (usize, usize, &'static str)> {
+    let pairs = ALIKE.iter().flat_map(|[one, other]| [(*one, *other), (*other, *one)]);
+    pairs.flat_map(move |(right, wrong)| word.match_indices(right).map(move |(place, _)| (place, right.len(), wrong)))
+}
+
+/// A word in which one thing is taken for another.
+fn misread(word: &str, (place, length, wrong): (usize, usize, &str)) -> String {
+    format!("{}{wrong}{}", &word[..place], &word[place + length..])
 }
 
 impl Vary for Ocr {
     fn vary(&self, text: &Text<'_>, draw: &mut Draw) -> Option<String> {
-        let fits = |word: &str| word.chars().count() >= SHORTEST && !misread(word).is_empty();
-        in_words(text, self.rate, draw, fits, |word, draw| draw.one(&misread(word)).clone())
+        let fits = |word: &str| word.chars().nth(SHORTEST - 1).is_some() && mistakable(word).next().is_some();
+        in_words(text, self.rate, draw, fits, |word, draw| {
+            let number = draw.below(mistakable(word).count());
+            mistakable(word).nth(number).map_or_else(|| word.to_owned(), |mistake| misread(word, mistake))
+        })
     }
 }
 
@@ -165,9 +169,9 @@ mod tests {
 
     #[test]
     fn a_word_is_misread_in_one_place() {
-        let mut readings = misread("mod");
+        let mut readings: Vec<String> = mistakable("mod").map(|mistake| misread("mod", mistake)).collect();
         readings.sort();
         assert_eq!(readings, ["m0d", "mocl", "rnod"]);
-        assert_eq!(misread("漢字"), [""; 0]);
+        assert_eq!(mistakable("漢字").next(), None);
     }
 }

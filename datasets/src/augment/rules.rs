@@ -1,5 +1,7 @@
 //! Phrases that may stand for each other, from a file: one of them in the place of another.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 
 use super::{Draw, Text, Vary};
@@ -10,16 +12,17 @@ use super::{Draw, Text, Vary};
 pub struct Rules(pub Vec<Vec<String>>);
 
 impl Vary for Rules {
-    /// Replaces one occurrence of a phrase, drawn from all, by another one of its group. Phrases are found between the ends of
-    /// words, in any case.
+    /// Replaces one occurrence of a phrase, drawn from all, by another one of its group. Phrases begin and end where
+    /// words do, and are found in any case.
     fn vary(&self, text: &Text<'_>, draw: &mut Draw) -> Option<String> {
         let starts: Vec<usize> = (0..text.len()).map(|number| text.place(number).start).collect();
+        let ends_of_words: HashSet<usize> = (0..text.len()).map(|number| text.place(number).end).collect();
         let mut found = Vec::new();
         for group in &self.0 {
             for phrase in group {
                 for start in &starts {
                     if let Some(end) = ends(&text.text[*start..], phrase).map(|length| start + length)
-                        && text.text[end..].chars().next().is_none_or(|c| !c.is_alphanumeric() || starts.contains(&end))
+                        && (ends_of_words.contains(&end) || !phrase.ends_with(char::is_alphanumeric))
                     {
                         found.push((*start..end, group, phrase));
                     }

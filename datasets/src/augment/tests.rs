@@ -133,6 +133,8 @@ fn synonyms_are_those_of_word_net_or_of_a_list() {
 #[test]
 fn phrases_of_a_group_stand_for_each_other() {
     let group = |phrases: &[&str]| phrases.iter().map(|phrase| (*phrase).to_owned()).collect();
+    // Words are those between Unicode word boundaries: `can't` is one.
+    assert_eq!(of(&Rules(vec![group(&["can", "may"]), group(&["I", "we"])]), "I'm here, can't bake"), set(&[]));
     let rules = Rules(vec![group(&["I want", "I would like", "give me"]), group(&["card"])]);
     assert_eq!(of(&rules, "Say, i want a card"), set(&["Say, I would like a card", "Say, give me a card"]));
     assert_eq!(of(&rules, "Give me a card"), set(&["I want a card", "I would like a card"]));
@@ -178,7 +180,7 @@ fn variants_are_new_texts_and_tell_where_they_are_from() {
     let rows = [row("my card"), row("card my"), Row { text_b: Some("is lost".to_owned()), ..row("the card") }];
     let known = [row("lost is my")];
     let swap = Swap { rate: 0.1 };
-    let ways = [Way { name: "swap", copies: 20, vary: &swap }];
+    let ways = [Way { name: "swap", copies: 20, vary: [&swap, &swap] }];
     let mut all = Vec::new();
     augment(&rows, &[&known], &ways, &WordCutter::default(), 3, |variant| all.push(variant));
     // Both of the single texts have the other one alone, which is there.
@@ -186,6 +188,23 @@ fn variants_are_new_texts_and_tell_where_they_are_from() {
     assert_eq!(texts, [("card the", Some("is lost")), ("the card", Some("lost is"))].into());
     assert!(all.len() == 2 && all.iter().all(|found| (found.origin, found.way) == (2, "swap")), "{all:?}");
     assert!(all.iter().all(|found| found.row.label.as_deref() == Some("x")));
+}
+
+/// Second texts were once given the ends of first ones.
+#[test]
+fn each_text_of_a_pair_has_a_way_of_its_own() {
+    let rows = [Row { text_b: Some("one two three".to_owned()), ..row("a b c") }];
+    let [first, second] = [["now"], ["then"]];
+    let [first, second] = [&first, &second].map(|words| Replace { rate: 0.1, words });
+    let ways = [Way { name: "replace", copies: 20, vary: [&first, &second] }];
+    let mut all = Vec::new();
+    augment(&rows, &[], &ways, &WordCutter::default(), 3, |variant| all.push(variant.row));
+    assert!(all.iter().any(|row| row.text.contains("now")) && all.iter().any(|row| row.text == "a b c"));
+    for row in all {
+        let text_b = row.text_b.expect("a pair");
+        assert!(!row.text.contains("then") && !text_b.contains("now"), "{} {text_b}", row.text);
+        assert!((row.text == "a b c") != (text_b == "one two three"), "{} {text_b}", row.text);
+    }
 }
 
 proptest! {
@@ -205,7 +224,7 @@ proptest! {
             Box::new(Ocr { rate }), Box::new(Recombine { texts: &sources, cutter: &cutter }),
             Box::new(SynonymReplacement { rate, synonyms: &synonyms }), Box::new(rules),
         ];
-        let ways: Vec<Way<'_>> = ways.iter().map(|vary| Way { name: "any", copies: 2, vary: &**vary }).collect();
+        let ways: Vec<Way<'_>> = ways.iter().map(|vary| Way { name: "any", copies: 2, vary: [&**vary, &**vary] }).collect();
         let all = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
             let mut all = Vec::new();

@@ -30,8 +30,9 @@ impl Similarity {
     }
 
     /// So many rows, chosen one after the other so that those that are not chosen are as similar as possible to one that is:
-    /// facility location. The order is that of their worth.
-    pub fn representative(&self, wanted: usize, seed: u64) -> Vec<usize> {
+    /// facility location. The order is that of their worth. Takes time in proportion to the rows, and ends early, with fewer, when
+    /// `go_on` says so.
+    pub fn representative(&self, wanted: usize, seed: u64, go_on: impl Fn() -> bool) -> Vec<usize> {
         let count = self.vectors.len();
         let judges: Vec<usize> = match count <= JUDGES {
             true => (0..count).collect(),
@@ -41,9 +42,11 @@ impl Similarity {
         let mut left: Vec<usize> = sample(count, count, seed);
         let (mut chosen, wanted) = (Vec::new(), wanted.min(count));
         let of_each = ((count as f64 / wanted.max(1) as f64 * CANDIDATES).ceil() as usize).max(1);
-        while chosen.len() < wanted {
-            let first = left.len().saturating_sub(of_each);
-            let candidates = &left[first..];
+        let mut first = 0;
+        while chosen.len() < wanted && go_on() {
+            // Others come into question for each one, in turn.
+            first = if first + of_each <= left.len() { first } else { 0 };
+            let candidates = &left[first..left.len().min(first + of_each)];
             let gains: Vec<f64> = candidates
                 .par_iter()
                 .map(|candidate| {
@@ -59,19 +62,18 @@ impl Similarity {
             let dense = self.dense(row);
             best.par_iter_mut().zip(&judges).for_each(|(best, judge)| *best = best.max(self.product(*judge, &dense)));
             chosen.push(row);
-            // Others come into question for the next one.
-            let rotated = of_each.min(left.len());
-            left.rotate_right(rotated);
+            first += of_each;
         }
         chosen
     }
 
     /// So many rows, each as different as possible from those before it: the centres of Gonzalez (1985). Unusual texts come first.
-    pub fn diverse(&self, wanted: usize, seed: u64) -> Vec<usize> {
+    /// Takes time in proportion to the rows times those wanted, and ends early when `go_on` says so.
+    pub fn diverse(&self, wanted: usize, seed: u64, go_on: impl Fn() -> bool) -> Vec<usize> {
         let count = self.vectors.len();
         let mut nearest = vec![f32::NEG_INFINITY; count];
         let mut chosen: Vec<usize> = sample(count, 1.min(wanted), seed);
-        while chosen.len() < wanted.min(count) {
+        while chosen.len() < wanted.min(count) && go_on() {
             let Some(last) = chosen.last().copied() else { break };
             let dense = self.dense(last);
             nearest
@@ -142,13 +144,13 @@ mod tests {
         let similarity = Similarity::of(&rows(&texts));
         let kind = |row: &usize| kinds.iter().position(|kind| texts[*row].starts_with(kind));
         for seed in 0..5 {
-            for chosen in [similarity.representative(3, seed), similarity.diverse(3, seed)] {
+            for chosen in [similarity.representative(3, seed, || true), similarity.diverse(3, seed, || true)] {
                 let mut found: Vec<_> = chosen.iter().map(kind).collect();
                 found.sort_unstable();
                 assert_eq!(found, [Some(0), Some(1), Some(2)], "{chosen:?}");
             }
             // The largest kind is worth most.
-            assert_eq!(kind(&similarity.representative(3, seed)[0]), Some(0));
+            assert_eq!(kind(&similarity.representative(3, seed, || true)[0]), Some(0));
         }
     }
 
@@ -156,13 +158,17 @@ mod tests {
     fn all_rows_are_a_choice_and_the_same_for_a_seed() {
         let texts = ["a", "b", "c", "a", "", "漢字"];
         let similarity = Similarity::of(&rows(&texts));
-        for chosen in [similarity.representative(9, 1), similarity.diverse(9, 1)] {
+        for chosen in [similarity.representative(9, 1, || true), similarity.diverse(9, 1, || true)] {
             let mut all = chosen.clone();
             all.sort_unstable();
             assert_eq!(all, [0, 1, 2, 3, 4, 5]);
         }
-        assert_eq!(similarity.representative(3, 2), similarity.representative(3, 2));
-        assert!(similarity.representative(0, 2).is_empty() && similarity.diverse(0, 2).is_empty());
-        assert!(Similarity::of(&[]).representative(3, 1).is_empty() && Similarity::of(&[]).diverse(3, 1).is_empty());
+        assert_eq!(similarity.representative(3, 2, || true), similarity.representative(3, 2, || true));
+        assert!(similarity.representative(3, 2, || false).len() <= 1 && similarity.diverse(3, 2, || false).len() <= 1);
+        assert!(similarity.representative(0, 2, || true).is_empty() && similarity.diverse(0, 2, || true).is_empty());
+        assert!(
+            Similarity::of(&[]).representative(3, 1, || true).is_empty()
+                && Similarity::of(&[]).diverse(3, 1, || true).is_empty()
+        );
     }
 }

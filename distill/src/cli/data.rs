@@ -216,7 +216,8 @@ pub(crate) struct AugmentArgs {
     /// Vary the rows, too, that a training holds out for validation
     #[arg(long, help_heading = "Texts")]
     pub(crate) all_rows: bool,
-    /// Give each new text the label of the one that it was made of, which may be wrong: a teacher's answer is better
+    /// Give each new text the label of the one that it was made of, which may be wrong: a teacher's answer is better. Train on them
+    /// with --validation, since a part of them would be held out beside the texts they were made of
     #[arg(long, help_heading = "Texts")]
     pub(crate) copy_labels: bool,
     /// Model whose mask token `mask` puts in: a folder, or a name on the Hub; its weights are not needed [default: [MASK]]
@@ -268,7 +269,8 @@ pub(crate) struct SelectArgs {
     /// Seed of what is drawn
     #[arg(long, value_name = "N", default_value_t = FitRecipe::DEFAULT.seed, help_heading = "Rows")]
     pub(crate) seed: u64,
-    /// File to write, .jsonl or .parquet: the rows in the order of their worth, each with its `reason`
+    /// File to write, .jsonl or .parquet: the rows in the order of their worth (with --per-class, class by class), each with its
+    /// `reason`
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) output: PathBuf,
     /// File for the rows that are not chosen, in their order

@@ -10,6 +10,7 @@ use crate::jobs::Augmenting;
 use crate::jobs::data::inputs::{self, expanded};
 use crate::jobs::data::{augment, clean, inspect, select};
 use crate::model;
+use crate::recipe;
 use crate::ui::{self, Ui};
 
 pub(crate) fn run(command: DataCommand, ui: &Ui) -> anyhow::Result<()> {
@@ -51,6 +52,7 @@ pub(crate) fn run(command: DataCommand, ui: &Ui) -> anyhow::Result<()> {
                 Some(name) => model::describe(name, &hub)?.1.mask_token().map(str::to_owned),
                 None => Some("[MASK]".to_owned()),
             };
+            recipe::check_ways(&args.method)?;
             let making = augment::Making {
                 files: &expanded(&args.files, &args.reading.stdin_format)?,
                 validation: &expanded(&args.validation, &args.reading.stdin_format)?,

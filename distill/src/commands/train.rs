@@ -84,6 +84,7 @@ pub(crate) fn run(args: TrainArgs, ui: &Ui) -> anyhow::Result<()> {
             teacher,
             data,
             clean: None,
+            augment: Vec::new(),
             max_length: columns.max_length,
             student: &recipe,
             hub: &student_hub,

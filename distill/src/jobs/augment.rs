@@ -39,21 +39,30 @@ impl Augmenting<'_> {
     /// Variants of these rows that are no text of theirs nor of the `known` ones, each once, in the order of the rows.
     pub(crate) fn variants(&self, rows: &[Row], known: &[&[Row]], mut take: impl FnMut(Variant)) -> anyhow::Result<()> {
         let cutter = self.cutter()?;
-        let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
-        let words: Vec<&str> = match self.ways.iter().any(draws_words) {
-            true => texts.iter().flat_map(|text| words(text, &cutter)).collect(),
-            false => Vec::new(),
-        };
-        let made = Made { texts: &texts, words: &words, cutter: &cutter };
+        // Of single texts and the first of pairs, and of the second ones.
+        let texts: [Vec<&str>; 2] = [
+            rows.iter().map(|row| &*row.text).collect(),
+            rows.iter().filter_map(|row| row.text_b.as_deref()).collect(),
+        ];
+        let draws_words = self.ways.iter().any(draws_words);
+        let words = texts.each_ref().map(|texts| -> Vec<&str> {
+            texts.iter().filter(|_| draws_words).flat_map(|text| words(text, &cutter)).collect()
+        });
         // Read before anything is made, so that a bad file is told first.
         let files = self.ways.iter().map(FileOf::read).collect::<anyhow::Result<Vec<_>>>()?;
-        let ways = self.ways.iter().zip(&files).map(|(way, file)| self.vary(way, file, &made));
-        let ways = ways.collect::<anyhow::Result<Vec<_>>>()?;
-        let of_rows = self
-            .ways
-            .iter()
-            .zip(&ways)
-            .filter_map(|(way, vary)| Some(Way { name: way.name(), copies: way.copies(), vary: vary.as_deref()? }));
+        let pairs = !texts[1].is_empty();
+        let made = [0, 1].map(|side| Made { texts: &texts[side], words: &words[side], cutter: &cutter });
+        let vary = |made| {
+            let ways = self.ways.iter().zip(&files).map(|(way, file)| self.vary(way, file, made));
+            ways.collect::<anyhow::Result<Vec<_>>>()
+        };
+        let first = vary(&made[0])?;
+        let second = if pairs { vary(&made[1])? } else { Vec::new() };
+        let of_rows = self.ways.iter().zip(&first).enumerate().filter_map(|(number, (way, first))| {
+            let first = first.as_deref()?;
+            let second = second.get(number).and_then(|second| second.as_deref()).unwrap_or(first);
+            Some(Way { name: way.name(), copies: way.copies(), vary: [first, second] })
+        });
         let (of_rows, mut count) = (of_rows.collect::<Vec<_>>(), 0);
         augment::augment(rows, known, &of_rows, &cutter, self.seed, |variant| {
             count += 1;
@@ -64,7 +73,7 @@ impl Augmenting<'_> {
             let wanted = rows.len() * of_rows.iter().map(|way| way.copies).sum::<usize>();
             let [made, rows, missing] = [count, rows.len(), wanted - count].map(|count| ui::count(count as u64));
             ui::say(format!(
-                "{made} texts made of {rows} rows by {}; {missing} left out that are too short to vary, or no new text",
+                "{made} texts made of {rows} rows by {}; {missing} left out: too short to vary, or no new text",
                 names.join(", ")
             ));
         }
@@ -76,7 +85,8 @@ impl Augmenting<'_> {
         let mut seen: HashSet<Key> = known.iter().copied().flatten().map(text_key).collect();
         let mut filled = Vec::new();
         for way in self.ways {
-            if let (AugmentRecipe::Templates(settings), FileOf::Templates(templates)) = (way, FileOf::read(way)?) {
+            if let AugmentRecipe::Templates(settings) = way {
+                let FileOf::Templates(templates) = FileOf::read(way)? else { continue };
                 let texts = templates.fill(settings.count, self.seed);
                 let texts = texts.with_context(|| settings.file.display().to_string())?;
                 let rows = texts.into_iter().map(|text| Row { text, text_b: None, label: None, line: 0 });
@@ -161,7 +171,9 @@ pub(super) fn extend(
         let mut seen = HashSet::new();
         rows.into_iter().filter(|row| seen.insert(text_key(row))).collect()
     };
-    let made = augmenting.texts(&rows, &[&own.validation.rows, test])?;
+    let of_stages = texts.of_stages.iter().map(Vec::as_slice);
+    let known: Vec<&[Row]> = [&own.validation.rows, test].into_iter().chain(of_stages).collect();
+    let made = augmenting.texts(&rows, &known)?;
     texts.of_all.extend(made);
     Ok(())
 }
@@ -203,7 +215,7 @@ impl FileOf {
 
 fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     let text = files::read_to_string(path)?;
-    toml::from_str(&text).with_context(|| format!("{}: not as it should be", path.display())).hint(
+    toml::from_str(&text).with_context(|| format!("{}: holds other keys or values", path.display())).hint(
         "rules are `rules = [[\"I want\", \"I would like\"], ..]`; templates are `templates = [\"to {city}\", ..]` and a table \
          `[slots]` with `city = [\"Rome\", ..]`",
     )

@@ -66,6 +66,7 @@ impl Finetuning<'_> {
             config: fingerprint::of_config(&model.config.encoder),
             tokenizer: fingerprint::of_tokenizer(&model.tokenizer),
             clean: None,
+            augment: Vec::new(),
             train: fingerprint::of_rows(&train.encodings, &train.labels),
             validation: fingerprint::of_rows(&validation.encodings, &validation.labels),
             labels: model.config.labels.clone(),

@@ -171,6 +171,7 @@ impl Pipeline<'_> {
                 teacher: Teacher::of_model(load()?, recipe.data.max_length)?,
                 data: split()?.with_unlabelled(texts),
                 clean: recipe.data.clean.clone(),
+                augment: recipe.data.augment.clone(),
                 max_length: recipe.data.max_length,
                 student,
                 hub: &student.hub(self.hub),

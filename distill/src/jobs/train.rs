@@ -17,7 +17,7 @@ use crate::fingerprint;
 use crate::hint::HintExt;
 use crate::model::{self, TextModel};
 use crate::objective::{self, LossTermRecipe, Maps, Objective};
-use crate::recipe::{CleanRecipe, FitRecipe, RowChoice, StudentRecipe, Subject};
+use crate::recipe::{AugmentRecipe, CleanRecipe, FitRecipe, RowChoice, StudentRecipe, Subject};
 use crate::run_record::{RunFigures, RunInputs};
 use crate::signal::{cached, quality};
 use crate::tasks::Task;
@@ -32,6 +32,8 @@ pub(crate) struct Training<'a> {
     pub(crate) data: TaskData,
     /// How the rows to learn from were cleaned before, for the record.
     pub(crate) clean: Option<CleanRecipe>,
+    /// How new texts among them were made, for the record.
+    pub(crate) augment: Vec<AugmentRecipe>,
     /// Tokens that the student keeps of a text; as many as suit it where none are asked for.
     pub(crate) max_length: Option<usize>,
     pub(crate) student: &'a StudentRecipe,
@@ -198,6 +200,7 @@ impl Training<'_> {
             config: fingerprint.config,
             tokenizer: fingerprint::of_tokenizer(&tokenizer),
             clean: self.clean,
+            augment: self.augment,
             train: fingerprint::of_rows(&train.encodings, &train.labels),
             validation: fingerprint::of_rows(&validation.encodings, &validation.labels),
             labels: config.labels.clone(),

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::checks::{Check, PART};
+use super::checks::{Check, PART, refuse};
 
 /// A way to make new texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ pub(crate) struct OfSynonyms {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OfFile {
-    /// In JSON or TOML, `rules`: lists of phrases that mean the same.
+    /// In TOML, `rules`: lists of phrases that mean the same.
     pub(crate) file: PathBuf,
     #[serde(default = "one")]
     pub(crate) copies: usize,
@@ -94,6 +94,8 @@ pub(crate) struct OfTemplates {
     #[serde(default = "a_thousand")]
     pub(crate) count: usize,
 }
+
+const COPIES: &str = "data.augment.copies";
 
 const fn one() -> usize {
     1
@@ -148,7 +150,7 @@ impl AugmentRecipe {
 
     /// The allowed values.
     pub(super) fn checks(&self) -> [Check; 2] {
-        let (size, rate) = match self {
+        let (key, size, rate) = match self {
             Self::Swap(words)
             | Self::Delete(words)
             | Self::Insert(words)
@@ -156,13 +158,30 @@ impl AugmentRecipe {
             | Self::Mask(words)
             | Self::Characters(words)
             | Self::Keyboard(words)
-            | Self::Ocr(words) => (words.copies, words.rate),
-            Self::Synonyms(synonyms) => (synonyms.copies, synonyms.rate),
-            Self::Fragment(_) | Self::Sentences(_) | Self::Recombine(_) | Self::Rules(_) => (self.copies(), a_tenth()),
-            Self::Templates(templates) => (templates.count, a_tenth()),
+            | Self::Ocr(words) => (COPIES, words.copies, words.rate),
+            Self::Synonyms(synonyms) => (COPIES, synonyms.copies, synonyms.rate),
+            Self::Fragment(_) | Self::Sentences(_) | Self::Recombine(_) | Self::Rules(_) => {
+                (COPIES, self.copies(), a_tenth())
+            }
+            Self::Templates(templates) => ("data.augment.count", templates.count, a_tenth()),
         };
-        [Check::Size("data.augment.copies", Some(size)), Check::Number("data.augment.rate", rate, PART)]
+        [Check::Size(key, Some(size)), Check::Number("data.augment.rate", rate, PART)]
     }
+}
+
+/// Refuses values that are not allowed, and a way that is given twice, whose texts would be the same.
+pub(crate) fn check(ways: &[AugmentRecipe]) -> anyhow::Result<()> {
+    refuse(&ways.iter().flat_map(AugmentRecipe::checks).collect::<Vec<_>>())?;
+    for (number, way) in ways.iter().enumerate() {
+        if ways[..number].iter().any(|other| other.name() == way.name()) && !matches!(way, AugmentRecipe::Templates(_))
+        {
+            anyhow::bail!(
+                "`{}` is given twice, and would make the same texts again: give it more `copies`",
+                way.name()
+            );
+        }
+    }
+    Ok(())
 }
 
 impl FromStr for AugmentRecipe {
@@ -181,7 +200,7 @@ impl FromStr for AugmentRecipe {
             toml::from_str::<BTreeMap<String, Self>>(&format!("of_flag = {{ method = {:?}{keys} }}", name.trim()));
         let mut read = read.map_err(|error| error.message().to_owned())?;
         let method = read.remove("of_flag").ok_or_else(|| "no method".to_owned())?;
-        super::checks::refuse(&method.checks()).map_err(|error| error.to_string())?;
+        refuse(&method.checks()).map_err(|error| error.to_string())?;
         Ok(method)
     }
 }
@@ -197,7 +216,11 @@ mod tests {
         assert_eq!(read("delete, copies=3,rate=0.2"), Ok(AugmentRecipe::Delete(OfWords { copies: 3, rate: 0.2 })));
         let file = PathBuf::from("a b/rules.toml");
         assert_eq!(read("rules,file=a b/rules.toml"), Ok(AugmentRecipe::Rules(OfFile { file, copies: 1 })));
+        assert_eq!(check(&[]).map_err(|error| error.to_string()), Ok(()));
+        let twice = check(&[read("swap").expect("a way"), read("swap,rate=0.5").expect("a way")]);
+        assert!(twice.expect_err("twice").to_string().contains("`swap` is given twice"));
         for (text, expected) in [
+            ("templates,file=a,count=0", "data.augment.count is 0"),
             ("swop", "unknown variant `swop`"),
             ("swap,rate=0", "data.augment.rate is 0"),
             ("swap,copies=0", "data.augment.copies is 0"),

@@ -258,7 +258,7 @@ impl FitRecipe {
         for (count, which) in [(labelled, "with a label"), (unlabelled, "without a label")] {
             if count == 0 {
                 return Err(anyhow::anyhow!(
-                    "--unlabelled-rate {rate} mixes rows without a label with those that have one, and there is none {which}"
+                    "--unlabelled-rate {rate:?} mixes rows without a label with those that have one, and there is none {which}"
                 ))
                 .hint(
                     "leave it out (in a recipe `train.unlabelled_rate`, which stages inherit), and an epoch has every row; \
@@ -269,7 +269,7 @@ impl FitRecipe {
         let most = MOST_TURNS as f64 * unlabelled as f64 / labelled as f64;
         anyhow::ensure!(
             rate <= most,
-            "--unlabelled-rate {rate}: each of the {unlabelled} rows without a label would come more than {MOST_TURNS} times \
+            "--unlabelled-rate {rate:?}: each of the {unlabelled} rows without a label would come more than {MOST_TURNS} times \
              in an epoch; at most {most:.4} for {labelled} rows with one (in a recipe `train.unlabelled_rate`)"
         );
         Ok(())

@@ -26,7 +26,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use teacher::HubOptions;
 
-pub(crate) use augment::AugmentRecipe;
+pub(crate) use augment::{AugmentRecipe, check as check_ways};
 pub(crate) use bytes::{Bytes, with_unit};
 pub(crate) use checks::{ABOVE_ZERO, FRACTION, Numbers, ONE_OR_MORE, PART, PROBABILITY, ZERO_OR_MORE};
 pub(crate) use clean::CleanRecipe;
@@ -98,7 +98,11 @@ impl Recipe {
     /// An error that names the key if a value is not allowed.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         refuse(&[self.train.checks(), self.student.checks()].concat())?;
-        refuse(&self.data.augment.iter().flat_map(AugmentRecipe::checks).collect::<Vec<_>>())?;
+        check_ways(&self.data.augment)?;
+        anyhow::ensure!(
+            self.data.dictionary.is_none() || !self.data.augment.is_empty(),
+            "`data.dictionary` goes with `data.augment`: nothing else reads it"
+        );
         self.data.clean.iter().try_for_each(CleanRecipe::check).context("the recipe's data.clean")?;
         self.train.check()?;
         self.student.check()?;

@@ -106,7 +106,12 @@ impl Comparing<'_> {
 
     /// Captures the teachers' answers; those that both arms need run once.
     pub(super) fn captures(&self, arms: &[Arm<'_>; 2], rows: &[Rows]) -> anyhow::Result<[Option<PathBuf>; 2]> {
-        let [first, second] = arms.each_ref().map(|arm| (&arm.recipe.teacher, &arm.recipe.data));
+        // What the teacher answers: the seed draws new texts, and stages may have texts of their own.
+        let [first, second] = arms.each_ref().map(|arm| {
+            let Recipe { teacher, data, train, stages, .. } = arm.recipe;
+            let seed = Some(train.seed).filter(|_| !data.augment.is_empty());
+            (teacher, data, seed, stages.iter().map(|stage| &stage.unlabelled).collect::<Vec<_>>())
+        });
         let own = usize::from(first != second);
         let folders = [folders::CACHES[0], folders::CACHES[own]];
         let mut caches = [None, None];
@@ -245,6 +250,7 @@ impl Comparing<'_> {
             teacher: Teacher::of_model(self.teacher(recipe)?, recipe.data.max_length)?,
             data: split,
             clean: recipe.data.clean.clone(),
+            augment: recipe.data.augment.clone(),
             max_length: recipe.data.max_length,
             student,
             hub: &student.hub(self.hub),

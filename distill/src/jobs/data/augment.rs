@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use datasets::augment::Variant;
-use datasets::{Columns, LabelColumn, Record, RecordFormat, RecordWriter, Row, hold_out, reconcile};
+use datasets::{Columns, LabelColumn, Record, RecordFormat, RecordWriter, Row, Skipped, hold_out, reconcile};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::super::augment::Augmenting;
 use super::clean::{Whole, explained};
+use super::inspect::skipped_text;
 use crate::data::read_rows_as;
 use crate::files::{self, refuse_source};
 use crate::ui::{self, Table};
@@ -42,6 +43,9 @@ pub(crate) struct Report {
     texts: usize,
     /// Of each way, in the order in which they were given.
     ways: Vec<OfWay>,
+    /// Rows that could not be read, where those are skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<Skipped>,
 }
 
 /// What was made in one way.
@@ -133,7 +137,15 @@ impl Making<'_> {
             );
         }
         let files = self.files.iter().map(|file| file.display().to_string()).collect();
-        Ok(Report { files, output, rows: count, held_out: rows_held_out, texts, ways })
+        Ok(Report {
+            files,
+            output,
+            rows: count,
+            held_out: rows_held_out,
+            texts,
+            ways,
+            skipped: self.columns.skipping.skipped(),
+        })
     }
 
     /// Takes the rows out that a training on these files holds out for validation.
@@ -198,8 +210,9 @@ impl Report {
                 count(held_out)
             ),
         };
+        let skipped = skipped_text(self.skipped.as_ref()).map_or(String::new(), |skipped| skipped + "\n");
         format!(
-            "{} new texts of {} rows{held_out}\n{table}{examples}\nwritten: {}",
+            "{skipped}{} new texts of {} rows{held_out}\n{table}{examples}\nwritten: {}",
             count(self.texts),
             count(self.rows),
             self.output

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use cache::CacheReader;
 use datasets::{
-    Columns, Key, LabelNames, Record, RecordFormat, RecordWriter, Row, Shares, Similarity, by_class, reconcile, sample,
+    Columns, Key, LabelNames, Record, RecordFormat, RecordWriter, Row, Shares, Similarity, Skipped, by_class,
+    reconcile, sample,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -15,8 +16,9 @@ use serde_json::json;
 use super::super::cache::keys::{RowKeys, class_names};
 use super::blocks::each_block;
 use super::clean::{Whole, explained};
-use super::inspect::shortened;
+use super::inspect::{shortened, skipped_text};
 use crate::files::{self, refuse_source};
+use crate::interrupt;
 use crate::objective::softmax::log_softmax;
 use crate::signal::{TeacherSignal, cached};
 use crate::ui::{self, Table};
@@ -124,7 +126,11 @@ pub(crate) struct Report {
     /// The first ones.
     examples: Vec<Example>,
     output: String,
+    /// If there are others, and they were asked for.
     rest: Option<String>,
+    /// Rows that could not be read, where those are skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<Skipped>,
 }
 
 #[derive(Debug, Serialize)]
@@ -163,7 +169,9 @@ impl Selecting<'_> {
             RecordFormat::of(&output.display().to_string())?;
             self.files.iter().try_for_each(|file| refuse_source(file, output))?;
         }
-        if self.rest == Some(self.output) {
+        // Before the first of them is written.
+        let places = outputs.iter().map(|output| place_of(output)).collect::<anyhow::Result<Vec<_>>>()?;
+        if places.len() == 2 && places[0] == places[1] {
             bail!("--rest and --output are the same file; the rows that are not chosen go to one of their own");
         }
         self.check()?;
@@ -186,7 +194,7 @@ impl Selecting<'_> {
                 "no row is chosen, and nothing is written{}",
                 match self.by {
                     By::LabelNoise => ": the teacher doubts no label",
-                    _ => "",
+                    _ => ": so small a part of the rows is none; --count says how many",
                 }
             );
         }
@@ -198,16 +206,20 @@ impl Selecting<'_> {
             record
         });
         write(self.output, selected.collect())?;
-        if let Some(rest) = self.rest {
-            let others = records.into_iter().enumerate().filter(|(row, _)| !taken.contains(row));
-            write(rest, others.map(|(_, record)| record).collect())?;
+        let others = records.into_iter().enumerate().filter(|(row, _)| !taken.contains(row));
+        let others: Vec<Record> = others.map(|(_, record)| record).collect();
+        // A file without rows could not be read.
+        let rest = self.rest.filter(|_| !others.is_empty());
+        if let Some(rest) = rest {
+            write(rest, others)?;
         }
-        Ok(report)
+        Ok(Report { rest: rest.map(|rest| rest.display().to_string()), ..report })
     }
 
     fn check(&self) -> anyhow::Result<()> {
         let by = self.by;
         ensure!(!by.asks() || self.cache.is_some(), "--by {by} asks a teacher: give the --cache of its answers");
+        ensure!(by != By::LabelNoise || !self.reverse, "--by label-noise has one end: leave --reverse out");
         ensure!(by.asks() || !self.reverse, "--reverse goes with what a teacher says, and --by {by} does not ask one");
         ensure!(
             by == By::LabelNoise || self.how_many != HowMany::Suspected,
@@ -246,15 +258,26 @@ impl Selecting<'_> {
             let drawn = sample(rows.len(), wanted, self.seed).into_iter();
             drawn.map(|place| Scored { row: rows[place], score: 0.0, reason: reason.to_owned() }).collect()
         };
+        // What the teacher can say something of, and which rows there are to choose from.
+        let mut scored = if self.by.asks() { self.asked(rows, classes)? } else { Vec::new() };
+        let can: Vec<usize> = match self.by {
+            by if by.asks() => scored.iter().map(|scored| scored.row).collect(),
+            // Rows without a label are no class of which as many could be taken.
+            By::Balanced => (0..rows.len()).filter(|row| classes[*row].is_some()).collect(),
+            _ => (0..rows.len()).collect(),
+        };
         let groups = match self.per_class || matches!(self.by, By::Stratified | By::Balanced) {
-            true => by_class(classes),
-            false => vec![(0..rows.len()).collect()],
+            true => {
+                let of_can: Vec<Option<u32>> = can.iter().map(|row| classes[*row]).collect();
+                let groups = by_class(&of_can).into_iter();
+                groups.map(|group| group.into_iter().map(|place| can[place]).collect()).collect()
+            }
+            false => vec![can],
         };
         let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
         let shares = if self.by == By::Balanced { Shares::Equal } else { Shares::Kept }.of(&sizes, wanted);
         let groups = groups.iter().zip(shares);
         if self.by.asks() {
-            let mut scored = self.asked(rows, classes)?;
             if self.by == By::LabelNoise {
                 scored.truncate(wanted);
                 return Ok(scored);
@@ -269,6 +292,7 @@ impl Selecting<'_> {
             }
             return Ok(chosen);
         }
+        let go_on = || interrupt::check().is_ok();
         let similarity = matches!(self.by, By::Representative | By::Diverse).then_some(());
         let mut chosen = Vec::new();
         for (group, share) in groups {
@@ -277,9 +301,10 @@ impl Selecting<'_> {
                 Some(()) => {
                     let similarity = Similarity::of(&group.iter().map(|row| rows[*row].clone()).collect::<Vec<_>>());
                     let places = match self.by {
-                        By::Diverse => similarity.diverse(share, self.seed),
-                        _ => similarity.representative(share, self.seed),
+                        By::Diverse => similarity.diverse(share, self.seed, go_on),
+                        _ => similarity.representative(share, self.seed, go_on),
                     };
+                    interrupt::check()?;
                     let scored = places.into_iter().enumerate().map(|(number, place)| Scored {
                         row: group[place],
                         score: number as f64,
@@ -351,7 +376,8 @@ impl Selecting<'_> {
                 .collect(),
             examples: chosen.iter().take(EXAMPLES).map(example).collect(),
             output: self.output.display().to_string(),
-            rest: self.rest.map(|rest| rest.display().to_string()),
+            rest: None,
+            skipped: self.columns.skipping.skipped(),
         }
     }
 }
@@ -411,6 +437,15 @@ fn doubted(answers: &[Vec<f32>], classes: &[Option<u32>], names: &LabelNames) ->
     doubted
 }
 
+/// Where a file is or will be, by whatever name. An error if its folder is not there.
+fn place_of(path: &Path) -> anyhow::Result<PathBuf> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder
+        .canonicalize()
+        .with_context(|| format!("{}: the folder {} is not there; make it first", path.display(), folder.display()))?;
+    Ok(folder.join(path.file_name().unwrap_or_default()))
+}
+
 fn write(path: &Path, records: Vec<Record>) -> anyhow::Result<()> {
     let name = path.display().to_string();
     let format = RecordFormat::of(&name)?;
@@ -441,9 +476,10 @@ impl Report {
             .iter()
             .map(|example| format!("  {}\n    {}\n", example.reason, shortened(&example.text, WIDEST)))
             .collect();
+        let skipped = skipped_text(self.skipped.as_ref()).map_or(String::new(), |skipped| skipped + "\n");
         let rest = self.rest.as_ref().map_or(String::new(), |rest| format!("; the others: {rest}"));
         format!(
-            "{} of {} rows by {}\n{table}{more}{examples}written: {}{rest}",
+            "{skipped}{} of {} rows by {}\n{table}{more}{examples}written: {}{rest}",
             count(self.selected),
             count(self.rows),
             self.by,
