@@ -270,7 +270,7 @@ mod tests {
         check("<!DOCTYPE html><html>x</html>", " x ");
         check("a<script type=\"x\">if (a < b) {}</SCRIPT >b<style>p {}</style>", "a b ");
         check("a <script> is a tag", "a  is a tag");
-        check("<script> a <style>b</style> <script> c <!-- d <!-- e", "  a    c <!-- d <!-- e");
+        check("<script> a <style>b</style> <script> c <!-- d <!-- e", "  a   c <!-- d <!-- e");
         // Once 16 s.
         let many = "<script> a <!-- b ".repeat(60_000);
         assert_eq!(apply(&many).map(|text| text.len()), Some(many.len() - 60_000 * "<script>".len() + 1));
