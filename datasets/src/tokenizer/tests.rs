@@ -291,7 +291,7 @@ fn json_of(tokenizer: &TextTokenizer) -> Value {
     serde_json::from_str(tokenizer.canonical_json()).unwrap()
 }
 
-/// As `transformers` 4.57 and 5.23 cut it: "[", "mask", "]", had the vocabulary these pieces.
+/// As `transformers` 4.57 and 5.24 cut it: "[", "mask", "]", had the vocabulary these pieces.
 #[test]
 fn a_special_token_that_is_null_is_none() {
     let config = |mask: Value| json!({ "tokenizer_class": "BertTokenizer", "mask_token": mask });
