@@ -258,6 +258,10 @@ fn an_average_is_of_probabilities_or_of_logits_with_classes_by_name() {
         }
     }
     assert_ne!(logits.fingerprint["teacher"], mean.fingerprint["teacher"]);
+    place.refuses(
+        "cache merge one other ./one --average --output twice",
+        &["--average: the cache ./one is given twice", "--weights"],
+    );
     // A mean is one teacher's answers: another one does not go on in its folder.
     place.refuses("cache merge one other --average --output mean", &["mean: another cache is there"]);
 }
@@ -345,7 +349,8 @@ fn an_average_follows_the_teacher_that_is_sure_or_right() {
 #[test]
 fn an_average_of_captures_keeps_the_keys_of_their_tokenizer() {
     let place = Workplace::with_cache();
-    place.json("cache merge cache cache --average=logits --output mean");
+    place.copy("cache", "copy");
+    place.json("cache merge cache copy --average=logits --output mean");
     assert_eq!(place.content("mean"), place.content("cache"));
     let inspected = place.json("cache inspect mean --data train.tsv");
     assert_eq!(inspected["data"]["cached"], inspected["data"]["rows"]);

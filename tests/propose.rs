@@ -119,3 +119,12 @@ fn a_teacher_with_one_output_was_taken_without_a_word() {
     });
     place.refuses(SMALL, &["one output, a score and no classes", "distill finetune --model teacher"]);
 }
+
+#[test]
+fn a_teacher_with_a_head_of_another_task_was_taken_without_a_word() {
+    let place = Workplace::new();
+    for problem in ["multi_label_classification", "regression"] {
+        place.edit_json("teacher/config.json", |config| config["problem_type"] = serde_json::json!(problem));
+        place.refuses(SMALL, &["cannot load the model `teacher`", "`problem_type` is", problem]);
+    }
+}

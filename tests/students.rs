@@ -204,6 +204,10 @@ fn layers_that_the_teacher_does_not_have_are_refused() {
     place.refuses(&format!("{train} --num-layers 9"), &["9 layers cannot be taken from a model of 4; ask for fewer"]);
     place.refuses(&format!("{train} --layers 0,1 --num-layers 3"), &["2 layers are listed for a student of 3"]);
     place.refuses(&format!("{train} --layers random --hidden-size 20"), &["--hidden-size 20", "--num-heads"]);
+    place.refuses(
+        &format!("{train} --layers random --shape tiny --num-heads 3"),
+        &["--num-heads 3 does not divide --hidden-size 128", "another --hidden-size"],
+    );
     assert!(!place.path("student").exists());
 }
 

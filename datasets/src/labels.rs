@@ -137,7 +137,7 @@ impl LabelNames {
         let number = whole_number(label);
         let (label, count) = (label.to_owned(), self.len());
         Err(match number {
-            None if is_missing(&label) => Error::MissingLabel { label, line },
+            None if is_missing(label.trim()) => Error::MissingLabel { label: label.trim().to_owned(), line },
             Some(..0) => Error::NegativeLabel { label, line },
             None if self.are_generic() => {
                 let [first, last] = [&self.names[0], &self.names[count - 1]].map(String::clone);
@@ -177,7 +177,9 @@ fn generic_name(id: usize) -> String {
 
 /// The classes of data that comes without a model.
 fn discover(rows: &[Row]) -> Result<LabelNames, Error> {
-    let labelled = || rows.iter().filter_map(|row| row.label.as_deref().map(|label| (label, row.line)));
+    let written = || rows.iter().filter_map(|row| row.label.as_deref().map(|label| (label, row.line)));
+    // Spaces behind a comma are a writer's, and no part of a name.
+    let labelled = || written().map(|(label, line)| (label.trim(), line));
     let negative = labelled().find(|(label, _)| whole_number(label).is_some_and(|number| number < 0));
     if let Some((label, line)) = negative {
         return Err(Error::NegativeLabel { label: label.to_owned(), line });
@@ -192,7 +194,7 @@ fn discover(rows: &[Row]) -> Result<LabelNames, Error> {
         return Err(Error::MissingLabel { label: label.to_owned(), line });
     }
     let mut trimmed: HashMap<&str, &str> = HashMap::new();
-    for (label, line) in labelled() {
+    for (label, line) in written() {
         let other = *trimmed.entry(label.trim()).or_insert(label);
         if other != label {
             return Err(Error::SpacedLabel { label: label.to_owned(), other: other.to_owned(), line });
@@ -203,8 +205,7 @@ fn discover(rows: &[Row]) -> Result<LabelNames, Error> {
         Some(numbers) => numbers.iter().map(i64::to_string).collect(),
         None => {
             refuse_measurements(labelled())?;
-            // Spaces behind a comma are a writer's, and no part of a name.
-            labelled().map(|(label, _)| label.trim()).collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
+            labelled().map(|(label, _)| label).collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
         }
     };
     match names.as_slice() {
@@ -284,6 +285,21 @@ mod tests {
         let both = names(&["pos", " pos"]);
         assert_eq!(reconcile(&named(&[" pos", "pos"]), Some(&both)).unwrap().1, [Some(1), Some(0)]);
         assert!(refusal(&named(&["pos  "]), Some(&both)).contains("does not know the label"));
+    }
+
+    #[test]
+    fn labels_behind_a_space_escaped_the_refusals() {
+        for (labels, expected) in [
+            (["a", "b", " NaN"], "line 4: the label is NaN, as pandas"),
+            (["1", "2", " None"], "line 4: the label is None, as pandas"),
+            ([" 0.5", " 1.5", "2"], "line 2: the label is 0.5, and all labels are numbers"),
+            (["1", "2", " -3"], "line 4: the label is -3"),
+        ] {
+            let message = refusal(&named(&labels), None);
+            assert!(message.starts_with(expected), "{message}");
+        }
+        let message = refusal(&named(&["a", " nan"]), Some(&names(&["a", "b"])));
+        assert!(message.starts_with("line 3: the label is nan, as pandas"), "{message}");
     }
 
     #[test]

@@ -47,7 +47,7 @@ struct Description {
 }
 
 impl TextTokenizer {
-    /// Loads the tokenizer in a model's folder, as `AutoTokenizer` of `transformers` 5.23 does: from `tokenizer.json`,
+    /// Loads the tokenizer in a model's folder, as `AutoTokenizer` of `transformers` 5.24 does: from `tokenizer.json`,
     /// from a vocabulary (`vocab.txt`; `vocab.json` with `merges.txt`) or from a sentencepiece model, with what
     /// `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and `config.json` say of it.
     ///

@@ -64,12 +64,25 @@ fn with_tokenizer(name: &str, files: &ModelFiles, loaded: LoadedModel) -> anyhow
 
 /// The configuration and tokenizer of a model. Does not read weights; a local folder need not have any.
 pub(crate) fn describe(name: &str, hub: &HubOptions) -> anyhow::Result<(HfConfig, TextTokenizer)> {
+    describe_by(name, hub, teacher::read_config)
+}
+
+/// The same of a model whose classification head is used: refuses one of another task.
+pub(crate) fn describe_classifier(name: &str, hub: &HubOptions) -> anyhow::Result<(HfConfig, TextTokenizer)> {
+    describe_by(name, hub, |files| teacher::read_config_for(files, Head::Classification))
+}
+
+fn describe_by(
+    name: &str,
+    hub: &HubOptions,
+    read: impl FnOnce(&ModelFiles) -> Result<HfConfig, teacher::Error>,
+) -> anyhow::Result<(HfConfig, TextTokenizer)> {
     let folder = Path::new(name);
     let files = match folder.is_dir() {
         true => ModelFiles { name: name.to_owned(), config: folder.join("config.json"), ..ModelFiles::default() },
         false => locate(name, hub)?,
     };
-    let config = teacher::read_config(&files).with_context(|| format!("cannot load the model `{name}`"))?;
+    let config = read(&files).with_context(|| format!("cannot load the model `{name}`"))?;
     let tokenizer = load_tokenizer(&files, &config.encoder)?;
     Ok((config, tokenizer))
 }

@@ -10,7 +10,7 @@ mod weights;
 
 pub use error::Error;
 pub use hub::{Download, HubOptions, ModelFiles, OnDownload, locate, locate_with_progress};
-pub use load::{LoadedModel, load, load_base, load_for, read_config};
+pub use load::{LoadedModel, load, load_base, load_for, read_config, read_config_for};
 pub use weights::{RawTensor, read_tensors};
 
 use nn::{Parameters, Slot};

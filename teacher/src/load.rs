@@ -173,7 +173,8 @@ pub fn read_config(files: &ModelFiles) -> Result<HfConfig, Error> {
     Ok(config)
 }
 
-fn read_config_for(files: &ModelFiles, head: Head) -> Result<HfConfig, Error> {
+/// Reads and checks only `config.json`, of a model that is used with this head.
+pub fn read_config_for(files: &ModelFiles, head: Head) -> Result<HfConfig, Error> {
     let path = &files.config;
     nn::hf::read_config_for(&read_json(files)?, head).map_err(|source| Error::Model { path: path.clone(), source })
 }

@@ -8,7 +8,7 @@ than 1e-4 or another label fail (see transformers_parity.py).
 usage:
     DISTILL=target/release/distill exports_in_transformers.py
 
-Run with transformers 4.57.6 and 5.23.0.
+Last run whole with transformers 4.57.6 and 5.23.0.
 """
 
 import json

@@ -2,8 +2,9 @@
 
 use super::columns::{Columns, LabelColumn};
 use super::rest::Rest;
-use super::row::{GuessedLabel, Row};
+use super::row::{EXPECTED_LABEL, GuessedLabel, Row};
 use crate::Error;
+use serde_json::Value;
 
 pub(super) struct Header<'a> {
     names: Vec<String>,
@@ -81,11 +82,27 @@ impl<'a> Header<'a> {
         if cells[self.text].trim().is_empty() {
             return Err(Error::MissingText { place: format!("{file}, line {line}"), column: self.text_name.clone() });
         }
+        let label = self.label.and_then(|column| Some((column, self.columns.label(cells[column])?)));
+        if let Some((column, label)) = &label
+            && is_list(label)
+        {
+            return Err(Error::WrongType {
+                place: format!("{file}, line {line}"),
+                column: self.names[*column].clone(),
+                found: "a list".to_owned(),
+                expected: EXPECTED_LABEL,
+            });
+        }
         Ok(Row {
             text: cells[self.text].to_owned(),
             text_b: self.pair.map(|column| cells[column]).filter(|cell| !cell.is_empty()).map(str::to_owned),
-            label: self.label.and_then(|column| self.columns.label(cells[column])),
+            label: label.map(|(_, label)| label),
             line,
         })
     }
+}
+
+/// Whether a label is a list in JSON, or of strings as Python writes them.
+fn is_list(label: &str) -> bool {
+    label.trim_start().starts_with('[') && serde_json::from_str::<Vec<Value>>(&label.replace('\'', "\"")).is_ok()
 }

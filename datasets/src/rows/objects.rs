@@ -1,7 +1,7 @@
 //! Rows from JSON objects, whatever they stand in. Other keys than the columns asked for are left alone.
 
 use super::columns::{Columns, LabelColumn};
-use super::row::{GuessedLabel, Row};
+use super::row::{EXPECTED_LABEL, GuessedLabel, Row};
 use crate::Error;
 use serde_json::{Map, Value};
 
@@ -133,9 +133,7 @@ impl Object<'_> {
             Some(Value::Number(number)) => Ok(self.columns.label(&number.to_string())),
             // As Python writes it into a table.
             Some(Value::Bool(truth)) => Ok(self.columns.label(if truth { "True" } else { "False" })),
-            Some(other) => {
-                Err(self.wrong_type(column, &other, "a string, a number, a truth value, or null for no label"))
-            }
+            Some(other) => Err(self.wrong_type(column, &other, EXPECTED_LABEL)),
         }
     }
 

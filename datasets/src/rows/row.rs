@@ -17,6 +17,9 @@ pub struct Row {
     pub line: usize,
 }
 
+/// What a label may be.
+pub(super) const EXPECTED_LABEL: &str = "a string, a number, a truth value, or null for no label";
+
 /// Takes the rows of a file in order, each with its other columns.
 pub(super) type Sink<'a> = &'a mut dyn FnMut(Row, Rest<'_>) -> ControlFlow<()>;
 

@@ -215,6 +215,20 @@ fn a_label_is_spelled_alike_in_every_format() {
 }
 
 #[test]
+fn lists_of_labels_in_a_table_were_names_of_classes() {
+    let expected = "line 2: column `label` is a list, expected a string, a number, a truth value, or null for no label";
+    for list in ["[0, 1]", "[\"\"a\"\"]", " ['a', 'b']", "[]"] {
+        let message = refusal("a.csv", format!("text,label\na,\"{list}\"\n"));
+        assert!(message.ends_with(expected), "{list}: {message}");
+    }
+    assert!(refusal("a.tsv", "text\tlabel\na\t[2]\n").ends_with(expected));
+    assert!(refusal("a.jsonl", "\n{\"text\": \"a\", \"label\": [2]}\n").ends_with(expected));
+    for name in ["[NEG]", "[0", "[0] a"] {
+        assert_eq!(parse("a.csv", &format!("text,label\na,{name}\n")), [row("a", Some(name), 2)]);
+    }
+}
+
+#[test]
 fn csv_knows_quotes_and_counts_lines_within_them() {
     let rows = parse("a.csv", "text,label\n\"a, \"\"b\"\"\nc\",x\nd,y\n");
     assert_eq!(rows, [row("a, \"b\"\nc", Some("x"), 2), row("d", Some("y"), 4)]);

@@ -3,7 +3,7 @@
 use super::added::{Added, Written};
 use super::class::{Class, no_vocabulary};
 use super::error::bad;
-use super::files::{ADDED_TOKENS, CONFIG, TOKENIZER, TokenizerFiles, VOCAB_JSON, VOCAB_TXT};
+use super::files::{ADDED_TOKENS, CONFIG, MODEL_CONFIG, TOKENIZER, TokenizerFiles, VOCAB_JSON, VOCAB_TXT};
 use super::parts::{Ends, parts_of, same_post_processor, same_pre_tokenizer};
 use super::sentencepiece::SentencePiece;
 use super::settings::{ROLES, Settings};
@@ -34,7 +34,8 @@ pub(super) fn build(files: &TokenizerFiles<'_>, class: Class, settings: &Setting
 }
 
 /// `tokenizer.json`, with the parts that the class sets itself: these follow the configuration, whatever the file says.
-/// Everything stays as it is where the class is made for another kind of model.
+/// Everything stays as it is where the class is made for another kind of model, but RoBERTa's, which builds byte-pair encoding
+/// of any.
 fn from_json(json: &[u8], class: Class, settings: &Settings) -> Result<Built, Error> {
     let mut tokenizer = Tokenizer::from_bytes(json).map_err(|reason| bad(TOKENIZER, reason))?;
     // Drawn anew at each call, it would cut the same text into other pieces. `transformers` 5 leaves it out where it knows the
@@ -47,6 +48,9 @@ fn from_json(json: &[u8], class: Class, settings: &Settings) -> Result<Built, Er
         tokenizer.with_model(bpe);
     }
     let is_its_own = class.kind() == Some(kind(&tokenizer));
+    if class == Class::Roberta && !is_its_own {
+        return Err(of_another_kind(kind(&tokenizer), settings));
+    }
     if is_its_own {
         set_model(&mut tokenizer, json, class, settings)?;
     }
@@ -79,6 +83,23 @@ fn from_json(json: &[u8], class: Class, settings: &Settings) -> Result<Built, Er
         }
     }
     Ok(Built { tokenizer, source: TOKENIZER.to_owned() })
+}
+
+/// Refuses a model of this kind under RoBERTa's class.
+fn of_another_kind(found: &str, settings: &Settings) -> Error {
+    let (file, why) = match (&settings.class, &settings.model_type) {
+        (Some((name, file)), _) => (*file, format!("the class `{name}`")),
+        (None, model_type) => {
+            (MODEL_CONFIG, format!("the class of the model's type `{}`", model_type.as_deref().unwrap_or_default()))
+        }
+    };
+    bad(
+        file,
+        format!(
+            "{why} builds byte-pair encoding (BPE) anew, and the model in {TOKENIZER} is {found}, so that ids would be others \
+             than what the file says; if {TOKENIZER} says all, name PreTrainedTokenizerFast as `tokenizer_class` in {CONFIG}"
+        ),
+    )
 }
 
 /// Of the model in `tokenizer.json`, what the class sets itself: `transformers` 5 takes the vocabulary and the merges alone.

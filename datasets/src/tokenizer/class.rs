@@ -1,13 +1,13 @@
 //! Which class of `transformers` reads a tokenizer, and what that class makes of it.
 //!
-//! The class is chosen as `AutoTokenizer` 5.23 does: `tokenizer_class` of `tokenizer_config.json` or of `config.json`,
+//! The class is chosen as `AutoTokenizer` 5.24 does: `tokenizer_class` of `tokenizer_config.json` or of `config.json`,
 //! else the one of the model's type; a class that it does not know leaves `tokenizer.json` as it is. What a class does
 //! is as in its `tokenization_*.py` there. Classes that cut words with other tools are refused.
 
 use super::added::Written;
 use super::error::bad;
 use super::files::{CONFIG, TOKENIZER, TokenizerFiles};
-use super::settings::Settings;
+use super::settings::{ROLES, Settings};
 use crate::Error;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -198,6 +198,8 @@ impl Class {
             ));
         }
         match known(plain) {
+            // A bare subclass of BERT's: it sets nothing in a file that is there.
+            Some(_) if plain == "ConvBertTokenizer" && files.tokenizer_json.is_some() => Ok(Self::General),
             Some(class) => Ok(class),
             None if files.tokenizer_json.is_some() && !settings.own_code => {
                 if OTHER_CLASSES.contains(&plain) {
@@ -294,6 +296,19 @@ impl Class {
 
 /// Refuses settings that a class which is not built in would set in `tokenizer.json` to something else than is there.
 fn refuse_contradiction(class: &str, files: &TokenizerFiles<'_>, settings: &Settings) -> Result<(), Error> {
+    let plain = class.strip_suffix("Fast").unwrap_or(class);
+    let unnamed = ROLES.iter().filter(|role| !matches!(settings.special.get(*role), Some(Some(_))));
+    let unnamed: Vec<String> = unnamed.map(|role| format!("`{role}`")).collect();
+    if plain == "MPNetTokenizer" && !unnamed.is_empty() {
+        return Err(bad(
+            CONFIG,
+            format!(
+                "the class `{class}` adds special tokens of its own where none are named, whatever {TOKENIZER} has, and {} \
+                 are not; that class is not built in: load and save the tokenizer with `transformers`, which names all",
+                unnamed.join(", ")
+            ),
+        ));
+    }
     let json: Value = match &files.tokenizer_json {
         Some(json) => serde_json::from_slice(json).map_err(|reason| bad(TOKENIZER, reason))?,
         None => return Ok(()),
@@ -308,11 +323,13 @@ fn refuse_contradiction(class: &str, files: &TokenizerFiles<'_>, settings: &Sett
     let [lower, accents, chinese] =
         ["lowercase", "strip_accents", "handle_chinese_chars"].map(|key| found("normalizer", "normalizers", key));
     let spaced = found("pre_tokenizer", "pretokenizers", "add_prefix_space");
+    // What Blenderbot's class takes where nothing is written; the others leave the file as it is then.
+    let prefix_space = settings.add_prefix_space.or((plain == "BlenderbotTokenizer").then_some(true));
     let pairs = [
         ("do_lower_case", settings.do_lower_case, lower),
         ("strip_accents", settings.strip_accents, accents),
         ("tokenize_chinese_chars", settings.tokenize_chinese_chars, chinese),
-        ("add_prefix_space", settings.add_prefix_space, spaced),
+        ("add_prefix_space", prefix_space, spaced),
     ];
     for (setting, wanted, found) in pairs {
         if let (Some(wanted), Some((key, found))) = (wanted, found)

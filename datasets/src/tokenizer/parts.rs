@@ -1,4 +1,4 @@
-//! The parts of a `tokenizer.json` as the classes of `transformers` 5.23 set them, and when two of them do the same.
+//! The parts of a `tokenizer.json` as the classes of `transformers` 5.24 set them, and when two of them do the same.
 
 use super::class::Class;
 use super::settings::Settings;

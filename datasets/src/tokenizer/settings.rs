@@ -1,7 +1,7 @@
 //! What the small files beside a vocabulary say: `tokenizer_config.json`, `special_tokens_map.json`,
 //! `added_tokens.json`, and the model's `config.json`.
 //!
-//! Which of them counts where they disagree is as in `PreTrainedTokenizerBase._from_pretrained` of `transformers` 5.23:
+//! Which of them counts where they disagree is as in `PreTrainedTokenizerBase._from_pretrained` of `transformers` 5.24:
 //! `special_tokens_map.json`, `added_tokens.json` and the added tokens of `tokenizer.json` are read where
 //! `tokenizer_config.json` has no `added_tokens_decoder`, and the first of them overrules the configuration.
 

@@ -291,7 +291,7 @@ fn json_of(tokenizer: &TextTokenizer) -> Value {
     serde_json::from_str(tokenizer.canonical_json()).unwrap()
 }
 
-/// As `transformers` 4.57 and 5.23 cut it: "[", "mask", "]", had the vocabulary these pieces.
+/// As `transformers` 4.57 and 5.24 cut it: "[", "mask", "]", had the vocabulary these pieces.
 #[test]
 fn a_special_token_that_is_null_is_none() {
     let config = |mask: Value| json!({ "tokenizer_class": "BertTokenizer", "mask_token": mask });
@@ -328,8 +328,11 @@ fn a_space_before_a_text_is_written_for_every_version() {
 #[test]
 fn a_class_that_is_not_built_in_must_agree_with_its_file() {
     let json = json_of(&from_vocab(VOCAB, None).unwrap());
-    let read =
-        |class: &str, key: &str, value: bool| configured(&json, &json!({ "tokenizer_class": class, key: value }));
+    let read = |class: &str, key: &str, value: bool| {
+        let mut config = named_specials();
+        (config["tokenizer_class"], config[key]) = (class.into(), value.into());
+        configured(&json, &config)
+    };
     for class in ["MPNetTokenizer", "FunnelTokenizerFast"] {
         assert!(read(class, "do_lower_case", true).is_ok() && read(class, "add_prefix_space", true).is_ok());
         let message = read(class, "do_lower_case", false).unwrap_err().to_string();
@@ -340,6 +343,50 @@ fn a_class_that_is_not_built_in_must_agree_with_its_file() {
     // Those that nobody knows are read as the file says, and LXMERT's is BERT's.
     assert!(read("SomebodysTokenizer", "do_lower_case", false).is_ok());
     assert_eq!(tokens(&read("LxmertTokenizer", "do_lower_case", false).unwrap(), "Hello"), "[CLS] [UNK] [SEP]");
+}
+
+/// A configuration with a special token for every role.
+fn named_specials() -> Value {
+    json!({ "bos_token": "[CLS]", "eos_token": "[SEP]", "unk_token": "[UNK]", "sep_token": "[SEP]",
+        "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]" })
+}
+
+#[test]
+fn defaults_of_a_class_that_is_not_built_in_were_overlooked() {
+    let json = json_of(&from_vocab(VOCAB, None).unwrap());
+    let mut config = named_specials();
+    config["tokenizer_class"] = "MPNetTokenizerFast".into();
+    assert!(configured(&json, &config).is_ok());
+    config["mask_token"] = Value::Null;
+    config.as_object_mut().unwrap().remove("bos_token");
+    let message = configured(&json, &config).unwrap_err().to_string();
+    assert!(
+        message.contains("`MPNetTokenizerFast`") && message.contains("`bos_token`, `mask_token` are not"),
+        "{message}"
+    );
+
+    for (spaced, agrees) in [(true, true), (false, false)] {
+        let mut json = json.clone();
+        json["pre_tokenizer"] =
+            json!({ "type": "ByteLevel", "add_prefix_space": spaced, "trim_offsets": true, "use_regex": true });
+        let read = |class: &str| configured(&json, &json!({ "tokenizer_class": class }));
+        assert_eq!(read("BlenderbotTokenizerFast").is_ok(), agrees);
+        assert!(read("GPT2TokenizerFast").is_ok());
+        if let Err(error) = read("BlenderbotTokenizer") {
+            assert!(error.to_string().contains("`add_prefix_space` is true"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn convberts_class_was_put_over_its_tokenizer_json() {
+    let mut json = json_of(&from_vocab(VOCAB, None).unwrap());
+    json["model"]["max_input_chars_per_word"] = 3.into();
+    let config = json!({ "tokenizer_class": "ConvBertTokenizerFast", "unk_token": "a", "do_lower_case": false });
+    let read = configured(&json, &config).unwrap();
+    assert_eq!(tokens(&read, "A hello"), "[CLS] a [UNK] [SEP]");
+    let vocab = from_vocab(VOCAB, Some(&config.to_string())).unwrap();
+    assert_eq!(tokens(&vocab, "A hello"), "[CLS] a hello [SEP]");
 }
 
 #[test]

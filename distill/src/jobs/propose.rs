@@ -115,7 +115,7 @@ struct Candidate {
 
 impl Proposing<'_> {
     pub(crate) fn run(&self) -> anyhow::Result<Report> {
-        let (teacher, tokenizer) = model::describe(self.teacher, self.hub)?;
+        let (teacher, tokenizer) = model::describe_classifier(self.teacher, self.hub)?;
         single_label::refuse_score(self.teacher, &teacher)?;
         let max_length = model::max_length(&teacher.encoder, self.columns.max_length)?;
         let rows = read_rows(self.data, &text_columns_of(self.columns))?;

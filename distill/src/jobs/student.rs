@@ -215,6 +215,7 @@ fn plan_student(
     teacher: &EncoderConfig,
 ) -> anyhow::Result<(EncoderConfig, Option<Vec<usize>>)> {
     let encoder = configure(recipe, teacher)?;
+    refuse_heads(&encoder)?;
     encoder.validate()?;
     if recipe.head == HeadChoice::Teacher {
         start::check_head(&encoder, teacher).hint("leave --head teacher out (in a recipe `student.head`)")?;
@@ -265,6 +266,19 @@ fn configure(recipe: &StudentRecipe, teacher: &EncoderConfig) -> anyhow::Result<
     let student = start::configure(recipe.family().family(), teacher, &sizes, recipe.dropout as f32);
     let width = if sizes.bottleneck_size.is_some() { "--bottleneck-size" } else { "--hidden-size" };
     student.map_err(|error| with_flags(error, width, "--num-heads"))
+}
+
+/// Refuses heads that do not divide the width of the layers.
+fn refuse_heads(encoder: &EncoderConfig) -> anyhow::Result<()> {
+    let (heads, width) = (encoder.num_heads, encoder.inner_size());
+    if width.is_multiple_of(heads) {
+        return Ok(());
+    }
+    let key = if encoder.blocks.bottleneck.is_some() { "bottleneck_size" } else { "hidden_size" };
+    let flag = format!("--{}", key.replace('_', "-"));
+    Err(anyhow!("--num-heads {heads} does not divide {flag} {width}, the width that the heads share")).hint(format!(
+        "give other --num-heads, or another {flag} (in a recipe `student.num_heads` and `student.{key}`)"
+    ))
 }
 
 /// An error about sizes, with the flags that set them.

@@ -22,12 +22,18 @@ const MOST_REPEATED: usize = 1 << 28;
 pub(super) fn read(path: &Path) -> Result<Tensors, Error> {
     let file_bytes = refuse_other_containers(path)?;
     let wrong = |finding: String| Error::Weights { path: path.to_owned(), finding };
+    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let mut zip = ZipArchive::new(BufReader::new(file)).map_err(|error| wrong(error.to_string()))?;
+    if let Some(storage) = quantised(&mut zip, file_bytes) {
+        return Err(Error::Quantised {
+            path: path.to_owned(),
+            finding: format!("tensors of 8 bits, in a `{storage}`"),
+        });
+    }
     // The reader takes a well-made pickle for granted and panics at some others.
     let pickled = catch_unwind(AssertUnwindSafe(|| PthTensors::new(path, None)))
         .map_err(|_| wrong("its pickle is malformed".to_owned()))?
         .map_err(|error| wrong(first_line(&error.to_string())))?;
-    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    let mut zip = ZipArchive::new(BufReader::new(file)).map_err(|error| wrong(error.to_string()))?;
 
     let mut infos: Vec<&TensorInfo> = pickled.tensor_infos().values().collect();
     // Tensors of one storage one after another, so that it is read once.
@@ -122,6 +128,17 @@ impl View<'_> {
 
 fn product(mut sizes: impl Iterator<Item = usize>) -> Option<usize> {
     sizes.try_fold(1_usize, |all, size| all.checked_mul(size))
+}
+
+/// The storage of 8-bit integers that the pickle names. Candle's reader leaves such tensors out, and says so on standard output.
+fn quantised(zip: &mut ZipArchive<BufReader<File>>, file_bytes: u64) -> Option<&'static str> {
+    let entry = zip.file_names().flatten().find(|name| name.ends_with("data.pkl"))?.into_owned();
+    // Where it cannot be read, the reader says why.
+    let pickle = read_entry(zip, &entry, file_bytes).ok()?;
+    ["CharStorage", "QInt8Storage", "QUInt8Storage"].into_iter().find(|storage| {
+        let named = format!("ctorch\n{storage}\n");
+        pickle.windows(named.len()).any(|bytes| bytes == named.as_bytes())
+    })
 }
 
 fn read_entry(zip: &mut ZipArchive<BufReader<File>>, entry: &str, file_bytes: u64) -> io::Result<Vec<u8>> {

@@ -160,6 +160,20 @@ fn a_pickle_that_claims_more_than_the_file_holds() {
 }
 
 #[test]
+fn tensors_of_8_bits_in_a_pickle_were_left_out() {
+    for class in ["CharStorage", "QInt8Storage", "QUInt8Storage"] {
+        let bytes = le_bytes(&[1.0; 6]);
+        let path = torch_file(&[
+            Saved { name: "w", class: "FloatStorage", shape: [2, 3], bytes, view: View::Whole },
+            Saved { name: "codes", class, shape: [2, 3], bytes: vec![0; 6], view: View::Whole },
+        ]);
+        let error = read_tensors(&files(&[path.to_path_buf()])).unwrap_err();
+        let message = error.to_string();
+        assert!(matches!(error, Error::Quantised { .. }) && message.contains(&format!("`{class}`")), "{message}");
+    }
+}
+
+#[test]
 fn a_truncated_pickle_is_refused_wherever_it_ends() {
     let sound = fs::read(one_tensor()).unwrap();
     for length in 0..sound.len() {

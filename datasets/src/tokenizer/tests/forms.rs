@@ -1,4 +1,4 @@
-//! Tokenizers of every form give the ids that `transformers` 5.23 gave, row for row.
+//! Tokenizers of every form give the ids that `transformers` 5.24 gave, row for row.
 //!
 //! The folders, the texts and the ids are made by tests/fixtures/make_tokenizers.py, which also says how to compare others.
 

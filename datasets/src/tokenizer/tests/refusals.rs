@@ -92,3 +92,28 @@ fn settings_that_cannot_be_followed_are_refused_by_name() {
     says(&refused(holes, "", vocab()), &["`<new>` is to have the id 20", "gives it 14"]);
     says(&refused(r#"{"added_tokens_decoder": {"x": {"content": "<new>"}}}"#, "", vocab()), &["`x` is not a token id"]);
 }
+
+#[test]
+fn robertas_class_over_another_kind_of_model_was_read_as_the_file_says() {
+    let way_out = ["BPE", "is WordPiece", "PreTrainedTokenizerFast", "`tokenizer_class`"];
+    for (config, model_config, named) in [
+        (
+            r#"{"tokenizer_class": "RobertaTokenizerFast"}"#,
+            "",
+            "tokenizer_config.json: the class `RobertaTokenizerFast`",
+        ),
+        ("", r#"{"tokenizer_class": "BartTokenizer"}"#, "config.json: the class `BartTokenizer`"),
+        ("", r#"{"model_type": "roberta"}"#, "config.json: the class of the model's type `roberta`"),
+    ] {
+        let message = refused(config, model_config, json());
+        says(&message, &way_out);
+        says(&message, &[named]);
+    }
+    let general = r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#;
+    let files = TokenizerFiles {
+        tokenizer_config: Some(general.as_bytes().into()),
+        model_config: Some(br#"{"model_type": "roberta"}"#[..].into()),
+        ..json()
+    };
+    assert!(TextTokenizer::from_files(&files).is_ok());
+}

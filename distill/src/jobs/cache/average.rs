@@ -228,6 +228,14 @@ impl Averaging<'_> {
         if !self.weights.is_empty() && self.weights.len() != self.caches.len() {
             bail!("--weights: {} of them for {} caches; give one for each", self.weights.len(), self.caches.len());
         }
+        for (number, dir) in self.caches.iter().enumerate() {
+            // A folder that is not there is refused where it is opened.
+            let same = |other: &PathBuf| matches!((dir.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
+            if self.caches[..number].iter().any(same) {
+                return Err(anyhow!("--average: the cache {} is given twice", dir.display()))
+                    .hint("give each cache once, and --weights where one is to count more than another");
+            }
+        }
         let equal = vec![1.0; self.caches.len()];
         let weights = if self.weights.is_empty() { &equal } else { self.weights };
         let sum: f64 = weights.iter().sum();
