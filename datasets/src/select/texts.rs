@@ -15,7 +15,7 @@ const JUDGES: usize = 2000;
 
 /// A candidate is the best of so many, times the rows that there are for each that is wanted: the best of all with a probability
 /// of 0.9 or its equal (Mirzasoleiman et al., 2015, "Lazier Than Lazy Greedy", with `ln(1 / 0.1)`).
-const CANDIDATES: f64 = 2.302_585_092_994_046;
+const CANDIDATES: f64 = std::f64::consts::LN_10;
 
 /// The n-grams of texts.
 pub struct Similarity {

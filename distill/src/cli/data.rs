@@ -220,7 +220,7 @@ pub(crate) struct AugmentArgs {
     /// with --validation, since a part of them would be held out beside the texts they were made of
     #[arg(long, help_heading = "Texts")]
     pub(crate) copy_labels: bool,
-    /// Model whose mask token `mask` puts in: a folder, or a name on the Hub; its weights are not needed [default: the token that BERT has]
+    /// Model whose mask token `mask` puts in: a folder, or a name on the Hub; its weights are not needed [default: BERT's]
     #[arg(long, visible_alias = "tokenizer", value_name = "MODEL", help_heading = "Model")]
     pub(crate) model: Option<String>,
     #[command(flatten)]
