@@ -13,6 +13,7 @@ use super::clean::{Whole, explained};
 use super::inspect::skipped_text;
 use crate::data::read_rows_as;
 use crate::files::{self, refuse_source};
+use crate::recipe::AugmentRecipe;
 use crate::ui::{self, Table};
 
 /// Which files to make new texts of, and how.
@@ -100,11 +101,13 @@ impl Making<'_> {
             let mut writer = RecordWriter::new(format, &output, Whole(file));
             let (mut block, mut failed) = (Vec::new(), Ok(()));
             let mut write = |record: Option<Record>| {
-                block.extend(record.clone());
-                if failed.is_ok() && (block.len() == BLOCK || record.is_none()) {
+                let is_last = record.is_none();
+                block.extend(record);
+                if failed.is_ok() && (block.len() == BLOCK || is_last) {
                     failed = writer.write(std::mem::take(&mut block));
                 }
             };
+            let fills_templates = self.augmenting.ways.iter().any(|way| matches!(way, AugmentRecipe::Templates(_)));
             let mut known = Vec::new();
             self.augmenting.variants(&rows, &[&others], |variant| {
                 let Variant { row, origin, way } = variant;
@@ -117,7 +120,9 @@ impl Making<'_> {
                     ),
                 }
                 write(Some(self.record(&row, way, Some((before.line, files_of[origin])))));
-                known.push(row);
+                if fills_templates {
+                    known.push(row);
+                }
             })?;
             for row in self.augmenting.filled(&[&rows, &others, &known])? {
                 made("templates", [&row.text, ""]);
