@@ -257,6 +257,10 @@ fn augment_writes_new_texts_with_what_they_were_made_of() {
     place.write("short.txt", "yes\n");
     let short = place.run("data augment short.txt --method swap --output none.jsonl").failure();
     assert!(short.contains("no new text could be made of 1 rows"), "{short}");
+    // Once the file that was to be replaced was gone then.
+    let before = place.read("new.jsonl");
+    place.run("data augment short.txt --method swap --output new.jsonl --overwrite").failure();
+    assert!(place.read("new.jsonl") == before);
     place.refuses("data augment train.tsv --method swap --output new.jsonl", &["new.jsonl is there already"]);
     assert!(!place.path("none.jsonl").exists());
     for (method, expected) in [

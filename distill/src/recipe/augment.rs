@@ -130,8 +130,20 @@ impl AugmentRecipe {
         }
     }
 
-    /// Variants of each row.
+    /// Variants of each row; templates are no variants.
     pub(crate) fn copies(&self) -> usize {
+        let (key, count, _) = self.settings();
+        if key == COPIES { count } else { 0 }
+    }
+
+    /// The allowed values.
+    pub(super) fn checks(&self) -> [Check; 2] {
+        let (key, count, rate) = self.settings();
+        [Check::Size(key, Some(count)), Check::Number("data.augment.rate", rate, PART)]
+    }
+
+    /// How many texts it makes, under which key, and of how large a part of the words.
+    fn settings(&self) -> (&'static str, usize, f64) {
         match self {
             Self::Swap(words)
             | Self::Delete(words)
@@ -140,32 +152,14 @@ impl AugmentRecipe {
             | Self::Mask(words)
             | Self::Characters(words)
             | Self::Keyboard(words)
-            | Self::Ocr(words) => words.copies,
-            Self::Fragment(texts) | Self::Sentences(texts) | Self::Recombine(texts) => texts.copies,
-            Self::Synonyms(synonyms) => synonyms.copies,
-            Self::Rules(rules) => rules.copies,
-            Self::Templates(_) => 0,
-        }
-    }
-
-    /// The allowed values.
-    pub(super) fn checks(&self) -> [Check; 2] {
-        let (key, size, rate) = match self {
-            Self::Swap(words)
-            | Self::Delete(words)
-            | Self::Insert(words)
-            | Self::Replace(words)
-            | Self::Mask(words)
-            | Self::Characters(words)
-            | Self::Keyboard(words)
             | Self::Ocr(words) => (COPIES, words.copies, words.rate),
-            Self::Synonyms(synonyms) => (COPIES, synonyms.copies, synonyms.rate),
-            Self::Fragment(_) | Self::Sentences(_) | Self::Recombine(_) | Self::Rules(_) => {
-                (COPIES, self.copies(), a_tenth())
+            Self::Fragment(texts) | Self::Sentences(texts) | Self::Recombine(texts) => {
+                (COPIES, texts.copies, a_tenth())
             }
+            Self::Synonyms(synonyms) => (COPIES, synonyms.copies, synonyms.rate),
+            Self::Rules(rules) => (COPIES, rules.copies, a_tenth()),
             Self::Templates(templates) => ("data.augment.count", templates.count, a_tenth()),
-        };
-        [Check::Size(key, Some(size)), Check::Number("data.augment.rate", rate, PART)]
+        }
     }
 }
 

@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use datasets::augment::Variant;
-use datasets::{Columns, LabelColumn, Record, RecordFormat, RecordWriter, Row, Skipped, hold_out, reconcile};
+use datasets::{Columns, LabelColumn, Record, Row, Skipped, hold_out, reconcile};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::super::augment::Augmenting;
-use super::clean::{Whole, explained};
 use super::inspect::skipped_text;
+use super::writing::{check_output, write_records};
 use crate::data::read_rows_as;
-use crate::files::{self, refuse_source};
 use crate::recipe::AugmentRecipe;
 use crate::ui::{self, Table};
 
@@ -63,13 +62,7 @@ const BLOCK: usize = 4096;
 
 impl Making<'_> {
     pub(crate) fn run(&self) -> anyhow::Result<Report> {
-        let output = self.output.display().to_string();
-        let format = RecordFormat::of(&output)?;
-        self.files
-            .iter()
-            .chain(self.validation)
-            .chain(self.test)
-            .try_for_each(|file| refuse_source(file, self.output))?;
+        check_output(self.output, self.files.iter().chain(self.validation).chain(self.test))?;
         let mut rows = Vec::new();
         // The first row of each file.
         let mut starts = Vec::new();
@@ -97,11 +90,12 @@ impl Making<'_> {
                 way.example.get_or_insert_with(|| texts.map(str::to_owned));
             }
         };
-        let written = files::write_whole_with(self.output, |file| {
-            let mut writer = RecordWriter::new(format, &output, Whole(file));
+        let mut texts = 0;
+        write_records(self.output, |writer| {
             let (mut block, mut failed) = (Vec::new(), Ok(()));
             let mut write = |record: Option<Record>| {
                 let is_last = record.is_none();
+                texts += usize::from(!is_last);
                 block.extend(record);
                 if failed.is_ok() && (block.len() == BLOCK || is_last) {
                     failed = writer.write(std::mem::take(&mut block));
@@ -130,17 +124,14 @@ impl Making<'_> {
             }
             write(None);
             failed?;
-            writer.finish()?;
+            if texts == 0 {
+                bail!(
+                    "no new text could be made of {count} rows: they are too short, or have nothing that the methods change"
+                );
+            }
             Ok(())
-        });
-        written.map_err(|error: anyhow::Error| explained(self.output, error))?;
-        let texts = ways.iter().map(|way| way.texts).sum();
-        if texts == 0 {
-            std::fs::remove_file(self.output)?;
-            bail!(
-                "no new text could be made of {count} rows: they are too short, or have nothing that the methods change"
-            );
-        }
+        })?;
+        let output = self.output.display().to_string();
         let files = self.files.iter().map(|file| file.display().to_string()).collect();
         Ok(Report {
             files,

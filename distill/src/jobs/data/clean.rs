@@ -1,19 +1,17 @@
 //! Cleans data files into one, for `data clean` and for the stage of that name of a recipe.
 
-use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use datasets::{
-    ChineseDictionary, CleanReport, Cleaner, Columns, Error, Example, LabelRows, Language, Limits, Links, RecordFormat,
-    RecordWriter, RowSteps, Skipped, Spelling, StepReport, TextStep, TextTokenizer,
+    ChineseDictionary, CleanReport, Cleaner, Columns, Example, LabelRows, Language, Limits, Links, RowSteps, Skipped,
+    Spelling, StepReport, TextStep, TextTokenizer,
 };
 use serde::Serialize;
 
 use super::blocks::each_block;
 use super::inspect::{counted, shortened, skipped_text};
-use crate::files::{self, FileError, refuse_source};
+use super::writing::{check_output, write_records};
 use crate::recipe::CleanRecipe;
 use crate::ui;
 
@@ -44,13 +42,7 @@ pub(crate) struct Report {
 
 impl Cleaning<'_> {
     pub(crate) fn run(&self) -> anyhow::Result<Report> {
-        let output = self.output.display().to_string();
-        let format = RecordFormat::of(&output)?;
-        self.files
-            .iter()
-            .chain(self.validation)
-            .chain(self.test)
-            .try_for_each(|file| refuse_source(file, self.output))?;
+        check_output(self.output, self.files.iter().chain(self.validation).chain(self.test))?;
         let mut cleaner = self.cleaner()?.with_files(self.files.len());
         for (split, files) in [("validation", self.validation), ("test", self.test)] {
             each_block(files, self.columns, |block| {
@@ -58,21 +50,19 @@ impl Cleaning<'_> {
                 Ok(())
             })?;
         }
-        let written = files::write_whole_with(self.output, |file| {
-            let mut writer = RecordWriter::new(format, &output, Whole(file));
+        write_records(self.output, |writer| {
             let mut kept = 0;
             each_block(self.files, self.columns, |block| {
                 let records = cleaner.clean(block.file, block.records)?;
                 kept += records.len();
                 Ok(writer.write(records)?)
             })?;
-            writer.finish()?;
             if kept == 0 {
                 bail!("no row is left, and nothing is written{}", most_dropped(&cleaner.report()));
             }
             Ok(())
-        });
-        written.map_err(|error: anyhow::Error| explained(self.output, error))?;
+        })?;
+        let output = self.output.display().to_string();
         let files = self.files.iter().map(|file| file.display().to_string()).collect();
         Ok(Report { files, output, skipped: self.columns.skipping.skipped(), report: cleaner.finish() })
     }
@@ -119,31 +109,6 @@ impl Cleaning<'_> {
             near_duplicates: steps.near_duplicates,
         };
         Ok(Cleaner::new(text, rows, self.columns))
-    }
-}
-
-/// A file that is written from several threads' work in turn.
-pub(super) struct Whole<'f>(pub(super) &'f mut fs::File);
-
-impl Write for Whole<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-/// A failed write as any other's.
-pub(super) fn explained(path: &Path, error: anyhow::Error) -> anyhow::Error {
-    match error.downcast::<Error>() {
-        Ok(Error::Write { cause, .. }) => FileError::writing(path, cause).into(),
-        Ok(error) => error.into(),
-        Err(error) => match error.downcast::<io::Error>() {
-            Ok(cause) => FileError::writing(path, cause).into(),
-            Err(error) => error,
-        },
     }
 }
 

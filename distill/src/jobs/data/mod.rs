@@ -7,5 +7,6 @@ pub(crate) mod inputs;
 pub(crate) mod inspect;
 mod prepared;
 pub(crate) mod select;
+mod writing;
 
 pub(crate) use prepared::{CLEAN, prepared};

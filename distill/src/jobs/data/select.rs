@@ -6,18 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use cache::CacheReader;
-use datasets::{
-    Columns, Key, LabelNames, Record, RecordFormat, RecordWriter, Row, Shares, Similarity, Skipped, by_class,
-    reconcile, sample,
-};
+use datasets::{Columns, Key, LabelNames, Record, Row, Shares, Similarity, Skipped, by_class, reconcile, sample};
 use serde::Serialize;
 use serde_json::json;
 
 use super::super::cache::keys::{RowKeys, class_names};
 use super::blocks::each_block;
-use super::clean::{Whole, explained};
 use super::inspect::{shortened, skipped_text};
-use crate::files::{self, refuse_source};
+use super::writing::{check_output, write_records};
 use crate::interrupt;
 use crate::objective::softmax::log_softmax;
 use crate::signal::{TeacherSignal, cached};
@@ -166,8 +162,7 @@ impl Selecting<'_> {
     pub(crate) fn run(&self) -> anyhow::Result<Report> {
         let outputs: Vec<&Path> = std::iter::once(self.output).chain(self.rest).collect();
         for output in &outputs {
-            RecordFormat::of(&output.display().to_string())?;
-            self.files.iter().try_for_each(|file| refuse_source(file, output))?;
+            check_output(output, self.files)?;
         }
         // Before the first of them is written.
         let places = outputs.iter().map(|output| place_of(output)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -205,13 +200,13 @@ impl Selecting<'_> {
             record.columns.insert(REASON.to_owned(), json!(scored.reason));
             record
         });
-        write(self.output, selected.collect())?;
+        write_records(self.output, |writer| Ok(writer.write(selected.collect())?))?;
         let others = records.into_iter().enumerate().filter(|(row, _)| !taken.contains(row));
         let others: Vec<Record> = others.map(|(_, record)| record).collect();
         // A file without rows could not be read.
         let rest = self.rest.filter(|_| !others.is_empty());
         if let Some(rest) = rest {
-            write(rest, others)?;
+            write_records(rest, |writer| Ok(writer.write(others)?))?;
         }
         Ok(Report { rest: rest.map(|rest| rest.display().to_string()), ..report })
     }
@@ -254,10 +249,6 @@ impl Selecting<'_> {
             HowMany::Part(part) => (part * rows.len() as f64).round() as usize,
             HowMany::Suspected => rows.len(),
         };
-        let drawn = |rows: &[usize], wanted: usize, reason: &str| -> Vec<Scored> {
-            let drawn = sample(rows.len(), wanted, self.seed).into_iter();
-            drawn.map(|place| Scored { row: rows[place], score: 0.0, reason: reason.to_owned() }).collect()
-        };
         // What the teacher can say something of, and which rows there are to choose from.
         let mut scored = if self.by.asks() { self.asked(rows, classes)? } else { Vec::new() };
         let can: Vec<usize> = match self.by {
@@ -293,26 +284,23 @@ impl Selecting<'_> {
             return Ok(chosen);
         }
         let go_on = || interrupt::check().is_ok();
-        let similarity = matches!(self.by, By::Representative | By::Diverse).then_some(());
         let mut chosen = Vec::new();
         for (group, share) in groups {
-            match similarity {
-                None => chosen.extend(drawn(group, share, self.by.name())),
-                Some(()) => {
-                    let similarity = Similarity::of(&group.iter().map(|row| rows[*row].clone()).collect::<Vec<_>>());
-                    let places = match self.by {
-                        By::Diverse => similarity.diverse(share, self.seed, go_on),
-                        _ => similarity.representative(share, self.seed, go_on),
-                    };
-                    interrupt::check()?;
-                    let scored = places.into_iter().enumerate().map(|(number, place)| Scored {
-                        row: group[place],
-                        score: number as f64,
-                        reason: format!("{}, {} of {share}", self.by, number + 1),
-                    });
-                    chosen.extend(scored);
-                }
-            }
+            let similarity = || Similarity::of(&group.iter().map(|row| rows[*row].clone()).collect::<Vec<_>>());
+            let (places, in_order) = match self.by {
+                By::Diverse => (similarity().diverse(share, self.seed, go_on), true),
+                By::Representative => (similarity().representative(share, self.seed, go_on), true),
+                _ => (sample(group.len(), share, self.seed), false),
+            };
+            interrupt::check()?;
+            chosen.extend(places.into_iter().enumerate().map(|(number, place)| Scored {
+                row: group[place],
+                score: number as f64,
+                reason: match in_order {
+                    true => format!("{}, {} of {share}", self.by, number + 1),
+                    false => self.by.name().to_owned(),
+                },
+            }));
         }
         Ok(chosen)
     }
@@ -444,18 +432,6 @@ fn place_of(path: &Path) -> anyhow::Result<PathBuf> {
         .canonicalize()
         .with_context(|| format!("{}: the folder {} is not there; make it first", path.display(), folder.display()))?;
     Ok(folder.join(path.file_name().unwrap_or_default()))
-}
-
-fn write(path: &Path, records: Vec<Record>) -> anyhow::Result<()> {
-    let name = path.display().to_string();
-    let format = RecordFormat::of(&name)?;
-    let written = files::write_whole_with(path, |file| {
-        let mut writer = RecordWriter::new(format, &name, Whole(file));
-        writer.write(records)?;
-        writer.finish()?;
-        Ok(())
-    });
-    written.map_err(|error: anyhow::Error| explained(path, error))
 }
 
 impl Report {
